@@ -1,0 +1,367 @@
+//! Types of the daemon's control interface: what may be asked, and the answers.
+//!
+//! The daemon serves them as JSON over HTTP on the Unix socket `control.sock` in
+//! its data directory. One request, `POST /v1/call` with a [`Request`], gets a
+//! stream of [`Answer`]s, one JSON object per line: for most requests a single
+//! line, for [`Request::Ping`] and [`Request::Trace`] one line per event and the
+//! summary last. A [`Failure`] takes the place of an answer and ends the stream.
+//! `POST /v1/stream` with a [`StreamRequest`] and `Upgrade: enishi-stream` turns
+//! the connection into the byte stream itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the control socket in the data directory.
+pub const SOCKET_NAME: &str = "control.sock";
+
+/// The largest value that `dht put` takes, in octets.
+pub const VALUE_BYTES_MAX: usize = 4096;
+
+/// What may be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum Request {
+    /// Asks how the node is; answered by [`Answer::Status`].
+    Status,
+    /// Asks whom the node knows; answered by [`Answer::Peers`].
+    Peers,
+    /// Asks for an invitation to the overlay alone; answered by [`Answer::Ticket`].
+    Invite,
+    /// Makes a channel and claims an address in it; answered by [`Answer::Channel`]
+    /// once the address is held.
+    ChannelCreate(ChannelCreate),
+    /// Asks for an invitation to a channel; answered by [`Answer::Ticket`].
+    ChannelInvite {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Joins a channel and claims an address in it; answered by [`Answer::Channel`]
+    /// once the address is held.
+    ChannelJoin(ChannelJoin),
+    /// Leaves a channel, gives its address back; answered by [`Answer::Done`].
+    ChannelLeave {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Lists the channels; answered by [`Answer::Channels`].
+    ChannelList,
+    /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
+    /// and by [`Answer::PingSummary`] last.
+    Ping(Ping),
+    /// Follows the route to a target hop by hop; answered by [`Answer::Hop`] for each
+    /// hop and by [`Answer::TraceSummary`] last.
+    Trace {
+        /// A node id, a virtual address or `key:TEXT`.
+        target: String,
+    },
+    /// Stores a value under a name; answered by [`Answer::Stored`].
+    DhtPut {
+        /// The name, any text up to 1,024 octets.
+        key: String,
+        /// The value, at most [`VALUE_BYTES_MAX`] octets.
+        value: Vec<u8>,
+        /// How long holders keep it without hearing of the owner again, in seconds.
+        lease_s: u32,
+    },
+    /// Reads the value of a name; answered by [`Answer::Value`], or by a failure with
+    /// [`FailureKind::No`].
+    DhtGet {
+        /// The name.
+        key: String,
+    },
+    /// Removes a value that this node stored; answered by [`Answer::Done`].
+    DhtRemove {
+        /// The name.
+        key: String,
+    },
+    /// Ends the daemon in good order; answered by [`Answer::Done`].
+    Shutdown,
+}
+
+/// What a new channel is to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelCreate {
+    /// The name, 1 to 63 letters, digits, `-` and `_`.
+    pub name: String,
+    /// The network as `address/prefix length`, for example `10.77.0.0/16`.
+    pub network: String,
+    /// With a password, whoever knows name, password and network may join; without,
+    /// the channel gets a random secret and is joined by invitation only.
+    pub password: Option<String>,
+    /// The address to claim instead of a random one.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// How a channel is joined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum ChannelJoin {
+    /// By an invitation.
+    Ticket {
+        /// The invitation's text.
+        ticket: String,
+        /// The address to claim instead of a random one.
+        address: Option<Ipv4Addr>,
+    },
+    /// By what all members know.
+    Password {
+        /// The channel's name.
+        name: String,
+        /// The password.
+        password: String,
+        /// The network as `address/prefix length`.
+        network: String,
+        /// The address to claim instead of a random one.
+        address: Option<Ipv4Addr>,
+    },
+}
+
+/// How to ping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ping {
+    /// A node id, the first characters of one that the node knows, or a virtual address.
+    pub target: String,
+    /// How many echo requests to send, 1 to 1,000.
+    pub count: u32,
+    /// Between two requests, in milliseconds, at least 10.
+    pub interval_ms: u32,
+    /// How long to wait for each answer, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+pub enum Answer {
+    /// The request was carried out.
+    Done,
+    /// How the node is.
+    Status(Status),
+    /// Whom the node knows.
+    Peers {
+        /// Every peer with a session or a place in the routing table.
+        peers: Vec<Peer>,
+    },
+    /// An invitation: one line of text.
+    Ticket {
+        /// The text.
+        ticket: String,
+    },
+    /// The state of one channel.
+    Channel(Channel),
+    /// The state of all channels.
+    Channels {
+        /// In the order of their names.
+        channels: Vec<Channel>,
+    },
+    /// An echo response arrived.
+    Pong {
+        /// Which request it answers, from 0.
+        sequence: u32,
+        /// Round-trip time in milliseconds.
+        rtt_ms: f64,
+        /// The path it took.
+        path: String,
+    },
+    /// No echo response arrived in time.
+    Lost {
+        /// Which request was lost, from 0.
+        sequence: u32,
+    },
+    /// What all echo requests of a ping came to.
+    PingSummary(PingSummary),
+    /// One hop of a route reported.
+    Hop(Hop),
+    /// The whole route.
+    TraceSummary(TraceSummary),
+    /// A value was stored.
+    Stored {
+        /// How many nodes acknowledged it.
+        replicas: u32,
+        /// The version that it got.
+        seq: u64,
+    },
+    /// The value of a name.
+    Value {
+        /// The octets.
+        value: Vec<u8>,
+        /// The version.
+        seq: u64,
+    },
+    /// The request failed; nothing follows.
+    Failure(Failure),
+}
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's id.
+    pub node_id: String,
+    /// The program's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// How many peers the node has a session with.
+    pub peers: u32,
+    /// How many nodes the overlay seems to have, this one included.
+    pub overlay_size_estimate: u64,
+    /// Whether the node has found its place among others on the ring.
+    pub joined: bool,
+    /// The addresses at which the node can be dialled.
+    pub addresses: Vec<SocketAddr>,
+    /// How many records the node holds for the overlay.
+    pub records_held: u64,
+    /// What arrived and was refused since the start.
+    pub refused: Refused,
+    /// The channels in the order of their names.
+    pub channels: Vec<Channel>,
+}
+
+/// What arrived and was refused since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Messages that could not be decoded.
+    pub malformed_messages: u64,
+    /// Messages over a peer's rate.
+    pub flooded_messages: u64,
+    /// IP packets from a node that is not a member or does not hold the source address.
+    pub foreign_packets: u64,
+}
+
+/// The state of one channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Channel {
+    /// The channel's name.
+    pub name: String,
+    /// The network as `address/prefix length`.
+    pub network: String,
+    /// This node's IPv4 address in it; none while it is being claimed.
+    pub address: Option<Ipv4Addr>,
+    /// This node's IPv6 address in it.
+    pub address6: Option<Ipv6Addr>,
+    /// The network device; none without permission for one or with `--no-tun`.
+    pub interface: Option<String>,
+    /// How many members are known, this one included.
+    pub members: u32,
+    /// The known members.
+    pub member_list: Vec<Member>,
+    /// What a person should know, for example that an address was in use elsewhere.
+    pub notice: Option<String>,
+}
+
+/// A member of a channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// The member's node id.
+    pub node_id: String,
+    /// The name that its host gives itself.
+    pub host: String,
+    /// Its addresses in the channel.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A peer that the node knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The peer's id.
+    pub node_id: String,
+    /// `near`, `long`, `known` (a neighbour's neighbour) or `session` (neither).
+    pub role: String,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// How packets reach it: `direct ADDRESS:PORT`, or `-` without a session.
+    pub path: String,
+    /// Smoothed round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Octets sent and received over the present session.
+    pub bytes_sent: u64,
+    /// See `bytes_sent`.
+    pub bytes_received: u64,
+}
+
+/// What all echo requests of a ping came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PingSummary {
+    /// The node that was pinged.
+    pub node_id: String,
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Echo responses received in time.
+    pub received: u32,
+    /// Round-trip times; none when nothing was received.
+    pub rtt_ms: Option<RoundTrips>,
+    /// The path of the last response.
+    pub path: String,
+}
+
+/// Round-trip times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The shortest.
+    pub min: f64,
+    /// The mean.
+    pub avg: f64,
+    /// The 99th percentile (nearest rank).
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// One hop of a route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The node; the asker itself is hop 0 and not listed.
+    pub node_id: String,
+    /// From the request until this hop's own report, in milliseconds; none when no
+    /// report came although a later hop named the node.
+    pub rtt_ms: Option<f64>,
+    /// The path by which the asker reaches the hop.
+    pub path: String,
+}
+
+/// A whole route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceSummary {
+    /// The hops in order; the last is the node in charge of the target.
+    pub hops: Vec<Hop>,
+    /// Whether the node in charge answered.
+    pub complete: bool,
+}
+
+/// Opens a byte stream between two members.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "stream")]
+pub enum StreamRequest {
+    /// Waits for one stream to a service of this node.
+    Listen {
+        /// The service's name, 1 to 63 letters, digits, `-` and `_`.
+        service: String,
+    },
+    /// Opens a stream to a service of another member.
+    Connect {
+        /// A virtual address, a node id, or the first characters of one.
+        target: String,
+        /// The service's name there.
+        service: String,
+    },
+}
+
+/// Why a request failed, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort of failure it is; decides the exit code.
+    pub kind: FailureKind,
+    /// What went wrong and what to do about it, one or two sentences.
+    pub message: String,
+}
+
+/// What sort of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The answer is no: not found, refused, timed out. Exit code 1.
+    No,
+    /// The request makes no sense. Exit code 2.
+    Usage,
+}

@@ -1,0 +1,3 @@
+//! The enishi program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! IP packets: TUN devices, headers, ICMP errors, address tables.

@@ -1,0 +1,1 @@
+//! The asynchronous host: sessions, store, devices and the control interface around one node.

@@ -1,0 +1,1 @@
+//! Network namespaces and processes for demonstrations, tests and benchmarks.

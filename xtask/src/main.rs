@@ -1,0 +1,3 @@
+//! Everything a developer runs: test, bench, lab, tidy.
+
+fn main() {}
