@@ -3,10 +3,24 @@
 //! Pure: no sockets, no clock, no randomness of its own. Input in, effects out,
 //! one deadline.
 
+pub mod config;
 pub mod contact;
+pub mod deadlines;
 pub mod id;
+pub mod message;
+pub mod near;
+pub mod overlay;
+pub mod peers;
+pub mod ring;
+pub mod rng;
 pub mod time;
+pub mod view;
 
+pub use config::Config;
 pub use contact::Contact;
 pub use id::{Keypair, NodeId, OverlayId};
+pub use message::Message;
+pub use overlay::Overlay;
+pub use ring::{Arc, Position};
+pub use rng::Rng;
 pub use time::Time;

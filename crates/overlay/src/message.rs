@@ -1,0 +1,354 @@
+//! The wire format between nodes.
+//!
+//! ```text
+//!  0        1
+//! +--------+------------------------------------------------+
+//! | version| message: postcard of [`Message`]               |
+//! +--------+------------------------------------------------+
+//!   1 octet  variant as varint, then its fields in order;
+//!            integers as varints (LEB128), ids as 32 octets,
+//!            sequences and texts behind their length
+//! ```
+//!
+//! A session's control lane carries one such frame per message, so the length is
+//! known from the lane. A frame is at most [`MESSAGE_BYTES_MAX`] octets. The sender
+//! is known from the session, which proves its key; no message repeats it.
+//!
+//! | family | messages | for |
+//! |---|---|---|
+//! | acquaintance | `Hello`, `Welcome`, `Leave` | becoming neighbours and links, going |
+//! | liveness | `Ping`, `Pong` | is it there, how far, is its view newer |
+//! | views | `ViewRequest`, `ViewUpdate` | a peer's own neighbours: the routing table |
+//! | introduction | `Introduce`, `Introduced` | the neighbour in common makes two meet |
+//! | routing | `Routed`, `HopAck`, `HopReport`, `Answer` | recursive forwarding |
+//! | services | `Direct` | whatever a service says to one node |
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::ring::Position;
+use crate::view::ViewUpdate;
+
+/// The first octet of every message; others are refused.
+pub const WIRE_VERSION: u8 = 1;
+
+/// The largest message, in octets.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The most contacts in one list of an answer.
+pub const CONTACTS_MAX: usize = 64;
+
+/// What one node says to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// Makes oneself known and asks to be known; answered by `Welcome`.
+    Hello(Hello),
+    /// Answers `Hello` with the same `nonce`.
+    Welcome(Hello),
+    /// Takes leave: the sender is about to be gone.
+    Leave,
+    /// Asks for a sign of life.
+    Ping {
+        /// Comes back in the answer.
+        nonce: u32,
+        /// The version of the sender's view.
+        version: u32,
+    },
+    /// Gives a sign of life.
+    Pong {
+        /// From the question.
+        nonce: u32,
+        /// The version of the sender's view.
+        version: u32,
+        /// Whether the sender counts the receiver among its neighbours and links.
+        known: bool,
+    },
+    /// Asks for the receiver's view.
+    ViewRequest {
+        /// The version that the sender has; 0 for none.
+        have: u32,
+    },
+    /// Tells what changed in the sender's view, or all of it.
+    ViewUpdate(ViewUpdate),
+    /// Asks the receiver to tell `subject` that the sender is about to dial it.
+    Introduce {
+        /// A neighbour or link of the receiver.
+        subject: NodeId,
+    },
+    /// Tells the receiver who is about to dial it, so that it may dial at the same
+    /// time and open its own NAT.
+    Introduced {
+        /// Who is about to dial.
+        newcomer: Contact,
+    },
+    /// A message on its way to the node in charge of a position.
+    Routed(Routed),
+    /// Confirms that a routed message arrived at the next hop.
+    HopAck {
+        /// The number that the sender gave this transmission.
+        hop: u32,
+    },
+    /// Tells the origin of a traced message that it came by.
+    HopReport {
+        /// The origin's request.
+        request: u64,
+        /// How many hops the message had made on arrival, from 1.
+        hops: u8,
+        /// Where it goes next; none when the sender is in charge.
+        next: Option<NodeId>,
+    },
+    /// The answer of the node in charge, straight to the origin.
+    Answer(Answer),
+    /// A service's message to the same service of the receiver.
+    Direct {
+        /// The service's number.
+        service: u8,
+        /// In the service's own format.
+        body: Bytes,
+    },
+}
+
+/// The body of `Hello` and `Welcome`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Comes back in the answer.
+    pub nonce: u32,
+    /// How the sender may be reached. Its id must be the sender's.
+    pub contact: Contact,
+    /// In `Hello`: the sender asks for a long link. In `Welcome`: granted.
+    pub link: bool,
+    /// All of the sender's view.
+    pub view: ViewUpdate,
+}
+
+/// A message on its way to the node in charge of `target`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Routed {
+    /// The origin's number for this request.
+    pub request: u64,
+    /// Who asks, and where the answer goes.
+    pub origin: Contact,
+    /// The position whose node in charge is meant.
+    pub target: Position,
+    /// How many hops it has made, counting the present one.
+    pub hops: u8,
+    /// The sender's number for this transmission, returned in `HopAck`.
+    pub hop: u32,
+    /// Whether each hop reports to the origin.
+    pub trace: bool,
+    /// What is asked.
+    pub query: Query,
+}
+
+/// What a routed message asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Query {
+    /// Who is in charge, and who is near it; answered by [`Reply::Nodes`].
+    Nodes,
+    /// A service's question to the same service of the node in charge.
+    Service {
+        /// The service's number.
+        service: u8,
+        /// In the service's own format.
+        body: Bytes,
+    },
+}
+
+/// The answer to a routed message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The origin's number of the request.
+    pub request: u64,
+    /// How many hops the request made.
+    pub hops: u8,
+    /// What is answered.
+    pub reply: Reply,
+}
+
+/// What is answered to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The answering node first, then its neighbours by their nearness to the
+    /// target; at most [`CONTACTS_MAX`].
+    Nodes(Vec<Contact>),
+    /// In the service's own format.
+    Service(Bytes),
+}
+
+/// Why octets are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The frame is empty or longer than [`MESSAGE_BYTES_MAX`].
+    #[error("the message's size is out of range")]
+    Size,
+    /// The sender speaks another version.
+    #[error("the message is of version {0}, this program speaks version {WIRE_VERSION}")]
+    Version(u8),
+    /// The octets are no message of this version.
+    #[error("the message is malformed")]
+    Malformed,
+    /// A list in it is longer than allowed.
+    #[error("a list in the message is too long")]
+    TooMany,
+}
+
+impl Message {
+    /// Writes the message as a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut octets = vec![WIRE_VERSION];
+        // Serialising into a growing vector fails for no value of these types.
+        octets = postcard::to_extend(self, octets).unwrap_or_default();
+        octets
+    }
+
+    /// Reads a frame. The work is linear in its length.
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; the frame is then to be dropped and counted.
+    pub fn decode(octets: &[u8]) -> Result<Self, DecodeError> {
+        if octets.len() > MESSAGE_BYTES_MAX {
+            return Err(DecodeError::Size);
+        }
+        let (version, body) = octets.split_first().ok_or(DecodeError::Size)?;
+        if *version != WIRE_VERSION {
+            return Err(DecodeError::Version(*version));
+        }
+        let (message, rest): (Self, _) =
+            postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(DecodeError::Malformed);
+        }
+        if message.lists_are_bounded() {
+            Ok(message)
+        } else {
+            Err(DecodeError::TooMany)
+        }
+    }
+
+    /// Returns the length of the frame that [`Self::encode`] would write, in octets.
+    pub fn encoded_len(&self) -> usize {
+        1 + postcard::experimental::serialized_size(self).unwrap_or(0)
+    }
+
+    fn lists_are_bounded(&self) -> bool {
+        match self {
+            Self::Hello(hello) | Self::Welcome(hello) => hello.view.is_bounded(),
+            Self::ViewUpdate(update) => update.is_bounded(),
+            Self::Answer(Answer {
+                reply: Reply::Nodes(nodes),
+                ..
+            }) => nodes.len() <= CONTACTS_MAX,
+            Self::Answer(Answer {
+                reply: Reply::Service(_),
+                ..
+            })
+            | Self::Leave
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::ViewRequest { .. }
+            | Self::Introduce { .. }
+            | Self::Introduced { .. }
+            | Self::Routed(_)
+            | Self::HopAck { .. }
+            | Self::HopReport { .. }
+            | Self::Direct { .. } => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Keypair;
+    use proptest::prelude::*;
+
+    fn contact(seed: u8) -> Contact {
+        let address = format!("192.0.2.{seed}:7000").parse().unwrap();
+        Contact::new(Keypair::from_seed(&[seed; 32]).id(), [address])
+    }
+
+    fn routed() -> Message {
+        Message::Routed(Routed {
+            request: 7,
+            origin: contact(1),
+            target: Position::from_number(99),
+            hops: 3,
+            hop: 12,
+            trace: true,
+            query: Query::Service {
+                service: 1,
+                body: Bytes::from_static(b"what"),
+            },
+        })
+    }
+
+    #[test]
+    fn every_family_round_trips_and_knows_its_length() {
+        let nodes = Reply::Nodes((1..=9).map(contact).collect());
+        for message in [
+            routed(),
+            Message::Leave,
+            Message::Ping {
+                nonce: 1,
+                version: 2,
+            },
+            Message::Introduced {
+                newcomer: contact(4),
+            },
+            Message::Answer(Answer {
+                request: 1,
+                hops: 2,
+                reply: nodes,
+            }),
+        ] {
+            let octets = message.encode();
+            assert_eq!(octets.len(), message.encoded_len());
+            assert_eq!(Message::decode(&octets), Ok(message));
+        }
+    }
+
+    #[test]
+    fn foreign_versions_and_trailing_octets_are_refused() {
+        let mut octets = routed().encode();
+        octets.push(0);
+        assert_eq!(Message::decode(&octets), Err(DecodeError::Malformed));
+        octets[0] = 9;
+        assert_eq!(Message::decode(&octets), Err(DecodeError::Version(9)));
+        assert_eq!(Message::decode(&[]), Err(DecodeError::Size));
+        assert_eq!(
+            Message::decode(&vec![1; MESSAGE_BYTES_MAX + 1]),
+            Err(DecodeError::Size)
+        );
+    }
+
+    #[test]
+    fn overlong_lists_are_refused() {
+        let reply = Reply::Nodes(vec![contact(1); CONTACTS_MAX + 1]);
+        let octets = Message::Answer(Answer {
+            request: 1,
+            hops: 2,
+            reply,
+        })
+        .encode();
+        assert_eq!(Message::decode(&octets), Err(DecodeError::TooMany));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Message::decode(&octets);
+        }
+
+        #[test]
+        fn damaged_messages_never_panic(index in 0..100_usize, octet in any::<u8>()) {
+            let mut octets = routed().encode();
+            let index = index % octets.len();
+            octets[index] = octet;
+            if let Ok(message) = Message::decode(&octets) {
+                let _ = message.encode();
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The overlay of one node as a state machine: input in, effects out, one deadline.
+//!
+//! This file holds the state and hands each input to the part that it concerns:
+//!
+//! | part | does |
+//! |---|---|
+//! | `acquaint` | hello and welcome, views, who becomes a near neighbour |
+//! | `liveness` | signs of life, who is dead, what follows from it |
+//! | `links` | long links: how many, drawn where, granted to whom |
+//! | `forward` | one hop: choose, send, confirm, hedge, introduce |
+//! | `requests` | end to end: ask the node in charge, try again, answer |
+//! | `rejoin` | the first join, and finding lost parts of the ring again |
+//! | `upkeep` | the six periodic actions |
+//! | `estimate` | how many nodes there are |
+
+mod acquaint;
+mod estimate;
+mod forward;
+mod links;
+mod liveness;
+mod rejoin;
+mod requests;
+mod upkeep;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::contact::Contact;
+use crate::deadlines::Deadlines;
+use crate::id::NodeId;
+use crate::message::{Message, Routed};
+use crate::near::{NearSet, Place};
+use crate::peers::{Peer, Peers};
+use crate::ring::Position;
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::view::View;
+
+use acquaint::Greeting;
+use forward::{Hops, Seen};
+use liveness::Quarantine;
+use rejoin::Remembered;
+pub use requests::RequestId;
+use requests::Requests;
+use upkeep::Period;
+
+/// After a change among the near neighbours, how long further changes are gathered
+/// before the peers are told.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(200);
+
+/// What happened to the node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A message arrived in the session with `from`, which proved that key.
+    Message {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// A message to the peer could not be delivered: no address answered.
+    Unreachable(NodeId),
+    /// The session with the peer ended.
+    Closed(NodeId),
+    /// These nodes may know the overlay; join through them.
+    Bootstrap(Vec<Contact>),
+    /// The node's own addresses changed.
+    Addresses(Vec<SocketAddr>),
+    /// The node is about to stop: take leave of the peers.
+    Leave,
+    /// The deadline has come.
+    Timeout,
+}
+
+/// What the host, or the services above, have to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send the message, dialling if there is no session.
+    Send {
+        /// The receiver, with hints where to dial it.
+        to: Contact,
+        /// What to send.
+        message: Message,
+    },
+    /// Open a session: the node is about to dial us, and both must try.
+    Dial(Contact),
+    /// End the session: the peer is taken for dead.
+    Drop(NodeId),
+    /// Keep these contacts for the next start.
+    Remember(Vec<Contact>),
+    /// The node has found its place: it has a neighbour.
+    Joined,
+    /// The near neighbours changed; replicas may have to move.
+    NeighboursChanged,
+    /// A service's message from one node.
+    Direct {
+        /// Who sent it.
+        from: NodeId,
+        /// The service's number.
+        service: u8,
+        /// In the service's own format.
+        body: Bytes,
+    },
+    /// A service's question to the node in charge, which is this one.
+    Asked {
+        /// Where the answer goes; hand it to [`Overlay::answer`].
+        asker: Asker,
+        /// The position asked for.
+        target: Position,
+        /// The service's number.
+        service: u8,
+        /// In the service's own format.
+        body: Bytes,
+    },
+    /// A service's question was answered.
+    Answered {
+        /// The question.
+        request: RequestId,
+        /// Who answered: the node in charge, as far as the path was honest.
+        from: NodeId,
+        /// How many hops the question made.
+        hops: u8,
+        /// The answer.
+        reply: crate::message::Reply,
+    },
+    /// A question was not answered, after all tries.
+    Failed(RequestId),
+    /// A hop of a traced question reported.
+    HopReport {
+        /// The question.
+        request: RequestId,
+        /// The reporting node.
+        from: NodeId,
+        /// Its place in the route, from 1.
+        hops: u8,
+        /// Where the question went next; none when it is in charge.
+        next: Option<NodeId>,
+    },
+}
+
+/// Who asked a routed question.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Where the answer goes. The claim is the message's own, not proven.
+    pub contact: Contact,
+    pub(crate) request: u64,
+    pub(crate) hops: u8,
+}
+
+/// What happens when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Period(Period),
+    Greeting(NodeId),
+    Probe(NodeId),
+    Hop(u32),
+    Request(u64),
+    Announce,
+    Reconnect,
+}
+
+/// Events that a limit or a refusal left behind, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages that made no sense at their time or claimed a false sender.
+    pub messages_refused: u64,
+    /// Forwarded messages given up because too many were under way.
+    pub hops_dropped: u64,
+    /// Second tries sent before the first was confirmed.
+    pub hops_hedged: u64,
+    /// Peers taken for dead.
+    pub peers_lost: u64,
+}
+
+/// The overlay as one node sees and serves it.
+#[derive(Debug)]
+pub struct Overlay {
+    config: Config,
+    me: Contact,
+    position: Position,
+    rng: Rng,
+    peers: Peers,
+    near: NearSet,
+    view: Arc<View>,
+    view_stale: bool,
+    greetings: BTreeMap<NodeId, Greeting>,
+    quarantine: Quarantine,
+    remembered: Remembered,
+    hops: Hops,
+    seen: Seen,
+    requests: Requests,
+    deadlines: Deadlines<Alarm>,
+    counters: Counters,
+    effects: VecDeque<Effect>,
+    joined: bool,
+    /// Draws that may still be made before the next look at the links.
+    draws_left: u32,
+}
+
+impl Overlay {
+    /// Makes the overlay state of a node that knows nobody yet.
+    pub fn new(now: Time, me: Contact, config: Config, rng: Rng) -> Self {
+        let position = Position::of_node(&config.overlay, &me.id());
+        let place = Place {
+            position,
+            id: me.id(),
+        };
+        let mut overlay = Self {
+            near: NearSet::new(place, config.near_per_side),
+            config,
+            me,
+            position,
+            rng,
+            peers: Peers::new(),
+            view: Arc::default(),
+            view_stale: true,
+            greetings: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+            remembered: Remembered::default(),
+            hops: Hops::default(),
+            seen: Seen::default(),
+            requests: Requests::default(),
+            deadlines: Deadlines::default(),
+            counters: Counters::default(),
+            effects: VecDeque::new(),
+            joined: false,
+            draws_left: 0,
+        };
+        overlay.start_periods(now);
+        overlay.settle(now);
+        overlay
+    }
+
+    /// Takes in what happened; the effects are then to be drained with
+    /// [`Self::pop_effect`].
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Message { from, message } => self.receive(now, from, message),
+            Input::Unreachable(peer) => self.unreachable(now, peer),
+            Input::Closed(peer) => self.closed(now, peer),
+            Input::Bootstrap(contacts) => self.bootstrap(now, contacts),
+            Input::Addresses(addresses) => self.readdress(now, addresses),
+            Input::Leave => self.take_leave(),
+            Input::Timeout => {}
+        }
+        while let Some(alarm) = self.deadlines.pop_due(now) {
+            self.ring(now, alarm);
+        }
+        self.settle(now);
+    }
+
+    /// Takes the next effect.
+    pub fn pop_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Returns when [`Input::Timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+
+    /// Returns how this node may be reached.
+    pub fn me(&self) -> &Contact {
+        &self.me
+    }
+
+    /// Returns this node's place.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Returns the place of any node in this overlay.
+    pub fn position_of(&self, id: &NodeId) -> Position {
+        Position::of_node(&self.config.overlay, id)
+    }
+
+    /// Returns the near neighbours.
+    pub fn near(&self) -> &NearSet {
+        &self.near
+    }
+
+    /// Returns the near neighbours and long links.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// Returns one near neighbour or long link.
+    pub fn peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    /// Tells whether the node has ever had a neighbour.
+    pub fn joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Returns what limits and refusals left behind.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Returns how to reach a node if this one, a peer or a peer's view knows it.
+    pub fn contact_of(&self, id: NodeId) -> Option<Contact> {
+        if id == self.me.id() {
+            return Some(self.me.clone());
+        }
+        if let Some(peer) = self.peers.get(&id) {
+            return Some(peer.contact.clone());
+        }
+        self.peers
+            .values()
+            .find_map(|peer| peer.view.contact(id))
+            .cloned()
+    }
+
+    /// Returns every node that a peer's view holds, once each, without the peers.
+    pub fn known(&self) -> BTreeMap<NodeId, Contact> {
+        let entries = self.peers.values().flat_map(|peer| peer.view.entries());
+        entries
+            .map(|entry| (entry.contact.id(), entry.contact.clone()))
+            .filter(|(id, _)| *id != self.me.id() && !self.peers.contains_key(id))
+            .collect()
+    }
+
+    /// Sends a service's message to one node.
+    pub fn send_direct(&mut self, to: Contact, service: u8, body: Bytes) {
+        if to.id() == self.me.id() {
+            self.effects.push_back(Effect::Direct {
+                from: to.id(),
+                service,
+                body,
+            });
+        } else {
+            self.send(to, Message::Direct { service, body });
+        }
+    }
+
+    fn receive(&mut self, now: Time, from: NodeId, message: Message) {
+        self.heard(now, from);
+        match message {
+            Message::Hello(hello) => self.on_hello(now, from, hello),
+            Message::Welcome(hello) => self.on_welcome(now, from, hello),
+            Message::Leave => self.on_leave(now, from),
+            Message::Ping { nonce, version } => self.on_ping(from, nonce, version),
+            Message::Pong {
+                nonce,
+                version,
+                known,
+            } => {
+                self.on_pong(now, from, nonce, version, known);
+            }
+            Message::ViewRequest { have } => self.on_view_request(from, have),
+            Message::ViewUpdate(update) => self.on_view_update(now, from, update),
+            Message::Introduce { subject } => self.on_introduce(from, subject),
+            Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
+            Message::Routed(routed) => self.on_routed(now, from, routed),
+            Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
+            Message::HopReport {
+                request,
+                hops,
+                next,
+            } => {
+                self.on_hop_report(from, request, hops, next);
+            }
+            Message::Answer(answer) => self.on_answer(now, from, answer),
+            Message::Direct { service, body } => {
+                self.effects.push_back(Effect::Direct {
+                    from,
+                    service,
+                    body,
+                });
+            }
+        }
+    }
+
+    fn ring(&mut self, now: Time, alarm: Alarm) {
+        match alarm {
+            Alarm::Period(period) => self.on_period(now, period),
+            Alarm::Greeting(id) => self.greeting_timed_out(now, id),
+            Alarm::Probe(id) => self.probe_timed_out(now, id),
+            Alarm::Hop(hop) => self.hop_timed_out(now, hop),
+            Alarm::Request(request) => self.request_timed_out(now, request),
+            Alarm::Announce => self.announce_to_near(),
+            Alarm::Reconnect => self.reconnect(now),
+        }
+    }
+
+    /// Brings the view up to date after an input and has the peers told of a change.
+    fn settle(&mut self, now: Time) {
+        if std::mem::take(&mut self.view_stale) && self.renew_view() && !self.peers.is_empty() {
+            self.deadlines
+                .set_no_later(Alarm::Announce, now + ANNOUNCE_DELAY);
+        }
+    }
+
+    fn send(&mut self, to: Contact, message: Message) {
+        self.effects.push_back(Effect::Send { to, message });
+    }
+
+    /// Sends to a node whose session is there: it has just spoken, or is a peer.
+    fn send_to(&mut self, id: NodeId, message: Message) {
+        let contact = self.peers.get(&id).map(|peer| peer.contact.clone());
+        self.send(contact.unwrap_or_else(|| Contact::new(id, [])), message);
+    }
+
+    fn refuse(&mut self) {
+        self.counters.messages_refused += 1;
+    }
+
+    fn place_of(&self, id: NodeId) -> Place {
+        Place {
+            position: self.position_of(&id),
+            id,
+        }
+    }
+
+    fn is_self(&self, id: NodeId) -> bool {
+        id == self.me.id()
+    }
+}
+
+/// A message on its way, and to whom it was sent.
+#[derive(Clone, Debug)]
+struct InFlight {
+    routed: Routed,
+    tried: Vec<NodeId>,
+    sent_at: Time,
+}

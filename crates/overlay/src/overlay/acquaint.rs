@@ -1,0 +1,306 @@
+//! Becoming acquainted: hello and welcome, views, who becomes a near neighbour.
+//!
+//! A node that learns of another which would be a near neighbour says hello; only a
+//! node that answered, or spoke itself, gets a place in the near set, so that nobody
+//! passes on the dead. Near neighbours tell each other every change of their views,
+//! and what they learn there leads to the next hello: this alone closes the ring
+//! again after crashes and zips two rings into one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::message::{Hello, Message};
+use crate::peers::Peer;
+use crate::time::Time;
+use crate::view::{Entry, Role, View, ViewUpdate};
+
+/// The most hellos that wait for their welcome at one time.
+const GREETINGS_MAX: usize = 64;
+/// How long to wait for the first welcome, twice as long for the second.
+const GREETING_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How often to say hello before a node counts as gone.
+const GREETING_TRIES: u32 = 2;
+
+/// A hello on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    contact: Contact,
+    nonce: u32,
+    link: bool,
+    sent_at: Time,
+    tries: u32,
+}
+
+impl Overlay {
+    /// Says hello unless one is on its way already; with `link` it asks for a long link.
+    pub(super) fn greet(&mut self, now: Time, contact: &Contact, link: bool) {
+        let id = contact.id();
+        if self.is_self(id) {
+            return;
+        }
+        if let Some(present) = self.greetings.get_mut(&id) {
+            present.link |= link;
+            return;
+        }
+        if self.greetings.len() < GREETINGS_MAX {
+            let contact = contact.clone();
+            let greeting = Greeting {
+                contact,
+                nonce: 0,
+                link,
+                sent_at: now,
+                tries: 0,
+            };
+            self.greetings.insert(id, greeting);
+            self.say_hello(now, id);
+        }
+    }
+
+    fn say_hello(&mut self, now: Time, id: NodeId) {
+        let nonce = self.rng.number() as u32;
+        let view = self.view.update_since(None);
+        let me = self.me.clone();
+        let Some(greeting) = self.greetings.get_mut(&id) else {
+            return;
+        };
+        greeting.nonce = nonce;
+        greeting.sent_at = now;
+        greeting.tries += 1;
+        let wait = GREETING_TIMEOUT * greeting.tries;
+        let hello = Hello {
+            nonce,
+            contact: me,
+            link: greeting.link,
+            view,
+        };
+        let to = greeting.contact.clone();
+        self.deadlines.set(Alarm::Greeting(id), now + wait);
+        self.send(to, Message::Hello(hello));
+    }
+
+    pub(super) fn greeting_timed_out(&mut self, now: Time, id: NodeId) {
+        match self.greetings.get(&id) {
+            Some(greeting) if greeting.tries < GREETING_TRIES => self.say_hello(now, id),
+            Some(_) => self.unreachable(now, id),
+            None => {}
+        }
+    }
+
+    /// Returns how many nodes have been asked for a link and have not answered yet.
+    pub(super) fn links_asked(&self) -> u32 {
+        let drawn = |id| {
+            self.peers
+                .get(id)
+                .is_some_and(|peer| peer.drawn_at_size.is_some())
+        };
+        self.greetings
+            .iter()
+            .filter(|(id, greeting)| greeting.link && !drawn(*id))
+            .count() as u32
+    }
+
+    pub(super) fn forget_greeting(&mut self, id: NodeId) {
+        self.deadlines.cancel(Alarm::Greeting(id));
+        self.greetings.remove(&id);
+    }
+
+    pub(super) fn on_hello(&mut self, now: Time, from: NodeId, hello: Hello) {
+        if hello.contact.id() != from || self.is_self(from) {
+            return self.refuse();
+        }
+        let granted = hello.link && self.grants_link(from);
+        self.admit(now, &hello, |peer| peer.link_in |= granted);
+        let welcome = Hello {
+            nonce: hello.nonce,
+            contact: self.me.clone(),
+            link: granted,
+            view: self.view.update_since(None),
+        };
+        self.note_sent(from);
+        self.send(hello.contact.clone(), Message::Welcome(welcome));
+        self.learn_from(now, &hello.view);
+    }
+
+    pub(super) fn on_welcome(&mut self, now: Time, from: NodeId, hello: Hello) {
+        let expected = self
+            .greetings
+            .get(&from)
+            .filter(|greeting| greeting.nonce == hello.nonce);
+        let Some(greeting) = expected.filter(|_| hello.contact.id() == from) else {
+            return self.refuse();
+        };
+        let (asked, round_trip) = (greeting.link, now.since(greeting.sent_at));
+        self.forget_greeting(from);
+        let drawn = (asked && hello.link).then(|| self.size_estimate());
+        self.admit(now, &hello, |peer| {
+            peer.drawn_at_size = drawn.or(peer.drawn_at_size);
+            peer.round_trip.measured(round_trip);
+        });
+        if asked {
+            self.draw_links(now);
+        }
+        self.learn_from(now, &hello.view);
+    }
+
+    /// Takes a node that has just spoken among the peers if it is to be one, and keeps
+    /// what it said of itself.
+    fn admit(&mut self, now: Time, hello: &Hello, change: impl FnOnce(&mut Peer)) {
+        let id = hello.contact.id();
+        let place = self.place_of(id);
+        let mut peer = self
+            .peers
+            .remove(&id)
+            .unwrap_or_else(|| Peer::new(hello.contact.clone(), place.position, now));
+        peer.heard_at = now;
+        change(&mut peer);
+        peer.contact = hello.contact.clone();
+        let became_near = self.near.insert(place);
+        if self.near.contains(id) || peer.is_long() {
+            peer.view.apply(&self.config.overlay, hello.view.clone());
+            self.peers.insert(id, peer);
+        }
+        self.view_stale = true;
+        self.remembered.alive(id);
+        if became_near {
+            self.near_changed(now);
+        }
+    }
+
+    /// Forgets peers that are neither near neighbours nor links any more.
+    pub(super) fn near_changed(&mut self, now: Time) {
+        let near = &self.near;
+        self.peers
+            .retain(|id, peer| peer.is_long() || near.contains(*id));
+        self.view_stale = true;
+        self.effects.push_back(Effect::NeighboursChanged);
+        if !self.joined && !self.near.is_empty() {
+            self.joined = true;
+            self.effects.push_back(Effect::Joined);
+            self.start_linking(now);
+        }
+    }
+
+    /// Says hello to a node that others mention if it would be a near neighbour.
+    pub(super) fn learn(&mut self, now: Time, contact: &Contact) {
+        let id = contact.id();
+        if self.is_self(id) || self.near.contains(id) || self.quarantine.holds(id, now) {
+            return;
+        }
+        let place = self.place_of(id);
+        if !self.near.would_take(place) {
+            return;
+        }
+        if self.peers.contains_key(&id) {
+            // A long link that is in touch anyway.
+            self.near.insert(place);
+            self.near_changed(now);
+        } else {
+            self.greet(now, contact, false);
+        }
+    }
+
+    fn learn_from(&mut self, now: Time, update: &ViewUpdate) {
+        for entry in &update.added {
+            self.learn(now, &entry.contact);
+        }
+    }
+
+    /// Looks through all peers' views for near neighbours, after one was lost.
+    pub(super) fn learn_again(&mut self, now: Time) {
+        let entries = self.peers.values().flat_map(|peer| peer.view.entries());
+        let contacts: Vec<Contact> = entries
+            .filter(|entry| entry.role == Role::Near)
+            .map(|entry| entry.contact.clone())
+            .collect();
+        for contact in contacts {
+            self.learn(now, &contact);
+        }
+    }
+
+    /// Makes this node's view anew; tells whether it changed.
+    pub(super) fn renew_view(&mut self) -> bool {
+        let entry = |peer: &Peer| {
+            let near = self.near.contains(peer.contact.id());
+            let role = if near { Role::Near } else { Role::Long };
+            (
+                peer.contact.id(),
+                Entry {
+                    contact: peer.contact.clone(),
+                    role,
+                },
+            )
+        };
+        let entries: BTreeMap<NodeId, Entry> = self.peers.values().map(entry).collect();
+        let mut view = View::clone(&self.view);
+        let changed = view.replace(&self.config.overlay, entries);
+        if changed {
+            self.view = Arc::new(view);
+        }
+        changed
+    }
+
+    fn note_sent(&mut self, id: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.sent = Some(Arc::clone(&self.view));
+        }
+    }
+
+    /// Tells the near neighbours what changed since they were told last.
+    pub(super) fn announce_to_near(&mut self) {
+        let near: Vec<NodeId> = self.near.iter().map(|place| place.id).collect();
+        for id in near {
+            self.announce_to(id);
+        }
+    }
+
+    /// Tells one peer what changed since it was told last, if anything did.
+    pub(super) fn announce_to(&mut self, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let sent = peer.sent.replace(Arc::clone(&self.view));
+        if sent
+            .as_ref()
+            .is_some_and(|sent| sent.version() == self.view.version())
+        {
+            return;
+        }
+        let update = self.view.update_since(sent.as_deref());
+        self.send_to(id, Message::ViewUpdate(update));
+    }
+
+    pub(super) fn on_view_request(&mut self, from: NodeId, have: u32) {
+        let sent = self.peers.get(&from).and_then(|peer| peer.sent.clone());
+        let base = sent.filter(|sent| sent.version() == have && have != 0);
+        let update = self.view.update_since(base.as_deref());
+        self.note_sent(from);
+        self.send_to(from, Message::ViewUpdate(update));
+    }
+
+    pub(super) fn on_view_update(&mut self, now: Time, from: NodeId, update: ViewUpdate) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        if peer.view.apply(&self.config.overlay, update.clone()) {
+            self.learn_from(now, &update);
+            self.check_removed(now, &update.removed);
+        } else {
+            self.send_to(from, Message::ViewRequest { have: 0 });
+        }
+    }
+
+    /// Asks for the view of a peer that has mentioned another version than ours.
+    pub(super) fn compare_version(&mut self, from: NodeId, version: u32) {
+        let Some(peer) = self.peers.get(&from) else {
+            return;
+        };
+        let have = peer.view.version();
+        if have != version {
+            self.send_to(from, Message::ViewRequest { have });
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! How many nodes the ring has, from the lengths of its segments.
+//!
+//! Symphony (section 4.1) takes the sum of a few segments, s nodes' worth in a
+//! stretch of length X, and estimates n = s / X. The paper uses the segments of a
+//! node and its two neighbours. Peers tell their near neighbours anyway, so here every
+//! peer's neighbourhood, most of them far away on the ring, adds its segments.
+
+use super::Overlay;
+
+impl Overlay {
+    /// Returns the estimated number of nodes, this one included; exact while the near
+    /// neighbours are the whole ring.
+    pub fn size_estimate(&self) -> u64 {
+        if self.near.spans_ring() {
+            return self.near.len() as u64 + 1;
+        }
+        let peers = self
+            .peers
+            .values()
+            .map(|peer| peer.view.near_span(peer.position));
+        let spans = peers.chain([self.view.near_span(self.position)]).flatten();
+        let (length, segments) =
+            spans.fold((0_u128, 0_u128), |(length, segments), (span, gaps)| {
+                (length + u128::from(span), segments + u128::from(gaps))
+            });
+        let estimate = (segments << 64) / length.max(1);
+        u64::try_from(estimate)
+            .unwrap_or(u64::MAX)
+            .max(self.near.len() as u64 + 1)
+    }
+}

@@ -1,0 +1,310 @@
+//! One hop: choose, send, confirm, hedge, introduce.
+//!
+//! The next hop is the node nearest to the target among the peers and everyone in
+//! their views, as long as it is nearer than this node itself; so a message cannot
+//! loop, and where no nearer node is known it has arrived. The receiver confirms each
+//! hop. Without a confirmation after 1.3 round trips a second copy goes to the next
+//! best node, and so on; receivers drop what they have seen.
+//!
+//! A node known only from a peer's view is dialled directly; the peer in common is
+//! asked to tell it, so that both can open their NATs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::{Alarm, Asker, Effect, InFlight, Overlay};
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::message::{Message, Query, Reply, Routed};
+use crate::near::Place;
+use crate::ring::Position;
+use crate::time::Time;
+
+/// After so many hops a message is dropped; routes in a whole ring of a million nodes
+/// take under 20.
+const HOPS_MAX: u8 = 64;
+/// The most messages that wait for their next hop's confirmation.
+const HOPS_PENDING_MAX: usize = 1024;
+/// To how many nodes a message is tried to be handed on.
+const HOP_TRIES: usize = 6;
+/// How many messages are remembered to recognise second copies.
+const SEEN_MAX: usize = 2048;
+/// How often the same introduction is asked for.
+const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(30);
+/// The most introductions that are remembered.
+const INTRODUCTIONS_MAX: usize = 256;
+
+/// Messages that wait for their next hop's confirmation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hops {
+    next: u32,
+    pending: BTreeMap<u32, InFlight>,
+    introduced: BTreeMap<NodeId, Time>,
+}
+
+/// Messages that came by lately.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    set: BTreeSet<(NodeId, u64)>,
+    order: VecDeque<(NodeId, u64)>,
+}
+
+impl Seen {
+    /// Notes a message; tells whether it is new.
+    fn note(&mut self, origin: NodeId, request: u64) -> bool {
+        if !self.set.insert((origin, request)) {
+            return false;
+        }
+        self.order.push_back((origin, request));
+        if self.order.len() > SEEN_MAX {
+            let oldest = self.order.pop_front();
+            oldest.map(|oldest| self.set.remove(&oldest));
+        }
+        true
+    }
+}
+
+impl Overlay {
+    /// Returns the best next hop towards `target`, and the peer that knows it if it is
+    /// not a peer itself; none when this node is the nearest known.
+    ///
+    /// Looks at every peer and at a few nodes of each peer's view.
+    pub fn next_hop(&self, now: Time, target: Position) -> Option<(Place, Option<NodeId>)> {
+        self.best_hop(now, target, &[])
+    }
+
+    fn best_hop(
+        &self,
+        now: Time,
+        target: Position,
+        avoid: &[NodeId],
+    ) -> Option<(Place, Option<NodeId>)> {
+        let usable = |id: NodeId| {
+            !self.is_self(id) && !avoid.contains(&id) && !self.quarantine.holds(id, now)
+        };
+        let mut best: Option<(Place, Option<NodeId>)> = None;
+        let mut rank = target.rank(self.position);
+        for (id, peer) in &self.peers {
+            if usable(*id) && target.rank(peer.position) < rank {
+                rank = target.rank(peer.position);
+                best = Some((peer.place(), None));
+            }
+        }
+        for (via, peer) in &self.peers {
+            let Some(place) = peer.view.nearest(target, usable) else {
+                continue;
+            };
+            if target.rank(place.position) < rank {
+                rank = target.rank(place.position);
+                best = Some((place, Some(*via)));
+            }
+        }
+        if self.config.jump {
+            return best;
+        }
+        // The paper's lookahead: through the peer that knows the best node.
+        best.map(
+            |(place, via)| match via.and_then(|via| self.peers.get(&via)) {
+                Some(peer) if target.rank(peer.position) < target.rank(self.position) => {
+                    (peer.place(), None)
+                }
+                _ => (place, via),
+            },
+        )
+    }
+
+    pub(super) fn on_routed(&mut self, now: Time, from: NodeId, routed: Routed) {
+        self.send_to(from, Message::HopAck { hop: routed.hop });
+        let origin = routed.origin.id();
+        if routed.hops >= HOPS_MAX || !self.seen.note(origin, routed.request) {
+            return;
+        }
+        if self.is_self(origin) {
+            return self.returned_home(now, &routed);
+        }
+        self.forward(now, routed, Vec::new());
+    }
+
+    /// Hands a message on to the best node that was not tried yet, or takes it as
+    /// arrived when there is none.
+    pub(super) fn forward(&mut self, now: Time, routed: Routed, tried: Vec<NodeId>) {
+        let next = self.best_hop(now, routed.target, &tried);
+        if routed.trace && tried.is_empty() {
+            self.report_hop(&routed, next.map(|(place, _)| place.id));
+        }
+        match next {
+            Some((place, via)) => {
+                let contact = self.contact_for(place.id, via);
+                self.introduce(now, place.id, via);
+                self.transmit(now, contact, routed, tried);
+            }
+            None => self.arrived(routed),
+        }
+    }
+
+    /// Sends a message to a chosen next hop and waits for the confirmation.
+    pub(super) fn transmit(
+        &mut self,
+        now: Time,
+        to: Contact,
+        mut routed: Routed,
+        mut tried: Vec<NodeId>,
+    ) {
+        if self.hops.pending.len() >= HOPS_PENDING_MAX {
+            self.counters.hops_dropped += 1;
+            return;
+        }
+        self.hops.next = self.hops.next.wrapping_add(1);
+        let hop = self.hops.next;
+        tried.push(to.id());
+        let flight = InFlight {
+            routed: routed.clone(),
+            tried,
+            sent_at: now,
+        };
+        self.hops.pending.insert(hop, flight);
+        let wait = match self.peers.get(&to.id()) {
+            Some(peer) => peer.round_trip.hedge_delay(),
+            // A session has to be opened first, which takes some round trips.
+            None => self.typical_hedge_delay() * 3,
+        };
+        self.deadlines.set(Alarm::Hop(hop), now + wait);
+        routed.hop = hop;
+        routed.hops += 1;
+        self.send(to, Message::Routed(routed));
+    }
+
+    fn typical_hedge_delay(&self) -> Duration {
+        let known = self
+            .peers
+            .values()
+            .filter(|peer| peer.round_trip.smoothed().is_some());
+        let (sum, count) = known.fold((Duration::ZERO, 0_u32), |(sum, count), peer| {
+            (sum + peer.round_trip.hedge_delay(), count + 1)
+        });
+        if count == 0 {
+            Duration::from_millis(400)
+        } else {
+            sum / count
+        }
+    }
+
+    pub(super) fn on_hop_ack(&mut self, now: Time, from: NodeId, hop: u32) {
+        let Some(flight) = self.hops.pending.get(&hop) else {
+            return;
+        };
+        if flight.tried.last() != Some(&from) {
+            return self.refuse();
+        }
+        let round_trip = now.since(flight.sent_at);
+        self.hops.pending.remove(&hop);
+        self.deadlines.cancel(Alarm::Hop(hop));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.round_trip.measured(round_trip);
+        }
+    }
+
+    pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
+        let Some(flight) = self.hops.pending.remove(&hop) else {
+            return;
+        };
+        if self.is_bound(&flight.routed) {
+            return;
+        }
+        self.counters.hops_hedged += 1;
+        if let Some(silent) = flight.tried.last() {
+            self.probe(now, *silent);
+        }
+        if flight.tried.len() < HOP_TRIES {
+            self.forward(now, flight.routed, flight.tried);
+        }
+    }
+
+    /// The node is known to be gone: what waits for its confirmation goes elsewhere.
+    pub(super) fn expedite_hops(&mut self, now: Time, gone: NodeId) {
+        let waiting: Vec<u32> = self
+            .hops
+            .pending
+            .iter()
+            .filter(|(_, flight)| flight.tried.last() == Some(&gone))
+            .map(|(hop, _)| *hop)
+            .collect();
+        for hop in waiting {
+            self.deadlines.set(Alarm::Hop(hop), now);
+        }
+    }
+
+    /// Answers a message for which this node is in charge.
+    fn arrived(&mut self, routed: Routed) {
+        let Routed {
+            request,
+            origin,
+            target,
+            hops,
+            query,
+            ..
+        } = routed;
+        let asker = Asker {
+            contact: origin,
+            request,
+            hops,
+        };
+        match query {
+            Query::Nodes => {
+                let nodes = self.nodes_near(target);
+                self.answer(asker, Reply::Nodes(nodes));
+            }
+            Query::Service { service, body } => {
+                self.effects.push_back(Effect::Asked {
+                    asker,
+                    target,
+                    service,
+                    body,
+                });
+            }
+        }
+    }
+
+    /// Returns this node and its near neighbours, by their nearness to the target.
+    pub fn nodes_near(&self, target: Position) -> Vec<Contact> {
+        let nearest = self.near.nearest(target, self.near.len() + 1);
+        nearest
+            .iter()
+            .filter_map(|place| self.contact_of(place.id))
+            .collect()
+    }
+
+    fn contact_for(&self, id: NodeId, via: Option<NodeId>) -> Contact {
+        let known = match via {
+            Some(via) => self.peers.get(&via).and_then(|peer| peer.view.contact(id)),
+            None => self.peers.get(&id).map(|peer| &peer.contact),
+        };
+        known.cloned().unwrap_or_else(|| Contact::new(id, []))
+    }
+
+    fn introduce(&mut self, now: Time, subject: NodeId, via: Option<NodeId>) {
+        let Some(via) = via else { return };
+        let lately = |at: &Time| now.since(*at) < INTRODUCTION_INTERVAL;
+        if self.hops.introduced.get(&subject).is_some_and(lately) {
+            return;
+        }
+        if self.hops.introduced.len() >= INTRODUCTIONS_MAX {
+            self.hops.introduced.retain(|_, at| lately(at));
+        }
+        if self.hops.introduced.len() < INTRODUCTIONS_MAX {
+            self.hops.introduced.insert(subject, now);
+            self.send_to(via, Message::Introduce { subject });
+        }
+    }
+
+    fn report_hop(&mut self, routed: &Routed, next: Option<NodeId>) {
+        if self.config.reports_hops && !self.is_self(routed.origin.id()) {
+            let report = Message::HopReport {
+                request: routed.request,
+                hops: routed.hops,
+                next,
+            };
+            self.send(routed.origin.clone(), report);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Signs of life: who is there, who is dead, and what follows from it.
+//!
+//! Any message is a sign of life. Who stays silent is asked, and asked again; then it
+//! is taken for dead: it leaves all tables, the peers hear of it with the next view,
+//! and it is not asked again for a while unless it speaks itself. A peer's word that
+//! somebody is gone only makes this node ask.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::message::Message;
+use crate::peers::Probe;
+use crate::time::Time;
+
+/// How often to ask before a peer is taken for dead.
+const PROBE_TRIES: u32 = 2;
+/// How long a node that did not answer is left alone.
+const QUARANTINE: Duration = Duration::from_secs(60);
+/// The most nodes that are left alone at one time; beyond it the oldest is forgotten.
+const QUARANTINE_MAX: usize = 1024;
+/// A peer heard within this time needs no question when others call it gone.
+const HEARD_LATELY: Duration = Duration::from_secs(2);
+
+/// Nodes that did not answer lately, and until when they are left alone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Quarantine(BTreeMap<NodeId, Time>);
+
+impl Quarantine {
+    fn put(&mut self, id: NodeId, now: Time) {
+        if self.0.len() >= QUARANTINE_MAX {
+            self.0.retain(|_, until| *until > now);
+        }
+        if self.0.len() >= QUARANTINE_MAX {
+            let oldest = self
+                .0
+                .iter()
+                .min_by_key(|(_, until)| **until)
+                .map(|(id, _)| *id);
+            oldest.map(|oldest| self.0.remove(&oldest));
+        }
+        self.0.insert(id, now + QUARANTINE);
+    }
+
+    pub(super) fn holds(&self, id: NodeId, now: Time) -> bool {
+        self.0.get(&id).is_some_and(|until| *until > now)
+    }
+
+    pub(super) fn release(&mut self, id: NodeId) {
+        self.0.remove(&id);
+    }
+}
+
+impl Overlay {
+    /// Notes a sign of life.
+    pub(super) fn heard(&mut self, now: Time, from: NodeId) {
+        self.quarantine.release(from);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.heard_at = now;
+        }
+    }
+
+    /// Asks a peer for a sign of life, unless it is being asked.
+    pub(super) fn probe(&mut self, now: Time, id: NodeId) {
+        if self.peers.get(&id).is_some_and(|peer| peer.probe.is_none()) {
+            self.send_probe(now, id, 1);
+        }
+    }
+
+    fn send_probe(&mut self, now: Time, id: NodeId, tries: u32) {
+        let nonce = self.rng.number() as u32;
+        let version = self.view.version();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.probe = Some(Probe {
+            nonce,
+            sent_at: now,
+            tries,
+        });
+        let wait = peer.round_trip.timeout() * tries;
+        self.deadlines.set(Alarm::Probe(id), now + wait);
+        self.send_to(id, Message::Ping { nonce, version });
+    }
+
+    pub(super) fn probe_timed_out(&mut self, now: Time, id: NodeId) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let Some(probe) = peer.probe else { return };
+        if peer.heard_at > probe.sent_at {
+            self.end_probe(id);
+        } else if probe.tries < PROBE_TRIES {
+            self.send_probe(now, id, probe.tries + 1);
+        } else {
+            self.lose(now, id);
+        }
+    }
+
+    fn end_probe(&mut self, id: NodeId) {
+        self.deadlines.cancel(Alarm::Probe(id));
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.probe = None;
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, from: NodeId, nonce: u32, version: u32) {
+        let known = self.peers.contains_key(&from);
+        let pong = Message::Pong {
+            nonce,
+            version: self.view.version(),
+            known,
+        };
+        self.send_to(from, pong);
+        self.compare_version(from, version);
+    }
+
+    pub(super) fn on_pong(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        nonce: u32,
+        version: u32,
+        known: bool,
+    ) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let Some(probe) = peer.probe.filter(|probe| probe.nonce == nonce) else {
+            return;
+        };
+        peer.round_trip.measured(now.since(probe.sent_at));
+        self.end_probe(from);
+        if known {
+            self.compare_version(from, version);
+        } else {
+            self.forgotten_by(now, from);
+        }
+    }
+
+    /// The peer does not count this node among its own: it restarted, or found nearer
+    /// neighbours, or gave the link up.
+    fn forgotten_by(&mut self, now: Time, id: NodeId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.link_in = false;
+        let (contact, linked) = (peer.contact.clone(), peer.drawn_at_size.is_some());
+        if linked || self.near.contains(id) {
+            self.greet(now, &contact, linked);
+        } else {
+            self.peers.remove(&id);
+        }
+        self.view_stale = true;
+    }
+
+    /// A peer says that these are no longer its neighbours: see for ourselves.
+    pub(super) fn check_removed(&mut self, now: Time, removed: &[NodeId]) {
+        for id in removed {
+            let silent = self
+                .peers
+                .get(id)
+                .is_some_and(|peer| now.since(peer.heard_at) > HEARD_LATELY);
+            if silent && self.near.contains(*id) {
+                self.probe(now, *id);
+            }
+        }
+    }
+
+    /// No address of the node answers.
+    pub(super) fn unreachable(&mut self, now: Time, id: NodeId) {
+        if self.peers.contains_key(&id) {
+            return self.lose(now, id);
+        }
+        self.forget_greeting(id);
+        self.quarantine.put(id, now);
+        self.expedite_hops(now, id);
+    }
+
+    /// A session may end because nothing was said for long; a peer is asked.
+    pub(super) fn closed(&mut self, now: Time, id: NodeId) {
+        self.probe(now, id);
+    }
+
+    pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
+        self.remove_peer(now, from);
+        self.quarantine.put(from, now);
+        self.expedite_hops(now, from);
+    }
+
+    pub(super) fn take_leave(&mut self) {
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        for id in peers {
+            self.send_to(id, Message::Leave);
+        }
+    }
+
+    /// Takes a peer for dead.
+    fn lose(&mut self, now: Time, id: NodeId) {
+        self.quarantine.put(id, now);
+        if let Some(contact) = self.remove_peer(now, id) {
+            self.counters.peers_lost += 1;
+            self.remember_lost(now, contact);
+            self.effects.push_back(Effect::Drop(id));
+        }
+        self.expedite_hops(now, id);
+    }
+
+    fn remove_peer(&mut self, now: Time, id: NodeId) -> Option<Contact> {
+        self.deadlines.cancel(Alarm::Probe(id));
+        self.forget_greeting(id);
+        let peer = self.peers.remove(&id)?;
+        self.view_stale = true;
+        if self.near.remove(id) {
+            // First the candidates that the lost one itself knew: they are the nearest.
+            let known: Vec<Contact> = peer.view.entries().map(|e| e.contact.clone()).collect();
+            self.near_changed(now);
+            self.learn_again(now);
+            known.iter().for_each(|contact| self.learn(now, contact));
+        }
+        Some(peer.contact)
+    }
+
+    /// This node's own addresses changed: the peers hear of it.
+    pub(super) fn readdress(&mut self, now: Time, addresses: Vec<SocketAddr>) {
+        let contact = Contact::new(self.me.id(), addresses);
+        if contact == self.me {
+            return;
+        }
+        self.me = contact;
+        let peers: Vec<(Contact, bool)> = self
+            .peers
+            .values()
+            .map(|peer| (peer.contact.clone(), peer.drawn_at_size.is_some()))
+            .collect();
+        for (contact, linked) in peers {
+            self.greet(now, &contact, linked);
+        }
+    }
+}

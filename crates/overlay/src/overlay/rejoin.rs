@@ -1,0 +1,119 @@
+//! The first join, and finding lost parts of the ring again.
+//!
+//! Both are the same: a node asks somebody who may belong to another ring, or to the
+//! only one, who is near its own position there, and says hello to those who would be
+//! nearer than its present neighbours. A newcomer is a ring of one. Nodes that are
+//! taken for dead are remembered, because after a split of the network they are the
+//! other side; one of them is asked again from time to time.
+
+use std::time::Duration;
+
+use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::time::Time;
+
+/// The most nodes that are remembered.
+const REMEMBERED_MAX: usize = 64;
+/// When a lost node is asked again for the first time; then after twice as long, up to
+/// the longest of the six periods.
+const RECONNECT_FIRST: Duration = Duration::from_secs(3);
+const RECONNECT_LAST: Duration = Duration::from_secs(89);
+/// A node without any neighbour asks at least this often.
+const RECONNECT_ALONE: Duration = Duration::from_secs(10);
+
+/// Nodes that were there once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remembered {
+    contacts: Vec<Contact>,
+    wait: Option<Duration>,
+}
+
+impl Remembered {
+    /// The node is there again.
+    pub(super) fn alive(&mut self, id: NodeId) {
+        self.contacts.retain(|contact| contact.id() != id);
+    }
+
+    fn put(&mut self, contact: Contact) {
+        self.alive(contact.id());
+        if self.contacts.len() >= REMEMBERED_MAX {
+            self.contacts.remove(0);
+        }
+        self.contacts.push(contact);
+        self.wait = Some(RECONNECT_FIRST);
+    }
+}
+
+impl Overlay {
+    /// Asks all given nodes for this node's place, and keeps asking until one answers.
+    pub(super) fn bootstrap(&mut self, now: Time, contacts: Vec<Contact>) {
+        let others: Vec<Contact> = contacts
+            .into_iter()
+            .filter(|contact| !self.is_self(contact.id()))
+            .collect();
+        for contact in others.into_iter().take(REMEMBERED_MAX) {
+            self.quarantine.release(contact.id());
+            self.remembered.put(contact.clone());
+            self.ask_for_place(now, contact);
+        }
+        self.schedule_reconnect(now);
+    }
+
+    pub(super) fn remember_lost(&mut self, now: Time, contact: Contact) {
+        self.remembered.put(contact);
+        self.schedule_reconnect(now);
+    }
+
+    fn schedule_reconnect(&mut self, now: Time) {
+        if let Some(wait) = self.remembered.wait {
+            let wait = self.rng.jitter(wait);
+            self.deadlines.set_no_later(Alarm::Reconnect, now + wait);
+        }
+    }
+
+    /// Asks one of the remembered nodes, and waits longer for the next time.
+    pub(super) fn reconnect(&mut self, now: Time) {
+        let count = self.remembered.contacts.len() as u64;
+        if count == 0 {
+            self.remembered.wait = None;
+            return;
+        }
+        let contact = self.remembered.contacts[self.rng.below(count) as usize].clone();
+        self.ask_for_place(now, contact);
+        let wait = self.remembered.wait.unwrap_or(RECONNECT_FIRST) * 2;
+        let longest = if self.near.is_empty() {
+            RECONNECT_ALONE
+        } else {
+            RECONNECT_LAST
+        };
+        self.remembered.wait = Some(wait.min(longest));
+        self.schedule_reconnect(now);
+    }
+
+    /// Looks for a split that nobody noticed: asks for this node's place by way of a
+    /// peer far away on the ring.
+    pub(super) fn check_place(&mut self, now: Time) {
+        let long: Vec<&Contact> = self
+            .peers
+            .values()
+            .filter(|peer| peer.is_long())
+            .map(|peer| &peer.contact)
+            .collect();
+        if long.is_empty() {
+            return;
+        }
+        let via = long[self.rng.below(long.len() as u64) as usize].clone();
+        self.ask_for_place(now, via);
+    }
+
+    /// Has the present peers, and then the lost ones, kept for the next start.
+    pub(super) fn keep_contacts(&mut self) {
+        let present = self.peers.values().map(|peer| peer.contact.clone());
+        let lost = self.remembered.contacts.iter().rev().cloned();
+        let contacts: Vec<Contact> = present.chain(lost).take(REMEMBERED_MAX).collect();
+        if !contacts.is_empty() {
+            self.effects.push_back(Effect::Remember(contacts));
+        }
+    }
+}

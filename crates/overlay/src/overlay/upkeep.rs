@@ -1,0 +1,113 @@
+//! The six periodic actions.
+//!
+//! libsymphony sends six kinds of control message at intervals of 11, 13, 17, 23, 29
+//! and 89 seconds: as the numbers have no common factor, the kinds seldom fall
+//! together (document 004, section 3.5). Here each node also starts every period at a
+//! random phase and lengthens or shortens each interval by up to a fifth, so that
+//! nodes which started together do not stay together.
+
+use std::time::Duration;
+
+use super::{Alarm, Overlay};
+use crate::id::NodeId;
+use crate::time::Time;
+
+/// In how many rounds of [`Period::Probe`] every peer has been asked once.
+const PROBE_ROUNDS: usize = 7;
+
+/// A periodic action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Period {
+    /// Ask the nearest neighbour on each side for a sign of life.
+    Stabilise,
+    /// Ask the peers that were silent for longest.
+    Probe,
+    /// Tell the long links how this node's view changed.
+    Announce,
+    /// Look whether links are missing or outdated.
+    Link,
+    /// Look for this node's own place from far away.
+    Place,
+    /// Keep the present peers for the next start.
+    Remember,
+}
+
+impl Period {
+    const ALL: [Self; 6] = [
+        Self::Stabilise,
+        Self::Probe,
+        Self::Announce,
+        Self::Link,
+        Self::Place,
+        Self::Remember,
+    ];
+
+    const fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Stabilise => 11,
+            Self::Probe => 13,
+            Self::Announce => 17,
+            Self::Link => 23,
+            Self::Place => 29,
+            Self::Remember => 89,
+        })
+    }
+}
+
+impl Overlay {
+    pub(super) fn start_periods(&mut self, now: Time) {
+        for period in Period::ALL {
+            let phase = self.rng.duration_below(period.length());
+            self.deadlines.set(Alarm::Period(period), now + phase);
+        }
+    }
+
+    pub(super) fn on_period(&mut self, now: Time, period: Period) {
+        let wait = self.rng.jitter(period.length());
+        self.deadlines.set(Alarm::Period(period), now + wait);
+        match period {
+            Period::Stabilise => self.probe_nearest(now),
+            Period::Probe => self.probe_silent(now),
+            Period::Announce => self.announce_to_long(),
+            Period::Link => self.keep_links(now),
+            Period::Place => self.check_place(now),
+            Period::Remember => self.keep_contacts(),
+        }
+    }
+
+    fn probe_nearest(&mut self, now: Time) {
+        let ends = [
+            self.near.successors().first(),
+            self.near.predecessors().first(),
+        ];
+        let ids: Vec<NodeId> = ends.into_iter().flatten().map(|place| place.id).collect();
+        for id in ids {
+            self.probe(now, id);
+        }
+    }
+
+    fn probe_silent(&mut self, now: Time) {
+        let mut peers: Vec<(Time, NodeId)> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| (peer.heard_at, *id))
+            .collect();
+        peers.sort_unstable();
+        let count = peers.len().div_ceil(PROBE_ROUNDS);
+        for (_, id) in peers.into_iter().take(count) {
+            self.probe(now, id);
+        }
+    }
+
+    fn announce_to_long(&mut self) {
+        let long: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.is_long())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in long {
+            self.announce_to(id);
+        }
+    }
+}

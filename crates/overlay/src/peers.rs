@@ -1,0 +1,132 @@
+//! The peers of a node: everyone with whom it keeps up an acquaintance, that is, its
+//! near neighbours and its long links in both directions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::near::Place;
+use crate::ring::Position;
+use crate::time::Time;
+use crate::view::View;
+
+/// The round-trip time before anything was measured.
+const RTT_UNKNOWN: Duration = Duration::from_millis(400);
+
+/// A smoothed round-trip time and its variation (RFC 6298, section 2).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl RoundTrip {
+    /// Takes in a measurement.
+    pub fn measured(&mut self, sample: Duration) {
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(sample);
+                self.variation = sample / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
+                self.smoothed = Some((smoothed * 7 + sample) / 8);
+            }
+        }
+    }
+
+    /// Returns the smoothed time; none before the first measurement.
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// Returns how long to wait before a second try is worth its cost: 1.3 round trips
+    /// or four variations, whichever is longer, and never under 10 ms.
+    pub fn hedge_delay(&self) -> Duration {
+        let Some(smoothed) = self.smoothed else {
+            return RTT_UNKNOWN;
+        };
+        let usual = smoothed * 13 / 10;
+        usual.max(smoothed + self.variation * 4) + Duration::from_millis(10)
+    }
+
+    /// Returns how long to wait for a sign of life before asking again: RFC 6298's
+    /// timeout with its lower bound of one second.
+    pub fn timeout(&self) -> Duration {
+        let smoothed = self.smoothed.unwrap_or(RTT_UNKNOWN);
+        (smoothed + self.variation * 4).max(Duration::from_secs(1))
+    }
+}
+
+/// A question for a sign of life that is on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) nonce: u32,
+    pub(crate) sent_at: Time,
+    pub(crate) tries: u32,
+}
+
+/// What a node knows of one peer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub(crate) contact: Contact,
+    pub(crate) position: Position,
+    /// For a link that this node drew: the size estimate at that time.
+    pub(crate) drawn_at_size: Option<u64>,
+    /// Whether the peer drew a link to this node.
+    pub(crate) link_in: bool,
+    pub(crate) round_trip: RoundTrip,
+    pub(crate) heard_at: Time,
+    pub(crate) view: View,
+    /// The view of this node that the peer was sent last.
+    pub(crate) sent: Option<Arc<View>>,
+    pub(crate) probe: Option<Probe>,
+}
+
+impl Peer {
+    pub(crate) fn new(contact: Contact, position: Position, now: Time) -> Self {
+        Self {
+            contact,
+            position,
+            drawn_at_size: None,
+            link_in: false,
+            round_trip: RoundTrip::default(),
+            heard_at: now,
+            view: View::default(),
+            sent: None,
+            probe: None,
+        }
+    }
+
+    /// Returns how the peer may be reached.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    /// Returns its round-trip time.
+    pub fn round_trip(&self) -> RoundTrip {
+        self.round_trip
+    }
+
+    /// Tells whether the peer is a long link, in either direction.
+    pub fn is_long(&self) -> bool {
+        self.drawn_at_size.is_some() || self.link_in
+    }
+
+    /// Returns the peer's own neighbours as far as they are known.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            position: self.position,
+            id: self.contact.id(),
+        }
+    }
+}
+
+/// The peers by id.
+pub type Peers = BTreeMap<NodeId, Peer>;
