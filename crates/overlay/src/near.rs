@@ -104,10 +104,9 @@ impl NearSet {
     }
 
     /// Tells whether the two sides meet, that is, whether every node of the ring is
-    /// in the set.
+    /// in the set. A node alone spans its ring.
     pub fn spans_ring(&self) -> bool {
-        self.successors.len() < self.side_max
-            || self.predecessors.len() < self.side_max
+        self.is_empty()
             || self
                 .successors
                 .iter()
@@ -130,12 +129,13 @@ impl NearSet {
     /// the other side, so the stretch ends half way to those two. Needs `count` ≤
     /// neighbours per side to be exact.
     pub fn arc_held(&self, count: usize) -> Arc {
-        let whole = self.len() < count;
-        match (
-            self.predecessors.get(count - 1),
-            self.successors.get(count - 1),
-        ) {
-            (Some(before), Some(after)) if !whole => Arc {
+        if self.spans_ring() && self.len() < count {
+            return Arc::ALL;
+        }
+        // A side that has lost neighbours and not yet found others counts to its end.
+        let furthest = |side: &[Place]| side.get(count - 1).or(side.last()).copied();
+        match (furthest(&self.predecessors), furthest(&self.successors)) {
+            (Some(before), Some(after)) => Arc {
                 start: before.position.midpoint(self.me.position),
                 end: self.me.position.midpoint(after.position),
             },

@@ -46,6 +46,11 @@ impl Remembered {
 }
 
 impl Overlay {
+    /// Tells whether the node knows of others that it has not found yet.
+    pub fn is_seeking(&self) -> bool {
+        !self.remembered.contacts.is_empty()
+    }
+
     /// Asks all given nodes for this node's place, and keeps asking until one answers.
     pub(super) fn bootstrap(&mut self, now: Time, contacts: Vec<Contact>) {
         let others: Vec<Contact> = contacts

@@ -1,0 +1,399 @@
+//! The holder: answers puts, gets and copies.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use enishi_overlay::NodeId;
+use enishi_overlay::overlay::Asker;
+
+use super::store::{Arrival, Store};
+use super::wire::{self, Aged, DhtMessage, Found, Outcome, Question};
+use super::{Alarm, Consistency, Cx, Dht, REPLICAS};
+use crate::record::{Key, Precedence, Record};
+
+/// How long the node in charge waits for the other holders.
+const COPY_TIMEOUT: Duration = Duration::from_millis(1500);
+const GATHER_TIMEOUT: Duration = Duration::from_millis(1000);
+/// The most puts and gets that wait for other holders, each.
+const WAITING_MAX: usize = 1024;
+/// How often ended leases are looked for.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A put that waits for copies to be stored.
+#[derive(Debug)]
+struct Copying {
+    client: NodeId,
+    client_token: u64,
+    stored: u32,
+    needed: u32,
+    waiting: u32,
+}
+
+/// A get that waits for what other holders have.
+#[derive(Debug)]
+struct Gathering {
+    asker: Asker,
+    key: Key,
+    best: Vec<Aged>,
+    replies: u32,
+    needed: u32,
+    waiting: u32,
+    first_will_do: bool,
+}
+
+/// The part of the DHT that serves others.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    pub(super) store: Store,
+    pub(super) next_token: u64,
+    /// Copies handed over by this node, which is no longer their holder.
+    pub(super) handovers: BTreeMap<u64, (Key, NodeId)>,
+    copying: BTreeMap<u64, Copying>,
+    gathering: BTreeMap<u64, Gathering>,
+    started: bool,
+}
+
+impl Dht {
+    /// Starts the periodic work with the first input.
+    pub(super) fn start_upkeep(&mut self, cx: &mut Cx<'_>) {
+        if !std::mem::replace(&mut self.holder.started, true) {
+            let phase = cx.rng().duration_below(EXPIRE_INTERVAL);
+            self.deadlines.set(Alarm::Expire, cx.now() + phase);
+            self.schedule_compare(cx);
+        }
+    }
+
+    pub(super) fn on_put(&mut self, from: NodeId, token: u64, record: Record, cx: &mut Cx<'_>) {
+        let outcome = match self.accept(
+            Aged {
+                record: record.clone(),
+                age_s: 0,
+            },
+            from,
+            Arrival::Put,
+            cx,
+        ) {
+            Err(outcome) => outcome,
+            Ok(()) => {
+                let others = other_holders(record.key(), cx);
+                if !others.is_empty() && self.holder.copying.len() < WAITING_MAX {
+                    return self.copy_to(from, token, &record, &others, cx);
+                }
+                Outcome::Stored { replicas: 1 }
+            }
+        };
+        cx.send_to(from, DhtMessage::PutReply { token, outcome }.encode());
+    }
+
+    fn copy_to(
+        &mut self,
+        client: NodeId,
+        client_token: u64,
+        record: &Record,
+        others: &[NodeId],
+        cx: &mut Cx<'_>,
+    ) {
+        let id = self.holder.token();
+        let waiting = others.len() as u32;
+        let needed = u32::div_ceil(waiting + 2, 2);
+        let copying = Copying {
+            client,
+            client_token,
+            stored: 1,
+            needed,
+            waiting,
+        };
+        self.holder.copying.insert(id, copying);
+        self.deadlines.set(Alarm::Copy(id), cx.now() + COPY_TIMEOUT);
+        let aged = Aged {
+            record: record.clone(),
+            age_s: 0,
+        };
+        for other in others {
+            cx.send_to(
+                *other,
+                DhtMessage::Store {
+                    token: id,
+                    aged: aged.clone(),
+                }
+                .encode(),
+            );
+        }
+    }
+
+    pub(super) fn on_store(&mut self, from: NodeId, token: u64, aged: Aged, cx: &mut Cx<'_>) {
+        // A copy comes from the node in charge, which knows this one as its neighbour;
+        // from others only as a repair, where an earlier claim is not displaced by luck.
+        let arrival = if cx.overlay().near().contains(from) {
+            Arrival::Copy
+        } else {
+            Arrival::Repair
+        };
+        let outcome = match self.accept(aged, from, arrival, cx) {
+            Ok(()) => Outcome::Stored { replicas: 1 },
+            Err(outcome) => outcome,
+        };
+        cx.send_to(from, DhtMessage::StoreReply { token, outcome }.encode());
+    }
+
+    pub(super) fn on_store_reply(
+        &mut self,
+        from: NodeId,
+        token: u64,
+        outcome: Outcome,
+        cx: &mut Cx<'_>,
+    ) {
+        let _ = from;
+        if self.handover_answered(token, outcome, cx) {
+            return;
+        }
+        let Some(copying) = self.holder.copying.get_mut(&token) else {
+            return;
+        };
+        copying.waiting = copying.waiting.saturating_sub(1);
+        match outcome {
+            Outcome::Stored { .. } => copying.stored += 1,
+            Outcome::Taken | Outcome::Stale { .. } => {
+                // This holder was behind the others: let them tell what it missed.
+                self.schedule_repair(cx);
+                return self.end_copying(token, outcome, cx);
+            }
+            Outcome::Full | Outcome::Invalid | Outcome::TooFew => {}
+        }
+        let Copying {
+            stored,
+            needed,
+            waiting,
+            ..
+        } = *copying;
+        if stored >= needed {
+            self.end_copying(token, Outcome::Stored { replicas: stored }, cx);
+        } else if waiting == 0 {
+            self.end_copying(token, Outcome::TooFew, cx);
+        }
+    }
+
+    pub(super) fn copy_timed_out(&mut self, id: u64, cx: &mut Cx<'_>) {
+        self.end_copying(id, Outcome::TooFew, cx);
+    }
+
+    fn end_copying(&mut self, id: u64, outcome: Outcome, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::Copy(id));
+        if let Some(Copying {
+            client,
+            client_token: token,
+            ..
+        }) = self.holder.copying.remove(&id)
+        {
+            cx.send_to(client, DhtMessage::PutReply { token, outcome }.encode());
+        }
+    }
+
+    pub(super) fn on_question(&mut self, asker: Asker, body: &[u8], cx: &mut Cx<'_>) {
+        let Ok(Question { key, consistency }) = wire::decode(body) else {
+            return;
+        };
+        let now = cx.now();
+        let best: Vec<Aged> = self
+            .holder
+            .store
+            .under(key, now)
+            .map(|held| held.aged(now))
+            .collect();
+        let any = consistency == Consistency::Any;
+        let others = other_holders(key, cx);
+        let suffices = any && best.iter().any(|aged| !aged.record.content().removed);
+        if suffices || others.is_empty() || self.holder.gathering.len() >= WAITING_MAX {
+            return answer(asker, best, cx);
+        }
+        let id = self.holder.token();
+        let waiting = others.len() as u32;
+        let needed = u32::div_ceil(waiting + 2, 2);
+        let first_will_do = any;
+        let gathering = Gathering {
+            asker,
+            key,
+            best,
+            replies: 1,
+            needed,
+            waiting,
+            first_will_do,
+        };
+        self.holder.gathering.insert(id, gathering);
+        self.deadlines.set(Alarm::Gather(id), now + GATHER_TIMEOUT);
+        for other in others {
+            cx.send_to(other, DhtMessage::Fetch { token: id, key }.encode());
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, from: NodeId, token: u64, key: Key, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        let records = wire::fill(self.holder.store.under(key, now).map(|held| held.aged(now)));
+        let records = records.into_iter().next().unwrap_or_default();
+        cx.send_to(from, DhtMessage::FetchReply { token, records }.encode());
+    }
+
+    pub(super) fn on_fetch_reply(
+        &mut self,
+        from: NodeId,
+        token: u64,
+        records: Vec<Aged>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(gathering) = self.holder.gathering.get_mut(&token) else {
+            return;
+        };
+        let key = gathering.key;
+        gathering.replies += 1;
+        gathering.waiting = gathering.waiting.saturating_sub(1);
+        let new: Vec<Aged> = records
+            .into_iter()
+            .filter(|aged| aged.record.key() == key)
+            .filter(|aged| {
+                !gathering
+                    .best
+                    .iter()
+                    .any(|known| known.record == aged.record)
+            })
+            .filter(|aged| aged.record.verify())
+            .collect();
+        for aged in &new {
+            merge(&mut gathering.best, aged.clone());
+        }
+        let live = gathering
+            .best
+            .iter()
+            .any(|aged| !aged.record.content().removed);
+        let done = gathering.waiting == 0
+            || gathering.replies >= gathering.needed
+            || (gathering.first_will_do && live);
+        for aged in new {
+            // What was missing here is kept; a refusal changes nothing for the asker.
+            let _ = self.keep(aged, from, Arrival::Repair, cx);
+        }
+        if done {
+            self.end_gathering(token, cx);
+        }
+    }
+
+    pub(super) fn gather_timed_out(&mut self, id: u64, cx: &mut Cx<'_>) {
+        self.end_gathering(id, cx);
+    }
+
+    fn end_gathering(&mut self, id: u64, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::Gather(id));
+        if let Some(Gathering { asker, best, .. }) = self.holder.gathering.remove(&id) {
+            answer(asker, best, cx);
+        }
+    }
+
+    /// Checks and stores a record that came from outside, and keeps it on disk.
+    pub(super) fn accept(
+        &mut self,
+        aged: Aged,
+        source: NodeId,
+        arrival: Arrival,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Outcome> {
+        if aged.record.verify() {
+            self.keep(aged, source, arrival, cx)
+        } else {
+            Err(Outcome::Invalid)
+        }
+    }
+
+    /// Stores a record whose signatures are checked, and keeps it on disk.
+    pub(super) fn keep(
+        &mut self,
+        aged: Aged,
+        source: NodeId,
+        arrival: Arrival,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Outcome> {
+        let (key, owner) = (aged.record.key(), aged.record.content().owner);
+        let kept = postcard::to_stdvec(&aged).unwrap_or_default();
+        let change = self.holder.store.accept(cx.now(), aged, source, arrival)?;
+        for displaced in change.displaced {
+            cx.persist(held_key(key, displaced), None);
+        }
+        cx.persist(held_key(key, owner), Some(kept));
+        Ok(())
+    }
+
+    /// Takes back what was kept before the last stop.
+    pub(super) fn restore(&mut self, key: &[u8], value: &[u8], age_s: u64, cx: &mut Cx<'_>) {
+        match key.first() {
+            Some(b'h') => self.restore_held(key, value, age_s, cx),
+            Some(b'o') => self.restore_owned(value, cx),
+            _ => {}
+        }
+    }
+
+    fn restore_held(&mut self, key: &[u8], value: &[u8], age_s: u64, cx: &mut Cx<'_>) {
+        let restored = postcard::from_bytes::<Aged>(value)
+            .ok()
+            .and_then(|mut aged| {
+                aged.age_s = aged
+                    .age_s
+                    .saturating_add(u32::try_from(age_s).unwrap_or(u32::MAX));
+                self.holder
+                    .store
+                    .accept(cx.now(), aged, cx.me(), Arrival::Repair)
+                    .ok()
+            });
+        if restored.is_none() {
+            cx.persist(key.to_vec(), None);
+        }
+    }
+
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        self.deadlines
+            .set(Alarm::Expire, cx.now() + EXPIRE_INTERVAL);
+        for (key, owner) in self.holder.store.expire(cx.now()) {
+            cx.persist(held_key(key, owner), None);
+        }
+    }
+}
+
+impl Holder {
+    pub(super) fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}
+
+/// The name under which a held record is kept on disk.
+pub(super) fn held_key(key: Key, owner: NodeId) -> Vec<u8> {
+    [b"h", &key.as_bytes()[..], owner.as_bytes()].concat()
+}
+
+/// The other nodes nearest to a key, as far as this one can see.
+fn other_holders(key: Key, cx: &Cx<'_>) -> Vec<NodeId> {
+    let me = cx.me();
+    let nearest = cx.overlay().near().nearest(key.position(), REPLICAS);
+    nearest
+        .into_iter()
+        .map(|place| place.id)
+        .filter(|id| *id != me)
+        .collect()
+}
+
+/// Adds a record to what was found, by precedence.
+fn merge(best: &mut Vec<Aged>, new: Aged) {
+    let rival = |known: &Aged| {
+        let (a, b) = (known.record.content(), new.record.content());
+        a.owner == b.owner || b.kind == crate::record::Kind::Lease
+    };
+    match best.iter().position(rival) {
+        Some(index) if new.record.precedence(&best[index].record) == Precedence::Newer => {
+            best[index] = new;
+        }
+        Some(_) => {}
+        None => best.push(new),
+    }
+}
+
+fn answer(asker: Asker, records: Vec<Aged>, cx: &mut Cx<'_>) {
+    let records = wire::fill(records).into_iter().next().unwrap_or_default();
+    cx.answer(asker, wire::encode(&Found { records }));
+}

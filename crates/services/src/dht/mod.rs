@@ -1,0 +1,290 @@
+//! The distributed hash table: put, get and remove of signed, versioned, leased and
+//! sealed records on the nodes nearest to their keys.
+//!
+//! **Put.** The owner asks the overlay who is in charge of the key and sends the record
+//! there. The node in charge stores it, hands it to the other nodes nearest to the key
+//! and acknowledges when a majority of all [`REPLICAS`] has it.
+//!
+//! **Get.** The question is routed to the node in charge, which answers straight to the
+//! asker; with [`Consistency::Majority`], or when it has nothing, it asks the other
+//! holders first.
+//!
+//! **Repair.** Holders compare what they hold with each other, range by range, and hand
+//! over what the other lacks: after every change among their neighbours, and now and
+//! then without one ([`reconcile`]). The owner's own re-put at exponentially growing
+//! intervals (document 004, section 3.5) is the backstop.
+//!
+//! | part | role |
+//! |---|---|
+//! | [`store`] | what this node holds: precedence, leases, quotas |
+//! | `holder` | answers puts, gets and copies |
+//! | `owner` | this node's own records: put, retry, re-put, remove |
+//! | [`reconcile`] | repair among holders |
+//! | [`wire`] | the messages |
+
+mod holder;
+mod owner;
+pub mod reconcile;
+pub mod store;
+pub mod wire;
+
+use bytes::Bytes;
+use enishi_overlay::deadlines::Deadlines;
+use enishi_overlay::message::Reply;
+use enishi_overlay::{Keypair, NodeId, Time};
+
+use crate::record::{Key, Kind, Record};
+use crate::service::{Context, Service, ServiceInput};
+
+use holder::Holder;
+use owner::Owner;
+use wire::DhtMessage;
+
+/// On how many nodes a record is kept: the ones nearest to its key.
+pub const REPLICAS: usize = 6;
+
+/// How sure a reader wants to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Consistency {
+    /// The first holder's word.
+    Any,
+    /// The newest that a majority of the holders knows.
+    Majority,
+}
+
+/// A record to write.
+#[derive(Clone, Debug)]
+pub struct PutRequest {
+    /// What sort of record.
+    pub kind: Kind,
+    /// The key pair that all who may write there share.
+    pub writer: Keypair,
+    /// The key pair of the owner.
+    pub owner: Keypair,
+    /// The lease in seconds, within [`crate::record::LEASE_S`].
+    pub lease_s: u32,
+    /// The sealed value; none removes the record.
+    pub value: Option<Bytes>,
+}
+
+/// What came of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutAnswer {
+    /// A majority of the holders has it.
+    Stored {
+        /// The version.
+        seq: u64,
+        /// How many holders acknowledged.
+        replicas: u32,
+    },
+    /// The key belongs to another owner.
+    Taken,
+    /// The holders have no room for more from this node.
+    Full,
+    /// Too few holders answered.
+    Failed,
+}
+
+/// What came of a get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GetAnswer {
+    /// The records under the key, at most one for [`Kind::Lease`]; empty when there is
+    /// none. Their signatures are checked.
+    Records(Vec<Record>),
+    /// Nobody answered.
+    Failed,
+}
+
+/// Who asked for a put or get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The host, with its number for the command.
+    Host(u64),
+    /// A service of this node, with its token.
+    Service(crate::service::ServiceId, u64),
+}
+
+/// What may be asked of the DHT.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Reads.
+    Get {
+        /// Who wants to know.
+        caller: Caller,
+        /// Which record.
+        key: Key,
+        /// How sure.
+        consistency: Consistency,
+    },
+    /// Writes or removes.
+    Put {
+        /// Who wants to know.
+        caller: Caller,
+        /// What.
+        request: PutRequest,
+    },
+}
+
+/// What the DHT tells.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A get ended.
+    Got {
+        /// Who asked.
+        caller: Caller,
+        /// What was found.
+        answer: GetAnswer,
+    },
+    /// A put ended.
+    PutDone {
+        /// Who asked.
+        caller: Caller,
+        /// What came of it.
+        answer: PutAnswer,
+    },
+}
+
+/// What happens when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// A put of this node waits for its acknowledgement.
+    Put(u64),
+    /// This node as the one in charge waits for copies to be stored.
+    Copy(u64),
+    /// This node as the one in charge waits for what other holders have.
+    Gather(u64),
+    /// A record of this node's is due to be put again.
+    Reput(Key, NodeId),
+    /// Look for ended leases.
+    Expire,
+    /// The neighbours changed: compare with all other holders.
+    Repair,
+    /// Compare with one other holder.
+    Compare,
+}
+
+/// The distributed hash table of one node.
+#[derive(Debug)]
+pub struct Dht {
+    holder: Holder,
+    owner: Owner,
+    gets: owner::Gets,
+    deadlines: Deadlines<Alarm>,
+}
+
+type Cx<'a> = Context<'a, Event>;
+
+impl Dht {
+    /// Makes an empty table.
+    pub fn new() -> Self {
+        Self {
+            holder: Holder::default(),
+            owner: Owner::default(),
+            gets: owner::Gets::default(),
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// Returns what this node holds for others.
+    pub fn store(&self) -> &store::Store {
+        &self.holder.store
+    }
+
+    /// Returns how many records of its own this node keeps in the DHT.
+    pub fn owned(&self) -> usize {
+        self.owner.len()
+    }
+
+    fn receive(&mut self, from: NodeId, body: &[u8], cx: &mut Cx<'_>) {
+        let Ok(message) = DhtMessage::decode(body) else {
+            return;
+        };
+        match message {
+            DhtMessage::Put { token, record } => self.on_put(from, token, record, cx),
+            DhtMessage::PutReply { token, outcome } => self.on_put_reply(from, token, outcome, cx),
+            DhtMessage::Store { token, aged } => self.on_store(from, token, aged, cx),
+            DhtMessage::StoreReply { token, outcome } => {
+                self.on_store_reply(from, token, outcome, cx);
+            }
+            DhtMessage::Fetch { token, key } => self.on_fetch(from, token, key, cx),
+            DhtMessage::FetchReply { token, records } => {
+                self.on_fetch_reply(from, token, records, cx);
+            }
+            DhtMessage::Compare(compare) => self.on_compare(from, &compare, cx),
+            DhtMessage::Want { items } => self.on_want(from, &items, cx),
+            DhtMessage::Records { records } => self.on_records(from, records, cx),
+        }
+    }
+
+    fn ring(&mut self, alarm: Alarm, cx: &mut Cx<'_>) {
+        match alarm {
+            Alarm::Put(id) => self.put_timed_out(id, cx),
+            Alarm::Copy(id) => self.copy_timed_out(id, cx),
+            Alarm::Gather(id) => self.gather_timed_out(id, cx),
+            Alarm::Reput(key, owner) => self.put_again(key, owner, cx),
+            Alarm::Expire => self.expire(cx),
+            Alarm::Repair => self.repair(cx),
+            Alarm::Compare => self.compare_with_one(cx),
+        }
+    }
+}
+
+impl Default for Dht {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service for Dht {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
+        self.start_upkeep(cx);
+        match input {
+            ServiceInput::Command(Command::Get {
+                caller,
+                key,
+                consistency,
+            }) => {
+                self.start_get(caller, key, consistency, cx);
+            }
+            ServiceInput::Command(Command::Put { caller, request }) => {
+                self.start_put(caller, &request, cx);
+            }
+            ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
+            ServiceInput::Asked { asker, body, .. } => self.on_question(asker, &body, cx),
+            ServiceInput::Answered {
+                token,
+                reply: Reply::Nodes(nodes),
+                ..
+            } => {
+                self.put_located(token, &nodes, cx);
+            }
+            ServiceInput::Answered {
+                token,
+                reply: Reply::Service(body),
+                ..
+            } => {
+                self.get_answered(token, &body, cx);
+            }
+            ServiceInput::Failed { token } => self.call_failed(token, cx),
+            ServiceInput::Restored { key, value, age_s } => {
+                self.restore(&key, &value, age_s, cx);
+            }
+            ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
+            ServiceInput::Gone(_)
+            | ServiceInput::HopReport { .. }
+            | ServiceInput::Got { .. }
+            | ServiceInput::PutDone { .. }
+            | ServiceInput::Timeout => {}
+        }
+        while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
+            self.ring(alarm, cx);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+}

@@ -1,0 +1,328 @@
+//! The owner: this node's own records in the DHT, and its gets.
+//!
+//! A put is tried with the node in charge, found anew for each try. What was put is
+//! put again, first after a minute, then at intervals that double up to a third of the
+//! lease (document 004, section 3.5: the interval grows exponentially, so that what
+//! lasts costs little).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use enishi_overlay::{Contact, NodeId};
+
+use super::wire::{self, DhtMessage, Found, Outcome, Question};
+use super::{Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest};
+use crate::record::{Content, Key, Record};
+
+/// How often a put is tried.
+const PUT_TRIES: u32 = 4;
+/// How long to wait for the node in charge.
+const PUT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How long to wait before another try after a refusal by circumstances.
+const PUT_PAUSE: Duration = Duration::from_millis(400);
+/// The most puts, and the most gets, that are under way.
+const UNDER_WAY_MAX: usize = 512;
+/// When a record is put again for the first time.
+const REPUT_FIRST: Duration = Duration::from_secs(60);
+/// The most records that a node keeps in the DHT.
+const OWNED_MAX: usize = 4096;
+
+/// A put on its way.
+#[derive(Debug)]
+struct Putting {
+    /// None for a repetition.
+    caller: Option<Caller>,
+    /// What was asked, to sign a higher version if holders know one.
+    request: Option<PutRequest>,
+    record: Record,
+    tries: u32,
+    holder: Option<NodeId>,
+}
+
+#[derive(Debug)]
+struct Owned {
+    record: Record,
+    interval: Duration,
+}
+
+/// This node's own records, and the puts under way.
+#[derive(Debug, Default)]
+pub(super) struct Owner {
+    owned: BTreeMap<(Key, NodeId), Owned>,
+    putting: BTreeMap<u64, Putting>,
+}
+
+impl Owner {
+    pub(super) fn len(&self) -> usize {
+        self.owned.len()
+    }
+}
+
+/// The gets under way.
+pub(super) type Gets = BTreeMap<u64, (Caller, Key)>;
+
+impl Dht {
+    pub(super) fn start_get(
+        &mut self,
+        caller: Caller,
+        key: Key,
+        consistency: Consistency,
+        cx: &mut Cx<'_>,
+    ) {
+        if self.gets.len() >= UNDER_WAY_MAX {
+            return cx.emit(Event::Got {
+                caller,
+                answer: GetAnswer::Failed,
+            });
+        }
+        let token = self.holder.token();
+        self.gets.insert(token, (caller, key));
+        cx.ask(
+            token,
+            key.position(),
+            wire::encode(&Question { key, consistency }),
+        );
+    }
+
+    pub(super) fn get_answered(&mut self, token: u64, body: &[u8], cx: &mut Cx<'_>) {
+        let Some((caller, key)) = self.gets.remove(&token) else {
+            return;
+        };
+        let records = wire::decode::<Found>(body)
+            .map(|found| found.records)
+            .unwrap_or_default();
+        let genuine = records
+            .into_iter()
+            .map(|aged| aged.record)
+            .filter(|record| record.key() == key && !record.content().removed && record.verify())
+            .collect();
+        cx.emit(Event::Got {
+            caller,
+            answer: GetAnswer::Records(genuine),
+        });
+    }
+
+    pub(super) fn call_failed(&mut self, token: u64, cx: &mut Cx<'_>) {
+        if let Some((caller, _)) = self.gets.remove(&token) {
+            cx.emit(Event::Got {
+                caller,
+                answer: GetAnswer::Failed,
+            });
+        } else {
+            self.try_again(token, cx);
+        }
+    }
+
+    pub(super) fn start_put(&mut self, caller: Caller, request: &PutRequest, cx: &mut Cx<'_>) {
+        let full = self.owner.owned.len() >= OWNED_MAX && request.value.is_some();
+        if full || self.owner.putting.len() >= UNDER_WAY_MAX {
+            return cx.emit(Event::PutDone {
+                caller,
+                answer: PutAnswer::Full,
+            });
+        }
+        let record = self.sign(request, 0, cx);
+        self.own(&record, cx);
+        let request = Some(request.clone());
+        let putting = Putting {
+            caller: Some(caller),
+            request,
+            record,
+            tries: 0,
+            holder: None,
+        };
+        self.begin(putting, cx);
+    }
+
+    /// Signs the next version: above what this node wrote, above what holders are said
+    /// to have, and, should this node have lost its memory, above the clock.
+    fn sign(&self, request: &PutRequest, above: u64, cx: &Cx<'_>) -> Record {
+        let key = Key::new(request.kind, &request.writer.id());
+        let present = self.owner.owned.get(&(key, request.owner.id()));
+        let present = present.map(|owned| owned.record.content());
+        let written = present.map_or(0, |content| content.seq);
+        let content = Content {
+            kind: request.kind,
+            writer: request.writer.id(),
+            owner: request.owner.id(),
+            seq: written.max(above).saturating_add(1).max(cx.unix_s()),
+            since_unix_s: present.map_or(cx.unix_s(), |content| content.since_unix_s),
+            lease_s: request.lease_s,
+            removed: request.value.is_none(),
+            value: request.value.clone().unwrap_or_default(),
+        };
+        Record::sign(content, &request.writer, &request.owner)
+    }
+
+    fn begin(&mut self, putting: Putting, cx: &mut Cx<'_>) {
+        let token = self.holder.token();
+        cx.locate(token, putting.record.key().position(), false);
+        self.owner.putting.insert(token, putting);
+    }
+
+    /// The nodes in charge are known: send to the first, or to another after a failure.
+    pub(super) fn put_located(&mut self, token: u64, nodes: &[Contact], cx: &mut Cx<'_>) {
+        let Some(putting) = self.owner.putting.get_mut(&token) else {
+            return;
+        };
+        let Some(holder) = nodes.first() else {
+            return self.try_again(token, cx);
+        };
+        putting.holder = Some(holder.id());
+        let record = putting.record.clone();
+        self.deadlines
+            .set(Alarm::Put(token), cx.now() + PUT_TIMEOUT);
+        cx.send(holder.clone(), DhtMessage::Put { token, record }.encode());
+    }
+
+    pub(super) fn put_timed_out(&mut self, token: u64, cx: &mut Cx<'_>) {
+        self.try_again(token, cx);
+    }
+
+    fn try_again(&mut self, token: u64, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::Put(token));
+        let Some(mut putting) = self.owner.putting.remove(&token) else {
+            return;
+        };
+        putting.tries += 1;
+        putting.holder = None;
+        if putting.tries < PUT_TRIES {
+            self.begin(putting, cx);
+        } else {
+            self.end_put(putting, PutAnswer::Failed, cx);
+        }
+    }
+
+    pub(super) fn on_put_reply(
+        &mut self,
+        from: NodeId,
+        token: u64,
+        outcome: Outcome,
+        cx: &mut Cx<'_>,
+    ) {
+        let awaited = self
+            .owner
+            .putting
+            .get(&token)
+            .is_some_and(|p| p.holder == Some(from));
+        if !awaited {
+            return;
+        }
+        self.deadlines.cancel(Alarm::Put(token));
+        if outcome == Outcome::TooFew {
+            // The alarm ends the pause and starts the next try.
+            return self.deadlines.set(Alarm::Put(token), cx.now() + PUT_PAUSE);
+        }
+        let Some(putting) = self.owner.putting.remove(&token) else {
+            return;
+        };
+        let seq = putting.record.content().seq;
+        let answer = match outcome {
+            Outcome::Stored { replicas } => PutAnswer::Stored { seq, replicas },
+            Outcome::Stale { seq } => return self.raise(putting, seq, cx),
+            Outcome::Taken => PutAnswer::Taken,
+            Outcome::Full => PutAnswer::Full,
+            Outcome::Invalid | Outcome::TooFew => PutAnswer::Failed,
+        };
+        self.end_put(putting, answer, cx);
+    }
+
+    /// Holders know a higher version of this owner's: sign one above it, once.
+    fn raise(&mut self, mut putting: Putting, above: u64, cx: &mut Cx<'_>) {
+        match putting.request.take() {
+            Some(request) => {
+                putting.record = self.sign(&request, above, cx);
+                self.own(&putting.record, cx);
+                self.begin(putting, cx);
+            }
+            None => self.end_put(putting, PutAnswer::Failed, cx),
+        }
+    }
+
+    fn end_put(&mut self, putting: Putting, answer: PutAnswer, cx: &mut Cx<'_>) {
+        let content = putting.record.content();
+        let slot = (putting.record.key(), content.owner);
+        match answer {
+            PutAnswer::Stored { .. } if content.removed => self.disown(slot, cx),
+            PutAnswer::Stored { .. } | PutAnswer::Failed | PutAnswer::Full => {
+                self.schedule_reput(slot, matches!(answer, PutAnswer::Stored { .. }), cx);
+            }
+            PutAnswer::Taken => self.disown(slot, cx),
+        }
+        if let Some(caller) = putting.caller {
+            cx.emit(Event::PutDone { caller, answer });
+        }
+    }
+
+    /// Keeps a record as this node's own, on disk before it is sent.
+    fn own(&mut self, record: &Record, cx: &mut Cx<'_>) {
+        let slot = (record.key(), record.content().owner);
+        cx.persist(owned_key(slot), postcard::to_stdvec(record).ok());
+        self.owner.owned.insert(
+            slot,
+            Owned {
+                record: record.clone(),
+                interval: REPUT_FIRST,
+            },
+        );
+    }
+
+    fn disown(&mut self, slot: (Key, NodeId), cx: &mut Cx<'_>) {
+        cx.persist(owned_key(slot), None);
+        self.owner.owned.remove(&slot);
+        self.deadlines.cancel(Alarm::Reput(slot.0, slot.1));
+    }
+
+    fn schedule_reput(&mut self, slot: (Key, NodeId), stored: bool, cx: &mut Cx<'_>) {
+        let Some(owned) = self.owner.owned.get_mut(&slot) else {
+            return;
+        };
+        let wait = cx.rng().jitter(owned.interval);
+        if stored {
+            let third = Duration::from_secs(u64::from(owned.record.content().lease_s) / 3);
+            owned.interval = (owned.interval * 2).min(third);
+        } else {
+            owned.interval = REPUT_FIRST;
+        }
+        self.deadlines
+            .set(Alarm::Reput(slot.0, slot.1), cx.now() + wait);
+    }
+
+    pub(super) fn put_again(&mut self, key: Key, owner: NodeId, cx: &mut Cx<'_>) {
+        if let Some(owned) = self.owner.owned.get(&(key, owner)) {
+            let record = owned.record.clone();
+            let putting = Putting {
+                caller: None,
+                request: None,
+                record,
+                tries: 0,
+                holder: None,
+            };
+            self.begin(putting, cx);
+        }
+    }
+
+    pub(super) fn restore_owned(&mut self, value: &[u8], cx: &mut Cx<'_>) {
+        let Ok(record) = postcard::from_bytes::<Record>(value) else {
+            return;
+        };
+        let slot = (record.key(), record.content().owner);
+        self.owner.owned.insert(
+            slot,
+            Owned {
+                record,
+                interval: REPUT_FIRST,
+            },
+        );
+        let wait = cx.rng().duration_below(Duration::from_secs(5));
+        self.deadlines.set(
+            Alarm::Reput(slot.0, slot.1),
+            cx.now() + Duration::from_secs(2) + wait,
+        );
+    }
+}
+
+/// The name under which a record of this node's is kept on disk.
+fn owned_key((key, owner): (Key, NodeId)) -> Vec<u8> {
+    [b"o", &key.as_bytes()[..], owner.as_bytes()].concat()
+}

@@ -1,0 +1,583 @@
+//! The node: the kernel around the overlay and the services.
+//!
+//! ```text
+//!            Input                                  Output
+//!              |                                      ^
+//!              v                                      |
+//!   +--------------------- Node ------------------------------+
+//!   |  overlay  --effects-->  services  --calls-->  overlay   |
+//!   |                         dht  diag  vnet                 |
+//!   +---------------------------------------------------------+
+//! ```
+//!
+//! One input is worked off to its end: effects and calls are handed on until none is
+//! left. Nothing here decides anything; it only dispatches.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use enishi_overlay::message::Reply;
+use enishi_overlay::overlay::{self, Effect, RequestId};
+use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
+
+use crate::dht::{self, Caller, Dht};
+use crate::diag::{self, Diag};
+use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
+use crate::vnet::{self, Vnet};
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How it takes part in the overlay.
+    pub overlay: enishi_overlay::Config,
+    /// The addresses at which it can be dialled at first.
+    pub addresses: Vec<SocketAddr>,
+    /// The name that the host gives itself, for the other members of its channels.
+    pub host_name: String,
+    /// The host's clock at [`Time::ZERO`], in seconds since 1970.
+    pub started_unix_s: u64,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A message arrived in the session with `from`.
+    Message {
+        /// Who sent it; proven by the session.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// A node cannot be reached.
+    Unreachable(NodeId),
+    /// The session with a node ended.
+    Closed(NodeId),
+    /// These nodes may know the overlay.
+    Bootstrap(Vec<Contact>),
+    /// The node's own addresses changed.
+    Addresses(Vec<SocketAddr>),
+    /// Something that was kept before the last stop ([`Output::Persist`]).
+    Restored {
+        /// Which service kept it.
+        service: ServiceId,
+        /// Its key.
+        key: Vec<u8>,
+        /// Its value.
+        value: Vec<u8>,
+        /// Seconds since it was written.
+        age_s: u64,
+    },
+    /// The host asks something of a service.
+    Command(Command),
+    /// The node is about to stop.
+    Leave,
+    /// The deadline has come.
+    Timeout,
+}
+
+/// What the host may ask of the services.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Of the DHT.
+    Dht(dht::Command),
+    /// Of the diagnostics.
+    Diag(diag::Command),
+    /// Of the virtual networks.
+    Vnet(vnet::Command),
+}
+
+/// What the host has to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Keep or, without a value, forget this. Everything after it in the same batch may
+    /// leave the node only when this is on disk.
+    Persist {
+        /// For which service.
+        service: ServiceId,
+        /// Under which key.
+        key: Vec<u8>,
+        /// What.
+        value: Option<Vec<u8>>,
+    },
+    /// Keep these contacts for the next start.
+    Remember(Vec<Contact>),
+    /// Send a message, dialling if there is no session.
+    Send {
+        /// The receiver, with hints where to dial it.
+        to: Contact,
+        /// The message.
+        message: Message,
+    },
+    /// Open a session.
+    Dial(Contact),
+    /// End a session: the node is taken for dead.
+    Drop(NodeId),
+    /// Something happened.
+    Event(Event),
+}
+
+/// What a node tells its host.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The node has found its place on the ring.
+    Joined,
+    /// Of the DHT; only what the host itself asked for.
+    Dht(dht::Event),
+    /// Of the diagnostics.
+    Diag(diag::Event),
+    /// Of the virtual networks.
+    Vnet(vnet::Event),
+}
+
+/// One node of the overlay with its services.
+#[derive(Debug)]
+pub struct Node {
+    keypair: Keypair,
+    overlay: Overlay,
+    dht: Dht,
+    diag: Diag,
+    vnet: Vnet,
+    rng: Rng,
+    started_unix_s: u64,
+    calls: VecDeque<Call>,
+    asked: BTreeMap<RequestId, (ServiceId, u64)>,
+    dht_events: VecDeque<dht::Event>,
+    diag_events: VecDeque<diag::Event>,
+    vnet_events: VecDeque<vnet::Event>,
+    outputs: VecDeque<Output>,
+}
+
+/// Hands an input to one of the services with its system calls.
+macro_rules! hand_to {
+    ($self:ident, $service:ident, $events:ident, $id:expr, $now:expr, $input:expr) => {{
+        let mut cx = Context {
+            now: $now,
+            unix_s: $self.started_unix_s + $now.as_micros() / 1_000_000,
+            service: $id,
+            keypair: &$self.keypair,
+            overlay: &$self.overlay,
+            rng: &mut $self.rng,
+            calls: &mut $self.calls,
+            events: &mut $self.$events,
+        };
+        $self.$service.handle($input, &mut cx);
+    }};
+}
+
+impl Node {
+    /// Makes a node that knows nobody yet. `seed` is the source of all its randomness;
+    /// the daemon takes it from the system, the simulator from the scenario.
+    pub fn new(keypair: Keypair, config: Config, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let me = Contact::new(keypair.id(), config.addresses);
+        let overlay_rng = Rng::from_seed(rng.octets());
+        Self {
+            overlay: Overlay::new(Time::ZERO, me, config.overlay, overlay_rng),
+            keypair,
+            dht: Dht::new(),
+            diag: Diag::default(),
+            vnet: Vnet::new(config.host_name),
+            rng,
+            started_unix_s: config.started_unix_s,
+            calls: VecDeque::new(),
+            asked: BTreeMap::new(),
+            dht_events: VecDeque::new(),
+            diag_events: VecDeque::new(),
+            vnet_events: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened and returns what is to be done, in order. Whatever the
+    /// caller leaves in the iterator is lost, so it is to be drained.
+    pub fn handle(&mut self, now: Time, input: Input) -> impl Iterator<Item = Output> + '_ {
+        match input {
+            Input::Message { from, message } => {
+                self.overlay
+                    .handle(now, overlay::Input::Message { from, message });
+            }
+            Input::Unreachable(peer) => {
+                self.overlay.handle(now, overlay::Input::Unreachable(peer));
+                self.tell_gone(now, peer);
+            }
+            Input::Closed(peer) => {
+                self.overlay.handle(now, overlay::Input::Closed(peer));
+                self.tell_gone(now, peer);
+            }
+            Input::Bootstrap(contacts) => {
+                self.overlay
+                    .handle(now, overlay::Input::Bootstrap(contacts));
+            }
+            Input::Addresses(addresses) => {
+                self.overlay
+                    .handle(now, overlay::Input::Addresses(addresses));
+            }
+            Input::Restored {
+                service,
+                key,
+                value,
+                age_s,
+            } => {
+                self.hand(now, service, Handed::Restored { key, value, age_s });
+            }
+            Input::Command(Command::Dht(command)) => {
+                self.to_dht(now, ServiceInput::Command(command))
+            }
+            Input::Command(Command::Diag(command)) => {
+                self.to_diag(now, ServiceInput::Command(command));
+            }
+            Input::Command(Command::Vnet(command)) => {
+                self.to_vnet(now, ServiceInput::Command(command));
+            }
+            Input::Leave => {
+                self.to_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
+                self.settle(now);
+                self.overlay.handle(now, overlay::Input::Leave);
+            }
+            Input::Timeout => self.time_out(now),
+        }
+        self.settle(now);
+        self.outputs.drain(..)
+    }
+
+    /// Returns when [`Input::Timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let services = [
+            self.dht.next_timeout(),
+            self.diag.next_timeout(),
+            self.vnet.next_timeout(),
+        ];
+        services
+            .into_iter()
+            .chain([self.overlay.next_timeout()])
+            .flatten()
+            .min()
+    }
+
+    /// Returns this node's id.
+    pub fn id(&self) -> NodeId {
+        self.keypair.id()
+    }
+
+    /// Returns the overlay as this node sees it.
+    pub fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// Returns the distributed hash table.
+    pub fn dht(&self) -> &Dht {
+        &self.dht
+    }
+
+    /// Returns the virtual networks.
+    pub fn vnet(&self) -> &Vnet {
+        &self.vnet
+    }
+
+    fn time_out(&mut self, now: Time) {
+        let due = |timeout: Option<Time>| timeout.is_some_and(|at| at <= now);
+        if due(self.overlay.next_timeout()) {
+            self.overlay.handle(now, overlay::Input::Timeout);
+        }
+        if due(self.dht.next_timeout()) {
+            self.to_dht(now, ServiceInput::Timeout);
+        }
+        if due(self.diag.next_timeout()) {
+            self.to_diag(now, ServiceInput::Timeout);
+        }
+        if due(self.vnet.next_timeout()) {
+            self.to_vnet(now, ServiceInput::Timeout);
+        }
+    }
+
+    fn tell_gone(&mut self, now: Time, peer: NodeId) {
+        self.to_dht(now, ServiceInput::Gone(peer));
+        self.to_vnet(now, ServiceInput::Gone(peer));
+    }
+
+    /// Hands effects, calls and events on until none is left.
+    fn settle(&mut self, now: Time) {
+        loop {
+            if let Some(effect) = self.overlay.pop_effect() {
+                self.on_effect(now, effect);
+            } else if let Some(call) = self.calls.pop_front() {
+                self.on_call(now, call);
+            } else if let Some(event) = self.dht_events.pop_front() {
+                self.on_dht_event(now, event);
+            } else if let Some(event) = self.diag_events.pop_front() {
+                self.outputs.push_back(Output::Event(Event::Diag(event)));
+            } else if let Some(event) = self.vnet_events.pop_front() {
+                self.outputs.push_back(Output::Event(Event::Vnet(event)));
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_effect(&mut self, now: Time, effect: Effect) {
+        match effect {
+            Effect::Send { to, message } => self.outputs.push_back(Output::Send { to, message }),
+            Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
+            Effect::Drop(peer) => self.outputs.push_back(Output::Drop(peer)),
+            Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
+            Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
+            Effect::NeighboursChanged => {
+                self.to_dht(now, ServiceInput::NeighboursChanged);
+                self.to_vnet(now, ServiceInput::NeighboursChanged);
+            }
+            Effect::Direct {
+                from,
+                service,
+                body,
+            } => {
+                if let Some(service) = ServiceId::from_wire(service) {
+                    self.hand(now, service, Handed::Direct { from, body });
+                }
+            }
+            Effect::Asked {
+                asker,
+                target,
+                service,
+                body,
+            } => {
+                if let Some(service) = ServiceId::from_wire(service) {
+                    self.hand(
+                        now,
+                        service,
+                        Handed::Asked {
+                            asker,
+                            target,
+                            body,
+                        },
+                    );
+                }
+            }
+            Effect::Answered {
+                request,
+                from,
+                hops,
+                reply,
+            } => {
+                if let Some((service, token)) = self.asked.remove(&request) {
+                    self.hand(
+                        now,
+                        service,
+                        Handed::Answered {
+                            token,
+                            from,
+                            hops,
+                            reply,
+                        },
+                    );
+                }
+            }
+            Effect::Failed(request) => {
+                if let Some((service, token)) = self.asked.remove(&request) {
+                    self.hand(now, service, Handed::Failed { token });
+                }
+            }
+            Effect::HopReport {
+                request,
+                from,
+                hops,
+                next,
+            } => {
+                if let Some((service, token)) = self.asked.get(&request).copied() {
+                    self.hand(
+                        now,
+                        service,
+                        Handed::HopReport {
+                            token,
+                            from,
+                            hops,
+                            next,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn on_call(&mut self, now: Time, call: Call) {
+        match call {
+            Call::Send { service, to, body } => self.overlay.send_direct(to, service as u8, body),
+            Call::Ask {
+                service,
+                token,
+                target,
+                body,
+            } => {
+                let request = self.overlay.request(now, target, service as u8, body);
+                self.asked.insert(request, (service, token));
+            }
+            Call::Locate {
+                service,
+                token,
+                target,
+                trace,
+            } => {
+                let request = self.overlay.locate(now, target, trace);
+                self.asked.insert(request, (service, token));
+            }
+            Call::Answer { asker, body } => self.overlay.answer(asker, Reply::Service(body)),
+            Call::Get {
+                service,
+                token,
+                key,
+                consistency,
+            } => {
+                let caller = Caller::Service(service, token);
+                let command = dht::Command::Get {
+                    caller,
+                    key,
+                    consistency,
+                };
+                self.to_dht(now, ServiceInput::Command(command));
+            }
+            Call::Put {
+                service,
+                token,
+                request,
+            } => {
+                let caller = Caller::Service(service, token);
+                let command = dht::Command::Put { caller, request };
+                self.to_dht(now, ServiceInput::Command(command));
+            }
+            Call::Persist {
+                service,
+                key,
+                value,
+            } => {
+                self.outputs.push_back(Output::Persist {
+                    service,
+                    key,
+                    value,
+                });
+            }
+        }
+    }
+
+    fn on_dht_event(&mut self, now: Time, event: dht::Event) {
+        match event {
+            dht::Event::Got {
+                caller: Caller::Service(service, token),
+                answer,
+            } => {
+                self.hand(now, service, Handed::Got { token, answer });
+            }
+            dht::Event::PutDone {
+                caller: Caller::Service(service, token),
+                answer,
+            } => {
+                self.hand(now, service, Handed::PutDone { token, answer });
+            }
+            event => self.outputs.push_back(Output::Event(Event::Dht(event))),
+        }
+    }
+
+    /// Hands an input that has no command in it to a service chosen at run time.
+    fn hand(&mut self, now: Time, service: ServiceId, handed: Handed) {
+        match service {
+            ServiceId::Dht => self.to_dht(now, handed.into_input()),
+            ServiceId::Diag => self.to_diag(now, handed.into_input()),
+            ServiceId::Vnet => self.to_vnet(now, handed.into_input()),
+        }
+    }
+
+    fn to_dht(&mut self, now: Time, input: ServiceInput<dht::Command>) {
+        hand_to!(self, dht, dht_events, ServiceId::Dht, now, input);
+    }
+
+    fn to_diag(&mut self, now: Time, input: ServiceInput<diag::Command>) {
+        hand_to!(self, diag, diag_events, ServiceId::Diag, now, input);
+    }
+
+    fn to_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {
+        hand_to!(self, vnet, vnet_events, ServiceId::Vnet, now, input);
+    }
+}
+
+/// An input that is the same for every service.
+enum Handed {
+    Direct {
+        from: NodeId,
+        body: Bytes,
+    },
+    Asked {
+        asker: overlay::Asker,
+        target: enishi_overlay::Position,
+        body: Bytes,
+    },
+    Answered {
+        token: u64,
+        from: NodeId,
+        hops: u8,
+        reply: Reply,
+    },
+    Failed {
+        token: u64,
+    },
+    HopReport {
+        token: u64,
+        from: NodeId,
+        hops: u8,
+        next: Option<NodeId>,
+    },
+    Got {
+        token: u64,
+        answer: dht::GetAnswer,
+    },
+    PutDone {
+        token: u64,
+        answer: dht::PutAnswer,
+    },
+    Restored {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        age_s: u64,
+    },
+}
+
+impl Handed {
+    fn into_input<C>(self) -> ServiceInput<C> {
+        match self {
+            Self::Direct { from, body } => ServiceInput::Direct { from, body },
+            Self::Asked {
+                asker,
+                target,
+                body,
+            } => ServiceInput::Asked {
+                asker,
+                target,
+                body,
+            },
+            Self::Answered {
+                token,
+                from,
+                hops,
+                reply,
+            } => ServiceInput::Answered {
+                token,
+                from,
+                hops,
+                reply,
+            },
+            Self::Failed { token } => ServiceInput::Failed { token },
+            Self::HopReport {
+                token,
+                from,
+                hops,
+                next,
+            } => ServiceInput::HopReport {
+                token,
+                from,
+                hops,
+                next,
+            },
+            Self::Got { token, answer } => ServiceInput::Got { token, answer },
+            Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },
+            Self::Restored { key, value, age_s } => ServiceInput::Restored { key, value, age_s },
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Who is in the channel: a directory in the DHT, one entry of each member, and a word
+//! to those already there when one comes.
+
+use std::time::Duration;
+
+use enishi_overlay::NodeId;
+
+use super::claim::own_claim;
+use super::secret::RecordName;
+use super::wire::{Claim, VnetMessage};
+use super::{Alarm, ChannelId, Cx, Purpose, Vnet};
+use crate::dht::{Consistency, GetAnswer};
+use crate::keys::{seal, unseal};
+use crate::record::{Key, Kind};
+
+/// How often the directory is read; a prime, as the overlay's periods are.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(61);
+/// The most members that are remembered.
+const MEMBERS_MAX: usize = 4096;
+/// To how many members a newcomer makes itself known.
+const ANNOUNCEMENTS_MAX: usize = 64;
+
+impl Vnet {
+    /// Reads the directory.
+    pub(super) fn ask_members(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let key = Key::new(Kind::Set, &channel.keys.writer(RecordName::Members).id());
+        let token = self.token(Purpose::Members(id));
+        cx.get(token, key, Consistency::Majority);
+        let wait = cx.rng().jitter(MEMBERS_INTERVAL);
+        self.deadlines.set(Alarm::Members(id), cx.now() + wait);
+    }
+
+    pub(super) fn got_members(&mut self, id: ChannelId, answer: &GetAnswer, cx: &mut Cx<'_>) {
+        let GetAnswer::Records(records) = answer else {
+            return;
+        };
+        let me = cx.me();
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let mut members: Vec<Claim> = records
+            .iter()
+            .filter_map(|record| channel.open_claim(RecordName::Members, record))
+            .filter(|claim| claim.contact.id() != me)
+            .collect();
+        members.truncate(MEMBERS_MAX);
+        let announced = std::mem::replace(&mut channel.announced, true);
+        channel.members.retain(|node, _| *node == me);
+        // Members that are in touch stay, whatever the directory says.
+        let attached = channel
+            .attached
+            .values()
+            .map(|attachment| attachment.claim.clone());
+        for claim in members.iter().cloned().chain(attached) {
+            channel.members.insert(claim.contact.id(), claim);
+        }
+        if !announced {
+            self.announce(id, &members, cx);
+        }
+    }
+
+    /// Makes this node known to the members.
+    fn announce(&mut self, id: ChannelId, members: &[Claim], cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let Some(address) = channel.address() else {
+            return;
+        };
+        let claim = own_claim(channel, address, &self.host_name, cx);
+        for member in members.iter().take(ANNOUNCEMENTS_MAX) {
+            let to = member.contact.id();
+            let message = VnetMessage::Announce {
+                channel: channel.keys.blinded(&cx.me(), &to),
+                claim: seal_claim(channel, &claim, cx).into(),
+            };
+            cx.send(member.contact.clone(), message.encode());
+        }
+    }
+
+    pub(super) fn on_announce(
+        &mut self,
+        from: NodeId,
+        name: [u8; 16],
+        sealed: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(id) = self.by_blinded(from, name, cx) else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let claim = open_sealed(channel, sealed).filter(|claim| claim.contact.id() == from);
+        if let Some(claim) = claim.filter(|_| channel.members.len() < MEMBERS_MAX) {
+            // What was not there before may be there now.
+            claim.addresses().iter().for_each(|address| {
+                channel.cache.remove(address);
+            });
+            channel.members.insert(from, claim);
+        }
+    }
+
+    /// Finds the channel that another node means.
+    pub(super) fn by_blinded(
+        &self,
+        from: NodeId,
+        name: [u8; 16],
+        cx: &Cx<'_>,
+    ) -> Option<ChannelId> {
+        let me = cx.me();
+        let mut channels = self.channels.iter();
+        channels
+            .find(|(_, channel)| channel.keys.blinded(&from, &me) == name)
+            .map(|(id, _)| *id)
+    }
+}
+
+/// Seals a claim for the members.
+pub(super) fn seal_claim(channel: &super::Channel, claim: &Claim, cx: &mut Cx<'_>) -> Vec<u8> {
+    let octets = postcard::to_stdvec(claim).unwrap_or_default();
+    seal(
+        cx.rng(),
+        &channel.keys.message_seal(),
+        channel.keys.id(),
+        &octets,
+    )
+}
+
+/// Opens a claim that a member sealed; none when it is not genuine.
+pub(super) fn open_sealed(channel: &super::Channel, sealed: &[u8]) -> Option<Claim> {
+    let octets = unseal(&channel.keys.message_seal(), channel.keys.id(), sealed)?;
+    let claim: Claim = postcard::from_bytes(&octets).ok()?;
+    claim.verify(&channel.keys).then_some(claim)
+}

@@ -1,0 +1,317 @@
+//! The control of virtual networks: channels, addresses, members, and the way of IP
+//! packets between two of them.
+//!
+//! A channel is a virtual IP network of a group (document 004, section 4.2). This
+//! service claims an address in it through the DHT (algorithm 2, with leases and
+//! compare-and-swap in place of put and hope), finds who has an address (algorithm 3),
+//! and agrees with that node to exchange packets. The packets themselves do not pass
+//! here: the host forwards them by the tables that the events of this service fill.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`network`] | the numbers |
+//! | [`secret`] | what follows from a channel's secret |
+//! | `claim` | get and keep an address |
+//! | `members` | who is in the channel |
+//! | `resolve` | who has this address |
+//! | `attach` | open the way to a member |
+//! | [`wire`] | the messages |
+
+mod attach;
+mod channel;
+mod claim;
+mod members;
+pub mod network;
+mod resolve;
+pub mod secret;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use enishi_overlay::deadlines::Deadlines;
+use enishi_overlay::{NodeId, Time};
+
+use crate::keys::Secret;
+use crate::service::{Context, Service, ServiceInput};
+
+pub use channel::{Channel, Phase};
+pub use network::{Network, NetworkError};
+pub use secret::secret_from_password;
+use wire::{Claim, VnetMessage};
+
+/// The largest IP packet on a virtual network, in octets: IPv6's least (RFC 8200,
+/// section 5), so that one packet fits one datagram of most sessions.
+pub const MTU: u16 = 1280;
+/// The most channels of one node.
+pub const CHANNELS_MAX: usize = 64;
+
+/// The number of a channel on this node, for as long as the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChannelId(pub u32);
+
+/// What names a channel and lets one in.
+#[derive(Clone, Debug)]
+pub struct ChannelSpec {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub network: Network,
+    /// Its secret.
+    pub secret: Secret,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Take part in a channel, or in one that exists by name already with the same
+    /// secret; [`Event::Claimed`] or [`Event::ClaimFailed`] follows.
+    Open {
+        /// Which channel.
+        spec: ChannelSpec,
+        /// The address to claim instead of a random one.
+        address: Option<Ipv4Addr>,
+    },
+    /// Take part no longer, and give the address back.
+    Close(ChannelId),
+    /// Find who has an address, and open the way; [`Event::Attached`] or
+    /// [`Event::Unresolved`] follows.
+    Resolve {
+        /// In which channel.
+        channel: ChannelId,
+        /// Which address.
+        address: IpAddr,
+    },
+    /// A packet with a tag that is not in use came from this node.
+    UnknownTag {
+        /// From whom.
+        from: NodeId,
+        /// The tag.
+        tag: u32,
+    },
+    /// The node is about to stop: tell those with whom packets are exchanged.
+    Suspend,
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The address is this node's; the device can be set up, or changed.
+    Claimed {
+        /// In which channel.
+        channel: ChannelId,
+        /// The address.
+        address: Ipv4Addr,
+        /// The IPv6 address.
+        address6: Ipv6Addr,
+        /// With what peers mark packets of this channel for this node.
+        tag: u32,
+    },
+    /// No address could be had.
+    ClaimFailed {
+        /// In which channel.
+        channel: ChannelId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The address is lost to an earlier claim and another is being looked for.
+    Displaced {
+        /// In which channel.
+        channel: ChannelId,
+        /// The address that was lost.
+        address: Ipv4Addr,
+    },
+    /// Packets may be exchanged with a member.
+    Attached {
+        /// In which channel.
+        channel: ChannelId,
+        /// The member.
+        peer: NodeId,
+        /// Its addresses: where packets to it go, and what may come from it.
+        addresses: [IpAddr; 2],
+        /// How to mark packets for it.
+        tag: u32,
+        /// The largest packet that it takes, in octets.
+        mtu: u16,
+    },
+    /// Packets may no longer be exchanged with a member.
+    Detached {
+        /// In which channel.
+        channel: ChannelId,
+        /// The member.
+        peer: NodeId,
+    },
+    /// Nobody has the address, or its holder does not answer.
+    Unresolved {
+        /// In which channel.
+        channel: ChannelId,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The channel is closed.
+    Closed(ChannelId),
+}
+
+/// What a call to the DHT is for.
+#[derive(Clone, Debug)]
+enum Purpose {
+    /// Is the address free?
+    Probe(ChannelId),
+    /// Claim it.
+    Claim(ChannelId),
+    /// Is it really ours?
+    Confirm(ChannelId),
+    /// Is it still ours?
+    Check(ChannelId),
+    /// Who has it?
+    Resolve(ChannelId, IpAddr),
+    /// Does the member that wants to exchange packets have its address?
+    Verify(ChannelId, NodeId),
+    /// Who are the members?
+    Members(ChannelId),
+    /// Nothing depends on it.
+    Nothing,
+}
+
+/// What happens when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// Begin to claim, or go on after a failure.
+    Claim(ChannelId),
+    /// See whether the address is still ours.
+    Check(ChannelId),
+    /// See who the members are.
+    Members(ChannelId),
+    /// A member does not answer the wish to exchange packets.
+    Attach(ChannelId, NodeId),
+}
+
+/// The virtual networks of one node.
+#[derive(Debug)]
+pub struct Vnet {
+    host_name: String,
+    channels: BTreeMap<ChannelId, Channel>,
+    next_channel: u32,
+    next_token: u64,
+    purposes: BTreeMap<u64, Purpose>,
+    deadlines: Deadlines<Alarm>,
+    unknown_tags: BTreeMap<NodeId, Time>,
+}
+
+type Cx<'a> = Context<'a, Event>;
+
+impl Vnet {
+    /// Makes the service without any channel. The host's name is cut to
+    /// [`wire::HOST_NAME_BYTES_MAX`] octets.
+    pub fn new(mut host_name: String) -> Self {
+        while host_name.len() > wire::HOST_NAME_BYTES_MAX {
+            host_name.pop();
+        }
+        Self {
+            host_name,
+            channels: BTreeMap::new(),
+            next_channel: 0,
+            next_token: 0,
+            purposes: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            unknown_tags: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the channels.
+    pub fn channels(&self) -> impl Iterator<Item = (ChannelId, &Channel)> {
+        self.channels.iter().map(|(id, channel)| (*id, channel))
+    }
+
+    /// Returns one channel.
+    pub fn channel(&self, id: ChannelId) -> Option<&Channel> {
+        self.channels.get(&id)
+    }
+
+    /// Returns the channel of a name.
+    pub fn by_name(&self, name: &str) -> Option<(ChannelId, &Channel)> {
+        self.channels().find(|(_, channel)| channel.name() == name)
+    }
+
+    fn token(&mut self, purpose: Purpose) -> u64 {
+        self.next_token += 1;
+        self.purposes.insert(self.next_token, purpose);
+        self.next_token
+    }
+
+    fn receive(&mut self, from: NodeId, body: &[u8], cx: &mut Cx<'_>) {
+        match VnetMessage::decode(body) {
+            Some(VnetMessage::Attach(attach)) => self.on_attach(from, &attach, cx),
+            Some(VnetMessage::Attached(attach)) => self.on_attached(from, &attach, cx),
+            Some(VnetMessage::Announce { channel, claim }) => {
+                self.on_announce(from, channel, &claim, cx);
+            }
+            Some(VnetMessage::Detach { channel, proof }) => {
+                self.on_detach(from, channel, &proof, cx);
+            }
+            Some(VnetMessage::UnknownTag { tag }) => self.on_unknown_tag(from, tag, cx),
+            None => {}
+        }
+    }
+
+    fn ring(&mut self, alarm: Alarm, cx: &mut Cx<'_>) {
+        match alarm {
+            Alarm::Claim(channel) => self.try_claim(channel, cx),
+            Alarm::Check(channel) => self.check_claim(channel, cx),
+            Alarm::Members(channel) => self.ask_members(channel, cx),
+            Alarm::Attach(channel, peer) => self.attach_timed_out(channel, peer, cx),
+        }
+    }
+
+    fn command(&mut self, command: Command, cx: &mut Cx<'_>) {
+        match command {
+            Command::Open { spec, address } => self.open(spec, address, cx),
+            Command::Close(channel) => self.close(channel, cx),
+            Command::Resolve { channel, address } => self.resolve(channel, address, cx),
+            Command::UnknownTag { from, tag } => self.tell_unknown_tag(from, tag, cx),
+            Command::Suspend => self.detach_all(cx),
+        }
+    }
+}
+
+impl Service for Vnet {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
+        match input {
+            ServiceInput::Command(command) => self.command(command, cx),
+            ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
+            ServiceInput::Got { token, answer } => match self.purposes.remove(&token) {
+                Some(Purpose::Probe(channel)) => self.probed(channel, &answer, cx),
+                Some(Purpose::Confirm(channel)) => self.confirmed(channel, &answer, cx),
+                Some(Purpose::Check(channel)) => self.checked(channel, &answer, cx),
+                Some(Purpose::Resolve(channel, address)) => {
+                    self.resolved(channel, address, &answer, cx);
+                }
+                Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
+                Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
+                Some(Purpose::Claim(_) | Purpose::Nothing) | None => {}
+            },
+            ServiceInput::PutDone { token, answer } => match self.purposes.remove(&token) {
+                Some(Purpose::Claim(channel)) => self.claimed(channel, answer, cx),
+                _ => {}
+            },
+            ServiceInput::Restored { value, .. } => self.restore(&value, cx),
+            ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
+            ServiceInput::Gone(peer) => self.gone(peer, cx),
+            ServiceInput::Asked { .. }
+            | ServiceInput::Answered { .. }
+            | ServiceInput::Failed { .. }
+            | ServiceInput::HopReport { .. }
+            | ServiceInput::Timeout => {}
+        }
+        while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
+            self.ring(alarm, cx);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+}
