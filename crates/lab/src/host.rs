@@ -90,7 +90,9 @@ impl Host {
     }
 
     /// Moves the calling thread, and whatever threads it starts later, to this
-    /// host's network. Meant for a thread made for it; there is no way back.
+    /// host's network. Meant for a thread made for it; there is no way back. Children
+    /// that [`process::run`] and [`Process::spawn`] start for it are where their
+    /// commands say, not where the thread is.
     ///
     /// # Errors
     /// When the namespace is gone or the process is not root.
@@ -98,6 +100,7 @@ impl Host {
         let path = PathBuf::from(NAMESPACES_DIRECTORY).join(&self.namespace);
         let file = std::fs::File::open(&path)
             .with_context(|| format!("opening the namespace {}", path.display()))?;
+        process::prepare_spawner();
         setns(file, CloneFlags::CLONE_NEWNET).context("entering a network namespace")
     }
 

@@ -192,6 +192,12 @@ fn spawn_lasting(mut command: Command) -> Result<Child> {
     spawned.context(what)
 }
 
+/// Starts the thread that starts children, unless it runs already. To be called before
+/// a thread changes its network: a spawner born there would start every child there.
+pub(crate) fn prepare_spawner() {
+    LazyLock::force(&SPAWNER);
+}
+
 struct Job {
     command: Command,
     reply: Sender<io::Result<Child>>,
