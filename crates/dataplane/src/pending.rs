@@ -1,0 +1,153 @@
+//! Packets that wait until the holder of their destination is known.
+//!
+//! The first packet to an unknown address starts its resolution; it and those that
+//! follow wait here. They are taken out in order when the address is resolved or
+//! given up, or handed back when they have waited too long.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// The most packets that wait for one address.
+pub const PACKETS_PER_ADDRESS_MAX: usize = 64;
+
+/// The most packets that wait in total, and so the most addresses waited for. With
+/// packets of 1,500 octets, 1.5 MB.
+pub const PACKETS_MAX: usize = 1024;
+
+/// How long a packet waits.
+pub const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is the first to wait for its address: start the resolution.
+    First,
+    /// It waits behind others.
+    Queued,
+    /// A limit is reached and it was not kept.
+    Full,
+}
+
+/// Packets that wait for the resolution of their destinations.
+#[derive(Clone, Debug, Default)]
+pub struct Pending {
+    queues: HashMap<IpAddr, VecDeque<Waiting>>,
+    count: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    until: Instant,
+    packet: Vec<u8>,
+}
+
+impl Pending {
+    /// Lets a packet wait for `destination`, for at most [`WAIT_MAX`] from `now`.
+    pub fn push(&mut self, now: Instant, destination: IpAddr, packet: Vec<u8>) -> Pushed {
+        if self.count == PACKETS_MAX {
+            return Pushed::Full;
+        }
+        let queue = self.queues.entry(destination).or_default();
+        let pushed = match queue.len() {
+            0 => Pushed::First,
+            PACKETS_PER_ADDRESS_MAX.. => return Pushed::Full,
+            _ => Pushed::Queued,
+        };
+        let until = now + WAIT_MAX;
+        queue.push_back(Waiting { until, packet });
+        self.count += 1;
+        pushed
+    }
+
+    /// Takes out the packets to `destination`, oldest first.
+    pub fn take(&mut self, destination: IpAddr) -> Vec<Vec<u8>> {
+        let queue = self.queues.remove(&destination).unwrap_or_default();
+        self.count -= queue.len();
+        queue.into_iter().map(|waiting| waiting.packet).collect()
+    }
+
+    /// Takes out the packets that have waited too long, those of one address oldest
+    /// first, so that their senders can be told. Looks at every address waited for.
+    pub fn expire(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut expired = Vec::new();
+        self.queues.retain(|_, queue| {
+            while let Some(waiting) = queue.pop_front_if(|waiting| waiting.until <= now) {
+                expired.push(waiting.packet);
+            }
+            !queue.is_empty()
+        });
+        self.count -= expired.len();
+        expired
+    }
+
+    /// Returns when [`Pending::expire`] has something to do next. Looks at every address
+    /// waited for.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let oldest = self.queues.values().filter_map(VecDeque::front);
+        oldest.map(|waiting| waiting.until).min()
+    }
+
+    /// Returns how many packets wait, at most [`PACKETS_MAX`].
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Tells whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    #[test]
+    fn packets_come_out_in_order_and_only_those_of_the_address() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        assert_eq!(pending.push(now, address(1), vec![1]), Pushed::First);
+        assert_eq!(pending.push(now, address(2), vec![2]), Pushed::First);
+        assert_eq!(pending.push(now, address(1), vec![3]), Pushed::Queued);
+        assert_eq!(pending.take(address(1)), [[1], [3]]);
+        assert_eq!((pending.take(address(1)).len(), pending.len()), (0, 1));
+        assert_eq!(pending.push(now, address(1), vec![4]), Pushed::First);
+    }
+
+    #[test]
+    fn old_packets_are_handed_back() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let second = start + Duration::from_secs(1);
+        pending.push(start, address(1), vec![1]);
+        pending.push(second, address(1), vec![2]);
+        pending.push(second, address(2), vec![3]);
+        assert_eq!(pending.next_expiry(), Some(start + WAIT_MAX));
+        assert!(pending.expire(second).is_empty());
+        assert_eq!(pending.expire(start + WAIT_MAX), [[1]]);
+        assert_eq!(pending.next_expiry(), Some(second + WAIT_MAX));
+        assert_eq!(pending.push(second, address(1), vec![4]), Pushed::Queued);
+        let mut rest = pending.expire(second + WAIT_MAX);
+        rest.sort();
+        assert_eq!(rest, [[2], [3], [4]]);
+        assert!(pending.is_empty() && pending.next_expiry().is_none());
+    }
+
+    #[test]
+    fn both_limits_hold() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        let mut push = |number| pending.push(now, address(number), vec![0]);
+        let kept = (0..100).filter(|_| push(0) != Pushed::Full).count();
+        assert_eq!(kept, PACKETS_PER_ADDRESS_MAX);
+        let kept = (1..2000)
+            .filter(|number| push(*number) != Pushed::Full)
+            .count();
+        assert_eq!(kept, PACKETS_MAX - PACKETS_PER_ADDRESS_MAX);
+        assert_eq!(pending.len(), PACKETS_MAX);
+        pending.take(address(0));
+        assert_eq!(pending.push(now, address(0), vec![0]), Pushed::First);
+    }
+}

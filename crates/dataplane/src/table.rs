@@ -1,0 +1,349 @@
+//! The address table of one virtual network: who holds which address.
+//!
+//! It answers two questions, each with one look into a hash table: where does a
+//! packet to this address go, and may this peer send from that address? The control
+//! plane fills it. Generic over how a peer is named; by default its public key.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+/// The most routes of one table; at about 100 octets each.
+pub const ROUTES_MAX: usize = 65_536;
+
+/// The most peers with source addresses of one table.
+pub const PEERS_MAX: usize = 65_536;
+
+/// The most source addresses of one peer.
+pub const SOURCES_PER_PEER_MAX: usize = 16;
+
+/// The most addresses of this host in one network.
+pub const LOCAL_ADDRESSES_MAX: usize = 16;
+
+/// The most networks of one table: one of each IP version.
+pub const NETWORKS_MAX: usize = 2;
+
+/// A limit of the table is reached; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address table is full")]
+pub struct TableFull;
+
+/// An IP network: an address in it and the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    first: u128,
+    mask: u128,
+    is_v4: bool,
+}
+
+impl Network {
+    /// Makes the network of `prefix` bits that `address` is in. A longer prefix than
+    /// the address is taken as the whole address.
+    pub fn new(address: IpAddr, prefix: u8) -> Self {
+        let (value, bits) = number(address);
+        let host_bits = bits - u32::from(prefix).min(bits);
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        Self {
+            first: value & mask,
+            mask,
+            is_v4: address.is_ipv4(),
+        }
+    }
+
+    /// Tells whether an address is in the network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_v4 && number(address).0 & self.mask == self.first
+    }
+
+    /// Tells whether an address is the network's broadcast address: the last one of an
+    /// IPv4 network of at most 30 bits (RFC 919; RFC 3021 for 31 bits).
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        let hosts = !self.mask & u128::from(u32::MAX);
+        self.is_v4 && self.contains(address) && hosts >= 3 && number(address).0 & hosts == hosts
+    }
+}
+
+/// Where packets to an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<P> {
+    /// The peer that holds the address.
+    pub peer: P,
+    /// The longest IP packet that the path to it takes, in octets.
+    pub path_mtu: u16,
+}
+
+/// What to do with a packet, by its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<P> {
+    /// This host holds the address.
+    Local,
+    /// A peer holds it.
+    Forward(Route<P>),
+    /// It is in the network, but who holds it is not known: resolve it.
+    Miss,
+    /// It is a multicast address, 255.255.255.255 or the network's broadcast address.
+    Many,
+    /// It is in none of the networks.
+    Outside,
+}
+
+/// The address table of one virtual network.
+#[derive(Clone, Debug)]
+pub struct AddressTable<P = [u8; 32]> {
+    networks: Vec<Network>,
+    local: Vec<IpAddr>,
+    routes: HashMap<IpAddr, Route<P>>,
+    sources: HashMap<P, Vec<IpAddr>>,
+}
+
+impl<P: Copy + Eq + Hash> AddressTable<P> {
+    /// Makes an empty table for up to [`NETWORKS_MAX`] networks; further ones are dropped.
+    pub fn new(networks: impl IntoIterator<Item = Network>) -> Self {
+        Self {
+            networks: networks.into_iter().take(NETWORKS_MAX).collect(),
+            local: Vec::new(),
+            routes: HashMap::new(),
+            sources: HashMap::new(),
+        }
+    }
+
+    /// Says where a packet to `destination` goes. Bounded work, one hash.
+    pub fn lookup(&self, destination: IpAddr) -> Lookup<P> {
+        if let Some(route) = self.routes.get(&destination) {
+            return Lookup::Forward(*route);
+        }
+        if self.local.contains(&destination) {
+            return Lookup::Local;
+        }
+        let limited_broadcast =
+            matches!(destination, IpAddr::V4(address) if address.is_broadcast());
+        if destination.is_multicast() || limited_broadcast {
+            return Lookup::Many;
+        }
+        match self
+            .networks
+            .iter()
+            .find(|network| network.contains(destination))
+        {
+            Some(network) if network.is_broadcast(destination) => Lookup::Many,
+            Some(_) => Lookup::Miss,
+            None => Lookup::Outside,
+        }
+    }
+
+    /// Tells whether `peer` may send packets from `source`. Bounded work, one hash.
+    pub fn may_send(&self, peer: &P, source: IpAddr) -> bool {
+        self.sources
+            .get(peer)
+            .is_some_and(|addresses| addresses.contains(&source))
+    }
+
+    /// Says that this host holds an address; a route for it is dropped.
+    ///
+    /// # Errors
+    /// When there are [`LOCAL_ADDRESSES_MAX`] already.
+    pub fn add_local(&mut self, address: IpAddr) -> Result<(), TableFull> {
+        if !self.local.contains(&address) {
+            if self.local.len() == LOCAL_ADDRESSES_MAX {
+                return Err(TableFull);
+            }
+            self.local.push(address);
+        }
+        self.routes.remove(&address);
+        Ok(())
+    }
+
+    /// Says that this host no longer holds an address.
+    pub fn remove_local(&mut self, address: IpAddr) {
+        self.local.retain(|local| *local != address);
+    }
+
+    /// Sets or replaces the route of an address; a route for an address of this host
+    /// is ignored.
+    ///
+    /// # Errors
+    /// When there are [`ROUTES_MAX`] already.
+    pub fn set_route(&mut self, address: IpAddr, route: Route<P>) -> Result<(), TableFull> {
+        if self.local.contains(&address) {
+            return Ok(());
+        }
+        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&address) {
+            return Err(TableFull);
+        }
+        self.routes.insert(address, route);
+        Ok(())
+    }
+
+    /// Drops the route of an address and returns it.
+    pub fn remove_route(&mut self, address: IpAddr) -> Option<Route<P>> {
+        self.routes.remove(&address)
+    }
+
+    /// Sets the path MTU of all routes to a peer. Looks at every route: meant for the
+    /// rare moment when a path changes.
+    pub fn set_path_mtu(&mut self, peer: &P, path_mtu: u16) {
+        for route in self.routes.values_mut().filter(|route| route.peer == *peer) {
+            route.path_mtu = path_mtu;
+        }
+    }
+
+    /// Lets a peer send from an address.
+    ///
+    /// # Errors
+    /// When the peer has [`SOURCES_PER_PEER_MAX`] addresses, or there are [`PEERS_MAX`]
+    /// peers, already.
+    pub fn allow_source(&mut self, peer: P, address: IpAddr) -> Result<(), TableFull> {
+        if self.sources.len() >= PEERS_MAX && !self.sources.contains_key(&peer) {
+            return Err(TableFull);
+        }
+        let addresses = self.sources.entry(peer).or_default();
+        if addresses.contains(&address) {
+            return Ok(());
+        }
+        if addresses.len() == SOURCES_PER_PEER_MAX {
+            return Err(TableFull);
+        }
+        addresses.push(address);
+        Ok(())
+    }
+
+    /// No longer lets a peer send from an address.
+    pub fn forbid_source(&mut self, peer: &P, address: IpAddr) {
+        if let Some(addresses) = self.sources.get_mut(peer) {
+            addresses.retain(|allowed| *allowed != address);
+            if addresses.is_empty() {
+                self.sources.remove(peer);
+            }
+        }
+    }
+
+    /// Drops everything about a peer. Looks at every route.
+    pub fn forget_peer(&mut self, peer: &P) {
+        self.routes.retain(|_, route| route.peer != *peer);
+        self.sources.remove(peer);
+    }
+
+    /// Returns how many routes there are, at most [`ROUTES_MAX`].
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+}
+
+/// Returns an address as a number, and how many bits it has.
+fn number(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (u32::from(address).into(), 32),
+        IpAddr::V6(address) => (address.into(), 128),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn table() -> AddressTable<u8> {
+        let networks = [("10.77.0.0", 16), ("fd00::", 64)];
+        AddressTable::new(networks.map(|(text, prefix)| Network::new(ip(text), prefix)))
+    }
+
+    #[test]
+    fn networks_know_their_members_and_their_broadcast_address() {
+        let network = Network::new(ip("10.77.3.4"), 16);
+        assert!(network.contains(ip("10.77.255.1")) && !network.contains(ip("10.78.0.1")));
+        assert!(!network.contains(ip("::a4d:1")) && network.is_broadcast(ip("10.77.255.255")));
+        assert!(!Network::new(ip("10.0.0.0"), 31).is_broadcast(ip("10.0.0.1")));
+        assert!(!Network::new(ip("10.0.0.1"), 32).is_broadcast(ip("10.0.0.1")));
+        let all = Network::new(ip("10.0.0.0"), 0);
+        assert!(all.contains(ip("1.2.3.4")) && all.is_broadcast(ip("255.255.255.255")));
+        assert!(Network::new(ip("::"), 0).contains(ip("fd00::1")));
+        assert!(!Network::new(ip("fd00::"), 64).is_broadcast(ip("fd00::ffff:ffff:ffff:ffff")));
+        assert!(Network::new(ip("10.0.0.1"), 99).contains(ip("10.0.0.1")));
+    }
+
+    #[test]
+    fn every_destination_has_its_answer() {
+        let mut table = table();
+        let route = Route {
+            peer: 7,
+            path_mtu: 1280,
+        };
+        table.add_local(ip("10.77.0.1")).unwrap();
+        table.set_route(ip("10.77.0.2"), route).unwrap();
+        table.set_route(ip("10.77.0.1"), route).unwrap();
+        for (destination, answer) in [
+            ("10.77.0.1", Lookup::Local),
+            ("10.77.0.2", Lookup::Forward(route)),
+            ("10.77.0.3", Lookup::Miss),
+            ("fd00::3", Lookup::Miss),
+            ("10.77.255.255", Lookup::Many),
+            ("255.255.255.255", Lookup::Many),
+            ("224.0.0.251", Lookup::Many),
+            ("ff02::fb", Lookup::Many),
+            ("10.78.0.1", Lookup::Outside),
+            ("fe80::1", Lookup::Outside),
+        ] {
+            assert_eq!(table.lookup(ip(destination)), answer, "{destination}");
+        }
+        table.set_path_mtu(&7, 1200);
+        assert_eq!(
+            table.remove_route(ip("10.77.0.2")),
+            Some(Route {
+                peer: 7,
+                path_mtu: 1200
+            })
+        );
+        table.remove_local(ip("10.77.0.1"));
+        assert_eq!(table.lookup(ip("10.77.0.1")), Lookup::Miss);
+    }
+
+    #[test]
+    fn a_peer_sends_only_from_its_own_addresses() {
+        let mut table = table();
+        table.allow_source(1, ip("10.77.0.2")).unwrap();
+        assert!(table.may_send(&1, ip("10.77.0.2")));
+        assert!(!table.may_send(&1, ip("10.77.0.3")) && !table.may_send(&2, ip("10.77.0.2")));
+        table.forbid_source(&1, ip("10.77.0.2"));
+        assert!(!table.may_send(&1, ip("10.77.0.2")));
+
+        table.allow_source(1, ip("10.77.0.2")).unwrap();
+        table
+            .set_route(
+                ip("10.77.0.2"),
+                Route {
+                    peer: 1,
+                    path_mtu: 1280,
+                },
+            )
+            .unwrap();
+        table.forget_peer(&1);
+        assert!(!table.may_send(&1, ip("10.77.0.2")));
+        assert_eq!(table.lookup(ip("10.77.0.2")), Lookup::Miss);
+    }
+
+    #[test]
+    fn every_limit_holds() {
+        let mut table = table();
+        let route = Route {
+            peer: 1,
+            path_mtu: 1280,
+        };
+        let address = |number: usize| IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
+        for number in 0..ROUTES_MAX {
+            table.set_route(address(number), route).unwrap();
+        }
+        assert_eq!(table.set_route(address(ROUTES_MAX), route), Err(TableFull));
+        assert_eq!(table.set_route(address(0), route), Ok(()));
+        assert_eq!(table.route_count(), ROUTES_MAX);
+        for number in 0..SOURCES_PER_PEER_MAX {
+            table.allow_source(1, address(number)).unwrap();
+            table.add_local(address(number)).unwrap();
+        }
+        assert_eq!(table.allow_source(1, address(99)), Err(TableFull));
+        assert_eq!(table.allow_source(1, address(0)), Ok(()));
+        assert_eq!(table.add_local(address(99)), Err(TableFull));
+    }
+}

@@ -1,0 +1,278 @@
+//! TUN devices in network namespaces, with the system's own `ping` as the judge.
+//! Every test needs root and says so when it is not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use enishi_dataplane::{
+    AddressTable, DeviceError, IpPacket, Lookup, Network, Reason, Route, Tun, TunConfig, error_for,
+};
+use enishi_lab::{Host, Lab, ensure_programs, is_root};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The path MTU to the only peer; less than the device's.
+const PATH_MTU: u16 = 1300;
+
+const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+
+/// Ends the test early, and says so, when the process is not root.
+macro_rules! need_root {
+    () => {
+        if !is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        ensure_programs(&[("ping", "iputils-ping"), ("ip", "iproute2")]).unwrap();
+    };
+}
+
+fn config(name: &str) -> TunConfig {
+    TunConfig {
+        name: name.to_owned(),
+        mtu: 1500,
+        ipv4: (Ipv4Addr::new(10, 77, 0, 1), 16),
+        ipv6: Some((ADDRESS6, 64)),
+    }
+}
+
+/// Runs `work` in a runtime on a thread of its own in the host's network.
+fn on_host<T: Send + 'static>(host: &Host, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let host = host.clone();
+    let enter = move || {
+        host.enter().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        work()
+    };
+    thread::spawn(enter).join().unwrap()
+}
+
+/// Starts a router on the host's TUN device: it owns 10.77.0.1, knows one peer, which
+/// echoes nothing, at 10.77.0.2, and answers the rest with errors. It ends with the test.
+fn start_router(host: &Host) {
+    let (ready, started) = mpsc::channel();
+    let host = host.clone();
+    thread::spawn(move || {
+        host.enter().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tun = Tun::new(&config("enishi%d")).unwrap();
+            assert_eq!(tun.name(), "enishi0");
+            assert!(tun.ipv6_failure().is_none());
+            ready.send(()).unwrap();
+            route(&tun).await;
+        });
+    });
+    started.recv_timeout(LIMIT).unwrap();
+}
+
+async fn route(tun: &Tun) {
+    let networks = [
+        Network::new(Ipv4Addr::new(10, 77, 0, 0).into(), 16),
+        Network::new(ADDRESS6.into(), 64),
+    ];
+    let mut table = AddressTable::new(networks);
+    let peer = Route {
+        peer: [2; 32],
+        path_mtu: PATH_MTU,
+    };
+    table
+        .set_route(Ipv4Addr::new(10, 77, 0, 2).into(), peer)
+        .unwrap();
+    table.set_route("fd77::2".parse().unwrap(), peer).unwrap();
+    let mut buffer = [0; 1500];
+    while let Ok(length) = tun.recv(&mut buffer).await {
+        let packet = IpPacket::parse(&buffer[..length]).unwrap();
+        let reason = match table.lookup(packet.destination()) {
+            Lookup::Forward(route) if length > usize::from(route.path_mtu) => Reason::TooBig {
+                mtu: route.path_mtu,
+            },
+            Lookup::Miss if packet.destination() == Ipv4Addr::new(10, 77, 0, 4) => {
+                Reason::AdministrativelyProhibited
+            }
+            Lookup::Miss => Reason::HostUnreachable,
+            Lookup::Forward(_) | Lookup::Local | Lookup::Many | Lookup::Outside => continue,
+        };
+        if let Some(error) = error_for(&packet, reason, None) {
+            tun.send(&error).await.unwrap();
+        }
+    }
+}
+
+/// Pings once and returns everything that `ping` printed.
+fn ping(host: &Host, words: &[&str]) -> String {
+    let words = [&["ping", "-n", "-c", "1", "-W", "2"], words].concat();
+    let output = host.run(&words, LIMIT).unwrap();
+    assert!(!output.timed_out);
+    output.stdout + &output.stderr
+}
+
+#[test]
+fn ping_is_told_why_a_packet_is_not_delivered() {
+    need_root!();
+    let mut lab = Lab::new("tuntest").unwrap();
+    let host = lab.host("a").unwrap();
+    start_router(&host);
+
+    let text = ping(&host, &["10.77.0.3"]);
+    assert!(text.contains("Destination Host Unreachable"), "{text}");
+    let text = ping(&host, &["10.77.0.4"]);
+    assert!(text.contains("Packet filtered"), "{text}");
+    let text = ping(&host, &["fd77::3"]);
+    assert!(
+        text.contains("Destination unreachable: Address unreachable"),
+        "{text}"
+    );
+    let text = ping(&host, &["-M", "do", "-s", "1400", "10.77.0.2"]);
+    assert!(
+        text.contains("Frag needed") && text.contains("mtu = 1300"),
+        "{text}"
+    );
+    let text = ping(&host, &["-M", "do", "-s", "1400", "fd77::2"]);
+    assert!(text.contains("Packet too big: mtu=1300"), "{text}");
+
+    // The kernel has learnt the path's MTU, so it refuses before the router has to.
+    let text = ping(&host, &["-M", "do", "-s", "1400", "10.77.0.2"]);
+    assert!(
+        text.contains("mtu=1300") || text.contains("mtu: 1300"),
+        "{text}"
+    );
+    let text = ping(&host, &["-M", "do", "-s", "1272", "10.77.0.2"]);
+    assert!(
+        text.contains("100% packet loss") && !text.contains("mtu"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_device_is_as_configured_and_goes_with_its_owner() {
+    need_root!();
+    let mut lab = Lab::new("tuntest").unwrap();
+    let host = lab.host("a").unwrap();
+    let show = host.clone();
+    on_host(&host, move || {
+        let first = Tun::new(&config("enishi%d")).unwrap();
+        let second = Tun::new(&TunConfig {
+            ipv4: (Ipv4Addr::new(10, 78, 0, 1), 24),
+            ipv6: None,
+            ..config("enishi%d")
+        });
+        assert_eq!(
+            (first.name(), second.unwrap().name()),
+            ("enishi0", "enishi1")
+        );
+        let text = show
+            .run(&["ip", "address", "show", "enishi0"], LIMIT)
+            .unwrap()
+            .stdout;
+        for part in ["mtu 1500", "inet 10.77.0.1/16", "inet6 fd77::1/64", "UP"] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+        let text = show.run(&["ip", "route"], LIMIT).unwrap().stdout;
+        assert!(text.contains("10.77.0.0/16 dev enishi0"), "{text}");
+        let text = show.run(&["ip", "-6", "route"], LIMIT).unwrap().stdout;
+        assert!(text.contains("fd77::/64 dev enishi0"), "{text}");
+    });
+    let text = host.run(&["ip", "-o", "link"], LIMIT).unwrap().stdout;
+    assert!(!text.contains("enishi"), "{text}");
+}
+
+#[test]
+fn failures_name_their_cause_and_missing_ipv6_is_none() {
+    need_root!();
+    let mut lab = Lab::new("tuntest").unwrap();
+    let host = lab.host("a").unwrap();
+    let disable = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done";
+    on_host(&host.clone(), move || {
+        let held = Tun::new(&config("held")).unwrap();
+        assert!(held.ipv6_failure().is_none());
+        for name in ["held", "eth0"] {
+            let refused = Tun::new(&config(name)).err();
+            assert!(
+                matches!(refused, Some(DeviceError::NameInUse(_))),
+                "{refused:?}"
+            );
+        }
+        host.run(&["sh", "-c", disable], LIMIT).unwrap();
+        let device = Tun::new(&config("enishi%d")).unwrap();
+        assert!(device.ipv6_failure().is_some());
+        let text = host
+            .run(&["ip", "address", "show", "enishi0"], LIMIT)
+            .unwrap()
+            .stdout;
+        assert!(
+            text.contains("10.77.0.1/16") && !text.contains("inet6"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn without_the_right_it_says_so() {
+    need_root!();
+    let mut lab = Lab::new("tuntest").unwrap();
+    let host = lab.host("a").unwrap();
+    let mut command = host.command("setpriv");
+    command
+        .args(["--bounding-set", "-net_admin", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_without_the_right"])
+        .env("ENISHI_TUN_TEST_CHILD", "1");
+    let output = enishi_lab::run(command, LIMIT).unwrap();
+    assert!(output.success(), "{output:?}");
+    assert!(output.stdout.contains("1 passed"), "{output:?}");
+}
+
+/// What the child process of the test before does.
+#[test]
+fn child_without_the_right() {
+    if std::env::var_os("ENISHI_TUN_TEST_CHILD").is_none() {
+        return; // Run by the other test only.
+    }
+    let refused = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap()
+        .block_on(async { Tun::new(&config("enishi%d")).err() });
+    assert!(
+        matches!(refused, Some(DeviceError::NoPermission)),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn reading_ends_with_an_error_when_the_device_is_removed() {
+    need_root!();
+    let mut lab = Lab::new("tuntest").unwrap();
+    let host = lab.host("a").unwrap();
+    let remover = host.clone();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        host.enter().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tun = Tun::new(&config("enishi%d")).unwrap();
+            remover
+                .run(&["ip", "link", "delete", tun.name()], LIMIT)
+                .unwrap();
+            let mut buffer = [0; 1500];
+            while tun.recv(&mut buffer).await.is_ok() {}
+            ended.send(()).unwrap();
+        });
+    });
+    end.recv_timeout(LIMIT).unwrap();
+}
