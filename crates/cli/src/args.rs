@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Dht(Dht),
     /// Join standard input and output to a service of another member
     Connect(Connect),
+    /// Show a private network of three hosts at work on this machine
+    Demo(Demo),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -197,6 +199,16 @@ pub(crate) struct Connect {
     pub(crate) listen: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave the data directories of the three nodes for inspection
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Use loopback and no network devices even as root
+    #[arg(long)]
+    pub(crate) loopback: bool,
+}
+
 /// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
 fn lease_s(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -258,6 +270,7 @@ mod tests {
             "dht remove key",
             "connect 10.77.0.2 echo",
             "connect --listen echo",
+            "demo --keep --json",
             "completions bash",
             "status --lang ja",
         ] {

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod data_dir;
+mod demo;
 mod output;
 mod password;
 mod problem;
@@ -49,6 +50,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
     let data = data_dir::choose(arguments.global.data);
     let command = match arguments.command {
         Command::Up(options) => return up::run(&out, &UpOptions::new(data, options)),
+        Command::Demo(options) => return demo::run(&out, &options),
         Command::Completions { shell } => return commands::completions::run(&out, shell),
         Command::Down => DaemonCommand::Down,
         Command::Status => DaemonCommand::Status,

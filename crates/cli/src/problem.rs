@@ -14,15 +14,19 @@ pub(crate) enum Verdict {
 }
 
 /// Why a command ended early.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
     /// The answer is no: exit code 1.
+    #[error("{0}")]
     No(String),
     /// The program was used wrongly: exit code 2.
+    #[error("{0}")]
     Usage(String),
     /// The daemon is not there: exit code 3.
+    #[error("{0}")]
     NoDaemon(String),
     /// Nobody reads the output any more (`enishi peers | head -1`): exit code 0.
+    #[error("nobody reads the output")]
     OutputClosed,
 }
 

@@ -66,6 +66,11 @@ impl Output {
         self.bytes(format!("{}\n", harmless(text)).as_bytes())
     }
 
+    /// Prints lines of text unless JSON is asked for.
+    pub(crate) fn say(&self, text: &str) -> Result<(), Problem> {
+        if self.json { Ok(()) } else { self.line(text) }
+    }
+
     /// Prints octets as they are.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Problem> {
         let mut stdout = io::stdout().lock();

@@ -130,5 +130,8 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::RoundTrip => "round trip",
         Label::Sent => "sent",
         Label::Received => "received",
+        Label::Check => "check",
+        Label::Time => "time",
+        Label::Result => "result",
     }
 }

@@ -137,5 +137,8 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::RoundTrip => "往復時間",
         Label::Sent => "送信",
         Label::Received => "受信",
+        Label::Check => "検査",
+        Label::Time => "時間",
+        Label::Result => "結果",
     }
 }

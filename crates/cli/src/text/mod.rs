@@ -139,6 +139,9 @@ pub(crate) enum Label {
     RoundTrip,
     Sent,
     Received,
+    Check,
+    Time,
+    Result,
 }
 
 impl Language {
