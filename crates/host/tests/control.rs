@@ -1,6 +1,9 @@
 //! The control interface before a node that is played by the test.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test itself")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

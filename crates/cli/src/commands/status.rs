@@ -80,7 +80,7 @@ pub(super) fn channels(cx: &Context, channels: &[Channel]) -> String {
         Label::Channel,
         Label::Network,
         Label::Address,
-        Label::Address,
+        Label::Address6,
         Label::Interface,
         Label::Members,
     ];

@@ -103,8 +103,16 @@ impl Member {
     /// When it does not end with exit code 0 in time; the text is the daemon's own.
     pub(super) fn tell(&self, transcript: &mut Transcript, words: &[&str]) -> Result<Value> {
         let output = self.enishi(words)?;
-        transcript.command(self.name, &self.shown(words), &output.stdout)?;
+        let shown = format!("{} --json", self.shown(words));
+        transcript.command(self.name, &shown, &output.stdout)?;
         parse(words, &output)
+    }
+
+    /// Runs a command of enishi as a person would, only to show what it prints.
+    pub(super) fn show(&self, transcript: &mut Transcript, words: &[&str]) -> Result<()> {
+        let output = enishi_lab::run(self.enishi_command(words), COMMAND_TIME_MAX)?;
+        transcript.command(self.name, &self.shown(words), &output.stdout)?;
+        Ok(())
     }
 
     /// The same without showing it, for what is asked again and again.
@@ -159,6 +167,11 @@ impl Member {
         (&self.program, &self.data)
     }
 
+    /// Whether its daemon was started and not killed since.
+    pub(super) fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// The virtual address.
     pub(super) fn virtual_address(&self) -> Result<Ipv4Addr> {
         self.address
@@ -172,6 +185,11 @@ impl Member {
     }
 
     fn shown(&self, words: &[&str]) -> String {
+        let quote = |word: &&str| match word.contains(' ') {
+            true => format!("'{word}'"),
+            false => (*word).to_owned(),
+        };
+        let words: Vec<String> = words.iter().map(quote).collect();
         format!("enishi --data {} {}", self.name, words.join(" "))
     }
 

@@ -149,7 +149,7 @@ impl Step {
             Self::VirtualPing(..) | Self::Download | Self::Stream => &[Self::Addresses],
             Self::OverlayPing | Self::Trace | Self::Store => &[Self::OtherDaemons],
             Self::Kill => &[Self::Store],
-            Self::Return => &[Self::Kill, Self::Addresses],
+            Self::Return => &[Self::Kill],
             Self::Stranger => &[Self::Create],
         }
     }

@@ -123,6 +123,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Channel => "channel",
         Label::Network => "network",
         Label::Address => "address",
+        Label::Address6 => "address6",
         Label::Interface => "device",
         Label::Members => "members",
         Label::Role => "role",

@@ -130,6 +130,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Channel => "チャンネル",
         Label::Network => "ネットワーク",
         Label::Address => "アドレス",
+        Label::Address6 => "アドレス6",
         Label::Interface => "デバイス",
         Label::Members => "メンバー",
         Label::Role => "役割",

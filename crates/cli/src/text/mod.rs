@@ -132,6 +132,7 @@ pub(crate) enum Label {
     Channel,
     Network,
     Address,
+    Address6,
     Interface,
     Members,
     Role,

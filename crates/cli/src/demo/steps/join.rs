@@ -45,7 +45,7 @@ pub(super) fn other_daemons(world: &mut World, transcript: &mut Transcript) -> R
             Ok(())
         })?;
     }
-    world.members[0].tell(transcript, &["peers"])?;
+    world.members[0].show(transcript, &["peers"])?;
     Ok("all on one ring".to_owned())
 }
 
@@ -101,7 +101,7 @@ pub(super) fn addresses(world: &mut World, transcript: &mut Transcript) -> Resul
             address_of(&channel)
         })?;
         member.address = Some(address);
-        member.tell(transcript, &["channel", "list"])?;
+        member.show(transcript, &["channel", "list"])?;
     }
     let mut addresses: Vec<Ipv4Addr> = world
         .members

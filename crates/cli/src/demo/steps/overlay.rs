@@ -84,6 +84,10 @@ pub(super) fn come_back(world: &mut World, transcript: &mut Transcript) -> Resul
         member.node_id
     );
     let member = &world.members[1];
+    ensure!(
+        member.address.is_some(),
+        "the same id, but it held no address before"
+    );
     let address = until(SPREAD_TIME_MAX, "its address", || {
         address_of(&channel_of(member)?)
     })?;

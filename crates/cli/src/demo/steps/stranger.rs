@@ -56,7 +56,7 @@ pub(super) fn try_password(world: &mut World, transcript: &mut Transcript) -> Re
 /// Neither side sees the other.
 fn check_alone(world: &World, transcript: &mut Transcript) -> Result<()> {
     let stranger = world.stranger.as_ref().context("there is no stranger")?;
-    for member in &world.members {
+    for member in world.members.iter().filter(|member| member.is_started()) {
         let status = member.ask(&["channel", "list"])?.to_string();
         ensure!(
             !status.contains(&stranger.node_id),
