@@ -8,6 +8,7 @@
 //! `POST /v1/stream` with a [`StreamRequest`] and `Upgrade: enishi-stream` turns
 //! the connection into the byte stream itself.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -79,8 +80,8 @@ pub enum Request {
     Shutdown,
 }
 
-/// What a new channel is to be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a new channel is to be. Its `Debug` form does not show the password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChannelCreate {
     /// The name, 1 to 63 letters, digits, `-` and `_`.
     pub name: String,
@@ -93,8 +94,8 @@ pub struct ChannelCreate {
     pub address: Option<Ipv4Addr>,
 }
 
-/// How a channel is joined.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How a channel is joined. Its `Debug` form shows neither invitation nor password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum ChannelJoin {
     /// By an invitation.
@@ -115,6 +116,38 @@ pub enum ChannelJoin {
         /// The address to claim instead of a random one.
         address: Option<Ipv4Addr>,
     },
+}
+
+impl fmt::Debug for ChannelCreate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelCreate")
+            .field("name", &self.name)
+            .field("network", &self.network)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ChannelJoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ticket { address, .. } => f
+                .debug_struct("Ticket")
+                .field("address", address)
+                .finish_non_exhaustive(),
+            Self::Password {
+                name,
+                network,
+                address,
+                ..
+            } => f
+                .debug_struct("Password")
+                .field("name", name)
+                .field("network", network)
+                .field("address", address)
+                .finish_non_exhaustive(),
+        }
+    }
 }
 
 /// How to ping.
@@ -364,4 +397,65 @@ pub enum FailureKind {
     No,
     /// The request makes no sense. Exit code 2.
     Usage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_show_in_logs() {
+        let (name, network) = ("office".to_owned(), "10.77.0.0/16".to_owned());
+        let password = "secret".to_owned();
+        let create = ChannelCreate {
+            name: name.clone(),
+            network: network.clone(),
+            password: Some(password.clone()),
+            address: None,
+        };
+        let join = ChannelJoin::Password {
+            name,
+            password,
+            network,
+            address: None,
+        };
+        let ticket = ChannelJoin::Ticket {
+            ticket: "secret".to_owned(),
+            address: None,
+        };
+        for request in [
+            Request::ChannelCreate(create),
+            Request::ChannelJoin(join),
+            Request::ChannelJoin(ticket),
+        ] {
+            let text = format!("{request:?}");
+            assert!(
+                text.contains("address") && !text.contains("secret"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn requests_have_the_form_that_scripts_write() {
+        for (text, request) in [
+            (r#"{"request":"status"}"#, Request::Status),
+            (
+                r#"{"request":"dht_get","key":"k"}"#,
+                Request::DhtGet {
+                    key: "k".to_owned(),
+                },
+            ),
+            (
+                r#"{"request":"channel_join","by":"ticket","ticket":"t","address":null}"#,
+                Request::ChannelJoin(ChannelJoin::Ticket {
+                    ticket: "t".to_owned(),
+                    address: None,
+                }),
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
+        }
+    }
 }

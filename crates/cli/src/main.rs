@@ -1,3 +1,94 @@
 //! The enishi program.
 
-fn main() {}
+mod args;
+mod client;
+mod commands;
+mod data_dir;
+mod demo;
+mod output;
+mod password;
+mod problem;
+mod text;
+mod up;
+
+use std::env;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+use client::Client;
+use commands::{Context, DaemonCommand};
+use output::Output;
+use problem::{Problem, Verdict};
+use text::Language;
+use up::UpOptions;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let out = Output {
+        json: arguments.global.json,
+        language: arguments
+            .global
+            .lang
+            .unwrap_or_else(Language::of_environment),
+    };
+    match dispatch(arguments, out) {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::from(1),
+        Err(problem) => {
+            out.problem(&problem);
+            ExitCode::from(problem.exit_code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
+    let data = data_dir::choose(arguments.global.data);
+    let command = match arguments.command {
+        Command::Up(options) => return up::run(&out, &UpOptions::new(data, options)),
+        Command::Demo(options) => return demo::run(&out, &options),
+        Command::Completions { shell } => return commands::completions::run(&out, shell),
+        Command::Down => DaemonCommand::Down,
+        Command::Status => DaemonCommand::Status,
+        Command::Peers => DaemonCommand::Peers,
+        Command::Invite => DaemonCommand::Invite,
+        Command::Channel(command) => DaemonCommand::Channel(command),
+        Command::Ping(options) => DaemonCommand::Ping(options),
+        Command::Trace(options) => DaemonCommand::Trace(options),
+        Command::Dht(command) => DaemonCommand::Dht(command),
+        Command::Connect(options) => DaemonCommand::Connect(options),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::No(format!("The program cannot wait for sockets: {error}.")))?;
+    let cx = Context {
+        client: Client::new(data, out),
+        out,
+    };
+    let verdict = runtime.block_on(commands::run(&cx, command));
+    // A thread may still wait for standard input, which nobody needs any more.
+    runtime.shutdown_background();
+    verdict
+}
+
+/// Ends a run whose command line is not understood, or which only asks for help.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && env::args_os().any(|word| word == "--json") {
+        let message = error.render().to_string();
+        let problem = Problem::Usage(message.trim_end().to_owned());
+        let out = Output {
+            json: true,
+            language: Language::default(),
+        };
+        out.problem(&problem);
+        return ExitCode::from(problem.exit_code());
+    }
+    // Nothing is left to be done if the reader has gone away.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}

@@ -1,0 +1,173 @@
+//! `enishi status` and `enishi peers`.
+
+use enishi_api::{Answer, Channel, Peer, Request, Status};
+use serde_json::json;
+
+use super::Context;
+use crate::client::strange;
+use crate::output::table::Table;
+use crate::problem::{Problem, Verdict};
+use crate::text::{Label, Message, or_dash};
+
+/// Tells how the node is.
+pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
+    let Answer::Status(status) = cx.client.ask(&Request::Status).await? else {
+        return Err(strange(&cx.out));
+    };
+    if cx.out.json {
+        cx.out.object(&status)?;
+    } else {
+        cx.out.line(&facts(cx, &status))?;
+        if !status.channels.is_empty() {
+            cx.out
+                .line(&format!("\n{}", channels(cx, &status.channels)))?;
+        }
+    }
+    Ok(Verdict::Yes)
+}
+
+/// Tells whom the node knows.
+pub(super) async fn peers(cx: &Context) -> Result<Verdict, Problem> {
+    let Answer::Peers { peers } = cx.client.ask(&Request::Peers).await? else {
+        return Err(strange(&cx.out));
+    };
+    if cx.out.json {
+        cx.out.object(&json!({ "peers": peers }))?;
+    } else if peers.is_empty() {
+        cx.out.hint(&Message::NoPeers);
+    } else {
+        cx.out.line(&peer_table(cx, &peers))?;
+    }
+    Ok(Verdict::Yes)
+}
+
+fn facts(cx: &Context, status: &Status) -> String {
+    let place = if status.joined {
+        Message::Joined {
+            size: status.overlay_size_estimate,
+            peers: status.peers,
+        }
+    } else {
+        Message::NotJoined
+    };
+    let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
+    let refused = &status.refused;
+    let refused = format!(
+        "{} / {} / {} {}",
+        refused.malformed_messages,
+        refused.flooded_messages,
+        refused.foreign_packets,
+        cx.out.label(Label::RefusedDetail),
+    );
+    let mut table = Table::default();
+    for (label, value) in [
+        (Label::Node, status.node_id.clone()),
+        (Label::Version, status.version.clone()),
+        (Label::Uptime, duration(status.uptime_s)),
+        (Label::Overlay, cx.out.text(&place)),
+        (Label::Addresses, addresses.join(", ")),
+        (Label::Records, status.records_held.to_string()),
+        (Label::Refused, refused),
+    ] {
+        table.row([cx.out.label(label).to_owned(), value]);
+    }
+    table.print()
+}
+
+/// The table of channels, with what a person should know about them below.
+pub(super) fn channels(cx: &Context, channels: &[Channel]) -> String {
+    let labels = [
+        Label::Channel,
+        Label::Network,
+        Label::Address,
+        Label::Address6,
+        Label::Interface,
+        Label::Members,
+    ];
+    let mut table = Table::new(labels.map(|label| cx.out.label(label))).right(5);
+    for channel in channels {
+        table.row([
+            channel.name.clone(),
+            channel.network.clone(),
+            or_dash(channel.address),
+            or_dash(channel.address6),
+            or_dash(channel.interface.as_deref()),
+            channel.members.to_string(),
+        ]);
+    }
+    let notices = channels.iter().filter_map(|channel| {
+        channel
+            .notice
+            .as_ref()
+            .map(|notice| format!("\n{}: {notice}", channel.name))
+    });
+    table.print() + &notices.collect::<String>()
+}
+
+fn peer_table(cx: &Context, peers: &[Peer]) -> String {
+    let labels = [
+        Label::Node,
+        Label::Role,
+        Label::RoundTrip,
+        Label::Sent,
+        Label::Received,
+        Label::Path,
+    ];
+    let headings = labels.map(|label| cx.out.label(label));
+    let mut table = Table::new(headings).right(2).right(3).right(4);
+    for peer in peers {
+        table.row([
+            peer.node_id.clone(),
+            peer.role.clone(),
+            or_dash(peer.rtt_ms.map(|rtt_ms| format!("{rtt_ms:.2} ms"))),
+            octets(peer.bytes_sent),
+            octets(peer.bytes_received),
+            peer.path.clone(),
+        ]);
+    }
+    table.print()
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn octets(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        assert_eq!(duration(0), "0 s");
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(61), "1 min 1 s");
+        assert_eq!(duration(3_600), "1 h 0 min");
+        assert_eq!(duration(90_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn octets_are_told_in_the_unit_that_fits() {
+        assert_eq!(octets(0), "0 B");
+        assert_eq!(octets(1023), "1023 B");
+        assert_eq!(octets(1536), "1.5 KiB");
+        assert_eq!(octets(u64::MAX), "16777216.0 TiB");
+    }
+}
