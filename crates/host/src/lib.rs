@@ -1,1 +1,3 @@
 //! The asynchronous host: sessions, store, devices and the control interface around one node.
+
+pub mod session;
