@@ -207,7 +207,7 @@ async fn another_overlay_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_is_unreachable_at_once_and_not_dialled_in_a_storm() {
+async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
     let mut a = Node::start(1).await;
     let nobody = Contact::new(Keypair::from_seed(&[3; 32]).id(), []);
     let begin = Instant::now();
@@ -215,14 +215,27 @@ async fn nobody_is_unreachable_at_once_and_not_dialled_in_a_storm() {
     a.unreachable(nobody.id()).await;
     assert!(begin.elapsed() < Duration::from_secs(1));
 
-    // A port where nobody answers fails after five seconds; the next dial waits.
-    let dead = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let dead = Contact::new(nobody.id(), [dead.local_addr().unwrap()]);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = Contact::new(nobody.id(), [silent.local_addr().unwrap()]);
     let begin = Instant::now();
-    a.sessions.dial(&dead);
+    a.sessions.dial(&silent);
     a.unreachable(nobody.id()).await;
     assert!(begin.elapsed() > Duration::from_secs(4));
     assert!(begin.elapsed() < Duration::from_secs(7));
+}
+
+#[tokio::test]
+async fn failed_dials_are_repeated_ever_more_slowly() {
+    let (mut a, b) = (Node::start(1).await, Node::start(2).await);
+    let claimed = Keypair::from_seed(&[3; 32]).id();
+    let contact = Contact::new(claimed, b.sessions.addresses());
+    let begin = Instant::now();
+    for _ in 0..4 {
+        a.sessions.dial(&contact);
+        a.unreachable(claimed).await;
+    }
+    assert!(begin.elapsed() > Duration::from_millis(200 + 400 + 800));
+    assert!(begin.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -484,6 +497,38 @@ async fn a_port_in_use_is_told_clearly() {
 }
 
 #[tokio::test]
+async fn the_port_is_free_again_after_the_close() {
+    let (a, _b) = pair().await;
+    let port = a.port();
+    a.sessions.close().await;
+    drop(a);
+    // The last tasks let go of the socket a moment later.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    Node::start_in(1, "test", port).await;
+}
+
+#[tokio::test]
+async fn both_families_are_listened_on_when_asked_for() {
+    let both = SessionConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+        ..config(2, "test", 0)
+    };
+    let (b, _events) = Sessions::bind(both).await.unwrap();
+    let (v4, v6): (Vec<_>, Vec<_>) = b.addresses().into_iter().partition(SocketAddr::is_ipv4);
+    assert_eq!((v4.len(), v6.len()), (1, 1));
+    let only_v6 = SessionConfig {
+        listen: vec!["[::1]:0".parse().unwrap()],
+        ..config(1, "test", 0)
+    };
+    let (a, mut events) = Sessions::bind(only_v6).await.unwrap();
+    a.dial(&Contact::new(b.me(), v6.clone()));
+    match timeout(PATIENCE, events.recv()).await.unwrap() {
+        Some(SessionEvent::Opened { address, .. }) => assert_eq!(address, v6.first().copied()),
+        other => panic!("expected Opened, got {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn own_addresses_are_those_listened_on() {
     let a = Node::start(1).await;
     assert_eq!(
@@ -499,4 +544,9 @@ async fn own_addresses_are_those_listened_on() {
     let told = timeout(PATIENCE, watched.wait_for(|a| !a.is_empty())).await;
     let told = told.unwrap().unwrap().clone();
     assert!(told.len() <= 8 && told.iter().all(|a| !a.ip().is_unspecified()));
+
+    let hidden = told[0].ip();
+    sessions.hide_addresses(vec![hidden]);
+    let gone = watched.wait_for(|told| told.iter().all(|a| a.ip() != hidden));
+    timeout(PATIENCE, gone).await.unwrap().unwrap();
 }

@@ -52,3 +52,47 @@ fn sweep_once(shared: &Shared, seen: &mut Seen, now: Instant) {
     }
     *seen = still;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{SessionConfig, SessionEvent, Sessions};
+    use enishi_overlay::{Contact, Keypair, OverlayId};
+    use tokio::sync::mpsc;
+
+    async fn node(seed: u8) -> (Sessions, mpsc::Receiver<SessionEvent>) {
+        let config = SessionConfig {
+            keypair: Keypair::from_seed(&[seed; 32]),
+            overlay: OverlayId::from_name("idle"),
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            on_datagram: Arc::new(|_, _| {}),
+        };
+        Sessions::bind(config).await.expect("loopback is free")
+    }
+
+    #[tokio::test]
+    async fn a_session_is_closed_when_no_lane_is_used_and_no_stream_open() {
+        let (a, mut events) = node(1).await;
+        let (b, mut b_events) = node(2).await;
+        let to_b = Contact::new(b.me(), b.addresses());
+        let bulk = a.open_bulk(&to_b).await.expect("b is there");
+        while !matches!(b_events.recv().await, Some(SessionEvent::Bulk { .. })) {}
+        events.recv().await.expect("opened");
+
+        let (start, mut seen) = (Instant::now(), Seen::new());
+        let mut sweep = |after: Duration| sweep_once(&a.0, &mut seen, start + after);
+        sweep(Duration::ZERO);
+        sweep(IDLE_MAX * 2);
+        assert!(a.session(b.me()).is_some(), "a stream is open");
+        drop(bulk);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sweep(IDLE_MAX * 2);
+        a.send_control(&to_b, bytes::Bytes::from_static(b"x"));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sweep(IDLE_MAX * 3);
+        assert!(events.is_empty(), "a frame was sent meanwhile");
+        sweep(IDLE_MAX * 4);
+        let event = events.recv().await;
+        assert!(matches!(event, Some(SessionEvent::Closed { .. })));
+    }
+}

@@ -50,7 +50,7 @@ mod queue;
 mod table;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -193,6 +193,7 @@ struct Shared {
     dials: Semaphore,
     announcer: Announcer,
     addresses: watch::Sender<Vec<SocketAddr>>,
+    hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
     counters: Counting,
 }
@@ -208,7 +209,7 @@ impl Sessions {
         let protocol = endpoint::protocol_name(&config.overlay);
         let endpoint = endpoint::bind(&config.keypair, protocol.clone(), &config.listen).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let own = own_addresses(&endpoint.addr());
+        let own = own_addresses(&endpoint.addr(), &[]);
         let shared = Arc::new(Shared {
             me: config.keypair.id(),
             incarnation: random_number(),
@@ -221,6 +222,7 @@ impl Sessions {
             dials: Semaphore::new(dial::DIALS_AT_ONCE_MAX),
             announcer: Announcer::new(sender),
             addresses: watch::Sender::new(own),
+            hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
             counters: Counting::default(),
         });
@@ -244,6 +246,21 @@ impl Sessions {
     /// Returns a receiver that follows [`Self::addresses`] as interfaces change.
     pub fn watch_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.0.addresses.subscribe()
+    }
+
+    /// Leaves these out of [`Self::addresses`], in place of those named before: the
+    /// addresses of the virtual networks, which must not carry their own sessions.
+    ///
+    /// Peers may still learn of them from the QUIC library and try them, so packets
+    /// that a virtual device sees from or to a port of [`Self::listening`] are to be
+    /// dropped.
+    pub fn hide_addresses(&self, virtual_addresses: Vec<IpAddr>) {
+        self.0.hidden.send_replace(virtual_addresses);
+    }
+
+    /// Returns the addresses and ports that the sockets are bound to.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.0.endpoint.bound_sockets()
     }
 
     /// Sends a control frame, dialling if there is no session. Never waits.
@@ -387,8 +404,9 @@ impl fmt::Debug for Sessions {
 
 async fn watch_own_addresses(shared: Arc<Shared>) {
     let mut watcher = shared.endpoint.watch_addr();
+    let mut hidden = shared.hidden.subscribe();
     loop {
-        let own = own_addresses(&watcher.get());
+        let own = own_addresses(&watcher.get(), &hidden.borrow_and_update());
         shared.addresses.send_if_modified(|told| {
             let changed = *told != own;
             *told = own;
@@ -396,13 +414,16 @@ async fn watch_own_addresses(shared: Arc<Shared>) {
         });
         tokio::select! {
             changed = watcher.updated() => if changed.is_err() { return },
+            // Cannot fail: the sender is part of what this task holds.
+            _ = hidden.changed() => {}
             () = shared.endpoint.closed() => return,
         }
     }
 }
 
-fn own_addresses(endpoint: &iroh::EndpointAddr) -> Vec<SocketAddr> {
-    addresses::worth_telling(endpoint.ip_addrs().copied())
+fn own_addresses(endpoint: &iroh::EndpointAddr, hidden: &[IpAddr]) -> Vec<SocketAddr> {
+    let own = endpoint.ip_addrs().copied();
+    addresses::worth_telling(own.filter(|a| !hidden.contains(&a.ip())))
 }
 
 /// Draws a number that no other life of this process is likely to have had.
