@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use iroh::endpoint::{ReadExactError, RecvStream, SendDatagramError, SendStream};
+use iroh::endpoint::{RecvStream, SendDatagramError, SendStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -47,7 +47,9 @@ pub(super) async fn write_control_start(
 }
 
 /// Reads the beginning of a control stream and returns the peer's incarnation.
-pub(super) async fn read_control_start(stream: &mut RecvStream) -> Result<u64, ControlError> {
+pub(super) async fn read_control_start(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<u64, ControlError> {
     match stream.read_u8().await? {
         LANE_CONTROL => Ok(stream.read_u64_le().await?),
         other => Err(ControlError::UnknownLane(other)),
@@ -66,13 +68,14 @@ pub(super) async fn write_frame(stream: &mut SendStream, frame: &Bytes) -> io::R
 /// Reads one control frame; `None` at the end of the stream.
 ///
 /// Memory grows with what arrives, not with what the length claims.
-pub(super) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Bytes>, ControlError> {
+pub(super) async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<Bytes>, ControlError> {
     let mut length = [0; 4];
-    match stream.read_exact(&mut length).await {
-        Ok(_) => {}
-        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(error) => return Err(io::Error::other(error).into()),
+    if stream.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
     }
+    stream.read_exact(&mut length[1..]).await?;
     let length = u32::from_le_bytes(length) as usize;
     if length > CONTROL_FRAME_BYTES_MAX {
         return Err(ControlError::Oversized(length));
@@ -229,5 +232,33 @@ impl DatagramLane {
             | SendDatagramError::Disabled
             | SendDatagramError::ConnectionLost(_) => DatagramError::Closed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_are_read_to_the_end_of_the_stream() {
+        let mut octets = &b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x02\0\0\0hi\0\0\0\0"[..];
+        let start = read_control_start(&mut octets).await.unwrap();
+        assert_eq!(start, 0x0102_0304_0506_0708);
+        assert_eq!(read_frame(&mut octets).await.unwrap().unwrap(), "hi");
+        assert_eq!(read_frame(&mut octets).await.unwrap().unwrap(), "");
+        assert!(read_frame(&mut octets).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn truncated_oversized_and_foreign_streams_are_refused() {
+        for mut octets in [&b"\x02\0"[..], b"\x02\0\0\0", b"\x02\0\0\0h"] {
+            let error = read_frame(&mut octets).await.unwrap_err();
+            assert!(matches!(error, ControlError::Lost(_)));
+        }
+        let over = u32::try_from(CONTROL_FRAME_BYTES_MAX + 1).unwrap();
+        let error = read_frame(&mut &over.to_le_bytes()[..]).await.unwrap_err();
+        assert!(matches!(error, ControlError::Oversized(_)));
+        let error = read_control_start(&mut &[LANE_BULK; 9][..]).await;
+        assert!(matches!(error, Err(ControlError::UnknownLane(LANE_BULK))));
     }
 }
