@@ -199,6 +199,18 @@ async fn another_key_at_the_address_is_not_accepted() {
 }
 
 #[tokio::test]
+async fn a_stranger_at_one_of_the_addresses_does_not_spoil_the_others() {
+    for order in [0, 1] {
+        let (mut a, b) = (Node::start(1).await, Node::start(2).await);
+        let stranger = Node::start(3).await;
+        let mut addresses = [b.sessions.addresses()[0], stranger.sessions.addresses()[0]];
+        addresses.rotate_left(order);
+        a.sessions.dial(&Contact::new(b.id(), addresses));
+        a.opened(b.id()).await;
+    }
+}
+
+#[tokio::test]
 async fn another_overlay_is_refused() {
     let (mut a, mut b) = (Node::start(1).await, Node::start_in(2, "another", 0).await);
     a.sessions.dial(&b.contact());
@@ -226,13 +238,11 @@ async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
 
 #[tokio::test]
 async fn failed_dials_are_repeated_ever_more_slowly() {
-    let (mut a, b) = (Node::start(1).await, Node::start(2).await);
-    let claimed = Keypair::from_seed(&[3; 32]).id();
-    let contact = Contact::new(claimed, b.sessions.addresses());
+    let (mut a, b) = (Node::start(1).await, Node::start_in(2, "another", 0).await);
     let begin = Instant::now();
     for _ in 0..4 {
-        a.sessions.dial(&contact);
-        a.unreachable(claimed).await;
+        a.sessions.dial(&b.contact());
+        a.unreachable(b.id()).await;
     }
     assert!(begin.elapsed() > Duration::from_millis(200 + 400 + 800));
     assert!(begin.elapsed() < Duration::from_secs(4));

@@ -68,7 +68,7 @@ impl Live {
 
     /// Closes the connection at once.
     pub(super) fn close(&self, code: CloseCode) {
-        debug!(?code, "connection closed");
+        debug!(?code, "closing the connection");
         self.connection.close(VarInt::from_u32(code as u32), b"");
     }
 
@@ -197,13 +197,15 @@ impl Served<'_> {
     /// stays in QUIC's window, which in the end stops the peer.
     async fn read_control(&self) {
         match self.read_frames().await {
+            // The peer is about to close the connection.
             Ok(()) => {}
-            Err(ControlError::Lost(error)) => debug!(%error, "control lane ended"),
-            Err(error @ (ControlError::Oversized(_) | ControlError::UnknownLane(_))) => {
-                debug!(%error, "peer misbehaved");
+            Err(error) => {
+                debug!(%error, "control lane ended");
                 if matches!(error, ControlError::Oversized(_)) {
                     self.shared.counters.frames_oversized();
                 }
+                // Without its control lane a session is of no use; where the error
+                // is that the connection closed, this does nothing.
                 self.live.close(CloseCode::Misbehaved);
             }
         }
@@ -231,12 +233,9 @@ impl Served<'_> {
 
     /// Writes the peer's frames as long as this connection is the one that counts.
     async fn write_control(&self, queue: &ControlQueue) {
-        tokio::select! {
-            _ = self.live.connection.closed() => {}
-            result = self.write_frames(queue) => match result {
-                Ok(()) => self.live.close(CloseCode::Shutdown),
-                Err(error) => debug!(%error, "control lane ended"),
-            }
+        match self.write_frames(queue).await {
+            Ok(()) => self.live.close(CloseCode::Shutdown),
+            Err(error) => debug!(%error, "control lane ended"),
         }
     }
 
@@ -244,7 +243,7 @@ impl Served<'_> {
         let mut stream = self.live.connection.open_uni().await?;
         stream.set_priority(1)?;
         lanes::write_control_start(&mut stream, self.shared.incarnation).await?;
-        while let Next::Frame(frame) = queue.next(self.line).await {
+        while let Next::Frame(frame) = self.next(queue).await? {
             if let Err(error) = lanes::write_frame(&mut stream, &frame).await {
                 queue.give_back(frame);
                 return Err(error);
@@ -254,6 +253,13 @@ impl Served<'_> {
         // Whether the peer took all of it or not: the connection is closed after.
         let _ = tokio::time::timeout(FLUSH_MAX, stream.stopped()).await;
         Ok(())
+    }
+
+    async fn next(&self, queue: &ControlQueue) -> std::io::Result<Next> {
+        tokio::select! {
+            next = queue.next(self.line) => Ok(next),
+            reason = self.live.connection.closed() => Err(reason.into()),
+        }
     }
 
     async fn accept_bulk(&self) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use enishi_overlay::{Keypair, NodeId, OverlayId};
 use iroh::endpoint::{
-    BindOpts, Connection, Endpoint, Incoming, MtuDiscoveryConfig, NetReportConfig,
-    PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    BindOpts, ConnectError, ConnectOptions, Connection, Endpoint, Incoming, MtuDiscoveryConfig,
+    NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
 use iroh::{EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -100,6 +100,31 @@ pub(super) fn protocol_name(overlay: &OverlayId) -> Vec<u8> {
     name
 }
 
+/// Returns the second protocol name that a dialler offers: whom the dial is for.
+///
+/// A dial goes to several addresses at once, and private ones often lead to another
+/// node in another network. The first answer decides, so that node must keep silent:
+/// a refusal would spoil the dial. It knows by this name, which is never agreed
+/// upon. Only sixteen bits of the id, because everybody on the path can read them.
+fn addressee(peer: &NodeId) -> Vec<u8> {
+    let [first, second, ..] = peer.as_bytes();
+    format!("{ADDRESSEE}{first:02x}{second:02x}").into_bytes()
+}
+
+/// How the name that [`addressee`] makes begins.
+const ADDRESSEE: &str = "to/";
+
+/// Tells whether a dial that arrived here is for another node.
+fn is_for_another(incoming: &Incoming, me: &NodeId) -> bool {
+    let Some(names) = incoming.decrypt().and_then(|initial| initial.alpns()) else {
+        return false;
+    };
+    let mut names = names.filter_map(Result::ok);
+    names
+        .find(|name| name.starts_with(ADDRESSEE.as_bytes()))
+        .is_some_and(|name| name != addressee(me))
+}
+
 /// Binds the sockets. No relay, no name service, nothing of anyone else's.
 pub(super) async fn bind(
     keypair: &Keypair,
@@ -189,7 +214,12 @@ pub(super) async fn connect(
 ) -> Option<Connection> {
     let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
     let target = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
-    let connecting = shared.endpoint.connect(target, &shared.protocol);
+    let options = ConnectOptions::new().with_additional_alpns(vec![addressee(&peer)]);
+    let endpoint = &shared.endpoint;
+    let connecting = async {
+        let connecting = endpoint.connect_with_opts(target, &shared.protocol, options);
+        Ok::<_, ConnectError>(connecting.await?.await?)
+    };
     match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
         Ok(Ok(connection)) => Some(connection),
         Ok(Err(error)) => {
@@ -207,6 +237,10 @@ pub(super) async fn connect(
 pub(super) async fn accept(shared: Arc<Shared>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = shared.endpoint.accept().await {
+        if is_for_another(&incoming, &shared.me) {
+            incoming.ignore();
+            continue;
+        }
         let permit = Arc::clone(&handshakes).try_acquire_owned().ok();
         let full = lock(&shared.table).lines() >= SESSIONS_MAX - SESSIONS_RESERVED;
         let (Some(permit), false) = (permit, full) else {

@@ -3,7 +3,9 @@
 //! A node is dialled by its key: whoever answers must prove in the handshake that
 //! it holds the key, whatever address it answers from. The handshake also agrees on
 //! a protocol name made of the version of these lanes and the overlay's id, so that
-//! nodes of another overlay or version are refused before a word is said.
+//! nodes of another overlay or version are refused before a word is said. A node that
+//! is dialled in place of another, because it happens to have one of its addresses,
+//! keeps silent.
 //!
 //! This module is the only one that knows which QUIC library does it. To its user a
 //! session is a [`NodeId`] with three lanes, which are streams and datagrams of one
@@ -340,7 +342,8 @@ impl Sessions {
     /// Closes the session with a peer at once and drops the frames that wait for it.
     ///
     /// [`SessionEvent::Closed`] follows, unless the next session opens before the host
-    /// has read so far. A dial under way goes on.
+    /// has read so far; frames that had arrived may come before and even after it. A
+    /// dial under way goes on.
     pub fn drop_session(&self, peer: NodeId) {
         let lines = lock(&self.0.table).cut(peer);
         for live in lines {
