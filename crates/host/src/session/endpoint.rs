@@ -46,6 +46,14 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// prove that they are not forged (QUIC retry).
 const HANDSHAKES_MAX: usize = 128;
 
+/// How long new sockets are left alone.
+///
+/// Until the runtime has seen once that a socket can be written, a first packet to
+/// several addresses waits for it, and only one of the copies is woken: the others
+/// go out with the retransmission, a second later. One turn of the runtime's event
+/// loop is enough.
+const SETTLE: Duration = Duration::from_millis(5);
+
 /// A connection over which nothing at all arrives for so long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -152,7 +160,9 @@ pub(super) async fn bind(
             .bind_addr_with_opts(*address, bind_options(*address, first))
             .map_err(|error| BindError::Endpoint(error.to_string()))?;
     }
-    builder.bind().await.map_err(|e| bind_error(e, listen))
+    let endpoint = builder.bind().await.map_err(|e| bind_error(e, listen))?;
+    tokio::time::sleep(SETTLE).await;
+    Ok(endpoint)
 }
 
 /// The first socket of a family sends what no other socket is nearer to.
