@@ -1,0 +1,75 @@
+//! Which addresses are worth telling others, and which are worth dialling.
+
+use std::net::{IpAddr, SocketAddr};
+
+use enishi_overlay::contact::ADDRESSES_MAX;
+
+/// Tells whether a datagram to the address could reach one node at all.
+///
+/// Addresses come from strangers: nothing may be sent to groups or to everyone.
+/// Link-local IPv6 is left out, because without its zone it means nothing elsewhere.
+pub(super) fn is_dialable(address: &SocketAddr) -> bool {
+    let ip = address.ip();
+    let usable = match ip {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local() && v6.to_ipv4_mapped().is_none(),
+    };
+    usable && address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+}
+
+/// Picks from a node's own addresses those to tell others, best first.
+///
+/// IPv4 and IPv6 take turns, so that many temporary IPv6 addresses do not crowd out
+/// the only IPv4 one. At most [`ADDRESSES_MAX`].
+pub(super) fn worth_telling(all: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let all = all.into_iter().filter(is_dialable);
+    let (mut v4, mut v6): (Vec<_>, Vec<_>) = all.partition(SocketAddr::is_ipv4);
+    v4.sort_by_key(|a| (rank(a.ip()), *a));
+    v6.sort_by_key(|a| (rank(a.ip()), *a));
+    let turns = v4.len().max(v6.len());
+    (0..turns)
+        .flat_map(|turn| [v4.get(turn), v6.get(turn)])
+        .flatten()
+        .copied()
+        .take(ADDRESSES_MAX)
+        .collect()
+}
+
+/// Orders addresses by how many can reach them: the whole Internet first.
+fn rank(ip: IpAddr) -> u8 {
+    match ip {
+        _ if ip.is_loopback() => 3,
+        IpAddr::V4(v4) if v4.is_link_local() => 2,
+        IpAddr::V4(v4) => u8::from(v4.is_private()),
+        IpAddr::V6(v6) => u8::from(v6.is_unique_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_zones_and_nothing_are_not_dialled() {
+        let bad = "0.0.0.0:1 255.255.255.255:1 224.0.0.1:1 192.0.2.1:0 [::]:1 [ff02::1]:1 \
+                   [fe80::1]:1 [::ffff:192.0.2.1]:1";
+        for text in bad.split_whitespace() {
+            assert!(!is_dialable(&text.parse().unwrap()), "{text}");
+        }
+        for text in ["127.0.0.1:1", "[::1]:1", "192.0.2.1:9", "[2001:db8::1]:9"] {
+            assert!(is_dialable(&text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn families_take_turns_and_public_addresses_come_first() {
+        let mut all: Vec<SocketAddr> = (1..20)
+            .map(|n| format!("[2001:db8::{n}]:1").parse().unwrap())
+            .collect();
+        all.extend(["10.0.0.1:1", "198.51.100.1:1"].map(|a| a.parse::<SocketAddr>().unwrap()));
+        let told = worth_telling(all);
+        assert_eq!(told.len(), ADDRESSES_MAX);
+        assert_eq!(told[0], "198.51.100.1:1".parse().unwrap());
+        assert_eq!(told[2], "10.0.0.1:1".parse().unwrap());
+    }
+}

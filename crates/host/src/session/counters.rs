@@ -1,0 +1,61 @@
+//! What the session layer refused, dropped or lost.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Control frames dropped because the peer's queue was full.
+    pub frames_dropped: u64,
+    /// Control frames lost because the dial failed or the last connection closed.
+    pub frames_lost: u64,
+    /// Control frames over the size limit: received ones cost the peer its session,
+    /// own ones were not sent.
+    pub frames_oversized: u64,
+    /// Connections refused because there are too many.
+    pub sessions_refused: u64,
+    /// Dials refused because too many are pending.
+    pub dials_refused: u64,
+}
+
+/// The counters while they count.
+#[derive(Default)]
+pub(super) struct Counting {
+    frames_dropped: AtomicU64,
+    frames_lost: AtomicU64,
+    frames_oversized: AtomicU64,
+    sessions_refused: AtomicU64,
+    dials_refused: AtomicU64,
+}
+
+impl Counting {
+    pub(super) fn snapshot(&self) -> Counters {
+        Counters {
+            frames_dropped: self.frames_dropped.load(Relaxed),
+            frames_lost: self.frames_lost.load(Relaxed),
+            frames_oversized: self.frames_oversized.load(Relaxed),
+            sessions_refused: self.sessions_refused.load(Relaxed),
+            dials_refused: self.dials_refused.load(Relaxed),
+        }
+    }
+
+    pub(super) fn frames_dropped(&self) {
+        self.frames_dropped.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn frames_lost(&self, frames: usize) {
+        self.frames_lost.fetch_add(frames as u64, Relaxed);
+    }
+
+    pub(super) fn frames_oversized(&self) {
+        self.frames_oversized.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn sessions_refused(&self) {
+        self.sessions_refused.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn dials_refused(&self) {
+        self.dials_refused.fetch_add(1, Relaxed);
+    }
+}

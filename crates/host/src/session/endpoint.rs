@@ -1,0 +1,284 @@
+//! The QUIC endpoint: its sockets, its limits, dialling and accepting.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enishi_overlay::{Keypair, NodeId, OverlayId};
+use iroh::endpoint::{
+    BindOpts, ConnectError, ConnectOptions, Connection, Endpoint, Incoming, MtuDiscoveryConfig,
+    NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+};
+use iroh::{EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument, debug, debug_span};
+
+use super::{Shared, connection, lock};
+
+/// The most connections at a time. The last [`SESSIONS_RESERVED`] of them are kept
+/// for this node's own dials, so that strangers cannot cut it off.
+pub const SESSIONS_MAX: usize = 1_024;
+
+/// How many of [`SESSIONS_MAX`] only this node's own dials may use.
+pub const SESSIONS_RESERVED: usize = 128;
+
+/// The most bulk streams that one peer may have open towards this node.
+pub const BULK_STREAMS_PER_PEER_MAX: u32 = 64;
+
+/// The most octets of datagrams that wait for the network; the oldest give way.
+pub const DATAGRAM_SEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most octets of datagrams that wait for the callback, per session.
+const DATAGRAM_RECEIVE_BYTES_MAX: usize = 512 * 1024;
+
+/// The most octets that one stream may have under way or unread.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// The most octets that all streams of a session may have under way or unread:
+/// the bound on what a peer can make this node hold.
+const SESSION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// How long a handshake may take, and how long a dial waits for one.
+pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+/// The most incoming handshakes under way. From the half on, addresses must first
+/// prove that they are not forged (QUIC retry).
+const HANDSHAKES_MAX: usize = 128;
+
+/// How long new sockets are left alone.
+///
+/// Until the runtime has seen once that a socket can be written, a first packet to
+/// several addresses waits for it, and only one of the copies is woken: the others
+/// go out with the retransmission, a second later. One turn of the runtime's event
+/// loop is enough.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// A connection over which nothing at all arrives for so long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What the endpoint starts with: safe on every path that carries IPv6, and enough
+/// for an IPv6 packet of 1,280 octets in two datagrams.
+const INITIAL_MTU_BYTES: u16 = 1_200;
+
+/// The largest UDP payload that discovery tries: 1,500 less the IPv6 and UDP headers.
+const DISCOVERED_MTU_BYTES: u16 = 1_452;
+
+/// Why the node cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has the port.
+    #[error(
+        "UDP port already in use ({addresses}): stop the program that has it, or listen \
+         on another port with --listen (port 0 takes a free one)"
+    )]
+    PortInUse {
+        /// The addresses asked for.
+        addresses: String,
+    },
+    /// This host does not have the address.
+    #[error(
+        "no interface of this host has the address to listen on ({addresses}): check \
+         --listen, or leave it out to listen on all interfaces"
+    )]
+    NoSuchAddress {
+        /// The addresses asked for.
+        addresses: String,
+    },
+    /// The system refused the sockets for another reason.
+    #[error("cannot listen on {addresses}")]
+    Socket {
+        /// The addresses asked for.
+        addresses: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The QUIC endpoint could not be set up.
+    #[error("cannot set up the QUIC endpoint: {0}")]
+    Endpoint(String),
+}
+
+/// Returns the name that both ends must agree on for a handshake to succeed: the
+/// version of these lanes, and the overlay.
+pub(super) fn protocol_name(overlay: &OverlayId) -> Vec<u8> {
+    let mut name = b"enishi/1/".to_vec();
+    for octet in &overlay.as_bytes()[..8] {
+        name.extend(format!("{octet:02x}").bytes());
+    }
+    name
+}
+
+/// Returns the second protocol name that a dialler offers: whom the dial is for.
+///
+/// A dial goes to several addresses at once, and private ones often lead to another
+/// node in another network. The first answer decides, so that node must keep silent:
+/// a refusal would spoil the dial. It knows by this name, which is never agreed
+/// upon. Only sixteen bits of the id, because everybody on the path can read them.
+fn addressee(peer: &NodeId) -> Vec<u8> {
+    let [first, second, ..] = peer.as_bytes();
+    format!("{ADDRESSEE}{first:02x}{second:02x}").into_bytes()
+}
+
+/// How the name that [`addressee`] makes begins.
+const ADDRESSEE: &str = "to/";
+
+/// Tells whether a dial that arrived here is for another node.
+fn is_for_another(incoming: &Incoming, me: &NodeId) -> bool {
+    let Some(names) = incoming.decrypt().and_then(|initial| initial.alpns()) else {
+        return false;
+    };
+    let mut names = names.filter_map(Result::ok);
+    names
+        .find(|name| name.starts_with(ADDRESSEE.as_bytes()))
+        .is_some_and(|name| name != addressee(me))
+}
+
+/// Binds the sockets. No relay, no name service, nothing of anyone else's.
+pub(super) async fn bind(
+    keypair: &Keypair,
+    protocol: Vec<u8>,
+    listen: &[SocketAddr],
+) -> Result<Endpoint, BindError> {
+    let loopback_only = !listen.is_empty() && listen.iter().all(|a| a.ip().is_loopback());
+    let mut builder = Endpoint::builder(presets::Minimal)
+        .secret_key(SecretKey::from_bytes(&keypair.seed()))
+        .alpns(vec![protocol])
+        .relay_mode(RelayMode::Disabled)
+        .net_report_config(NetReportConfig::minimal())
+        .transport_config(transport_config());
+    if loopback_only {
+        builder = builder.portmapper_config(PortmapperConfig::Disabled);
+    }
+    if !listen.is_empty() {
+        builder = builder.clear_ip_transports();
+    }
+    for (index, address) in listen.iter().enumerate() {
+        let first = !listen[..index]
+            .iter()
+            .any(|a| a.is_ipv4() == address.is_ipv4());
+        builder = builder
+            .bind_addr_with_opts(*address, bind_options(*address, first))
+            .map_err(|error| BindError::Endpoint(error.to_string()))?;
+    }
+    let endpoint = builder.bind().await.map_err(|e| bind_error(e, listen))?;
+    tokio::time::sleep(SETTLE).await;
+    Ok(endpoint)
+}
+
+/// The first socket of a family sends what no other socket is nearer to.
+fn bind_options(address: SocketAddr, first: bool) -> BindOpts {
+    let host = if address.is_ipv4() { 32 } else { 128 };
+    BindOpts::default()
+        .set_prefix_len(if first { 0 } else { host })
+        .set_is_default_route(first)
+}
+
+fn bind_error(error: iroh::endpoint::BindError, listen: &[SocketAddr]) -> BindError {
+    let addresses = match listen {
+        [] => "all interfaces".to_owned(),
+        some => some
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    match error {
+        iroh::endpoint::BindError::Sockets { source, .. } => match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::PortInUse { addresses },
+            io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress { addresses },
+            _ => BindError::Socket { addresses, source },
+        },
+        other => BindError::Endpoint(other.to_string()),
+    }
+}
+
+fn transport_config() -> QuicTransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(DISCOVERED_MTU_BYTES);
+    let silence_ms = VarInt::from_u32(SILENCE_MAX.as_millis() as u32);
+    QuicTransportConfig::builder()
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BULK_STREAMS_PER_PEER_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
+        .send_window(u64::from(SESSION_WINDOW_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_SEND_BYTES_MAX)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BYTES_MAX))
+        .initial_mtu(INITIAL_MTU_BYTES)
+        .mtu_discovery_config(Some(discovery))
+        .max_idle_timeout(Some(silence_ms.into()))
+        // iroh keeps every path warm by itself, every 5 s, and that cannot be turned
+        // off; a second keep-alive for the whole connection would only double it.
+        .keep_alive_interval(SILENCE_MAX * 2)
+        .build()
+}
+
+/// Opens a connection to a node at any of `addresses`, within [`HANDSHAKE_MAX`].
+///
+/// The TLS handshake proves that the other end holds the key of `peer`; `None` when
+/// nobody at these addresses does, or they speak another protocol or overlay.
+pub(super) async fn connect(
+    shared: &Shared,
+    peer: NodeId,
+    addresses: Vec<SocketAddr>,
+) -> Option<Connection> {
+    let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
+    let target = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
+    let options = ConnectOptions::new().with_additional_alpns(vec![addressee(&peer)]);
+    let endpoint = &shared.endpoint;
+    let connecting = async {
+        let connecting = endpoint.connect_with_opts(target, &shared.protocol, options);
+        Ok::<_, ConnectError>(connecting.await?.await?)
+    };
+    match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
+        Ok(Ok(connection)) => Some(connection),
+        Ok(Err(error)) => {
+            debug!(peer = %peer.short(), %error, "dial failed");
+            None
+        }
+        Err(_) => {
+            debug!(peer = %peer.short(), "dial timed out");
+            None
+        }
+    }
+}
+
+/// Accepts connections until the endpoint is closed.
+pub(super) async fn accept(shared: Arc<Shared>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Some(incoming) = shared.endpoint.accept().await {
+        if is_for_another(&incoming, &shared.me) {
+            incoming.ignore();
+            continue;
+        }
+        let permit = Arc::clone(&handshakes).try_acquire_owned().ok();
+        let full = lock(&shared.table).lines() >= SESSIONS_MAX - SESSIONS_RESERVED;
+        let (Some(permit), false) = (permit, full) else {
+            shared.counters.sessions_refused();
+            incoming.refuse();
+            continue;
+        };
+        let busy = handshakes.available_permits() < HANDSHAKES_MAX / 2;
+        if busy && !incoming.remote_addr_validated() {
+            // Cannot fail: only an address that proved itself is not asked again.
+            let _ = incoming.retry();
+            continue;
+        }
+        let task = handshake(Arc::clone(&shared), incoming, permit);
+        shared.tasks.spawn(task);
+    }
+}
+
+async fn handshake(shared: Arc<Shared>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    let connection = match tokio::time::timeout(HANDSHAKE_MAX, incoming.into_future()).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return debug!(%error, "handshake failed"),
+        Err(_) => return debug!("handshake timed out"),
+    };
+    drop(permit);
+    let peer = NodeId::from_bytes(*connection.remote_id().as_bytes());
+    let span = debug_span!("session", peer = %peer.short());
+    connection::run(shared, connection, peer, peer)
+        .instrument(span)
+        .await;
+}

@@ -1,0 +1,448 @@
+//! Sessions: one encrypted connection per remote node, with three lanes.
+//!
+//! A node is dialled by its key: whoever answers must prove in the handshake that
+//! it holds the key, whatever address it answers from. The handshake also agrees on
+//! a protocol name made of the version of these lanes and the overlay's id, so that
+//! nodes of another overlay or version are refused before a word is said. A node that
+//! is dialled in place of another, because it happens to have one of its addresses,
+//! keeps silent.
+//!
+//! This module is the only one that knows which QUIC library does it. To its user a
+//! session is a [`NodeId`] with three lanes, which are streams and datagrams of one
+//! QUIC connection. Integers are little-endian:
+//!
+//! ```text
+//! control   one unidirectional stream in each direction, open as long as the session
+//!
+//!           +--------+-------------------+------------+----------------+------------+---
+//!           | 1 (u8) | incarnation (u64) | length u32 | frame (length) | length u32 | …
+//!           +--------+-------------------+------------+----------------+------------+---
+//!
+//!           length is at most CONTROL_FRAME_BYTES_MAX; a larger one ends the session.
+//!           incarnation: a random number that a process draws when it starts. Two
+//!           connections of one peer with different incarnations tell that it was
+//!           restarted and the older one is a corpse.
+//!
+//! bulk      bidirectional streams, opened by either side when there is something
+//!
+//!           +--------+------------------+
+//!           | 2 (u8) | octets …         |   and octets … the other way, without a tag
+//!           +--------+------------------+
+//!
+//! datagram  QUIC datagrams, the payload alone
+//! ```
+//!
+//! Sending never waits: control frames go into a queue per peer ([`QUEUE_FRAMES_MAX`],
+//! [`QUEUE_BYTES_MAX`]), which outlives connections and survives a dial. Receiving
+//! waits for the host: events have a bounded channel, and when it is full QUIC's flow
+//! control slows the peers down.
+//!
+//! Nothing here keeps a session open. One that is not used for [`IDLE_MAX`] is closed.
+
+mod addresses;
+mod announce;
+mod book;
+mod connection;
+mod counters;
+mod dial;
+mod endpoint;
+mod idle;
+mod lanes;
+mod queue;
+mod table;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId};
+use iroh::Watcher;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+pub use book::BOOK_MAX;
+pub use counters::Counters;
+pub use endpoint::{
+    BULK_STREAMS_PER_PEER_MAX, BindError, DATAGRAM_SEND_BYTES_MAX, SESSIONS_MAX, SESSIONS_RESERVED,
+};
+pub use idle::IDLE_MAX;
+pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
+
+use announce::{Announcer, EVENTS_MAX};
+use book::Book;
+use connection::{CloseCode, Live};
+use counters::Counting;
+use table::{Entry, Table};
+
+/// How long [`Sessions::open_bulk`] waits for a session and for the peer to allow
+/// one more stream.
+const BULK_OPEN_MAX: Duration = Duration::from_secs(10);
+
+/// How long [`Sessions::close`] waits for frames to go out, and then for peers to
+/// hear of the end; each.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a node needs to hold sessions.
+pub struct SessionConfig {
+    /// Who the node is.
+    pub keypair: Keypair,
+    /// The overlay it belongs to: only its nodes are spoken with.
+    pub overlay: OverlayId,
+    /// Where to listen, UDP; port 0 takes a free one. Empty: all interfaces, IPv4
+    /// and, where there is one, IPv6. A list of IPv4 addresses alone means no IPv6.
+    pub listen: Vec<SocketAddr>,
+    /// Called with every datagram, from the task of its session: it must not block.
+    pub on_datagram: OnDatagram,
+}
+
+/// Takes the datagrams of all sessions.
+pub type OnDatagram = Arc<dyn Fn(NodeId, Bytes) + Send + Sync>;
+
+/// What happened to a session.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// A session is open, whoever dialled. Comes once, before anything else of it.
+    Opened {
+        /// The node at the other end, proven by its key.
+        peer: NodeId,
+        /// Where it is; `None` when the path is not an IP address.
+        address: Option<SocketAddr>,
+    },
+    /// A control frame arrived.
+    Control {
+        /// Who sent it.
+        peer: NodeId,
+        /// The frame, at most [`CONTROL_FRAME_BYTES_MAX`] octets.
+        frame: Bytes,
+    },
+    /// The peer opened a bulk stream.
+    Bulk {
+        /// Who opened it.
+        peer: NodeId,
+        /// What the peer sends.
+        reader: BulkReader,
+        /// What goes back.
+        writer: BulkWriter,
+    },
+    /// The last connection of the session is gone, for whatever reason. Nothing more
+    /// of it follows but, perhaps, `Opened` of the next one.
+    Closed {
+        /// The node that was at the other end.
+        peer: NodeId,
+    },
+    /// A dial failed: no address known, nobody there within five seconds, or someone
+    /// else there. The frames that waited for it are lost.
+    Unreachable {
+        /// The node that was dialled.
+        peer: NodeId,
+    },
+}
+
+/// What is known of an open session.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// The node at the other end.
+    pub peer: NodeId,
+    /// The path in use, for people: `direct 192.0.2.1:567`. Empty between two paths.
+    pub path: String,
+    /// The smoothed round-trip time of that path.
+    pub rtt: Duration,
+    /// Octets sent in UDP datagrams, everything included.
+    pub bytes_sent: u64,
+    /// Octets received in UDP datagrams, everything included.
+    pub bytes_received: u64,
+    /// How long the present connection has been open.
+    pub open_for: Duration,
+}
+
+/// Why a bulk stream was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BulkError {
+    /// No session could be opened.
+    #[error("the node cannot be reached")]
+    Unreachable,
+    /// The session closed meanwhile.
+    #[error("the session closed")]
+    Closed,
+    /// The peer did not allow another stream in time.
+    #[error("the node allows no further stream; {BULK_STREAMS_PER_PEER_MAX} are open")]
+    Busy,
+}
+
+/// All sessions of a node: a handle that is cheap to clone.
+///
+/// Dropping it closes nothing: call [`Sessions::close`], or drop the receiver of
+/// events.
+#[derive(Clone)]
+pub struct Sessions(Arc<Shared>);
+
+/// What the tasks of the session layer share.
+///
+/// The two locks are never held at once, nor across a wait.
+struct Shared {
+    me: NodeId,
+    /// Which life of this process it is, so that peers see a restart.
+    incarnation: u64,
+    protocol: Vec<u8>,
+    endpoint: iroh::Endpoint,
+    runtime: tokio::runtime::Handle,
+    tasks: TaskTracker,
+    table: Mutex<Table<Arc<Live>>>,
+    book: Mutex<Book>,
+    dials: Semaphore,
+    announcer: Announcer,
+    addresses: watch::Sender<Vec<SocketAddr>>,
+    hidden: watch::Sender<Vec<IpAddr>>,
+    on_datagram: OnDatagram,
+    counters: Counting,
+}
+
+impl Sessions {
+    /// Starts to listen. Must be called within a tokio runtime, which runs the tasks.
+    ///
+    /// # Errors
+    /// [`BindError`] when the node cannot listen where it should.
+    pub async fn bind(
+        config: SessionConfig,
+    ) -> Result<(Self, mpsc::Receiver<SessionEvent>), BindError> {
+        let protocol = endpoint::protocol_name(&config.overlay);
+        let endpoint = endpoint::bind(&config.keypair, protocol.clone(), &config.listen).await?;
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let own = own_addresses(&endpoint.addr(), &[]);
+        let shared = Arc::new(Shared {
+            me: config.keypair.id(),
+            incarnation: random_number(),
+            protocol,
+            endpoint,
+            runtime: tokio::runtime::Handle::current(),
+            tasks: TaskTracker::new(),
+            table: Mutex::new(Table::new()),
+            book: Mutex::new(Book::new()),
+            dials: Semaphore::new(dial::DIALS_AT_ONCE_MAX),
+            announcer: Announcer::new(sender),
+            addresses: watch::Sender::new(own),
+            hidden: watch::Sender::new(Vec::new()),
+            on_datagram: config.on_datagram,
+            counters: Counting::default(),
+        });
+        let sessions = Self(shared);
+        sessions.start_tasks();
+        Ok((sessions, events))
+    }
+
+    /// Returns who this node is.
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// Returns the node's own addresses at which others may dial it, best first, at
+    /// most eight. Loopback only when it listens on nothing else, or there is nothing
+    /// else.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.addresses.borrow().clone()
+    }
+
+    /// Returns a receiver that follows [`Self::addresses`] as interfaces change.
+    pub fn watch_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.0.addresses.subscribe()
+    }
+
+    /// Leaves these out of [`Self::addresses`], in place of those named before: the
+    /// addresses of the virtual networks, which must not carry their own sessions.
+    ///
+    /// Peers may still learn of them from the QUIC library and try them, so packets
+    /// that a virtual device sees from or to a port of [`Self::listening`] are to be
+    /// dropped.
+    pub fn hide_addresses(&self, virtual_addresses: Vec<IpAddr>) {
+        self.0.hidden.send_replace(virtual_addresses);
+    }
+
+    /// Returns the addresses and ports that the sockets are bound to.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.0.endpoint.bound_sockets()
+    }
+
+    /// Sends a control frame, dialling if there is no session. Never waits.
+    ///
+    /// Nothing is promised: a frame may be lost with its connection, and is dropped
+    /// and counted when it is larger than [`CONTROL_FRAME_BYTES_MAX`], when the
+    /// peer's queue is full or too many dials are pending. A failed dial is told by
+    /// [`SessionEvent::Unreachable`].
+    pub fn send_control(&self, to: &Contact, frame: Bytes) {
+        if frame.len() > CONTROL_FRAME_BYTES_MAX {
+            return self.0.counters.frames_oversized();
+        }
+        let Some(entry) = self.enter(to) else {
+            return;
+        };
+        if entry.queue.push(frame).is_err() {
+            self.0.counters.frames_dropped();
+        }
+        self.start_dial(to.id(), entry);
+    }
+
+    /// Opens a session if there is none, without sending anything.
+    pub fn dial(&self, to: &Contact) {
+        if let Some(entry) = self.enter(to) {
+            self.start_dial(to.id(), entry);
+        }
+    }
+
+    /// Notes where a node may be dialled, for dialling by id alone. The book holds
+    /// [`BOOK_MAX`] nodes, and of each the newest eight addresses and the last one at
+    /// which a session was open.
+    pub fn remember(&self, contact: &Contact) {
+        let fresh = lock(&self.0.book).remember(contact.id(), contact.addresses());
+        if fresh {
+            lock(&self.0.table).wake_dial(contact.id());
+        }
+    }
+
+    /// Returns the datagram lane of a session, `None` when there is no session.
+    pub fn datagrams(&self, peer: NodeId) -> Option<DatagramLane> {
+        lock(&self.0.table).follow(peer).map(DatagramLane::new)
+    }
+
+    /// Opens a bulk stream, and a session for it if there is none.
+    ///
+    /// # Errors
+    /// [`BulkError`], after ten seconds at most.
+    pub async fn open_bulk(&self, to: &Contact) -> Result<(BulkReader, BulkWriter), BulkError> {
+        let entry = self.enter(to).ok_or(BulkError::Unreachable)?;
+        let mut current = entry.current.clone();
+        self.start_dial(to.id(), entry);
+        let open = async {
+            let live = match current.wait_for(Option::is_some).await {
+                Ok(current) => current.as_ref().map(|(_, live)| Arc::clone(live)),
+                Err(_) => None,
+            };
+            let live = live.ok_or(BulkError::Unreachable)?;
+            live.open_bulk().await.map_err(|_| BulkError::Closed)
+        };
+        let opened = tokio::time::timeout(BULK_OPEN_MAX, open).await;
+        opened.unwrap_or(Err(BulkError::Busy))
+    }
+
+    /// Lists the open sessions, in no particular order.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let connected = lock(&self.0.table).connected();
+        let info = |(peer, live): &(NodeId, Arc<Live>)| live.info(*peer);
+        connected.iter().map(info).collect()
+    }
+
+    /// Returns what is known of the session with a peer, `None` when there is none.
+    pub fn session(&self, peer: NodeId) -> Option<SessionInfo> {
+        let live = lock(&self.0.table).current(peer)?;
+        Some(live.info(peer))
+    }
+
+    /// Closes the session with a peer at once and drops the frames that wait for it.
+    ///
+    /// [`SessionEvent::Closed`] follows, unless the next session opens before the host
+    /// has read so far; frames that had arrived may come before and even after it. A
+    /// dial under way goes on.
+    pub fn drop_session(&self, peer: NodeId) {
+        let lines = lock(&self.0.table).cut(peer);
+        for live in lines {
+            live.close(CloseCode::Dropped);
+        }
+    }
+
+    /// Sends what waits in queues, closes all sessions and stops to listen. Returns
+    /// after two seconds at most. The events of the closing may be read afterwards.
+    pub async fn close(&self) {
+        for queue in lock(&self.0.table).queues() {
+            queue.finish();
+        }
+        self.0.tasks.close();
+        // In both cases the end comes, only less gracefully for whoever is too slow.
+        let _ = tokio::time::timeout(CLOSE_MAX, self.0.tasks.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_MAX, self.0.endpoint.close()).await;
+    }
+
+    /// Returns what was refused, dropped or lost since the start.
+    pub fn counters(&self) -> Counters {
+        self.0.counters.snapshot()
+    }
+
+    fn start_tasks(&self) {
+        let runtime = &self.0.runtime;
+        runtime.spawn(endpoint::accept(Arc::clone(&self.0)));
+        runtime.spawn(idle::sweep(Arc::clone(&self.0)));
+        runtime.spawn(watch_own_addresses(Arc::clone(&self.0)));
+        let sessions = self.clone();
+        runtime.spawn(async move {
+            tokio::select! {
+                () = sessions.0.announcer.deserted() => sessions.close().await,
+                () = sessions.0.endpoint.closed() => {}
+            }
+        });
+    }
+
+    /// Notes the contact's addresses and finds or makes its entry in the table.
+    fn enter(&self, to: &Contact) -> Option<Entry<Arc<Live>>> {
+        self.remember(to);
+        let entry = lock(&self.0.table).enter(to.id());
+        if entry.is_none() {
+            self.0.counters.dials_refused();
+        }
+        entry
+    }
+
+    fn start_dial(&self, peer: NodeId, entry: Entry<Arc<Live>>) {
+        if let Some(wake) = entry.start_dial {
+            dial::start(&self.0, peer, wake);
+        }
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sessions({:?})", self.0.me)
+    }
+}
+
+async fn watch_own_addresses(shared: Arc<Shared>) {
+    let mut watcher = shared.endpoint.watch_addr();
+    let mut hidden = shared.hidden.subscribe();
+    loop {
+        let own = own_addresses(&watcher.get(), &hidden.borrow_and_update());
+        shared.addresses.send_if_modified(|told| {
+            let changed = *told != own;
+            *told = own;
+            changed
+        });
+        tokio::select! {
+            changed = watcher.updated() => if changed.is_err() { return },
+            // Cannot fail: the sender is part of what this task holds.
+            _ = hidden.changed() => {}
+            () = shared.endpoint.closed() => return,
+        }
+    }
+}
+
+fn own_addresses(endpoint: &iroh::EndpointAddr, hidden: &[IpAddr]) -> Vec<SocketAddr> {
+    let own = endpoint.ip_addrs().copied();
+    addresses::worth_telling(own.filter(|a| !hidden.contains(&a.ip())))
+}
+
+/// Draws a number that no other life of this process is likely to have had.
+fn random_number() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // The standard library seeds its hashers from the system's generator; nobody
+    // needs to be unable to guess this number.
+    let mut hasher = RandomState::new().build_hasher();
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
+    hasher.write_u128(since.unwrap_or_default().as_nanos());
+    hasher.finish()
+}
+
+/// Locks a mutex. A panic in another task does not make what it guards useless:
+/// every change to the tables is complete when the lock is released.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
