@@ -1,0 +1,33 @@
+//! The programs that the tests need, and the Debian packages that bring them.
+
+use enishi_lab::programs::find_program;
+use enishi_lab::{ensure_programs, is_root};
+
+use crate::steps::Outcome;
+
+/// The one place that lists them: program, package, and what needs it.
+const NEEDS: &[(&str, &str, &str)] = &[
+    ("ip", "iproute2", "end-to-end tests in namespaces"),
+    ("ping", "iputils-ping", "end-to-end tests in namespaces"),
+    ("curl", "curl", "end-to-end downloads"),
+    ("iperf3", "iperf3", "`cargo xtask bench vnet`"),
+    ("python3", "python3-minimal", "end-to-end web servers"),
+    ("nft", "nftables", "end-to-end tests with filters and NATs"),
+    ("g++", "g++", "fuzzing: libFuzzer is written in C++"),
+];
+
+/// Installs what is missing when we are root; otherwise says what will be skipped.
+pub(crate) fn ensure() -> anyhow::Result<Outcome> {
+    if !is_root() {
+        println!("not root: tests that need TUN devices or network namespaces are skipped");
+        let missing = NEEDS.iter().filter(|need| find_program(need.0).is_none());
+        for (program, package, purpose) in missing {
+            println!("`{program}` (Debian package {package}) is missing: {purpose}");
+        }
+        return Ok(Outcome::skipped("not root, no tests in namespaces"));
+    }
+    let wanted: Vec<(&str, &str)> = NEEDS.iter().map(|need| (need.0, need.1)).collect();
+    ensure_programs(&wanted)?;
+    println!("nothing is missing");
+    Ok(Outcome::single(true))
+}

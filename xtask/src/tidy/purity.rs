@@ -1,0 +1,197 @@
+//! The pure crates take no input but what is given; unsafe code stays where it is
+//! looked for.
+
+use super::Finding;
+use super::source::{Source, has_word};
+
+/// The crates without sockets, clock, disk, threads or randomness of their own.
+pub(super) const PURE: &[&str] = &["overlay", "services", "sim"];
+
+/// The crates that may hold unsafe code, in small files that say why it is sound.
+const UNSAFE: &[&str] = &["dataplane", "host", "lab"];
+
+/// What the pure crates may not say outside their tests, and why.
+const IMPURE: &[(&[&str], &str)] = &[
+    (
+        &["TcpStream", "TcpListener", "UdpSocket", "ToSocketAddrs"],
+        "sockets belong to the host",
+    ),
+    (
+        &["UnixStream", "UnixListener", "UnixDatagram"],
+        "sockets belong to the host",
+    ),
+    (
+        &["Instant", "SystemTime"],
+        "the time is given with every input",
+    ),
+    (
+        &["std::fs", "fs::", "std::env", "env::"],
+        "disk and environment belong to the host",
+    ),
+    (
+        &[
+            "std::thread",
+            "thread::",
+            "std::process",
+            "process::",
+            "tokio",
+        ],
+        "threads, processes and tasks belong to the host",
+    ),
+    (
+        &["OsRng", "SysRng", "thread_rng", "rand::rng", "getrandom"],
+        "randomness comes from the seed",
+    ),
+    (
+        &["println!", "eprintln!", "print!", "eprint!"],
+        "events are the log",
+    ),
+    (&["dyn"], "the pure crates have closed enums"),
+];
+
+/// Collections whose order differs from run to run.
+const UNORDERED: &[&str] = &["HashMap", "HashSet", "RandomState"];
+
+/// The files of the pure crates that may use floating point, and why. A path that
+/// ends in `/` stands for all files below.
+const FLOATS: &[(&str, &str)] = &[];
+
+/// Checks one file.
+pub(super) fn check(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let krate = source.krate();
+    let in_source = source.path.split('/').nth(2) == Some("src");
+    if in_source && krate.is_some_and(|krate| PURE.contains(&krate)) {
+        findings.extend(impure(source));
+        findings.extend(floats(source, FLOATS));
+    }
+    if !krate.is_some_and(|krate| UNSAFE.contains(&krate)) {
+        findings.extend(unsafe_code(source));
+    }
+    findings
+}
+
+fn impure(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (line, code) in source.code_outside_tests() {
+        for (words, why) in IMPURE {
+            let found = words.iter().find(|word| has_word(code, word));
+            findings.extend(found.map(|word| {
+                Finding::new(
+                    &source.path,
+                    line,
+                    format!("`{word}` in a pure crate: {why}"),
+                )
+            }));
+        }
+        let fixed = has_word(code, "BuildHasherDefault");
+        let found = UNORDERED.iter().find(|word| !fixed && has_word(code, word));
+        findings.extend(found.map(|word| {
+            let message = format!("`{word}` in a pure crate: take a BTreeMap or a fixed hasher");
+            Finding::new(&source.path, line, message)
+        }));
+    }
+    findings
+}
+
+fn floats(source: &Source, allowed: &[(&str, &str)]) -> Vec<Finding> {
+    let covers = |path: &str| path == source.path || is_below(&source.path, path);
+    if allowed.iter().any(|(path, _)| covers(path)) {
+        return Vec::new();
+    }
+    let lines = source.code_outside_tests();
+    lines
+        .filter(|(_, code)| ["f32", "f64"].iter().any(|word| has_word(code, word)))
+        .map(|(line, _)| {
+            let message = "floating point in a pure crate: decisions must replay; \
+                           a file that needs it is listed, with its reason, in tidy/purity.rs";
+            Finding::new(&source.path, line, message)
+        })
+        .collect()
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    directory.ends_with('/') && path.starts_with(directory)
+}
+
+fn unsafe_code(source: &Source) -> Vec<Finding> {
+    let lines = source.code.iter().enumerate();
+    lines
+        .filter(|(_, code)| has_word(code, "unsafe"))
+        .map(|(at, _)| Finding::new(&source.path, at + 1, "unsafe code outside its crates"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &str, text: &str) -> Vec<usize> {
+        let source = Source::new(path.into(), text);
+        check(&source).iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn pure_crates_touch_nothing_outside() {
+        for offence in [
+            "use std::net::UdpSocket;",
+            "use std::{fmt, time::Instant};",
+            "let now = SystemTime::now();",
+            "use std::fs;",
+            "fs::read(path)",
+            "std::thread::spawn(run);",
+            "use std::process::Command;",
+            "std::env::var(name)",
+            "tokio::spawn(task);",
+            "OsRng.fill_bytes(&mut seed);",
+            "use std::collections::HashMap;",
+            "let seen = HashSet::new();",
+            "fn f(x: &dyn Any) {}",
+            "println!(\"{x}\");",
+            "fn f(x: f64) {}",
+        ] {
+            assert_eq!(lines("crates/overlay/src/a.rs", offence), [1], "{offence}");
+            assert!(lines("crates/host/src/a.rs", offence).is_empty());
+        }
+    }
+
+    #[test]
+    fn addresses_durations_fixed_hashers_and_tests_are_fine() {
+        let text = "\
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration; // not Instant
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fixed>>;
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    fn mean() -> f64 { println!(); 0.0 }
+}";
+        assert!(lines("crates/sim/src/a.rs", text).is_empty());
+        let test = "use std::time::Instant;";
+        assert!(lines("crates/sim/tests/a.rs", test).is_empty());
+    }
+
+    #[test]
+    fn floating_point_needs_a_reason() {
+        let text = "fn mean() -> f64 { 0.0 }";
+        let source = Source::new("crates/sim/src/report/mean.rs".into(), text);
+        assert_eq!(floats(&source, &[]).len(), 1);
+        assert!(floats(&source, &[("crates/sim/src/report/", "figures")]).is_empty());
+        assert!(floats(&source, &[("crates/sim/src/report/mean.rs", "figures")]).is_empty());
+        assert_eq!(floats(&source, &[("crates/sim/src/report", "no")]).len(), 1);
+    }
+
+    #[test]
+    fn unsafe_code_stays_in_its_crates() {
+        let text = "unsafe { libc::sync() }";
+        for path in [
+            "crates/services/src/a.rs",
+            "crates/cli/src/a.rs",
+            "xtask/src/a.rs",
+        ] {
+            assert_eq!(lines(path, text), [1], "{path}");
+        }
+        assert!(lines("crates/dataplane/src/a.rs", text).is_empty());
+        assert!(lines("crates/cli/src/a.rs", "// unsafe\n\"unsafe\"").is_empty());
+    }
+}
