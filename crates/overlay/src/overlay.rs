@@ -424,10 +424,11 @@ impl Overlay {
     }
 }
 
-/// A message on its way, and to whom it was sent.
+/// A message on its way: to whom it was sent, and how often nothing but waiting was left.
 #[derive(Clone, Debug)]
 struct InFlight {
     routed: Routed,
     tried: Vec<NodeId>,
+    waits: u32,
     sent_at: Time,
 }
