@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::{Contact, Keypair, Message, NodeId, OverlayId, Rng, Time};
+use enishi_services::service::ServiceId;
 use enishi_services::{Command, Config, Event, Input, Node, Output};
 
 use crate::network::{DIAL_TIMEOUT, Fate, Model, Network, Spot};
@@ -16,9 +17,14 @@ pub const EPOCH_UNIX_S: u64 = 1_700_000_000;
 /// The number of a node in the world, in the order of their births.
 pub type Index = usize;
 
+/// What a node's host keeps for it: when it was written, and what.
+type Disk = BTreeMap<(ServiceId, Vec<u8>), (Time, Vec<u8>)>;
+
 #[derive(Debug)]
 struct Inhabitant {
     node: Option<Node>,
+    keypair: Keypair,
+    disk: Disk,
     id: NodeId,
     spot: Spot,
     part: u32,
@@ -76,6 +82,8 @@ pub struct World {
     by_id: BTreeMap<NodeId, Index>,
     queue: Queue<Happening>,
     events: Vec<(Time, Index, Event)>,
+    tapped: Option<Index>,
+    tape: Vec<(NodeId, Message)>,
     counters: Counters,
     trace: blake3::Hasher,
 }
@@ -96,6 +104,8 @@ impl World {
             by_id: BTreeMap::new(),
             queue: Queue::default(),
             events: Vec::new(),
+            tapped: None,
+            tape: Vec::new(),
             counters: Counters::default(),
             trace: blake3::Hasher::new(),
         }
@@ -105,26 +115,51 @@ impl World {
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
         let keypair = Keypair::from_seed(&self.rng.octets());
         let index = self.nodes.len();
-        let config = self.config(index);
         let id = keypair.id();
-        let node = Node::new(keypair, config, self.rng.octets());
         let spot = Spot::random(&mut self.rng);
-        let (part, born_at) = (0, self.now);
-        let node = Some(node);
         self.nodes.push(Inhabitant {
-            node,
+            node: None,
+            keypair,
+            disk: Disk::new(),
             id,
             spot,
-            part,
-            born_at,
+            part: 0,
+            born_at: self.now,
             timer_at: None,
         });
         self.by_id.insert(id, index);
+        self.start(index, bootstrap);
+        index
+    }
+
+    /// Starts a node that was killed, with its key and what it had kept.
+    pub fn restart(&mut self, index: Index, bootstrap: Option<Index>) {
+        self.start(index, bootstrap);
+    }
+
+    fn start(&mut self, index: Index, bootstrap: Option<Index>) {
+        let config = self.config(index);
+        let seed = self.rng.octets();
+        let inhabitant = &mut self.nodes[index];
+        inhabitant.node = Some(Node::new(inhabitant.keypair.clone(), config, seed));
+        inhabitant.born_at = self.now;
+        inhabitant.timer_at = None;
         self.reset_timer(index);
+        for ((service, key), (written_at, value)) in self.nodes[index].disk.clone() {
+            let age_s = self.now.since(written_at).as_secs();
+            self.input(
+                index,
+                Input::Restored {
+                    service,
+                    key,
+                    value,
+                    age_s,
+                },
+            );
+        }
         if let Some(contact) = bootstrap.map(|bootstrap| self.contact(bootstrap)) {
             self.input(index, Input::Bootstrap(vec![contact]));
         }
-        index
     }
 
     /// Kills a node without a word.
@@ -141,6 +176,22 @@ impl World {
     /// Lets a node's host ask something.
     pub fn command(&mut self, index: Index, command: Command) {
         self.input(index, Input::Command(command));
+    }
+
+    /// Records what arrives at a node from now on, for [`Self::take_tape`].
+    pub fn tap(&mut self, index: Index) {
+        self.tapped = Some(index);
+    }
+
+    /// Takes what arrived at the tapped node, with the senders.
+    pub fn take_tape(&mut self) -> Vec<(NodeId, Message)> {
+        std::mem::take(&mut self.tape)
+    }
+
+    /// Lets a message arrive at a node at once, as if sent by `from`, which is taken to
+    /// have proven that key.
+    pub fn inject(&mut self, to: Index, from: NodeId, message: Message) {
+        self.input(to, Input::Message { from, message });
     }
 
     /// Lets time go by.
@@ -219,6 +270,9 @@ impl World {
         match happening {
             Happening::Arrival { to, from, message } => {
                 let from = self.nodes[from].id;
+                if self.tapped == Some(to) {
+                    self.tape.push((from, message.clone()));
+                }
                 self.input(to, Input::Message { from, message });
             }
             Happening::Undeliverable { to, peer } => self.input(to, Input::Unreachable(peer)),
@@ -249,7 +303,18 @@ impl World {
                     }
                 }
                 Output::Event(event) => self.events.push((self.now, index, event)),
-                Output::Persist { .. } | Output::Remember(_) | Output::Dial(_) => {}
+                Output::Persist {
+                    service,
+                    key,
+                    value,
+                } => {
+                    let disk = &mut self.nodes[index].disk;
+                    match value {
+                        Some(value) => disk.insert((service, key), (self.now, value)),
+                        None => disk.remove(&(service, key)),
+                    };
+                }
+                Output::Remember(_) | Output::Dial(_) => {}
             }
         }
         self.reset_timer(index);
