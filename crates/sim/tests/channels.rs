@@ -26,7 +26,7 @@ fn world(nodes: usize) -> World {
 }
 
 fn spec(secret: u8) -> ChannelSpec {
-    let network = "10.77.0.0/16".parse().unwrap();
+    let network = "10.77.0.0/16".parse().expect("a network");
     ChannelSpec {
         name: "office".into(),
         network,
@@ -50,15 +50,10 @@ fn address(world: &World, at: Index) -> Option<Ipv4Addr> {
 }
 
 fn members(world: &World, at: Index) -> usize {
-    world
+    let channel = world
         .node(at)
-        .unwrap()
-        .vnet()
-        .by_name("office")
-        .unwrap()
-        .1
-        .members()
-        .count()
+        .and_then(|node| node.vnet().by_name("office"));
+    channel.map_or(0, |(_, channel)| channel.members().count())
 }
 
 fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Index, VnetEvent)> {

@@ -44,6 +44,7 @@ fn put(world: &mut World, at: Index, writer: u8, owner: u8, value: Option<&str>)
         value: value.map(|value| Bytes::from(value.to_owned())),
     };
     let caller = Caller::Host(1);
+    let request = Box::new(request);
     world.command(at, Command::Dht(Dht::Put { caller, request }));
     world.run_for(A_WHILE);
     let answer = world
@@ -84,7 +85,7 @@ fn get(world: &mut World, at: Index, writer: u8, consistency: Consistency) -> Op
     let records = records.expect("every get is answered");
     records
         .first()
-        .map(|r| String::from_utf8(r.content().value.to_vec()).unwrap())
+        .map(|r| String::from_utf8_lossy(&r.content().value).into_owned())
 }
 
 fn holders(world: &World, writer: u8) -> Vec<Index> {

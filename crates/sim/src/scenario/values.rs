@@ -31,13 +31,13 @@ pub(super) fn store(world: &mut World, count: usize) -> Vec<Key> {
             let id = *number as u64;
             keys.insert(id, Key::new(Kind::Lease, &writer.id()));
             let value = Some(Bytes::from(format!("value {number}")));
-            let request = PutRequest {
+            let request = Box::new(PutRequest {
                 kind: Kind::Lease,
                 writer,
                 owner,
                 lease_s: LEASE_S,
                 value,
-            };
+            });
             let command = dht::Command::Put {
                 caller: Caller::Host(id),
                 request,
