@@ -226,6 +226,9 @@ pub(crate) struct Sim {
     /// Long links per node [default: half the binary logarithm of the estimated size]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=32))]
     pub(crate) links: Option<u32>,
+    /// How many routes to ask for and judge
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) routes: u32,
 }
 
 /// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.

@@ -92,6 +92,8 @@ pub struct Options {
     pub seed: u64,
     /// Long links per node; none lets each node decide.
     pub long_links: Option<u32>,
+    /// How many routes are asked for and judged.
+    pub routes: u64,
 }
 
 /// What came of a scenario.

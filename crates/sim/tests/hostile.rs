@@ -31,7 +31,7 @@ fn stranger(seed: u8) -> NodeId {
 
 /// The victim's tables are bounded, it still routes, and the ring is whole.
 fn unharmed(world: &mut World, victim: usize) {
-    let node = world.node(victim).unwrap();
+    let node = world.node(victim).expect("nobody kills it");
     assert!(node.overlay().peers().count() <= VIEW_NODES_MAX);
     assert!(node.dht().store().len() < 1000);
     world.run_for(Duration::from_secs(60));

@@ -8,6 +8,7 @@ fn run(scenario: Scenario, nodes: usize, seed: u64, long_links: Option<u32>) -> 
             nodes,
             seed,
             long_links,
+            routes: 1000,
         },
         &mut |_| {},
     )

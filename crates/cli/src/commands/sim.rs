@@ -24,6 +24,7 @@ pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
         nodes: options.nodes as usize,
         seed: options.seed,
         long_links: options.links,
+        routes: u64::from(options.routes),
     };
     let report = options
         .scenario

@@ -10,7 +10,6 @@ use crate::statistics::{Results, mean, percentile, share};
 use crate::world::World;
 
 const VALUES_PER_NODE: usize = 1;
-const ROUTES: u64 = 1000;
 /// How long the ring and the replicas get; nobody waits longer.
 const PATIENCE_S: u64 = 300;
 const STEP: Duration = Duration::from_secs(1);
@@ -29,7 +28,7 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
     let (whole, replicated) = recover(world, &left);
     progress(800);
     let lost = values::unreadable(world, &left);
-    let routes = routes::ask(world, ROUTES);
+    let routes = routes::ask(world, options.routes);
     progress(1000);
     Results {
         mean_hops: mean(&routes.hops),

@@ -7,7 +7,6 @@ use crate::oracle::Census;
 use crate::statistics::{Results, mean, millis, percentile, rate, share};
 use crate::world::World;
 
-const ROUTES: u64 = 2000;
 const QUIET: Duration = Duration::from_secs(120);
 
 pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
@@ -16,7 +15,7 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
     world.run_for(QUIET);
     let quiet = world.counters();
     progress(850);
-    let routes = routes::ask(world, ROUTES);
+    let routes = routes::ask(world, options.routes);
     let estimates: Vec<u64> = world
         .living()
         .map(|(_, node)| node.overlay().size_estimate())

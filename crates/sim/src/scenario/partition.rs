@@ -19,7 +19,6 @@ const SPLIT: Duration = Duration::from_secs(120);
 /// How long the two parts get to become one.
 const PATIENCE_S: u64 = 600;
 const STEP: Duration = Duration::from_secs(1);
-const ROUTES: u64 = 500;
 /// Nodes that take part in a channel, half of them joining it in each part. They share
 /// a network of 126 addresses, so that some take the same.
 const MEMBERS: usize = 60;
@@ -43,7 +42,7 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
     }
     let (whole, resolved) = recover(world);
     progress(850);
-    let routes = routes::ask(world, ROUTES);
+    let routes = routes::ask(world, options.routes);
     progress(1000);
     Results {
         mean_hops: mean(&routes.hops),

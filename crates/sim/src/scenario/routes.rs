@@ -12,7 +12,7 @@ use crate::world::World;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How many questions are asked at one time.
-const AT_ONCE: u64 = 100;
+const AT_ONCE: u64 = 500;
 
 /// What came of many routes.
 #[derive(Debug, Default)]
