@@ -4,8 +4,8 @@
 //! whatever else the machine does falls on all of them alike. Medians are reported,
 //! every value with them, and ratios to a peer measured in the same rounds.
 
-mod daemon;
 mod idle;
+mod program;
 mod report;
 mod sim;
 mod traffic;

@@ -8,9 +8,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use enishi_lab::{Host, Lab};
+use enishi_lab::{Daemon, Host, Lab};
 
-use super::daemon::{Daemon, build};
+use super::program::build;
 use super::report::{Figure, Report};
 
 const HOSTS: usize = 11;
@@ -56,14 +56,15 @@ fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
     let mut ticket = String::new();
     for number in 0..HOSTS {
         let host = lab.host(&format!("h{number}"))?;
-        let bootstrap = (number > 0).then_some(ticket.trim());
-        let daemon = Daemon::start(program, &host, directory.path(), bootstrap)?;
-        daemon.wait_until_there()?;
+        let bootstrap = ["--bootstrap", &ticket];
+        let arguments = if number == 0 { &[][..] } else { &bootstrap };
+        let data = directory.path().join(host.name());
+        let daemon = Daemon::start(program, Some(&host), &data, arguments)?;
         if number == 0 {
-            daemon.call(&["channel", "create", "idle"])?;
-            ticket = daemon.call(&["channel", "invite", "idle"])?;
+            daemon.text(&["channel", "create", "idle"])?;
+            ticket = daemon.text(&["channel", "invite", "idle"])?;
         } else {
-            daemon.call(&["channel", "join", ticket.trim()])?;
+            daemon.text(&["channel", "join", &ticket])?;
         }
         daemons.push((host, daemon));
     }
@@ -72,7 +73,7 @@ fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
     let before = (octets(host)?, daemon.cpu_s()?);
     sleep(MEASURED);
     let after = (octets(host)?, daemon.cpu_s()?);
-    let status: serde_json::Value = serde_json::from_str(&daemon.call(&["status", "--json"])?)?;
+    let status = daemon.json(&["status"])?;
     let seconds = MEASURED.as_secs_f64();
     report.add("peers", status["peers"].as_f64().unwrap_or_default());
     report.add("daemon_rss", daemon.rss_mb()?);

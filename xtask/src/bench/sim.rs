@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use super::daemon::build;
+use super::program::build;
 use super::report::{Figure, Report};
 
 const NODES: &str = "1000";

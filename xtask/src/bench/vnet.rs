@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use enishi_lab::{Host, Lab};
+use enishi_lab::daemon::JOIN_TIME_MAX;
+use enishi_lab::{Daemon, Host, Lab, until};
 
-use super::daemon::{Daemon, JOIN_WAIT_MAX, build, until};
+use super::program::build;
 use super::report::{Figure, Report, mean, p99};
 use super::traffic::{self, Direction};
 
@@ -59,17 +60,16 @@ fn round(program: &Path, run: u32, report: &mut Report) -> anyhow::Result<()> {
     let (left, right) = lab.pair("left", "right")?;
     let server = traffic::serve(&right, &directory.path().join("iperf3.log"))?;
 
-    let first = Daemon::start(program, &left, directory.path(), None)?;
-    first.wait_until_there()?;
-    first.call(&["channel", "create", CHANNEL, "--network", NETWORK])?;
-    let ticket = first.call(&["channel", "invite", CHANNEL])?;
+    let first = Daemon::start(program, Some(&left), &directory.path().join("left"), &[])?;
+    first.text(&["channel", "create", CHANNEL, "--network", NETWORK])?;
+    let ticket = first.text(&["channel", "invite", CHANNEL])?;
     let inner_left = first.address()?;
 
     let started = Instant::now();
-    let second = Daemon::start(program, &right, directory.path(), Some(ticket.trim()))?;
-    second.wait_until_there()?;
-    second.call(&["channel", "join", ticket.trim()])?;
-    until(JOIN_WAIT_MAX, "a virtual ping is answered", || {
+    let data = directory.path().join("right");
+    let second = Daemon::start(program, Some(&right), &data, &["--bootstrap", &ticket])?;
+    second.text(&["channel", "join", &ticket])?;
+    until(JOIN_TIME_MAX, "a virtual ping is answered", || {
         traffic::answers(&right, inner_left)
     })?;
     report.add(
