@@ -4,7 +4,10 @@
 //! whatever else the machine does falls on all of them alike. Medians are reported,
 //! every value with them, and ratios to a peer measured in the same rounds.
 
+mod idle;
+mod program;
 mod report;
+mod sim;
 mod traffic;
 mod vnet;
 
@@ -24,11 +27,23 @@ struct Bench {
     run: fn(&Path, u32) -> anyhow::Result<Report>,
 }
 
-const BENCHES: &[Bench] = &[Bench {
-    name: "vnet",
-    about: "two daemons on one veth: TCP, round trips, memory and CPU beside the bare veth",
-    run: vnet::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "idle",
+        about: "a daemon with ten peers that has nothing to do: memory, CPU, octets",
+        run: idle::run,
+    },
+    Bench {
+        name: "sim",
+        about: "the simulator with a thousand nodes: lookups per second, hops",
+        run: sim::run,
+    },
+    Bench {
+        name: "vnet",
+        about: "two daemons on one veth: TCP, round trips, memory and CPU beside the bare veth",
+        run: vnet::run,
+    },
+];
 
 /// Runs a benchmark and prints its report; without a name lists them all.
 ///

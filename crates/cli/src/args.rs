@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use enishi_sim::Scenario;
 
 use crate::text::Language;
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Connect(Connect),
     /// Show a private network of three hosts at work on this machine
     Demo(Demo),
+    /// Run many simulated nodes, the same code as the daemon's, and report figures
+    Sim(Sim),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -209,6 +212,25 @@ pub(crate) struct Demo {
     pub(crate) loopback: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once) or `partition`
+    /// (two halves meet again)
+    pub(crate) scenario: Scenario,
+    /// How many nodes
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) nodes: u32,
+    /// The source of everything random: the same seed gives the same run
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Long links per node [default: half the binary logarithm of the estimated size]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=32))]
+    pub(crate) links: Option<u32>,
+    /// How many routes to ask for and judge
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) routes: u32,
+}
+
 /// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
 fn lease_s(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -271,6 +293,7 @@ mod tests {
             "connect 10.77.0.2 echo",
             "connect --listen echo",
             "demo --keep --json",
+            "sim hops --nodes 100 --seed 7 --links 5 --json",
             "completions bash",
             "status --lang ja",
         ] {
@@ -294,6 +317,8 @@ mod tests {
             "dht put key value --lease soon",
             "up --listen nowhere",
             "make tea",
+            "sim tea",
+            "sim hops --nodes 1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -50,6 +50,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
     let command = match arguments.command {
         Command::Up(options) => return up::run(&out, data, options),
         Command::Demo(options) => return demo::run(&out, &options),
+        Command::Sim(options) => return commands::sim::run(&out, &options),
         Command::Completions { shell } => return commands::completions::run(&out, shell),
         Command::Down => DaemonCommand::Down,
         Command::Status => DaemonCommand::Status,

@@ -23,6 +23,7 @@
 //! Linux only, and root only, except for [`programs`] and [`process`].
 
 pub mod cleanup;
+pub mod daemon;
 pub mod host;
 mod ip;
 pub mod lab;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod programs;
 
 pub use cleanup::{Cleanup, install_signal_cleanup};
+pub use daemon::{Daemon, until};
 pub use host::Host;
 pub use lab::Lab;
 pub use process::{Output, Process, command, run};

@@ -343,8 +343,8 @@ impl Overlay {
     fn receive(&mut self, now: Time, from: NodeId, message: Message) {
         self.heard(now, from);
         match message {
-            Message::Hello(hello) => self.on_hello(now, from, hello),
-            Message::Welcome(hello) => self.on_welcome(now, from, hello),
+            Message::Hello(hello) => self.on_hello(now, from, &hello),
+            Message::Welcome(hello) => self.on_welcome(now, from, &hello),
             Message::Leave => self.on_leave(now, from),
             Message::Ping { nonce, version } => self.on_ping(from, nonce, version),
             Message::Pong {
@@ -355,7 +355,7 @@ impl Overlay {
                 self.on_pong(now, from, nonce, version, known);
             }
             Message::ViewRequest { have } => self.on_view_request(from, have),
-            Message::ViewUpdate(update) => self.on_view_update(now, from, update),
+            Message::ViewUpdate(update) => self.on_view_update(now, from, &update),
             Message::Introduce { subject } => self.on_introduce(from, subject),
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
@@ -424,10 +424,11 @@ impl Overlay {
     }
 }
 
-/// A message on its way, and to whom it was sent.
+/// A message on its way: to whom it was sent, and how often nothing but waiting was left.
 #[derive(Clone, Debug)]
 struct InFlight {
     routed: Routed,
     tried: Vec<NodeId>,
+    waits: u32,
     sent_at: Time,
 }

@@ -114,17 +114,17 @@ impl View {
 
     /// Applies a peer's update; tells whether it fitted. If not, all of the view is to
     /// be asked for.
-    pub fn apply(&mut self, overlay: &OverlayId, update: ViewUpdate) -> bool {
+    pub fn apply(&mut self, overlay: &OverlayId, update: &ViewUpdate) -> bool {
         match update.base {
             Some(base) if base != self.version => return false,
             Some(_) => {}
             None => self.entries.clear(),
         }
-        for id in update.removed {
-            self.entries.remove(&id);
+        for id in &update.removed {
+            self.entries.remove(id);
         }
-        for entry in update.added {
-            self.entries.insert(entry.contact.id(), entry);
+        for entry in &update.added {
+            self.entries.insert(entry.contact.id(), entry.clone());
         }
         while self.entries.len() > VIEW_NODES_MAX {
             self.entries.pop_last();
@@ -232,9 +232,9 @@ mod tests {
         mine.replace(&overlay, entries(&[2, 3, 4]));
         let difference = mine.update_since(Some(&first));
         assert_eq!((difference.removed.len(), difference.added.len()), (1, 1));
-        assert!(!theirs.apply(&overlay, difference.clone()));
-        assert!(theirs.apply(&overlay, first.update_since(None)));
-        assert!(theirs.apply(&overlay, difference));
+        assert!(!theirs.apply(&overlay, &difference));
+        assert!(theirs.apply(&overlay, &first.update_since(None)));
+        assert!(theirs.apply(&overlay, &difference));
         assert_eq!(theirs.entries, mine.entries);
     }
 

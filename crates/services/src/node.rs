@@ -222,16 +222,16 @@ impl Node {
                 self.hand(now, service, Handed::Restored { key, value, age_s });
             }
             Input::Command(Command::Dht(command)) => {
-                self.to_dht(now, ServiceInput::Command(command))
+                self.input_dht(now, ServiceInput::Command(command));
             }
             Input::Command(Command::Diag(command)) => {
-                self.to_diag(now, ServiceInput::Command(command));
+                self.input_diag(now, ServiceInput::Command(command));
             }
             Input::Command(Command::Vnet(command)) => {
-                self.to_vnet(now, ServiceInput::Command(command));
+                self.input_vnet(now, ServiceInput::Command(command));
             }
             Input::Leave => {
-                self.to_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
+                self.input_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
                 self.settle(now);
                 self.overlay.handle(now, overlay::Input::Leave);
             }
@@ -281,19 +281,19 @@ impl Node {
             self.overlay.handle(now, overlay::Input::Timeout);
         }
         if due(self.dht.next_timeout()) {
-            self.to_dht(now, ServiceInput::Timeout);
+            self.input_dht(now, ServiceInput::Timeout);
         }
         if due(self.diag.next_timeout()) {
-            self.to_diag(now, ServiceInput::Timeout);
+            self.input_diag(now, ServiceInput::Timeout);
         }
         if due(self.vnet.next_timeout()) {
-            self.to_vnet(now, ServiceInput::Timeout);
+            self.input_vnet(now, ServiceInput::Timeout);
         }
     }
 
     fn tell_gone(&mut self, now: Time, peer: NodeId) {
-        self.to_dht(now, ServiceInput::Gone(peer));
-        self.to_vnet(now, ServiceInput::Gone(peer));
+        self.input_dht(now, ServiceInput::Gone(peer));
+        self.input_vnet(now, ServiceInput::Gone(peer));
     }
 
     /// Hands effects, calls and events on until none is left.
@@ -323,8 +323,8 @@ impl Node {
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {
-                self.to_dht(now, ServiceInput::NeighboursChanged);
-                self.to_vnet(now, ServiceInput::NeighboursChanged);
+                self.input_dht(now, ServiceInput::NeighboursChanged);
+                self.input_vnet(now, ServiceInput::NeighboursChanged);
             }
             Effect::Direct {
                 from,
@@ -433,7 +433,7 @@ impl Node {
                     key,
                     consistency,
                 };
-                self.to_dht(now, ServiceInput::Command(command));
+                self.input_dht(now, ServiceInput::Command(command));
             }
             Call::Put {
                 service,
@@ -442,7 +442,7 @@ impl Node {
             } => {
                 let caller = Caller::Service(service, token);
                 let command = dht::Command::Put { caller, request };
-                self.to_dht(now, ServiceInput::Command(command));
+                self.input_dht(now, ServiceInput::Command(command));
             }
             Call::Persist {
                 service,
@@ -479,21 +479,21 @@ impl Node {
     /// Hands an input that has no command in it to a service chosen at run time.
     fn hand(&mut self, now: Time, service: ServiceId, handed: Handed) {
         match service {
-            ServiceId::Dht => self.to_dht(now, handed.into_input()),
-            ServiceId::Diag => self.to_diag(now, handed.into_input()),
-            ServiceId::Vnet => self.to_vnet(now, handed.into_input()),
+            ServiceId::Dht => self.input_dht(now, handed.into_input()),
+            ServiceId::Diag => self.input_diag(now, handed.into_input()),
+            ServiceId::Vnet => self.input_vnet(now, handed.into_input()),
         }
     }
 
-    fn to_dht(&mut self, now: Time, input: ServiceInput<dht::Command>) {
+    fn input_dht(&mut self, now: Time, input: ServiceInput<dht::Command>) {
         hand_to!(self, dht, dht_events, ServiceId::Dht, now, input);
     }
 
-    fn to_diag(&mut self, now: Time, input: ServiceInput<diag::Command>) {
+    fn input_diag(&mut self, now: Time, input: ServiceInput<diag::Command>) {
         hand_to!(self, diag, diag_events, ServiceId::Diag, now, input);
     }
 
-    fn to_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {
+    fn input_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {
         hand_to!(self, vnet, vnet_events, ServiceId::Vnet, now, input);
     }
 }

@@ -162,7 +162,7 @@ pub(crate) enum Call {
     Put {
         service: ServiceId,
         token: u64,
-        request: PutRequest,
+        request: Box<PutRequest>,
     },
     Persist {
         service: ServiceId,
@@ -279,7 +279,7 @@ impl<E> Context<'_, E> {
         self.calls.push_back(Call::Put {
             service: self.service,
             token,
-            request,
+            request: Box::new(request),
         });
     }
 

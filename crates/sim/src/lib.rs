@@ -1,1 +1,14 @@
 //! The simulator: many nodes, virtual time, delay, loss, faults and checks.
+//!
+//! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
+//! follows from one seed: the same scenario with the same seed gives the same trace.
+
+pub mod network;
+pub mod oracle;
+pub mod queue;
+pub mod scenario;
+pub mod statistics;
+pub mod world;
+
+pub use scenario::{Options, Report, Scenario};
+pub use world::World;

@@ -108,12 +108,12 @@ impl Overlay {
         self.greetings.remove(&id);
     }
 
-    pub(super) fn on_hello(&mut self, now: Time, from: NodeId, hello: Hello) {
+    pub(super) fn on_hello(&mut self, now: Time, from: NodeId, hello: &Hello) {
         if hello.contact.id() != from || self.is_self(from) {
             return self.refuse();
         }
         let granted = hello.link && self.grants_link(from);
-        self.admit(now, &hello, |peer| peer.link_in |= granted);
+        self.admit(now, hello, |peer| peer.link_in |= granted);
         let welcome = Hello {
             nonce: hello.nonce,
             contact: self.me.clone(),
@@ -125,7 +125,7 @@ impl Overlay {
         self.learn_from(now, &hello.view);
     }
 
-    pub(super) fn on_welcome(&mut self, now: Time, from: NodeId, hello: Hello) {
+    pub(super) fn on_welcome(&mut self, now: Time, from: NodeId, hello: &Hello) {
         let expected = self
             .greetings
             .get(&from)
@@ -136,7 +136,7 @@ impl Overlay {
         let (asked, round_trip) = (greeting.link, now.since(greeting.sent_at));
         self.forget_greeting(from);
         let drawn = (asked && hello.link).then(|| self.size_estimate());
-        self.admit(now, &hello, |peer| {
+        self.admit(now, hello, |peer| {
             peer.drawn_at_size = drawn.or(peer.drawn_at_size);
             peer.round_trip.measured(round_trip);
         });
@@ -160,7 +160,7 @@ impl Overlay {
         peer.contact = hello.contact.clone();
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
-            peer.view.apply(&self.config.overlay, hello.view.clone());
+            peer.view.apply(&self.config.overlay, &hello.view);
             self.peers.insert(id, peer);
         }
         self.view_stale = true;
@@ -281,12 +281,12 @@ impl Overlay {
         self.send_to(from, Message::ViewUpdate(update));
     }
 
-    pub(super) fn on_view_update(&mut self, now: Time, from: NodeId, update: ViewUpdate) {
+    pub(super) fn on_view_update(&mut self, now: Time, from: NodeId, update: &ViewUpdate) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if peer.view.apply(&self.config.overlay, update.clone()) {
-            self.learn_from(now, &update);
+        if peer.view.apply(&self.config.overlay, update) {
+            self.learn_from(now, update);
             self.check_removed(now, &update.removed);
         } else {
             self.send_to(from, Message::ViewRequest { have: 0 });

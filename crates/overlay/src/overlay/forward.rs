@@ -4,7 +4,8 @@
 //! their views, as long as it is nearer than this node itself; so a message cannot
 //! loop, and where no nearer node is known it has arrived. The receiver confirms each
 //! hop. Without a confirmation after 1.3 round trips a second copy goes to the next
-//! best node, and so on; receivers drop what they have seen.
+//! best node, and so on; receivers drop what they have seen. A message counts as arrived
+//! only when every nearer node is known to be gone, not while one is merely slow.
 //!
 //! A node known only from a peer's view is dialled directly; the peer in common is
 //! asked to tell it, so that both can open their NATs.
@@ -27,6 +28,10 @@ const HOPS_MAX: u8 = 64;
 const HOPS_PENDING_MAX: usize = 1024;
 /// To how many nodes a message is tried to be handed on.
 const HOP_TRIES: usize = 6;
+/// How often, and how long each time, a confirmation is waited for when there is no
+/// further node to try.
+const HOP_WAITS: u32 = 5;
+const HOP_WAIT: Duration = Duration::from_millis(500);
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
@@ -122,55 +127,58 @@ impl Overlay {
         if self.is_self(origin) {
             return self.returned_home(now, &routed);
         }
-        self.forward(now, routed, Vec::new());
+        self.forward(now, routed, &[]);
     }
 
-    /// Hands a message on to the best node that was not tried yet, or takes it as
-    /// arrived when there is none.
-    pub(super) fn forward(&mut self, now: Time, routed: Routed, tried: Vec<NodeId>) {
-        let next = self.best_hop(now, routed.target, &tried);
-        if routed.trace && tried.is_empty() {
+    /// Hands a message on to the best node, if possible none of those to be shunned, or
+    /// takes it as arrived when no nearer node is known.
+    pub(super) fn forward(&mut self, now: Time, routed: Routed, shunned: &[NodeId]) {
+        let target = routed.target;
+        let next = self
+            .best_hop(now, target, shunned)
+            .or_else(|| self.next_hop(now, target));
+        if routed.trace {
             self.report_hop(&routed, next.map(|(place, _)| place.id));
         }
         match next {
             Some((place, via)) => {
                 let contact = self.contact_for(place.id, via);
                 self.introduce(now, place.id, via);
-                self.transmit(now, contact, routed, tried);
+                self.launch(now, contact, routed);
             }
             None => self.arrived(routed),
         }
     }
 
     /// Sends a message to a chosen next hop and waits for the confirmation.
-    pub(super) fn transmit(
-        &mut self,
-        now: Time,
-        to: Contact,
-        mut routed: Routed,
-        mut tried: Vec<NodeId>,
-    ) {
+    pub(super) fn launch(&mut self, now: Time, to: Contact, routed: Routed) {
         if self.hops.pending.len() >= HOPS_PENDING_MAX {
             self.counters.hops_dropped += 1;
             return;
         }
         self.hops.next = self.hops.next.wrapping_add(1);
-        let hop = self.hops.next;
-        tried.push(to.id());
         let flight = InFlight {
-            routed: routed.clone(),
-            tried,
+            routed,
+            tried: Vec::new(),
+            waits: 0,
             sent_at: now,
         };
-        self.hops.pending.insert(hop, flight);
+        self.transmit(now, self.hops.next, flight, to);
+    }
+
+    fn transmit(&mut self, now: Time, hop: u32, mut flight: InFlight, to: Contact) {
         let wait = match self.peers.get(&to.id()) {
             Some(peer) => peer.round_trip.hedge_delay(),
             // A session has to be opened first, which takes some round trips.
             None => self.typical_hedge_delay() * 3,
         };
-        self.deadlines.set(Alarm::Hop(hop), now + wait);
+        let mut routed = flight.routed.clone();
         routed.hop = hop;
         routed.hops += 1;
+        flight.tried.push(to.id());
+        flight.sent_at = now;
+        self.hops.pending.insert(hop, flight);
+        self.deadlines.set(Alarm::Hop(hop), now + wait);
         self.send(to, Message::Routed(routed));
     }
 
@@ -193,30 +201,58 @@ impl Overlay {
         let Some(flight) = self.hops.pending.get(&hop) else {
             return;
         };
-        if flight.tried.last() != Some(&from) {
+        if !flight.tried.contains(&from) {
             return self.refuse();
         }
-        let round_trip = now.since(flight.sent_at);
+        // Of an earlier copy's confirmation the round trip is not known.
+        let round_trip = (flight.tried.last() == Some(&from)).then(|| now.since(flight.sent_at));
         self.hops.pending.remove(&hop);
         self.deadlines.cancel(Alarm::Hop(hop));
-        if let Some(peer) = self.peers.get_mut(&from) {
+        if let (Some(peer), Some(round_trip)) = (self.peers.get_mut(&from), round_trip) {
             peer.round_trip.measured(round_trip);
         }
     }
 
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
-        let Some(flight) = self.hops.pending.remove(&hop) else {
+        let Some(mut flight) = self.hops.pending.remove(&hop) else {
             return;
         };
         if self.is_bound(&flight.routed) {
             return;
         }
-        self.counters.hops_hedged += 1;
         if let Some(silent) = flight.tried.last() {
             self.probe(now, *silent);
         }
-        if flight.tried.len() < HOP_TRIES {
-            self.forward(now, flight.routed, flight.tried);
+        let target = flight.routed.target;
+        let another = (flight.tried.len() < HOP_TRIES)
+            .then(|| self.best_hop(now, target, &flight.tried))
+            .flatten();
+        if let Some((place, via)) = another {
+            self.counters.hops_hedged += 1;
+            let contact = self.contact_for(place.id, via);
+            self.introduce(now, place.id, via);
+            return self.transmit(now, hop, flight, contact);
+        }
+        if flight
+            .tried
+            .iter()
+            .all(|id| self.quarantine.holds(*id, now))
+        {
+            // All nodes nearer to the target are gone.
+            return self.forward(now, flight.routed, &[]);
+        }
+        flight.waits += 1;
+        if flight.waits < HOP_WAITS {
+            self.hops.pending.insert(hop, flight);
+            self.deadlines.set(Alarm::Hop(hop), now + HOP_WAIT);
+        } else {
+            // Nobody confirmed: strangers are left alone, peers are being probed, and the
+            // origin tries again.
+            let strangers = flight
+                .tried
+                .iter()
+                .filter(|id| !self.peers.contains_key(id));
+            strangers.for_each(|id| self.quarantine.put(*id, now));
         }
     }
 
@@ -226,7 +262,7 @@ impl Overlay {
             .hops
             .pending
             .iter()
-            .filter(|(_, flight)| flight.tried.last() == Some(&gone))
+            .filter(|(_, flight)| flight.tried.contains(&gone))
             .map(|(hop, _)| *hop)
             .collect();
         for hop in waiting {

@@ -30,7 +30,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(2);
 pub(super) struct Quarantine(BTreeMap<NodeId, Time>);
 
 impl Quarantine {
-    fn put(&mut self, id: NodeId, now: Time) {
+    pub(super) fn put(&mut self, id: NodeId, now: Time) {
         if self.0.len() >= QUARANTINE_MAX {
             self.0.retain(|_, until| *until > now);
         }

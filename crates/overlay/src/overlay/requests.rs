@@ -174,12 +174,12 @@ impl Overlay {
         let (first_hop, avoid) = (open.first_hop.clone(), open.avoid.clone());
         self.deadlines.set(Alarm::Request(id), now + wait);
         match first_hop {
-            Some(contact) => self.transmit(now, contact, routed, Vec::new()),
+            Some(contact) => self.launch(now, contact, routed),
             None => {
                 if let Some((place, _)) = self.next_hop(now, routed.target) {
                     self.avoid_next_time(id, place.id);
                 }
-                self.forward(now, routed, avoid);
+                self.forward(now, routed, &avoid);
             }
         }
     }

@@ -63,7 +63,7 @@ impl Dht {
         }
     }
 
-    pub(super) fn on_put(&mut self, from: NodeId, token: u64, record: Record, cx: &mut Cx<'_>) {
+    pub(super) fn on_put(&mut self, from: NodeId, token: u64, record: &Record, cx: &mut Cx<'_>) {
         let outcome = match self.accept(
             Aged {
                 record: record.clone(),
@@ -77,7 +77,7 @@ impl Dht {
             Ok(()) => {
                 let others = other_holders(record.key(), cx);
                 if !others.is_empty() && self.holder.copying.len() < WAITING_MAX {
-                    return self.copy_to(from, token, &record, &others, cx);
+                    return self.copy_to(from, token, record, &others, cx);
                 }
                 Outcome::Stored { replicas: 1 }
             }

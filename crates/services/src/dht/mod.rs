@@ -121,7 +121,7 @@ pub enum Command {
         /// Who wants to know.
         caller: Caller,
         /// What.
-        request: PutRequest,
+        request: Box<PutRequest>,
     },
 }
 
@@ -200,7 +200,7 @@ impl Dht {
             return;
         };
         match message {
-            DhtMessage::Put { token, record } => self.on_put(from, token, record, cx),
+            DhtMessage::Put { token, record } => self.on_put(from, token, &record, cx),
             DhtMessage::PutReply { token, outcome } => self.on_put_reply(from, token, outcome, cx),
             DhtMessage::Store { token, aged } => self.on_store(from, token, aged, cx),
             DhtMessage::StoreReply { token, outcome } => {
@@ -250,7 +250,7 @@ impl Service for Dht {
                 self.start_get(caller, key, consistency, cx);
             }
             ServiceInput::Command(Command::Put { caller, request }) => {
-                self.start_put(caller, &request, cx);
+                self.start_put(caller, *request, cx);
             }
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Asked { asker, body, .. } => self.on_question(asker, &body, cx),

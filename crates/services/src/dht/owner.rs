@@ -113,7 +113,7 @@ impl Dht {
         }
     }
 
-    pub(super) fn start_put(&mut self, caller: Caller, request: &PutRequest, cx: &mut Cx<'_>) {
+    pub(super) fn start_put(&mut self, caller: Caller, request: PutRequest, cx: &mut Cx<'_>) {
         let full = self.owner.owned.len() >= OWNED_MAX && request.value.is_some();
         if full || self.owner.putting.len() >= UNDER_WAY_MAX {
             return cx.emit(Event::PutDone {
@@ -121,9 +121,9 @@ impl Dht {
                 answer: PutAnswer::Full,
             });
         }
-        let record = self.sign(request, 0, cx);
+        let record = self.sign(&request, 0, cx);
         self.own(&record, cx);
-        let request = Some(request.clone());
+        let request = Some(request);
         let putting = Putting {
             caller: Some(caller),
             request,
@@ -189,7 +189,7 @@ impl Dht {
         if putting.tries < PUT_TRIES {
             self.begin(putting, cx);
         } else {
-            self.end_put(putting, PutAnswer::Failed, cx);
+            self.end_put(&putting, PutAnswer::Failed, cx);
         }
     }
 
@@ -224,7 +224,7 @@ impl Dht {
             Outcome::Full => PutAnswer::Full,
             Outcome::Invalid | Outcome::TooFew => PutAnswer::Failed,
         };
-        self.end_put(putting, answer, cx);
+        self.end_put(&putting, answer, cx);
     }
 
     /// Holders know a higher version of this owner's: sign one above it, once.
@@ -235,11 +235,11 @@ impl Dht {
                 self.own(&putting.record, cx);
                 self.begin(putting, cx);
             }
-            None => self.end_put(putting, PutAnswer::Failed, cx),
+            None => self.end_put(&putting, PutAnswer::Failed, cx),
         }
     }
 
-    fn end_put(&mut self, putting: Putting, answer: PutAnswer, cx: &mut Cx<'_>) {
+    fn end_put(&mut self, putting: &Putting, answer: PutAnswer, cx: &mut Cx<'_>) {
         let content = putting.record.content();
         let slot = (putting.record.key(), content.owner);
         match answer {

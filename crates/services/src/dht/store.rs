@@ -236,8 +236,8 @@ impl Store {
         let size = record.size() as u64;
         let by_source = self.bytes_by_source.get(&source).copied().unwrap_or(0);
         let entries = self.under(slot.1, Time::ZERO).count();
-        let full = (freed == 0 && self.held.len() >= RECORDS_HELD_MAX)
-            || (freed == 0 && entries >= SET_ENTRIES_MAX)
+        let no_place = self.held.len() >= RECORDS_HELD_MAX || entries >= SET_ENTRIES_MAX;
+        let full = (freed == 0 && no_place)
             || self.bytes + size - freed.min(size) > BYTES_HELD_MAX
             || by_source + size > arrival.quota();
         if full { Err(Outcome::Full) } else { Ok(()) }

@@ -293,10 +293,11 @@ impl Service for Vnet {
                 Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
                 Some(Purpose::Claim(_) | Purpose::Nothing) | None => {}
             },
-            ServiceInput::PutDone { token, answer } => match self.purposes.remove(&token) {
-                Some(Purpose::Claim(channel)) => self.claimed(channel, answer, cx),
-                _ => {}
-            },
+            ServiceInput::PutDone { token, answer } => {
+                if let Some(Purpose::Claim(channel)) = self.purposes.remove(&token) {
+                    self.claimed(channel, answer, cx);
+                }
+            }
             ServiceInput::Restored { value, .. } => self.restore(&value, cx),
             ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
             ServiceInput::Gone(peer) => self.gone(peer, cx),

@@ -1,0 +1,270 @@
+//! The virtual network between real hosts, used by programs that we did not write.
+//! Without root these tests have nothing to stand on and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use enishi_lab::{Daemon, Host, Lab, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+const A_WHILE: Duration = Duration::from_secs(20);
+
+/// Hosts in one lab, with a daemon each that is a member of one channel.
+struct Office {
+    lab: Lab,
+    hosts: Vec<Host>,
+    daemons: Vec<Daemon>,
+    directory: TempDir,
+    ticket: String,
+}
+
+impl Office {
+    /// None without root.
+    fn open(prefix: &str, size: usize) -> Option<Self> {
+        if !enishi_lab::is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let mut office = Self {
+            lab: Lab::new(prefix).unwrap(),
+            hosts: Vec::new(),
+            daemons: Vec::new(),
+            directory: tempfile::tempdir().unwrap(),
+            ticket: String::new(),
+        };
+        for _ in 0..size {
+            office.hire();
+        }
+        Some(office)
+    }
+
+    /// Adds a host and its daemon, and lets it join.
+    fn hire(&mut self) -> usize {
+        let number = self.hosts.len();
+        let host = self.lab.host(&format!("h{number}")).unwrap();
+        let data = self.directory.path().join(format!("h{number}"));
+        let daemon = if number == 0 {
+            let daemon = start(&host, &data, &[]);
+            daemon.text(&["channel", "create", "office"]).unwrap();
+            self.ticket = daemon.text(&["channel", "invite", "office"]).unwrap();
+            daemon
+        } else {
+            let daemon = start(&host, &data, &["--bootstrap", &self.ticket]);
+            daemon.text(&["channel", "join", &self.ticket]).unwrap();
+            daemon
+        };
+        self.hosts.push(host);
+        self.daemons.push(daemon);
+        number
+    }
+
+    fn address(&self, number: usize) -> String {
+        self.daemons[number].address().unwrap().to_string()
+    }
+
+    /// One packet of the system's ping; what it printed, if it was answered.
+    fn ping(&self, from: usize, to: &str) -> Option<String> {
+        let words = ["ping", "-c", "1", "-W", "2", to];
+        let output = self.hosts[from].run(&words, A_WHILE).unwrap();
+        output.success().then_some(output.stdout)
+    }
+
+    fn wait_for_ping(&self, from: usize, to: &str, limit: Duration) {
+        until(limit, "a virtual ping is answered", || {
+            Ok(self.ping(from, to).is_some())
+        })
+        .unwrap();
+    }
+}
+
+fn start(host: &Host, data: &Path, arguments: &[&str]) -> Daemon {
+    Daemon::start(Path::new(PROGRAM), Some(host), data, arguments).unwrap()
+}
+
+#[test]
+fn the_demo_passes() {
+    if !enishi_lab::is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let mut demo = enishi_lab::command(PROGRAM);
+    demo.args(["demo", "--json"]);
+    let output = enishi_lab::run(demo, Duration::from_secs(180)).unwrap();
+    assert!(output.success(), "{}\n{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn an_address_that_nobody_has_is_unreachable() {
+    let Some(office) = Office::open("nobody", 2) else {
+        return;
+    };
+    let nobody = if office.address(0) == "10.77.200.7" {
+        "10.77.200.8"
+    } else {
+        "10.77.200.7"
+    };
+    let words = ["ping", "-c", "2", "-W", "3", nobody];
+    let output = office.hosts[1].run(&words, A_WHILE).unwrap();
+    assert!(
+        output.stdout.contains("Destination Host Unreachable"),
+        "{}",
+        output.stdout
+    );
+    let there = office.address(0);
+    assert!(office.ping(1, &there).is_some());
+}
+
+#[test]
+fn packets_of_every_size_pass_and_both_families_do() {
+    let Some(office) = Office::open("sizes", 2) else {
+        return;
+    };
+    let there = office.address(0);
+    for size in ["0", "56", "1000", "1252", "1400", "8000"] {
+        let words = [
+            "ping", "-c", "2", "-i", "0.2", "-W", "2", "-s", size, &there,
+        ];
+        let output = office.hosts[1].run(&words, A_WHILE).unwrap();
+        assert!(output.success(), "{size} octets: {}", output.stdout);
+    }
+    // Longer than the device admits and not to be cut: refused by the system itself.
+    let words = [
+        "ping", "-M", "do", "-c", "1", "-W", "2", "-s", "1400", &there,
+    ];
+    assert!(!office.hosts[1].run(&words, A_WHILE).unwrap().success());
+    let status = office.daemons[0].json(&["status"]).unwrap();
+    let there6 = status["channels"][0]["address6"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let words = ["ping", "-6", "-c", "2", "-W", "3", &there6];
+    let output = office.hosts[1].run(&words, A_WHILE).unwrap();
+    assert!(output.success(), "{}", output.stdout);
+}
+
+#[test]
+fn a_stranger_on_the_wire_is_no_member() {
+    let Some(mut office) = Office::open("wrong", 2) else {
+        return;
+    };
+    let host = office.lab.host("other").unwrap();
+    let data = office.directory.path().join("other");
+    let ticket = office.daemons[0].text(&["invite"]).unwrap();
+    let stranger = start(&host, &data, &["--bootstrap", &ticket]);
+    let password = office.directory.path().join("password");
+    std::fs::write(&password, "not the right one\n").unwrap();
+    let joined = stranger
+        .json(&[
+            "channel",
+            "join",
+            "--name",
+            "office",
+            "--password-file",
+            password.to_str().unwrap(),
+        ])
+        .unwrap();
+    assert_eq!(joined["members"], 1, "{joined}");
+    let there = office.address(0);
+    let words = ["ping", "-c", "1", "-W", "3", &there];
+    assert!(!host.run(&words, A_WHILE).unwrap().success());
+    // The members still see each other, and nobody else.
+    assert!(office.ping(1, &there).is_some());
+    let channels = office.daemons[1].json(&["channel", "list"]).unwrap();
+    assert!(!channels.to_string().contains("other"), "{channels}");
+}
+
+#[test]
+fn a_split_office_works_in_parts_and_becomes_one_again() {
+    let Some(mut office) = Office::open("split", 4) else {
+        return;
+    };
+    let addresses: Vec<String> = (0..4).map(|number| office.address(number)).collect();
+    office.wait_for_ping(0, &addresses[3], A_WHILE);
+    let hosts = office.hosts.clone();
+    office
+        .lab
+        .isolate(&[&hosts[0], &hosts[1]], &[&hosts[2], &hosts[3]])
+        .unwrap();
+    assert!(office.ping(0, &addresses[3]).is_none());
+    office.wait_for_ping(0, &addresses[1], Duration::from_secs(40));
+    office.wait_for_ping(2, &addresses[3], Duration::from_secs(40));
+    office.lab.heal().unwrap();
+    office.wait_for_ping(0, &addresses[3], Duration::from_secs(150));
+    office.wait_for_ping(2, &addresses[1], Duration::from_secs(60));
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_stops_nobody() {
+    let Some(mut office) = Office::open("full", 2) else {
+        return;
+    };
+    let host = office.lab.host("small").unwrap();
+    let disk = office.directory.path().join("small");
+    std::fs::create_dir(&disk).unwrap();
+    let _mounted = Mounted::tmpfs(&disk, "8m");
+    let data = disk.join("data");
+    let daemon = start(&host, &data, &["--bootstrap", &office.ticket]);
+    daemon.text(&["channel", "join", &office.ticket]).unwrap();
+    daemon.text(&["dht", "put", "before", "kept"]).unwrap();
+    let filler = std::fs::write(disk.join("filler"), vec![1; 32 << 20]);
+    assert!(filler.is_err(), "the disk was to be full");
+    // Whatever becomes of it, it is answered, and the daemon lives.
+    for number in 0..50 {
+        let value = "x".repeat(4000);
+        daemon
+            .call(&["dht", "put", &format!("key{number}"), &value])
+            .unwrap();
+        if number == 5 {
+            assert_eq!(
+                office.daemons[1].text(&["dht", "get", "before"]).unwrap(),
+                "kept"
+            );
+        }
+    }
+    let there = office.address(0);
+    assert!(
+        host.run(&["ping", "-c", "1", "-W", "3", &there], A_WHILE)
+            .unwrap()
+            .success()
+    );
+    std::fs::remove_file(disk.join("filler")).unwrap();
+    until(Duration::from_secs(60), "values are taken again", || {
+        Ok(daemon.call(&["dht", "put", "after", "kept"])?.success())
+    })
+    .unwrap();
+    drop(daemon);
+    let daemon = start(&host, &data, &[]);
+    assert_eq!(daemon.text(&["dht", "get", "after"]).unwrap(), "kept");
+    let status: Value = daemon.json(&["status"]).unwrap();
+    assert_eq!(status["channels"][0]["name"], "office", "{status}");
+}
+
+/// A small file system; unmounted when dropped.
+struct Mounted(String);
+
+impl Mounted {
+    fn tmpfs(at: &Path, size: &str) -> Self {
+        let at = at.to_str().unwrap().to_owned();
+        let mut mount = enishi_lab::command("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", &at]);
+        let output = enishi_lab::run(mount, A_WHILE).unwrap();
+        assert!(output.success(), "{}", output.stderr);
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mut umount = enishi_lab::command("umount");
+        umount.args(["--lazy", &self.0]);
+        // A failure leaves a small file system in memory until the next start.
+        let _ = enishi_lab::run(umount, A_WHILE);
+    }
+}

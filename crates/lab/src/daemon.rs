@@ -1,0 +1,204 @@
+//! A real `enishi up`, driven by the real command line as a script would.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::process::{Output, Process, command, run};
+
+/// How long a daemon may take to answer, and a node to join and be reached.
+pub const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The longest that one call of the command line may take.
+const CALL_TIME_MAX: Duration = Duration::from_secs(45);
+
+/// Between two looks at something that is to come about.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// One daemon and its data directory; dropping it kills the daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    program: PathBuf,
+    data: PathBuf,
+    host: Option<Host>,
+    process: Process,
+}
+
+impl Daemon {
+    /// Starts `PROGRAM up --data DATA ARGUMENTS` on a host, or without one on this
+    /// machine, and waits until it answers. Its log is `DATA.log`.
+    ///
+    /// # Errors
+    /// When it does not answer within [`JOIN_TIME_MAX`]; the text holds its log.
+    pub fn start(
+        program: &Path,
+        host: Option<&Host>,
+        data: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let daemon = Self::launch(program, host, data, arguments)?;
+        let there = until(JOIN_TIME_MAX, "the daemon answers", || {
+            Ok(daemon.call(&["status", "--json"])?.success())
+        });
+        there.with_context(|| format!("the daemon said:\n{}", daemon.log()))?;
+        Ok(daemon)
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch(
+        program: &Path,
+        host: Option<&Host>,
+        data: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let mut up = match host {
+            Some(host) => host.command(program),
+            None => command(program),
+        };
+        up.arg("up").arg("--data").arg(data).args(arguments);
+        let log = data.with_extension("log");
+        let process = match host {
+            Some(host) => host.spawn(up, &log)?,
+            None => Process::spawn(up, &log)?,
+        };
+        Ok(Self {
+            program: program.to_owned(),
+            data: data.to_owned(),
+            host: host.cloned(),
+            process,
+        })
+    }
+
+    /// Returns the process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Returns what the daemon wrote to its log, of this and of earlier runs.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.process.log()).unwrap_or_default()
+    }
+
+    /// Runs one command of the command line.
+    ///
+    /// # Errors
+    /// When it cannot be run; a bad exit code is no error.
+    pub fn call(&self, words: &[&str]) -> Result<Output> {
+        let mut enishi = match &self.host {
+            Some(host) => host.command(&self.program),
+            None => command(&self.program),
+        };
+        enishi.arg("--data").arg(&self.data).args(words);
+        run(enishi, CALL_TIME_MAX)
+    }
+
+    /// Runs one command and returns its standard output.
+    ///
+    /// # Errors
+    /// When it does not end with exit code 0.
+    pub fn text(&self, words: &[&str]) -> Result<String> {
+        let output = self.call(words)?;
+        let said = output.stderr.trim();
+        ensure!(output.success(), "`enishi {}`: {said}", words.join(" "));
+        Ok(output.stdout.trim_end().to_owned())
+    }
+
+    /// Runs one command with `--json` and returns the object.
+    ///
+    /// # Errors
+    /// When it does not end with exit code 0, or prints something else.
+    pub fn json(&self, words: &[&str]) -> Result<Value> {
+        let text = self.text(&[words, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("reading {text:?}"))
+    }
+
+    /// Returns the virtual address in the node's first channel, once it holds one.
+    ///
+    /// # Errors
+    /// When it holds none within [`JOIN_TIME_MAX`].
+    pub fn address(&self) -> Result<Ipv4Addr> {
+        let mut address = None;
+        until(JOIN_TIME_MAX, "the node holds a virtual address", || {
+            let status = self.json(&["status"])?;
+            let text = status["channels"][0]["address"].as_str();
+            address = text.and_then(|text| text.parse().ok());
+            Ok(address.is_some())
+        })?;
+        address.context("the daemon's status has no address")
+    }
+
+    /// Returns the memory that is resident now, in megabytes.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn rss_mb(&self) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        parse_rss_mb(&status).with_context(|| format!("no VmRSS in {path}"))
+    }
+
+    /// Returns the processor time used since the start, in seconds.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn cpu_s(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.process.id());
+        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        parse_cpu_s(&stat).with_context(|| format!("{path} cannot be read"))
+    }
+}
+
+/// Tries `holds` again and again until it does.
+///
+/// # Errors
+/// When `limit` passes first, with `what` was waited for; and those of `holds`.
+pub fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !holds()? {
+        ensure!(started.elapsed() < limit, "waited {limit:?} until {what}");
+        thread::sleep(LOOK_INTERVAL);
+    }
+    Ok(())
+}
+
+/// Reads `VmRSS:  1234 kB` (units of 1,024 octets) of `/proc/PID/status`.
+fn parse_rss_mb(status: &str) -> Option<f64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+/// Reads `utime` and `stime` of `/proc/PID/stat`, which count in ticks of 10 ms. The
+/// name before them is in parentheses and may hold anything.
+fn parse_cpu_s(stat: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_memory_and_processor_time() {
+        let status = "Name:\tenishi\nVmRSS:\t   10000 kB\n";
+        assert_eq!(parse_rss_mb(status), Some(10.24));
+        assert_eq!(parse_rss_mb(""), None);
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 4 0";
+        assert_eq!(parse_cpu_s(stat), Some(2.0));
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(parse_cpu_s(&own).is_some());
+    }
+}

@@ -1,0 +1,74 @@
+//! What should be the case, seen from above: it judges and never helps.
+
+use enishi_overlay::{NodeId, Position};
+
+use crate::world::{Index, World};
+
+/// Everyone's place, sorted, for one moment.
+#[derive(Debug)]
+pub struct Census {
+    places: Vec<(Position, NodeId, Index)>,
+}
+
+impl Census {
+    /// Takes the census of the living.
+    pub fn take(world: &World) -> Self {
+        let mut places: Vec<_> = world
+            .living()
+            .map(|(index, node)| (node.overlay().position(), node.id(), index))
+            .collect();
+        places.sort_unstable();
+        Self { places }
+    }
+
+    /// Returns how many live.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Tells whether nobody lives.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Returns the `count` nodes nearest to a position, nearest first.
+    pub fn nearest(&self, target: Position, count: usize) -> Vec<Index> {
+        let len = self.places.len();
+        let at = self
+            .places
+            .partition_point(|(position, _, _)| *position < target);
+        let reach = count.min(len);
+        let mut around: Vec<_> = (0..2 * reach)
+            .map(|i| self.places[(at + len + i - reach) % len])
+            .map(|(position, id, index)| (target.rank(position), id, index))
+            .collect();
+        around.sort_unstable();
+        around.dedup();
+        around.truncate(count);
+        around.into_iter().map(|(_, _, index)| index).collect()
+    }
+
+    /// Returns how many nodes do not know their true successor or predecessor.
+    pub fn ring_gaps(&self, world: &World) -> usize {
+        let len = self.places.len();
+        let wrong = |i: usize| {
+            let (_, _, index) = self.places[i];
+            let near = world.node(index).map(|node| node.overlay().near());
+            let (after, before) = (
+                self.places[(i + 1) % len].1,
+                self.places[(i + len - 1) % len].1,
+            );
+            len > 1
+                && !near.is_some_and(|near| {
+                    near.successors()
+                        .first()
+                        .is_some_and(|place| place.id == after)
+                        && near
+                            .predecessors()
+                            .first()
+                            .is_some_and(|place| place.id == before)
+                })
+        };
+        (0..len).filter(|i| wrong(*i)).count()
+    }
+}

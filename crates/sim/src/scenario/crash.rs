@@ -1,0 +1,60 @@
+//! A fifth of the nodes crashes at once while values are stored.
+
+use std::time::Duration;
+
+use enishi_services::record::Key;
+
+use super::{Options, grow, routes, values};
+use crate::oracle::Census;
+use crate::statistics::{Results, mean, percentile, share};
+use crate::world::World;
+
+const VALUES_PER_NODE: usize = 1;
+/// How long the ring and the replicas get; nobody waits longer.
+const PATIENCE_S: u64 = 300;
+const STEP: Duration = Duration::from_secs(1);
+
+pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
+    grow::grow(world, options.nodes, &mut |done| progress(done * 5 / 10));
+    let keys = values::store(world, options.nodes * VALUES_PER_NODE);
+    progress(650);
+    for _ in 0..options.nodes / 5 {
+        let victim = world.any();
+        world.kill(victim);
+    }
+    let (left, gone): (Vec<Key>, Vec<Key>) = keys
+        .iter()
+        .partition(|key| values::holders(world, **key) > 0);
+    let (whole, replicated) = recover(world, &left);
+    progress(800);
+    let lost = values::unreadable(world, &left);
+    let routes = routes::ask(world, options.routes);
+    progress(1000);
+    Results {
+        mean_hops: mean(&routes.hops),
+        p99_hops: percentile(&routes.hops, 99),
+        success: share(routes.succeeded(), routes.asked),
+        acknowledged: Some(keys.len() as u64),
+        lost: Some(lost.len() as u64),
+        without_holder: Some(gone.len() as u64),
+        ring_whole_after_s: whole,
+        replicated_after_s: replicated,
+        ..Results::default()
+    }
+}
+
+/// Waits for the ring and the replicas; returns after how many seconds each was whole.
+fn recover(world: &mut World, keys: &[Key]) -> (Option<u64>, Option<u64>) {
+    let (mut whole, mut replicated) = (None, None);
+    for second in 1..=PATIENCE_S {
+        world.run_for(STEP);
+        if whole.is_none() && Census::take(world).ring_gaps(world) == 0 {
+            whole = Some(second);
+        }
+        if whole.is_some() && values::fully_replicated(world, keys) {
+            replicated = Some(second);
+            break;
+        }
+    }
+    (whole, replicated)
+}

@@ -1,0 +1,38 @@
+//! Nodes join one after the other; then routes from anywhere to anywhere.
+
+use std::time::Duration;
+
+use super::{Options, grow, routes};
+use crate::oracle::Census;
+use crate::statistics::{Results, mean, millis, percentile, rate, share};
+use crate::world::World;
+
+const QUIET: Duration = Duration::from_secs(120);
+
+pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
+    grow::grow(world, options.nodes, &mut |done| progress(done * 7 / 10));
+    let before = world.counters();
+    world.run_for(QUIET);
+    let quiet = world.counters();
+    progress(850);
+    let routes = routes::ask(world, options.routes);
+    let estimates: Vec<u64> = world
+        .living()
+        .map(|(_, node)| node.overlay().size_estimate())
+        .collect();
+    progress(1000);
+    Results {
+        mean_hops: mean(&routes.hops),
+        p99_hops: percentile(&routes.hops, 99),
+        success: share(routes.succeeded(), routes.asked),
+        p50_ms: percentile(&routes.micros, 50).map(millis),
+        p99_ms: percentile(&routes.micros, 99).map(millis),
+        bytes_per_second_per_node: rate(
+            quiet.bytes - before.bytes,
+            QUIET.as_secs(),
+            Census::take(world).len(),
+        ),
+        size_estimate: mean(&estimates),
+        ..Results::default()
+    }
+}

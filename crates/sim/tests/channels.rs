@@ -1,0 +1,178 @@
+//! What channels promise, story by story.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use enishi_services::keys::Secret;
+use enishi_services::vnet::{ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent};
+use enishi_services::{Command, Event};
+use enishi_sim::network::Model;
+use enishi_sim::world::{Index, Setup, World};
+
+const CHANNEL: ChannelId = ChannelId(1);
+
+fn world(nodes: usize) -> World {
+    let mut world = World::new(Setup {
+        seed: 6,
+        model: Model::default(),
+        long_links: None,
+    });
+    for born in 0..nodes {
+        world.spawn((born > 0).then_some(0));
+        world.run_for(Duration::from_millis(100));
+    }
+    world.run_for(Duration::from_secs(30));
+    world
+}
+
+fn spec(secret: u8) -> ChannelSpec {
+    let network = "10.77.0.0/16".parse().expect("a network");
+    ChannelSpec {
+        name: "office".into(),
+        network,
+        secret: Secret::new([secret; 32]),
+    }
+}
+
+fn open(world: &mut World, at: Index, secret: u8, address: Option<Ipv4Addr>) {
+    world.command(
+        at,
+        Command::Vnet(Vnet::Open {
+            spec: spec(secret),
+            address,
+        }),
+    );
+    world.run_for(Duration::from_secs(15));
+}
+
+fn address(world: &World, at: Index) -> Option<Ipv4Addr> {
+    world.node(at)?.vnet().by_name("office")?.1.address()
+}
+
+fn members(world: &World, at: Index) -> usize {
+    let channel = world
+        .node(at)
+        .and_then(|node| node.vnet().by_name("office"));
+    channel.map_or(0, |(_, channel)| channel.members().count())
+}
+
+fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Index, VnetEvent)> {
+    world.take_events();
+    let address = address.into();
+    world.command(
+        at,
+        Command::Vnet(Vnet::Resolve {
+            channel: CHANNEL,
+            address,
+        }),
+    );
+    world.run_for(Duration::from_secs(15));
+    let events = world.take_events().into_iter();
+    events
+        .filter_map(|(_, index, event)| match event {
+            Event::Vnet(event) => Some((index, event)),
+            Event::Joined | Event::Dht(_) | Event::Diag(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn two_members_find_each_other_and_agree_on_tags() {
+    let mut world = world(20);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 7, 1, None);
+    let there = address(&world, 7).unwrap();
+    assert_ne!(address(&world, 3), Some(there));
+    assert_eq!((members(&world, 3), members(&world, 7)), (2, 2));
+    let events = resolve(&mut world, 3, there);
+    let attached: Vec<Index> = events
+        .iter()
+        .filter(|(_, event)| matches!(event, VnetEvent::Attached { .. }))
+        .map(|(index, _)| *index)
+        .collect();
+    assert!(attached.contains(&3) && attached.contains(&7), "{events:?}");
+    let address6 = world
+        .node(7)
+        .unwrap()
+        .vnet()
+        .by_name("office")
+        .unwrap()
+        .1
+        .address6();
+    let events = resolve(&mut world, 3, address6);
+    assert!(
+        matches!(events[..], [(3, VnetEvent::Attached { .. })]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn an_address_without_holder_is_unresolved() {
+    let mut world = world(10);
+    open(&mut world, 3, 1, None);
+    let nobody: Ipv4Addr = "10.77.200.200".parse().unwrap();
+    let events = resolve(&mut world, 3, nobody);
+    let expected = VnetEvent::Unresolved {
+        channel: CHANNEL,
+        address: nobody.into(),
+    };
+    assert_eq!(events, [(3, expected)]);
+}
+
+#[test]
+fn with_another_password_one_sees_nothing() {
+    let mut world = world(10);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 4, 1, None);
+    open(&mut world, 5, 2, None);
+    assert_eq!(members(&world, 5), 1);
+    assert_eq!(members(&world, 3), 2);
+    let there = address(&world, 3).unwrap();
+    let events = resolve(&mut world, 5, there);
+    assert!(
+        matches!(events[..], [(5, VnetEvent::Unresolved { .. })]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn an_address_by_hand_is_had_once() {
+    let mut world = world(10);
+    let wanted: Ipv4Addr = "10.77.0.9".parse().unwrap();
+    open(&mut world, 3, 1, Some(wanted));
+    assert_eq!(address(&world, 3), Some(wanted));
+    open(&mut world, 4, 1, Some(wanted));
+    let refused = world.take_events().into_iter().any(|(_, index, event)| {
+        index == 4 && matches!(event, Event::Vnet(VnetEvent::ClaimFailed { .. }))
+    });
+    assert!(refused && address(&world, 4).is_none());
+    world.command(3, Command::Vnet(Vnet::Close(CHANNEL)));
+    world.run_for(Duration::from_secs(15));
+    open(&mut world, 5, 1, Some(wanted));
+    assert_eq!(
+        address(&world, 5),
+        Some(wanted),
+        "free again after its holder has left"
+    );
+}
+
+#[test]
+fn a_crashed_member_comes_back_to_its_address() {
+    let mut world = world(10);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 4, 1, None);
+    let (here, there) = (address(&world, 3).unwrap(), address(&world, 4).unwrap());
+    resolve(&mut world, 3, there);
+    world.kill(4);
+    world.run_for(Duration::from_secs(60));
+    world.restart(4, Some(0));
+    world.run_for(Duration::from_secs(15));
+    assert_eq!(address(&world, 4), Some(there));
+    let events = resolve(&mut world, 4, here);
+    let attached = |at: Index| {
+        events
+            .iter()
+            .any(|(index, e)| *index == at && matches!(e, VnetEvent::Attached { .. }))
+    };
+    assert!(attached(3) && attached(4), "{events:?}");
+}

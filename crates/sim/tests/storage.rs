@@ -1,0 +1,218 @@
+//! What the DHT promises, story by story.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use enishi_overlay::{Keypair, Time};
+use enishi_services::dht::{
+    Caller, Command as Dht, Consistency, Event as DhtEvent, GetAnswer, PutAnswer, PutRequest,
+    REPLICAS,
+};
+use enishi_services::record::{Key, Kind};
+use enishi_services::{Command, Event};
+use enishi_sim::network::Model;
+use enishi_sim::oracle::Census;
+use enishi_sim::world::{Index, Setup, World};
+
+const A_WHILE: Duration = Duration::from_secs(15);
+
+fn world(nodes: usize) -> World {
+    let mut world = World::new(Setup {
+        seed: 5,
+        model: Model::default(),
+        long_links: None,
+    });
+    for born in 0..nodes {
+        let bootstrap = (born > 0).then(|| world.any());
+        world.spawn(bootstrap);
+        world.run_for(Duration::from_millis(100));
+    }
+    world.run_for(Duration::from_secs(60));
+    world
+}
+
+fn keypair(seed: u8) -> Keypair {
+    Keypair::from_seed(&[seed; 32])
+}
+
+fn put(world: &mut World, at: Index, writer: u8, owner: u8, value: Option<&str>) -> PutAnswer {
+    let request = PutRequest {
+        kind: Kind::Lease,
+        writer: keypair(writer),
+        owner: keypair(owner),
+        lease_s: 3600,
+        value: value.map(|value| Bytes::from(value.to_owned())),
+    };
+    let caller = Caller::Host(1);
+    let request = Box::new(request);
+    world.command(at, Command::Dht(Dht::Put { caller, request }));
+    world.run_for(A_WHILE);
+    let answer = world
+        .take_events()
+        .into_iter()
+        .find_map(|(_, _, event)| match event {
+            Event::Dht(DhtEvent::PutDone { answer, .. }) => Some(answer),
+            _ => None,
+        });
+    answer.expect("every put is answered")
+}
+
+fn key(writer: u8) -> Key {
+    Key::new(Kind::Lease, &keypair(writer).id())
+}
+
+fn get(world: &mut World, at: Index, writer: u8, consistency: Consistency) -> Option<String> {
+    let (caller, key) = (Caller::Host(2), key(writer));
+    world.command(
+        at,
+        Command::Dht(Dht::Get {
+            caller,
+            key,
+            consistency,
+        }),
+    );
+    world.run_for(A_WHILE);
+    let records = world
+        .take_events()
+        .into_iter()
+        .find_map(|(_, _, event)| match event {
+            Event::Dht(DhtEvent::Got {
+                answer: GetAnswer::Records(records),
+                ..
+            }) => Some(records),
+            _ => None,
+        });
+    let records = records.expect("every get is answered");
+    records
+        .first()
+        .map(|r| String::from_utf8_lossy(&r.content().value).into_owned())
+}
+
+fn holders(world: &World, writer: u8) -> Vec<Index> {
+    let holds = |node: &enishi_services::Node| {
+        node.dht().store().under(key(writer), Time::ZERO).count() > 0
+    };
+    world
+        .living()
+        .filter(|(_, node)| holds(node))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+#[test]
+fn a_value_is_read_anywhere_changed_by_its_owner_and_removed() {
+    let mut world = world(40);
+    assert!(matches!(
+        put(&mut world, 3, 1, 1, Some("one")),
+        PutAnswer::Stored { .. }
+    ));
+    assert_eq!(
+        get(&mut world, 17, 1, Consistency::Any).as_deref(),
+        Some("one")
+    );
+    assert!(matches!(
+        put(&mut world, 9, 1, 1, Some("two")),
+        PutAnswer::Stored { .. }
+    ));
+    assert_eq!(
+        get(&mut world, 30, 1, Consistency::Majority).as_deref(),
+        Some("two")
+    );
+    assert_eq!(put(&mut world, 5, 1, 2, Some("mine")), PutAnswer::Taken);
+    assert!(matches!(
+        put(&mut world, 3, 1, 1, None),
+        PutAnswer::Stored { .. }
+    ));
+    assert_eq!(get(&mut world, 30, 1, Consistency::Any), None);
+    assert!(matches!(
+        put(&mut world, 5, 1, 2, Some("mine now")),
+        PutAnswer::Stored { .. }
+    ));
+    assert_eq!(
+        get(&mut world, 30, 1, Consistency::Any).as_deref(),
+        Some("mine now")
+    );
+}
+
+#[test]
+fn the_last_holder_saves_the_value() {
+    let mut world = world(60);
+    for writer in 1..=6 {
+        let putter = world.any();
+        let answer = put(&mut world, putter, writer, 1, Some("kept"));
+        assert!(matches!(answer, PutAnswer::Stored { .. }));
+        let holding = holders(&world, writer);
+        assert!(holding.len() >= REPLICAS, "{} holders", holding.len());
+        // One holder remains, and not the owner, which would put the value again.
+        let last = holding.iter().copied().find(|index| *index != putter);
+        for index in holding.iter().copied().chain([putter]) {
+            if Some(index) != last {
+                world.kill(index);
+            }
+        }
+        world.run_for(Duration::from_secs(60));
+        let reader = world.any();
+        assert_eq!(
+            get(&mut world, reader, writer, Consistency::Any).as_deref(),
+            Some("kept")
+        );
+        assert!(holders(&world, writer).len() >= REPLICAS, "copied again");
+        for _ in 0..6 {
+            let bootstrap = world.any();
+            world.spawn(Some(bootstrap));
+        }
+        world.run_for(Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn newcomers_take_over_and_the_nearest_nodes_hold() {
+    let mut world = world(20);
+    for writer in 1..=20 {
+        put(&mut world, 2, writer, 1, Some("kept"));
+    }
+    for _ in 0..40 {
+        let bootstrap = world.any();
+        world.spawn(Some(bootstrap));
+        world.run_for(Duration::from_secs(1));
+    }
+    world.run_for(Duration::from_secs(180));
+    let census = Census::take(&world);
+    for writer in 1..=20 {
+        let mut nearest = census.nearest(key(writer).position(), REPLICAS);
+        nearest.sort_unstable();
+        assert_eq!(holders(&world, writer), nearest, "key {writer}");
+    }
+}
+
+#[test]
+fn a_whole_office_is_switched_off_and_on_again() {
+    let mut world = world(5);
+    put(&mut world, 1, 1, 1, Some("kept"));
+    (0..5).for_each(|index| world.kill(index));
+    world.run_for(Duration::from_secs(600));
+    for index in (0..5).rev() {
+        world.restart(index, Some((index + 1) % 5));
+    }
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(
+        get(&mut world, 4, 1, Consistency::Any).as_deref(),
+        Some("kept")
+    );
+}
+
+#[test]
+fn what_nobody_renews_ends_with_its_lease() {
+    let mut world = world(8);
+    put(&mut world, 1, 1, 1, Some("kept"));
+    world.run_for(Duration::from_secs(2 * 3600));
+    assert_eq!(
+        get(&mut world, 3, 1, Consistency::Any).as_deref(),
+        Some("kept"),
+        "renewed"
+    );
+    world.kill(1);
+    world.run_for(Duration::from_secs(3600 + 60));
+    assert_eq!(get(&mut world, 3, 1, Consistency::Majority), None);
+    assert!(holders(&world, 1).is_empty());
+}

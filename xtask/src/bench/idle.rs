@@ -1,0 +1,95 @@
+//! `cargo xtask bench idle`: what a daemon costs that does nothing but belong.
+//!
+//! Each round makes eleven hosts on one bridge with a daemon each, all members of one
+//! channel, lets them settle, and measures one of them for a minute: it has ten peers.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use enishi_lab::{Daemon, Host, Lab};
+
+use super::program::build;
+use super::report::{Figure, Report};
+
+const HOSTS: usize = 11;
+/// After the last join, until the measurement begins.
+const SETTLING: Duration = Duration::from_secs(60);
+const MEASURED: Duration = Duration::from_secs(60);
+
+const FIGURES: &[Figure] = &[
+    figure("peers", "nodes"),
+    figure("daemon_rss", "MB"),
+    figure("daemon_cpu", "ms/s"),
+    figure("wire_sent", "B/s"),
+    figure("wire_received", "B/s"),
+];
+
+const fn figure(name: &'static str, unit: &'static str) -> Figure {
+    Figure {
+        name,
+        unit,
+        peer: None,
+    }
+}
+
+/// Builds the daemon and runs all rounds.
+///
+/// # Errors
+/// When we are not root, the daemon does not build, or a round fails.
+pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
+    enishi_lab::install_signal_cleanup()?;
+    let program = build(root)?;
+    let mut report = Report::new("idle", runs, FIGURES);
+    for run in 0..runs {
+        eprintln!("round {} of {runs}: about two minutes", run + 1);
+        round(&program, &mut report).with_context(|| format!("in round {}", run + 1))?;
+    }
+    Ok(report)
+}
+
+fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir().context("making a directory for the daemons")?;
+    let mut lab = Lab::new("idle")?;
+    let mut daemons: Vec<(Host, Daemon)> = Vec::new();
+    let mut ticket = String::new();
+    for number in 0..HOSTS {
+        let host = lab.host(&format!("h{number}"))?;
+        let bootstrap = ["--bootstrap", &ticket];
+        let arguments = if number == 0 { &[][..] } else { &bootstrap };
+        let data = directory.path().join(host.name());
+        let daemon = Daemon::start(program, Some(&host), &data, arguments)?;
+        if number == 0 {
+            daemon.text(&["channel", "create", "idle"])?;
+            ticket = daemon.text(&["channel", "invite", "idle"])?;
+        } else {
+            daemon.text(&["channel", "join", &ticket])?;
+        }
+        daemons.push((host, daemon));
+    }
+    sleep(SETTLING);
+    let (host, daemon) = daemons.get(HOSTS / 2).context("no daemon to measure")?;
+    let before = (octets(host)?, daemon.cpu_s()?);
+    sleep(MEASURED);
+    let after = (octets(host)?, daemon.cpu_s()?);
+    let status = daemon.json(&["status"])?;
+    let seconds = MEASURED.as_secs_f64();
+    report.add("peers", status["peers"].as_f64().unwrap_or_default());
+    report.add("daemon_rss", daemon.rss_mb()?);
+    report.add("daemon_cpu", (after.1 - before.1) * 1e3 / seconds);
+    report.add("wire_sent", (after.0.0 - before.0.0) / seconds);
+    report.add("wire_received", (after.0.1 - before.0.1) / seconds);
+    Ok(())
+}
+
+/// What has passed the host's interface, Ethernet headers included: sent and received.
+fn octets(host: &Host) -> anyhow::Result<(f64, f64)> {
+    let read = |name: &str| -> anyhow::Result<f64> {
+        let file = format!("/sys/class/net/eth0/statistics/{name}");
+        let output = host.run(&["cat", &file], Duration::from_secs(5))?;
+        ensure!(output.success(), "{file} cannot be read");
+        Ok(output.stdout.trim().parse()?)
+    };
+    Ok((read("tx_bytes")?, read("rx_bytes")?))
+}

@@ -1,0 +1,17 @@
+//! The program under measurement: built for release, as people run it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+
+use crate::process::{cargo, follow_quietly};
+
+/// Builds the release daemon and returns its path.
+pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let mut command = cargo(root);
+    command.args(["build", "--release", "--package", "enishi-cli"]);
+    // Standard output is for the report alone.
+    let well = follow_quietly(&mut command, |line| eprintln!("{line}"))?;
+    ensure!(well, "the daemon does not build");
+    Ok(root.join("target/release/enishi"))
+}
