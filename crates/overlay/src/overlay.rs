@@ -204,7 +204,7 @@ pub struct Overlay {
 
 impl Overlay {
     /// Makes the overlay state of a node that knows nobody yet.
-    pub fn new(now: Time, me: Contact, config: Config, rng: Rng) -> Self {
+    pub fn new(now: Time, me: Contact, config: Config, mut rng: Rng) -> Self {
         let position = Position::of_node(&config.overlay, &me.id());
         let place = Place {
             position,
@@ -215,6 +215,7 @@ impl Overlay {
             config,
             me,
             position,
+            requests: Requests::new(&mut rng),
             rng,
             peers: Peers::new(),
             view: Arc::default(),
@@ -224,7 +225,6 @@ impl Overlay {
             remembered: Remembered::default(),
             hops: Hops::default(),
             seen: Seen::default(),
-            requests: Requests::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             effects: VecDeque::new(),
