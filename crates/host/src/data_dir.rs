@@ -12,10 +12,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use enishi_overlay::Keypair;
 use zeroize::Zeroizing;
+
+/// How long a daemon that is about to end may keep the lock, and how often to look.
+const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 const LOCK: &str = "lock";
 const KEY: &str = "node.key";
@@ -58,7 +64,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there (mode 0700) and locks it.
+    /// Makes the directory if it is not there (mode 0700) and locks it, waiting
+    /// half a second at most for a daemon that is about to end.
     ///
     /// # Errors
     /// [`DataDirError::InUse`] when another process has it, [`DataDirError::Io`].
@@ -73,13 +80,21 @@ impl DataDir {
             .mode(0o600)
             .open(&lock)
             .map_err(io_error(&lock, "opened"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: file,
-            }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(io_error(&lock, "locked")(source)),
+        let started = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        _lock: file,
+                    });
+                }
+                Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_TIME_MAX => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse(path.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(io_error(&lock, "locked")(source)),
+            }
         }
     }
 

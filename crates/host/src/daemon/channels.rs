@@ -1,7 +1,7 @@
 //! `channel create`, `join`, `leave` and `list`.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, Member};
 use enishi_services::keys::Secret;
@@ -19,8 +19,14 @@ const CLAIM_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long other members are looked for before a person is told that there are none.
 const MEMBERS_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// The same for who has an invitation, which proves that there is a channel.
+const MEMBERS_TIME_BY_TICKET_MAX: Duration = Duration::from_millis(500);
+
 /// Between two looks for members.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long an event is waited for before the next look.
+const EVENT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long the removal of a channel's records may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -48,8 +54,8 @@ pub(super) async fn create(desk: &Desk, create: ChannelCreate) -> Result<Answer,
         network,
         secret,
     };
-    let id = open(desk, spec, address).await?;
-    claimed(desk, id).await.map(Answer::Channel)
+    let opened = open(desk, spec, address).await?;
+    claimed(desk, opened).await.map(Answer::Channel)
 }
 
 pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failure> {
@@ -70,9 +76,16 @@ pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failu
                 network,
                 secret,
             };
-            let id = open(desk, spec, address).await?;
-            claimed(desk, id).await?;
-            look_for_members(desk, id).await.map(Answer::Channel)
+            let opened = open(desk, spec, address).await?;
+            claimed(desk, opened).await?;
+            let mut state = look_for_members(desk, opened.id, MEMBERS_TIME_MAX).await?;
+            if state.members < 2 {
+                let notice = "no other member was found: either none is online, or name, \
+                              password or network differ from theirs (a wrong password looks \
+                              the same)";
+                state.notice.get_or_insert_with(|| notice.to_owned());
+            }
+            Ok(Answer::Channel(state))
         }
     }
 }
@@ -148,8 +161,11 @@ async fn join_by_ticket(
         secret: Zeroizing::new(channel.secret),
     };
     desk.bootstrap(ticket.contacts.clone()).await?;
-    let id = open(desk, spec, address).await?;
-    claimed(desk, id).await.map(Answer::Channel)
+    let opened = open(desk, spec, address).await?;
+    claimed(desk, opened).await?;
+    look_for_members(desk, opened.id, MEMBERS_TIME_BY_TICKET_MAX)
+        .await
+        .map(Answer::Channel)
 }
 
 /// Checks what names a channel and the address wanted in it.
@@ -197,15 +213,19 @@ async fn derive(
     secret.map_err(|reason| usage(sentence(reason)))
 }
 
+/// A channel in which the node takes part, and whether it does so only now.
+#[derive(Clone, Copy)]
+struct Open {
+    id: ChannelId,
+    new: bool,
+}
+
 /// Takes part in a channel; one where the node is already is as good.
-async fn open(
-    desk: &Desk,
-    spec: ChannelSpec,
-    address: Option<Ipv4Addr>,
-) -> Result<ChannelId, Failure> {
+async fn open(desk: &Desk, spec: ChannelSpec, address: Option<Ipv4Addr>) -> Result<Open, Failure> {
     let name = spec.name.clone();
     match desk.open(spec, address).await? {
-        Opened::New(id) | Opened::Before(id) => Ok(id),
+        Opened::New(id) => Ok(Open { id, new: true }),
+        Opened::Before(id) => Ok(Open { id, new: false }),
         Opened::Conflict => Err(usage(format!(
             "This node is in another channel called `{name}`; leave that one first (`enishi \
              channel leave {name}`)."
@@ -218,8 +238,8 @@ async fn open(
 }
 
 /// Waits until the channel has its address and returns its state.
-async fn claimed(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
-    let waiting = tokio::time::timeout(CLAIM_TIME_MAX, wait_for_claim(desk, id));
+async fn claimed(desk: &Desk, opened: Open) -> Result<Channel, Failure> {
+    let waiting = tokio::time::timeout(CLAIM_TIME_MAX, wait_for_claim(desk, opened));
     match waiting.await {
         Ok(result) => result,
         Err(_) => Err(no(
@@ -229,7 +249,7 @@ async fn claimed(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
     }
 }
 
-async fn wait_for_claim(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
+async fn wait_for_claim(desk: &Desk, Open { id, new }: Open) -> Result<Channel, Failure> {
     let mut events = desk.events();
     loop {
         let channel = channel(desk, id).await?;
@@ -237,14 +257,16 @@ async fn wait_for_claim(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> 
             return Ok(channel);
         }
         if has_given_up(desk, id).await? {
-            desk.vnet(vnet::Command::Close(id)).await?;
+            if new {
+                desk.vnet(vnet::Command::Close(id)).await?;
+            }
             let reason = channel
                 .notice
                 .unwrap_or_else(|| "no address could be had".to_owned());
             return Err(no(sentence(&reason)));
         }
         // Whatever happens, or is missed because so much happens: look again.
-        let _ = tokio::time::timeout(LOOK_INTERVAL * 10, events.recv()).await;
+        let _ = tokio::time::timeout(EVENT_TIME_MAX, events.recv()).await;
     }
 }
 
@@ -256,19 +278,16 @@ async fn has_given_up(desk: &Desk, id: ChannelId) -> Result<bool, Failure> {
     desk.look(look).await?.ok_or_else(closed)
 }
 
-/// Waits a little for other members, and tells when there are none: a wrong password
-/// looks the same.
-async fn look_for_members(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
-    let deadline = tokio::time::Instant::now() + MEMBERS_TIME_MAX;
+/// Waits a little for other members, and returns the channel's state then.
+async fn look_for_members(
+    desk: &Desk,
+    id: ChannelId,
+    time_max: Duration,
+) -> Result<Channel, Failure> {
+    let deadline = Instant::now() + time_max;
     loop {
-        let mut state = channel(desk, id).await?;
-        if state.members > 1 {
-            return Ok(state);
-        }
-        if tokio::time::Instant::now() >= deadline {
-            let notice = "no other member was found: either none is online, or name, password \
-                          or network differ from theirs (a wrong password looks the same)";
-            state.notice.get_or_insert_with(|| notice.to_owned());
+        let state = channel(desk, id).await?;
+        if state.members > 1 || Instant::now() >= deadline {
             return Ok(state);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

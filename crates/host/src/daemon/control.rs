@@ -62,7 +62,8 @@ async fn serve(
         Request::DhtGet { key } => names::get(desk, &key).await,
         Request::DhtRemove { key } => names::remove(desk, &key).await,
         Request::Shutdown => {
-            desk.stop.cancel();
+            desk.ending.stop.cancel();
+            desk.ending.stopped.cancelled().await;
             Ok(Answer::Done)
         }
     }

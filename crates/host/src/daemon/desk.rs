@@ -44,7 +44,7 @@ pub(super) enum Ask {
     /// Reads the DHT.
     Get(Key, Consistency, oneshot::Sender<GetAnswer>),
     /// Writes to the DHT.
-    Put(PutRequest, oneshot::Sender<PutAnswer>),
+    Put(Box<PutRequest>, oneshot::Sender<PutAnswer>),
     /// Sends an echo request; answered by the round trip, if there was one.
     Ping(NodeId, Duration, oneshot::Sender<Option<Duration>>),
     /// Follows a route.
@@ -131,8 +131,16 @@ pub(super) struct Desk {
     events: broadcast::Sender<vnet::Event>,
     pub(super) sessions: Sessions,
     pub(super) shared: Arc<Shared>,
+    pub(super) ending: Ending,
+}
+
+/// How the daemon's end is told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ending {
     /// Stops the daemon.
     pub(super) stop: CancellationToken,
+    /// The node has stopped.
+    pub(super) stopped: CancellationToken,
 }
 
 impl Desk {
@@ -141,14 +149,14 @@ impl Desk {
         events: broadcast::Sender<vnet::Event>,
         sessions: Sessions,
         shared: Arc<Shared>,
-        stop: CancellationToken,
+        ending: Ending,
     ) -> Self {
         Self {
             asks,
             events,
             sessions,
             shared,
-            stop,
+            ending,
         }
     }
 
@@ -182,7 +190,7 @@ impl Desk {
     /// Writes to the DHT.
     pub(super) async fn put(&self, request: PutRequest) -> Result<PutAnswer, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Put(request, reply)).await?;
+        self.ask(Ask::Put(Box::new(request), reply)).await?;
         answer.await.map_err(|_| stopping())
     }
 

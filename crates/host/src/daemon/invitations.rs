@@ -2,6 +2,7 @@
 
 use enishi_api::{Answer, Failure};
 use enishi_overlay::Contact;
+use enishi_overlay::peers::Peer;
 use enishi_services::Node;
 use enishi_services::ticket::{CONTACTS_MAX, ChannelTicket, Ticket};
 
@@ -55,7 +56,7 @@ fn contacts(node: &Node) -> Vec<Contact> {
         .near()
         .iter()
         .filter_map(|place| overlay.peer(place.id));
-    let near = near.map(|peer| peer.contact());
+    let near = near.map(Peer::contact);
     let contacts = std::iter::once(overlay.me()).chain(near);
     let short = |contact: &Contact| {
         let addresses = contact.addresses().iter().copied();

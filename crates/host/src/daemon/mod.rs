@@ -39,12 +39,12 @@ use std::time::Duration;
 
 use enishi_overlay::NodeId;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::session::Sessions;
 
+use desk::Ending;
 pub use start::StartError;
 
 /// What a daemon is started with.
@@ -71,7 +71,7 @@ pub struct Daemon {
     node_id: NodeId,
     control: PathBuf,
     sessions: Sessions,
-    stop: CancellationToken,
+    ending: Ending,
     driver: JoinHandle<()>,
     server: JoinHandle<()>,
     /// Locked until the daemon has ended.
@@ -106,17 +106,18 @@ impl Daemon {
     /// peers, closes sessions and devices, and returns after some seconds at most.
     pub async fn run(self, until: impl Future<Output = ()>) {
         tokio::select! {
-            () = self.stop.cancelled() => {}
+            () = self.ending.stop.cancelled() => {}
             () = until => {}
         }
         tracing::info!("stopping");
-        self.stop.cancel();
+        self.ending.stop.cancel();
         if tokio::time::timeout(STOP_TIME_MAX, self.driver)
             .await
             .is_err()
         {
             tracing::warn!("the node did not stop in time");
         }
+        self.ending.stopped.cancel();
         // It ends by itself within a second.
         let _ = tokio::time::timeout(STOP_TIME_MAX, self.server).await;
     }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use enishi_overlay::{Contact, Message, Time};
+use enishi_services::dht::{self, Caller, PutAnswer};
 
 use super::desk::Shared;
 use crate::session::Sessions;
@@ -32,6 +33,8 @@ const ABOUT: &str = "store";
 enum Held {
     Send(Contact, Message),
     Dial(Contact),
+    /// A put has ended: the one acknowledgement that goes to people, not to nodes.
+    PutDone(Caller, PutAnswer),
 }
 
 /// The way out.
@@ -86,7 +89,7 @@ impl Outbox {
     /// Sends a message, once the values before it in the batch are on disk.
     pub(super) fn send(&mut self, to: Contact, message: Message) {
         match self.holding {
-            true => self.hold(Held::Send(to, message)),
+            true => drop(self.hold(Held::Send(to, message))),
             false => self.sessions.send_control(&to, message.encode().into()),
         }
     }
@@ -94,8 +97,17 @@ impl Outbox {
     /// Opens a session, once the values before it in the batch are on disk.
     pub(super) fn dial(&mut self, to: Contact) {
         match self.holding {
-            true => self.hold(Held::Dial(to)),
+            true => drop(self.hold(Held::Dial(to))),
             false => self.sessions.dial(&to),
+        }
+    }
+
+    /// Tells of the end of a put, once the values before it in the batch are on disk;
+    /// returns what can be told at once.
+    pub(super) fn put_done(&mut self, caller: Caller, answer: PutAnswer) -> Option<dht::Event> {
+        match self.holding {
+            true => self.hold(Held::PutDone(caller, answer)),
+            false => Some(dht::Event::PutDone { caller, answer }),
         }
     }
 
@@ -110,20 +122,23 @@ impl Outbox {
         }
     }
 
-    /// A commit has ended.
-    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) {
+    /// A commit has ended; returns what can be told now.
+    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) -> Vec<dht::Event> {
         let held = self.committing.take().unwrap_or_default();
-        match outcome {
+        let told = match outcome {
             Ok(()) => {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the state is on disk again");
                     self.shared.unnote(ABOUT);
                 }
-                held.into_iter().for_each(|held| self.release(held));
+                held.into_iter()
+                    .filter_map(|held| self.release(held))
+                    .collect()
             }
-            Err((batch, reason)) => self.failed(now, batch, held.len(), &reason),
-        }
+            Err((batch, reason)) => self.failed(now, batch, held, &reason),
+        };
         self.flush(now);
+        told
     }
 
     /// Returns when the store is to be tried again.
@@ -142,26 +157,47 @@ impl Outbox {
         self.store.close();
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: Held) -> Option<dht::Event> {
         // Without a working store there is nothing to wait for.
         if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
-            self.dropped += 1;
-        } else {
-            self.held.push(held);
+            return self.give_up(&held);
         }
+        self.held.push(held);
+        None
     }
 
-    fn release(&self, held: Held) {
+    fn release(&self, held: Held) -> Option<dht::Event> {
         match held {
             Held::Send(to, message) => self.sessions.send_control(&to, message.encode().into()),
             Held::Dial(to) => self.sessions.dial(&to),
+            Held::PutDone(caller, answer) => return Some(dht::Event::PutDone { caller, answer }),
+        }
+        None
+    }
+
+    /// Drops what waited; who waits for the end of a put hears that it failed.
+    fn give_up(&mut self, held: &Held) -> Option<dht::Event> {
+        self.dropped += 1;
+        match held {
+            Held::Send(..) | Held::Dial(_) => None,
+            Held::PutDone(caller, _) => Some(dht::Event::PutDone {
+                caller: *caller,
+                answer: PutAnswer::Failed,
+            }),
         }
     }
 
-    fn failed(&mut self, now: Time, batch: Batch, waited: usize, reason: &str) {
+    fn failed(
+        &mut self,
+        now: Time,
+        batch: Batch,
+        waited: Vec<Held>,
+        reason: &str,
+    ) -> Vec<dht::Event> {
         self.failures += 1;
-        self.dropped += (waited + self.held.len()) as u64;
-        self.held.clear();
+        let waited = waited.into_iter().chain(std::mem::take(&mut self.held));
+        let told = waited.collect::<Vec<_>>().into_iter();
+        let told = told.filter_map(|held| self.give_up(&held)).collect();
         self.retry_at = Some(now + std::time::Duration::from_secs(RETRY_S));
         // What was decided since stands.
         let newer = std::mem::replace(&mut self.values, batch);
@@ -176,5 +212,6 @@ impl Outbox {
         );
         tracing::warn!("{notice}");
         self.shared.note(ABOUT, notice);
+        told
     }
 }

@@ -9,9 +9,8 @@ use enishi_services::service::ServiceId;
 use enishi_services::ticket::{Ticket, TicketError};
 use enishi_services::{Input, Node};
 use tokio::sync::{broadcast, mpsc};
-use tokio_util::sync::CancellationToken;
 
-use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Shared};
+use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
 use super::{Daemon, Options, control};
@@ -87,13 +86,13 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
     let (asks, asks_inlet) = mpsc::channel(ASKS_MAX);
     let (events_out, _) = broadcast::channel(EVENTS_MAX);
-    let stop = CancellationToken::new();
+    let ending = Ending::default();
     let desk = Desk::new(
         asks,
         events_out.clone(),
         sessions.clone(),
         Arc::clone(&shared),
-        stop.clone(),
+        ending.clone(),
     );
 
     let mut driver = Driver::new(
@@ -113,7 +112,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
         outcomes,
         notes: notes_inlet,
         addresses: sessions.watch_addresses(),
-        stop: stop.clone(),
+        stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
@@ -121,14 +120,14 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
-    let stopped = stop.clone();
+    let stopped = ending.stopped.clone();
     Ok(Daemon {
         node_id: sessions.me(),
         control: data.path().join(enishi_api::SOCKET_NAME),
         driver: tokio::spawn(driver.run(node, desk, inlets)),
         server: tokio::spawn(control.serve(calls, streams, stopped.cancelled_owned())),
         sessions,
-        stop,
+        ending,
         _data: data,
     })
 }

@@ -14,7 +14,8 @@ use enishi_services::vnet::{self, ChannelId, MTU};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Note, outbound, read, write};
+use super::outbound::{self, Otherwise};
+use super::{Note, read, write};
 use crate::session::{DatagramLane, Sessions};
 
 /// How many ICMP errors may be sent at once, and a second in the long run.
@@ -166,7 +167,7 @@ impl Network {
         for address in addresses {
             let waiting = lock(&self.pending).take(address);
             for packet in waiting {
-                outbound::forward(self, &packet);
+                outbound::forward(self, &packet, Otherwise::Refuse);
             }
         }
     }

@@ -1,6 +1,5 @@
 //! From the device to the peers.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,7 +31,7 @@ pub(super) async fn read_device(network: Arc<Network>) {
     loop {
         tokio::select! {
             received = device.tun.recv(&mut buffer) => match received {
-                Ok(length) => forward(&network, &buffer[..length]),
+                Ok(length) => forward(&network, &buffer[..length], Otherwise::Wait),
                 Err(error) => {
                     tracing::debug!(%error, "the network device could not be read");
                     tokio::time::sleep(ERROR_PAUSE).await;
@@ -46,9 +45,18 @@ pub(super) async fn read_device(network: Arc<Network>) {
     }
 }
 
-/// Sends a packet to the holder of its destination, lets it wait for one, or tells its
-/// sender that there is none.
-pub(super) fn forward(network: &Network, bytes: &[u8]) {
+/// What to do with a packet that cannot be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Let it wait, and ask for the holder of its destination.
+    Wait,
+    /// Tell its sender that it is not delivered: it has waited already.
+    Refuse,
+}
+
+/// Sends a packet to the holder of its destination; otherwise lets it wait for one, or
+/// tells its sender.
+pub(super) fn forward(network: &Network, bytes: &[u8], otherwise: Otherwise) {
     let Some(device) = &network.device else {
         return;
     };
@@ -78,45 +86,41 @@ pub(super) fn forward(network: &Network, bytes: &[u8]) {
                 let mtu = route.path_mtu;
                 return network.refuse(bytes, Reason::TooBig { mtu });
             }
-            send(
-                network,
-                device,
-                route.peer,
-                &member,
-                destination,
-                packet.bytes(),
-            );
+            if !send(network, device, route.peer, &member, packet.bytes()) {
+                put_off(network, &packet, otherwise);
+            }
         }
         (Lookup::Forward(_), None) | (Lookup::Miss, _) => {
-            wait(network, destination, packet.bytes());
+            put_off(network, &packet, otherwise);
         }
         (Lookup::Local | Lookup::Many | Lookup::Outside, _) => {}
     }
 }
 
-fn send(
-    network: &Network,
-    device: &Device,
-    peer: NodeId,
-    member: &Member,
-    destination: IpAddr,
-    packet: &[u8],
-) {
+/// Sends a packet; false when there is no session for it.
+fn send(network: &Network, device: &Device, peer: NodeId, member: &Member, packet: &[u8]) -> bool {
     let Some((lane, datagram_bytes_max)) = open_lane(device, peer, member) else {
-        return wait(network, destination, packet);
+        return false;
     };
     let encoded = lock(&member.splitter).encode(member.tag, packet, datagram_bytes_max);
     let sent = match encoded {
         Ok(Datagrams::One(one)) => lane.send(one),
         Ok(Datagrams::Two(first, second)) => lane.send_many(&[first, second]),
-        Err(LaneError::TooLong) => return too_big(network, packet, datagram_bytes_max),
-        Err(_) => return,
+        Err(LaneError::TooLong) => Err(DatagramError::TooLarge {
+            bytes_max: datagram_bytes_max,
+        }),
+        // It was parsed as an IP packet before.
+        Err(_) => Ok(()),
     };
     match sent {
         Ok(()) => {}
-        Err(DatagramError::Closed) => wait(network, destination, packet),
-        Err(DatagramError::TooLarge { bytes_max }) => too_big(network, packet, bytes_max),
+        Err(DatagramError::Closed) => return false,
+        Err(DatagramError::TooLarge { bytes_max }) => {
+            let mtu = u16::try_from(packet_bytes_max(bytes_max)).unwrap_or(u16::MAX);
+            network.refuse(packet, Reason::TooBig { mtu });
+        }
     }
+    true
 }
 
 /// Returns the lane of the peer's session and the largest datagram that it takes; none
@@ -134,29 +138,23 @@ fn open_lane(device: &Device, peer: NodeId, member: &Member) -> Option<(Datagram
     Some((lane, bytes_max))
 }
 
-fn too_big(network: &Network, packet: &[u8], datagram_bytes_max: usize) {
-    let mtu = u16::try_from(packet_bytes_max(datagram_bytes_max)).unwrap_or(u16::MAX);
-    network.refuse(packet, Reason::TooBig { mtu });
-}
-
-/// Lets a packet wait until the holder of its destination is known.
-fn wait(network: &Network, destination: IpAddr, packet: &[u8]) {
-    let pushed = lock(&network.pending).push(Instant::now(), destination, packet.to_vec());
+/// Lets a packet wait until the holder of its destination is known, or refuses it.
+fn put_off(network: &Network, packet: &IpPacket<'_>, otherwise: Otherwise) {
+    if otherwise == Otherwise::Refuse {
+        return network.refuse(packet.bytes(), Reason::HostUnreachable);
+    }
+    let (address, channel) = (packet.destination(), network.local.channel);
+    let pushed = lock(&network.pending).push(Instant::now(), address, packet.bytes().to_vec());
     match pushed {
         Pushed::First => {
-            let channel = network.local.channel;
-            let address = destination;
-            if network
-                .notes
-                .try_send(Note::Missing { channel, address })
-                .is_err()
-            {
+            let missing = Note::Missing { channel, address };
+            if network.notes.try_send(missing).is_err() {
                 // The node is overloaded: the sender hears so, and tries again.
                 network.give_up(address);
             }
         }
         Pushed::Queued => {}
-        Pushed::Full => network.refuse(packet, Reason::HostUnreachable),
+        Pushed::Full => network.refuse(packet.bytes(), Reason::HostUnreachable),
     }
 }
 
