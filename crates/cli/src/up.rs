@@ -94,6 +94,8 @@ fn start_log(configured: &str) -> Result<(), Problem> {
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Telling of a log that cannot be written, to the same place, would panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
     started.map_err(|error| Problem::No(format!("The log cannot be started: {error}.")))
