@@ -1,0 +1,270 @@
+//! Three real daemons on loopback, without network devices, driven by the same commands
+//! that a person types.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+
+/// How long anything here may take.
+const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A daemon; killed when it is dropped.
+struct Daemon {
+    data: PathBuf,
+    child: Child,
+}
+
+impl Daemon {
+    fn start(data: &Path, bootstrap: Option<&str>) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("--data")
+            .arg(data)
+            .args(["up", "--no-tun", "--listen", "127.0.0.1:0"]);
+        if let Some(ticket) = bootstrap {
+            command.args(["--bootstrap", ticket]);
+        }
+        let log = File::create(data.with_extension("log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let daemon = Self {
+            data: data.to_owned(),
+            child,
+        };
+        until("the daemon answers", || {
+            daemon.run(&["status"]).status.success()
+        });
+        daemon
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        enishi(&self.data, words).output().unwrap()
+    }
+
+    /// Runs a command that must succeed and returns its JSON.
+    fn ask(&self, words: &[&str]) -> Value {
+        let output = self.run(&[words, &["--json"]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{words:?}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn exit_code(&self, words: &[&str]) -> i32 {
+        self.run(words).status.code().unwrap()
+    }
+
+    fn channel(&self) -> Value {
+        self.ask(&["channel", "list"])["channels"][0].clone()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn enishi(data: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--data").arg(data).args(words);
+    command
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < TIME_MAX, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    started.elapsed()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn three_nodes_share_a_channel_values_and_a_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = |name: &str| dir.path().join(name);
+    let password = data("password");
+    std::fs::write(&password, "correct horse\n").unwrap();
+    let password = password.to_str().unwrap();
+
+    let a = Daemon::start(&data("a"), None);
+    let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
+    let started = Instant::now();
+    let b = Daemon::start(&data("b"), Some(&ticket));
+    a.ask(&["channel", "create", "office", "--password-file", password]);
+    let invitation = a.ask(&["channel", "invite", "office"]);
+    let joined = b.ask(&["channel", "join", text(&invitation["ticket"])]);
+    println!(
+        "from `up` to an address in a channel: {:?}",
+        started.elapsed()
+    );
+    let mut c = Daemon::start(&data("c"), Some(&ticket));
+    let by_password = [
+        "channel",
+        "join",
+        "--name",
+        "office",
+        "--password-file",
+        password,
+    ];
+    assert_eq!(c.ask(&by_password)["members"], 3);
+    assert_eq!(
+        c.exit_code(&by_password),
+        0,
+        "joining again changes nothing"
+    );
+    assert_eq!(
+        c.exit_code(&["channel", "create", "office"]),
+        2,
+        "another secret"
+    );
+
+    ping_and_trace(&a, &b, text(&joined["address"]));
+    values(&a, &c);
+    stream(&a, &b, text(&joined["address"]), dir.path());
+
+    // Killed: its value stays; back: the same node, port and address.
+    let (before, status) = (c.channel(), c.ask(&["status"]));
+    c.child.kill().unwrap();
+    c.child.wait().unwrap();
+    assert_eq!(a.ask(&["dht", "get", "of c"])["value"], "kept");
+    let c = Daemon::start(&data("c"), None);
+    let time = until("the address is back", || {
+        c.channel()["address"] == before["address"]
+    });
+    println!("from the start of a killed node to its address: {time:?}");
+    let id = text(&a.ask(&["status"])["node_id"]).to_owned();
+    let reach = ["ping", &id, "-c", "1", "--timeout-ms", "1000"];
+    let time = until("the node is among others again", || {
+        c.run(&reach).status.success()
+    });
+    println!("and until it reaches another: {time:?}");
+    let again = c.ask(&["status"]);
+    assert_eq!(again["node_id"], status["node_id"]);
+    assert_eq!(again["addresses"], status["addresses"]);
+
+    assert_eq!(c.exit_code(&["channel", "leave", "office"]), 0);
+    assert_eq!(
+        c.ask(&["channel", "list"])["channels"],
+        Value::Array(vec![])
+    );
+    for daemon in [a, b, c] {
+        stop(daemon);
+    }
+}
+
+fn ping_and_trace(a: &Daemon, b: &Daemon, address: &str) {
+    let id = text(&b.ask(&["status"])["node_id"]).to_owned();
+    for target in [&id, &id[..8], address] {
+        let summary = a.ask(&["ping", target, "-c", "2", "--interval-ms", "10"]);
+        assert_eq!(summary["received"], 2, "{target}: {summary}");
+        assert!(text(&summary["path"]).starts_with("direct 127.0.0.1:"));
+        let route = a.ask(&["trace", target]);
+        let hops = route["hops"].as_array().unwrap();
+        assert_eq!(hops.last().unwrap()["node_id"], id.as_str());
+    }
+    assert_eq!(b.ask(&["ping", &id, "-c", "1"])["path"], "self");
+    assert_eq!(b.ask(&["trace", &id])["hops"][0]["node_id"], id.as_str());
+    assert!(a.ask(&["trace", "key:greeting"])["hops"].is_array());
+    assert_eq!(a.exit_code(&["ping", "10.77.255.254", "-c", "1"]), 1);
+    assert_eq!(a.exit_code(&["ping", "no such", "-c", "1"]), 2);
+}
+
+fn values(a: &Daemon, c: &Daemon) {
+    c.ask(&["dht", "put", "of c", "kept"]);
+    assert_eq!(a.ask(&["dht", "get", "of c"])["value"], "kept");
+    assert_eq!(a.exit_code(&["dht", "put", "of c", "mine"]), 1, "taken");
+    assert_eq!(a.exit_code(&["dht", "remove", "of c"]), 1, "not a's");
+    assert_eq!(a.exit_code(&["dht", "get", "nothing"]), 1);
+    assert_eq!(a.exit_code(&["dht", "put", "", "x"]), 2);
+    a.ask(&["dht", "put", "of a", "gone"]);
+    a.ask(&["dht", "remove", "of a"]);
+    assert_eq!(c.exit_code(&["dht", "get", "of a"]), 1);
+}
+
+fn stream(a: &Daemon, b: &Daemon, address: &str, dir: &Path) {
+    assert_eq!(a.exit_code(&["connect", address, "nobody"]), 1);
+    let sent: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let received = dir.join("received");
+    let mut listener = enishi(&b.data, &["connect", "--listen", "files"])
+        .stdin(Stdio::null())
+        .stdout(File::create(&received).unwrap())
+        .spawn()
+        .unwrap();
+    // Nobody tells when the other side has begun to listen.
+    until("the stream opens", || {
+        let mut connector = enishi(&a.data, &["connect", address, "files"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = connector.stdin.take().unwrap();
+        let copied = input.write_all(&sent);
+        drop(input);
+        connector.wait().unwrap().success() && copied.is_ok()
+    });
+    assert!(listener.wait().unwrap().success());
+    assert!(std::fs::read(received).unwrap() == sent);
+}
+
+fn stop(mut daemon: Daemon) {
+    assert_eq!(daemon.exit_code(&["down"]), 0);
+    assert_eq!(
+        daemon.child.wait().unwrap().code(),
+        Some(0),
+        "{}",
+        daemon.log()
+    );
+    assert_eq!(daemon.exit_code(&["status"]), 3);
+    assert!(!daemon.data.join("control.sock").exists());
+}
+
+#[test]
+fn what_is_in_the_way_of_a_start_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("node");
+    let daemon = Daemon::start(&data, None);
+    let refused = |data: &Path, words: &[&str]| {
+        let output = enishi(data, &[&["up", "--no-tun"], words].concat())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let (code, said) = refused(&data, &[]);
+    assert!(
+        code == 1 && said.contains(data.to_str().unwrap()),
+        "{code} {said}"
+    );
+    let other = dir.path().join("other");
+    let status = daemon.ask(&["status"]);
+    let (code, said) = refused(&other, &["--listen", text(&status["addresses"][0])]);
+    assert!(code == 1 && said.contains("in use"), "{code} {said}");
+    let (code, said) = refused(&other, &["--bootstrap", "enishi1aaaa"]);
+    assert!(code == 2 && said.contains("damaged"), "{code} {said}");
+    let config = dir.path().join("config");
+    std::fs::write(&config, "lisen = []").unwrap();
+    let (code, said) = refused(&other, &["--config", config.to_str().unwrap()]);
+    assert!(code == 2 && said.contains("lisen"), "{code} {said}");
+    std::fs::write(other.join("node.key"), "half a k").unwrap();
+    let (code, said) = refused(&other, &[]);
+    assert!(code == 1 && said.contains("damaged"), "{code} {said}");
+}
