@@ -112,6 +112,9 @@ impl Overlay {
         if hello.contact.id() != from || self.is_self(from) {
             return self.refuse();
         }
+        if self.left {
+            return;
+        }
         let granted = hello.link && self.grants_link(from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let welcome = Hello {
