@@ -249,6 +249,9 @@ pub struct Status {
     pub refused: Refused,
     /// The channels in the order of their names.
     pub channels: Vec<Channel>,
+    /// What a person should know and maybe act on, for example that the disk is full.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// What arrived and was refused since the daemon started.

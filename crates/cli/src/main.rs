@@ -22,7 +22,6 @@ use commands::{Context, DaemonCommand};
 use output::Output;
 use problem::{Problem, Verdict};
 use text::Language;
-use up::UpOptions;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
 fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
     let data = data_dir::choose(arguments.global.data);
     let command = match arguments.command {
-        Command::Up(options) => return up::run(&out, &UpOptions::new(data, options)),
+        Command::Up(options) => return up::run(&out, data, options),
         Command::Demo(options) => return demo::run(&out, &options),
         Command::Sim(options) => return commands::sim::run(&out, &options),
         Command::Completions { shell } => return commands::completions::run(&out, shell),

@@ -1,53 +1,120 @@
 //! `enishi up`: the daemon in the foreground.
 
-use std::net::SocketAddr;
+use std::io::IsTerminal;
 use std::path::PathBuf;
+
+use enishi_host::config::Config;
+use enishi_host::daemon::{Daemon, Options, StartError};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::args::Up;
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
 
-/// What the daemon is started with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UpOptions {
-    /// The data directory; made if it is not there.
-    pub(crate) data: PathBuf,
-    /// The configuration file; none for `config.toml` in the data directory, if there.
-    pub(crate) config: Option<PathBuf>,
-    /// Whether to do without a network device.
-    pub(crate) no_tun: bool,
-    /// The UDP address to listen on; none for what the configuration says.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Invitations of nodes to join by.
-    pub(crate) bootstrap: Vec<String>,
-}
+/// The environment's word on what is logged, before the configuration's.
+const LOG_VARIABLE: &str = "RUST_LOG";
 
-impl UpOptions {
-    /// Puts together what the command line says.
-    pub(crate) fn new(data: PathBuf, up: Up) -> Self {
-        let Up {
-            config,
-            no_tun,
-            listen,
-            bootstrap,
-        } = up;
-        Self {
-            data,
-            config,
-            no_tun,
-            listen,
-            bootstrap,
-        }
-    }
-}
+/// How many threads run the daemon.
+const THREADS: usize = 2;
 
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
 /// [`Problem`] says why it could not start.
-pub(crate) fn run(_out: &Output, options: &UpOptions) -> Result<Verdict, Problem> {
-    let data = options.data.display();
-    Err(Problem::No(format!(
-        "This build has no daemon to run on {data}: not built in yet."
-    )))
+pub(crate) fn run(out: &Output, data: PathBuf, up: Up) -> Result<Verdict, Problem> {
+    let options = Options {
+        data,
+        config: up.config,
+        no_tun: up.no_tun,
+        listen: up.listen,
+        bootstrap: up.bootstrap,
+    };
+    let config = Config::load(options.config.as_deref(), &options.data);
+    let config = config.map_err(|error| Problem::Usage(with_stop(&error.to_string())))?;
+    start_log(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::No(format!("The daemon cannot start its threads: {error}.")))?;
+    let verdict = runtime.block_on(serve(out, options, config));
+    // Whatever is left, such as open streams, ends with the daemon.
+    runtime.shutdown_background();
+    verdict
+}
+
+async fn serve(out: &Output, options: Options, config: Config) -> Result<Verdict, Problem> {
+    let refused = |error| Problem::No(format!("Signals cannot be waited for: {error}."));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    let daemon = Daemon::start(options, config)
+        .await
+        .map_err(|error| problem(&error))?;
+    if ready(out, &daemon) == Err(Problem::OutputClosed) {
+        tracing::debug!("nobody reads standard output");
+    }
+    let signalled = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    daemon.run(signalled).await;
+    Ok(Verdict::Yes)
+}
+
+/// Tells that the daemon can be asked and dialled.
+fn ready(out: &Output, daemon: &Daemon) -> Result<(), Problem> {
+    let (node, listening) = (daemon.node_id(), daemon.listening());
+    let control = daemon.control().display();
+    if out.json {
+        return out.object(&json!({
+            "node_id": node.to_string(),
+            "listening": listening,
+            "control": control.to_string(),
+        }));
+    }
+    let listening: Vec<String> = listening.iter().map(ToString::to_string).collect();
+    let listening = listening.join(", ");
+    out.line(&format!(
+        "ready: node {node} listening on {listening}; control {control}"
+    ))
+}
+
+/// Logs to standard error.
+fn start_log(configured: &str) -> Result<(), Problem> {
+    let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| quiet(configured));
+    let filter = EnvFilter::try_new(&filter).map_err(|error| {
+        Problem::Usage(format!(
+            "What is to be logged, `{filter}`, is not understood: {error}."
+        ))
+    })?;
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+    started.map_err(|error| Problem::No(format!("The log cannot be started: {error}.")))
+}
+
+/// A level alone is meant for this program; its libraries tell only what is wrong.
+fn quiet(configured: &str) -> String {
+    match configured.contains(['=', ',']) {
+        true => configured.to_owned(),
+        false => format!("error,enishi={configured},enishi_host={configured}"),
+    }
+}
+
+fn problem(error: &StartError) -> Problem {
+    let message = with_stop(&error.to_string());
+    match error.is_usage() {
+        true => Problem::Usage(message),
+        false => Problem::No(message),
+    }
+}
+
+fn with_stop(text: &str) -> String {
+    format!("{}.", text.trim_end_matches('.'))
 }

@@ -1,4 +1,9 @@
 //! The asynchronous host: sessions, store, devices and the control interface around one node.
 
+pub mod config;
 pub mod control;
+pub mod daemon;
+pub mod data_dir;
+pub mod packets;
 pub mod session;
+pub mod store;

@@ -9,6 +9,7 @@
 pub mod dht;
 pub mod diag;
 pub mod keys;
+pub mod names;
 pub mod node;
 pub mod record;
 pub mod service;

@@ -22,6 +22,9 @@ pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
             cx.out
                 .line(&format!("\n{}", channels(cx, &status.channels)))?;
         }
+        for notice in &status.notices {
+            cx.out.line(&format!("\n{notice}"))?;
+        }
     }
     Ok(Verdict::Yes)
 }

@@ -238,6 +238,7 @@ fn status() -> Status {
         records_held: 3,
         refused: Refused::default(),
         channels: vec![channel()],
+        notices: vec![],
     }
 }
 

@@ -84,6 +84,12 @@ impl Channel {
         self.address.filter(|_| self.phase == Phase::Held)
     }
 
+    /// Tells whether no address could be had: nothing is claimed until the neighbours
+    /// on the ring change.
+    pub fn has_given_up(&self) -> bool {
+        self.phase == Phase::Waiting && self.address.is_none() && self.tries > 0
+    }
+
     /// Returns the IPv6 address.
     pub fn address6(&self) -> Ipv6Addr {
         self.address6

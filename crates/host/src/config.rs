@@ -1,0 +1,169 @@
+//! The configuration file: TOML, few keys, each optional. docs/configuration.md
+//! describes them with their defaults.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The name of the configuration file in the data directory.
+pub const FILE_NAME: &str = "config.toml";
+
+/// The longest configuration file, in octets.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The longest name of an overlay, in octets.
+const OVERLAY_BYTES_MAX: usize = 255;
+
+/// The most addresses to listen on.
+const LISTEN_MAX: usize = 8;
+
+/// The longest that an invitation may be valid, in days.
+const TICKET_VALID_DAYS_MAX: u32 = 3650;
+
+/// What the operator chose.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The UDP addresses to listen on, at most eight; port 0 takes the port of the last
+    /// run or any free one. An empty list is all interfaces, IPv4 and IPv6, any port.
+    pub listen: Vec<SocketAddr>,
+    /// The name of the overlay; `open` is the one of everybody.
+    pub overlay: String,
+    /// How this host is called among the members of its channels, up to 63 octets;
+    /// empty for the system's own name.
+    pub host_name: String,
+    /// Whether channels get a network device.
+    pub tun: bool,
+    /// How long invitations are valid, in days, 1 to 3,650.
+    pub ticket_valid_days: u32,
+    /// What is logged, as `tracing` filters are written: `info`, `enishi_host=debug`.
+    pub log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![([0, 0, 0, 0], 0).into()],
+            overlay: "open".to_owned(),
+            host_name: String::new(),
+            tun: true,
+            ticket_valid_days: 7,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A key is unknown, or its value does not fit; the text names it.
+    #[error("the configuration file {path} is wrong: {message}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the key.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the named file, or without a name the one in the data directory if it is
+    /// there.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it cannot be read, has an unknown key, or a value out of range.
+    pub fn load(named: Option<&Path>, data: &Path) -> Result<Self, ConfigError> {
+        let path = named.map_or_else(|| data.join(FILE_NAME), Path::to_owned);
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        };
+        Self::parse(&text).map_err(|message| ConfigError::Wrong { path, message })
+    }
+
+    /// Returns how this host calls itself.
+    pub fn host_name(&self) -> String {
+        if !self.host_name.is_empty() {
+            return self.host_name.clone();
+        }
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match name.trim() {
+            "" => "host".to_owned(),
+            name => name.to_owned(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let wrong = |key: &str, rule: &str| Err(format!("`{key}` {rule}"));
+        if config.listen.len() > LISTEN_MAX {
+            return wrong("listen", "has more than eight addresses");
+        }
+        if !(1..=OVERLAY_BYTES_MAX).contains(&config.overlay.len()) {
+            return wrong("overlay", "must have 1 to 255 octets");
+        }
+        if config.host_name.len() > enishi_services::vnet::wire::HOST_NAME_BYTES_MAX {
+            return wrong("host_name", "must have at most 63 octets");
+        }
+        if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
+            return wrong("ticket_valid_days", "must be between 1 and 3650");
+        }
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is larger than 64 KiB"));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_optional_and_unknown_ones_are_named() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
+                    tun = false\nticket_valid_days = 1\nlog = \"debug\"";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
+        assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
+        let error = Config::parse("lisen = []").unwrap_err();
+        assert!(error.contains("lisen"), "{error}");
+        let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
+        assert!(error.contains("listen"), "{error}");
+        assert!(Config::parse("ticket_valid_days = 0").is_err());
+    }
+
+    #[test]
+    fn only_a_named_file_has_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Config::load(None, dir.path()).unwrap(), Config::default());
+        let missing = dir.path().join("missing");
+        let error = Config::load(Some(&missing), dir.path()).unwrap_err();
+        assert!(error.to_string().contains("missing"));
+        fs::write(dir.path().join(FILE_NAME), "tun = 1").unwrap();
+        let error = Config::load(None, dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("config.toml") && error.contains("tun"),
+            "{error}"
+        );
+    }
+}

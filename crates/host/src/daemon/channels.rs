@@ -1,0 +1,347 @@
+//! `channel create`, `join`, `leave` and `list`.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, Member};
+use enishi_services::keys::Secret;
+use enishi_services::ticket::{Ticket, TicketError};
+use enishi_services::vnet::{self, ChannelId, ChannelSpec, Network, secret_from_password};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::desk::{Desk, Opened, no, usage};
+use super::start::unix_s;
+
+/// How long a claim of an address is waited for.
+const CLAIM_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long other members are looked for before a person is told that there are none.
+const MEMBERS_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Between two looks for members.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the removal of a channel's records may take.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+/// The longest name of a channel, in octets.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Deriving a secret from a password takes 64 MiB: one at a time.
+static DERIVING: Semaphore = Semaphore::const_new(1);
+
+pub(super) async fn create(desk: &Desk, create: ChannelCreate) -> Result<Answer, Failure> {
+    let ChannelCreate {
+        name,
+        network,
+        password,
+        address,
+    } = create;
+    let network = check(&name, &network, address)?;
+    let secret = match password {
+        Some(password) => derive(&name, Zeroizing::new(password), network).await?,
+        None => random_secret()?,
+    };
+    let spec = ChannelSpec {
+        name,
+        network,
+        secret,
+    };
+    let id = open(desk, spec, address).await?;
+    claimed(desk, id).await.map(Answer::Channel)
+}
+
+pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failure> {
+    match join {
+        ChannelJoin::Ticket { ticket, address } => {
+            join_by_ticket(desk, &Zeroizing::new(ticket), address).await
+        }
+        ChannelJoin::Password {
+            name,
+            password,
+            network,
+            address,
+        } => {
+            let network = check(&name, &network, address)?;
+            let secret = derive(&name, Zeroizing::new(password), network).await?;
+            let spec = ChannelSpec {
+                name,
+                network,
+                secret,
+            };
+            let id = open(desk, spec, address).await?;
+            claimed(desk, id).await?;
+            look_for_members(desk, id).await.map(Answer::Channel)
+        }
+    }
+}
+
+pub(super) async fn leave(desk: &Desk, name: String) -> Result<Answer, Failure> {
+    let asked = name.clone();
+    let id = desk
+        .look(move |node| node.vnet().by_name(&asked).map(|(id, _)| id))
+        .await?;
+    let id = id.ok_or_else(|| unknown(&name))?;
+    desk.vnet(vnet::Command::Close(id)).await?;
+    tokio::time::sleep(LEAVE_TIME).await;
+    Ok(Answer::Done)
+}
+
+pub(super) async fn list(desk: &Desk) -> Result<Answer, Failure> {
+    let channels = all(desk).await?;
+    Ok(Answer::Channels { channels })
+}
+
+/// Returns the state of all channels, in the order of their names.
+pub(super) async fn all(desk: &Desk) -> Result<Vec<Channel>, Failure> {
+    let states = desk.look(|node| {
+        let channels = node.vnet().channels();
+        channels
+            .map(|(id, channel)| (id, state(channel)))
+            .collect::<Vec<_>>()
+    });
+    let states = states.await?.into_iter();
+    let mut channels: Vec<Channel> = states
+        .map(|(id, state)| with_device(desk, id, state))
+        .collect();
+    channels.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(channels)
+}
+
+/// Nobody here knows such a channel.
+pub(super) fn unknown(name: &str) -> Failure {
+    no(format!(
+        "This node is in no channel called `{name}`; `enishi channel list` shows its channels."
+    ))
+}
+
+async fn join_by_ticket(
+    desk: &Desk,
+    text: &str,
+    address: Option<Ipv4Addr>,
+) -> Result<Answer, Failure> {
+    let ticket: Ticket = text
+        .parse()
+        .map_err(|error: TicketError| usage(sentence(&error.to_string())))?;
+    if ticket.has_expired(unix_s()) {
+        return Err(no(
+            "The invitation has expired; ask for a new one (`enishi channel invite`).",
+        ));
+    }
+    if ticket.overlay != desk.shared.overlay {
+        return Err(no(
+            "The invitation is for another overlay than the one of this node; start a node with \
+             that overlay in its configuration (`overlay`).",
+        ));
+    }
+    let Some(channel) = &ticket.channel else {
+        return Err(usage(
+            "The invitation is for the overlay alone, not for a channel: it serves for `enishi \
+             up --bootstrap`.",
+        ));
+    };
+    let network = check(&channel.name, &channel.network.to_string(), address)?;
+    let spec = ChannelSpec {
+        name: channel.name.clone(),
+        network,
+        secret: Zeroizing::new(channel.secret),
+    };
+    desk.bootstrap(ticket.contacts.clone()).await?;
+    let id = open(desk, spec, address).await?;
+    claimed(desk, id).await.map(Answer::Channel)
+}
+
+/// Checks what names a channel and the address wanted in it.
+fn check(name: &str, network: &str, address: Option<Ipv4Addr>) -> Result<Network, Failure> {
+    if !is_name(name) {
+        return Err(usage(
+            "A channel's name has 1 to 63 letters, digits, `-` and `_`.",
+        ));
+    }
+    let network: Network = network
+        .parse()
+        .map_err(|error: vnet::NetworkError| usage(sentence(&error.to_string())))?;
+    match address {
+        Some(address) if !network.has_host(address) => Err(usage(format!(
+            "{address} is no address of a host in {network}."
+        ))),
+        Some(_) | None => Ok(network),
+    }
+}
+
+/// Tells whether a text is fit to name a channel or a service.
+pub(super) fn is_name(name: &str) -> bool {
+    let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fit)
+}
+
+fn random_secret() -> Result<Secret, Failure> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret)
+        .map_err(|error| no(format!("The system gives no random numbers: {error}.")))?;
+    Ok(secret)
+}
+
+async fn derive(
+    name: &str,
+    password: Zeroizing<String>,
+    network: Network,
+) -> Result<Secret, Failure> {
+    // The semaphore is never closed.
+    let _turn = DERIVING.acquire().await;
+    let name = name.to_owned();
+    let work = move || secret_from_password(&name, &password, network);
+    let secret = tokio::task::spawn_blocking(work).await;
+    let secret = secret.map_err(|_| no("The password could not be worked on."))?;
+    secret.map_err(|reason| usage(sentence(reason)))
+}
+
+/// Takes part in a channel; one where the node is already is as good.
+async fn open(
+    desk: &Desk,
+    spec: ChannelSpec,
+    address: Option<Ipv4Addr>,
+) -> Result<ChannelId, Failure> {
+    let name = spec.name.clone();
+    match desk.open(spec, address).await? {
+        Opened::New(id) | Opened::Before(id) => Ok(id),
+        Opened::Conflict => Err(usage(format!(
+            "This node is in another channel called `{name}`; leave that one first (`enishi \
+             channel leave {name}`)."
+        ))),
+        Opened::TooMany => Err(no(format!(
+            "A node takes part in at most {} channels; leave one first.",
+            vnet::CHANNELS_MAX
+        ))),
+    }
+}
+
+/// Waits until the channel has its address and returns its state.
+async fn claimed(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
+    let waiting = tokio::time::timeout(CLAIM_TIME_MAX, wait_for_claim(desk, id));
+    match waiting.await {
+        Ok(result) => result,
+        Err(_) => Err(no(
+            "The node is in the channel, but holds no address yet: too few nodes of the overlay \
+             answer. It goes on trying; `enishi channel list` shows when it has one.",
+        )),
+    }
+}
+
+async fn wait_for_claim(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
+    let mut events = desk.events();
+    loop {
+        let channel = channel(desk, id).await?;
+        if channel.address.is_some() {
+            return Ok(channel);
+        }
+        if has_given_up(desk, id).await? {
+            desk.vnet(vnet::Command::Close(id)).await?;
+            let reason = channel
+                .notice
+                .unwrap_or_else(|| "no address could be had".to_owned());
+            return Err(no(sentence(&reason)));
+        }
+        // Whatever happens, or is missed because so much happens: look again.
+        let _ = tokio::time::timeout(LOOK_INTERVAL * 10, events.recv()).await;
+    }
+}
+
+async fn has_given_up(desk: &Desk, id: ChannelId) -> Result<bool, Failure> {
+    let look = move |node: &enishi_services::Node| {
+        let channel = node.vnet().channel(id);
+        channel.map(vnet::Channel::has_given_up)
+    };
+    desk.look(look).await?.ok_or_else(closed)
+}
+
+/// Waits a little for other members, and tells when there are none: a wrong password
+/// looks the same.
+async fn look_for_members(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
+    let deadline = tokio::time::Instant::now() + MEMBERS_TIME_MAX;
+    loop {
+        let mut state = channel(desk, id).await?;
+        if state.members > 1 {
+            return Ok(state);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let notice = "no other member was found: either none is online, or name, password \
+                          or network differ from theirs (a wrong password looks the same)";
+            state.notice.get_or_insert_with(|| notice.to_owned());
+            return Ok(state);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn channel(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
+    let state = desk
+        .look(move |node| node.vnet().channel(id).map(state))
+        .await?;
+    let state = state.ok_or_else(closed)?;
+    Ok(with_device(desk, id, state))
+}
+
+fn state(channel: &vnet::Channel) -> Channel {
+    let members: Vec<Member> = channel.members().map(member).collect();
+    Channel {
+        name: channel.name().to_owned(),
+        network: channel.network().to_string(),
+        address: channel.address(),
+        address6: channel.address().map(|_| channel.address6()),
+        interface: None,
+        members: u32::try_from(members.len().max(1)).unwrap_or(u32::MAX),
+        member_list: members,
+        notice: channel.notice().map(str::to_owned),
+    }
+}
+
+fn member(claim: &vnet::wire::Claim) -> Member {
+    Member {
+        node_id: claim.contact.id().to_string(),
+        host: claim.host.clone(),
+        addresses: claim.addresses().to_vec(),
+    }
+}
+
+fn with_device(desk: &Desk, id: ChannelId, mut state: Channel) -> Channel {
+    let (interface, notice) = desk.shared.networks.interface(id);
+    state.interface = interface;
+    state.notice = state.notice.or(notice);
+    state
+}
+
+fn closed() -> Failure {
+    no("The channel was left meanwhile.")
+}
+
+/// Makes a sentence for people of an error's text.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first: String = letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .collect();
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_are_checked() {
+        let network = "10.77.0.0/16";
+        assert!(check("office-2_b", network, None).is_ok());
+        for name in ["", "a b", "ä", &"a".repeat(64)] {
+            assert!(check(name, network, None).is_err(), "{name}");
+        }
+        assert!(check("a", "10.77.0.1/16", None).is_err());
+        assert!(check("a", network, Some(Ipv4Addr::new(10, 77, 0, 9))).is_ok());
+        assert!(check("a", network, Some(Ipv4Addr::new(10, 78, 0, 9))).is_err());
+        assert_eq!(sentence("too long"), "Too long.");
+    }
+}

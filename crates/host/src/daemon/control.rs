@@ -1,0 +1,88 @@
+//! Requests: each gets a task of its own; this file only tells which answers what.
+
+use enishi_api::{Answer, Failure, Request, StreamRequest};
+use tokio::sync::mpsc;
+
+use super::desk::Desk;
+use super::{channels, diagnostics, invitations, names, status, streams};
+use crate::control::{Call, StreamCall};
+
+/// Takes requests as long as the control interface hands them over.
+pub(super) async fn attend(
+    desk: Desk,
+    mut calls: mpsc::Receiver<Call>,
+    mut stream_calls: mpsc::Receiver<StreamCall>,
+) {
+    loop {
+        tokio::select! {
+            Some(call) = calls.recv() => {
+                tokio::spawn(answer(desk.clone(), call));
+            }
+            Some(call) = stream_calls.recv() => {
+                tokio::spawn(stream(desk.clone(), call));
+            }
+            else => return,
+        }
+    }
+}
+
+/// Answers a request, unless the caller hangs up before.
+async fn answer(desk: Desk, call: Call) {
+    let Call { request, answers } = call;
+    let last = tokio::select! {
+        result = serve(&desk, request, &answers) => result.unwrap_or_else(Answer::Failure),
+        () = answers.closed() => return,
+    };
+    // The caller may have gone just now.
+    let _ = answers.send(last).await;
+}
+
+/// Carries out a request and returns its last answer.
+async fn serve(
+    desk: &Desk,
+    request: Request,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<Answer, Failure> {
+    match request {
+        Request::Status => status::status(desk).await,
+        Request::Peers => status::peers(desk).await,
+        Request::Invite => invitations::overlay(desk).await,
+        Request::ChannelCreate(create) => channels::create(desk, create).await,
+        Request::ChannelInvite { name } => invitations::channel(desk, name).await,
+        Request::ChannelJoin(join) => channels::join(desk, join).await,
+        Request::ChannelLeave { name } => channels::leave(desk, name).await,
+        Request::ChannelList => channels::list(desk).await,
+        Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
+        Request::Trace { target } => diagnostics::trace(desk, &target, answers).await,
+        Request::DhtPut {
+            key,
+            value,
+            lease_s,
+        } => names::put(desk, &key, &value, lease_s).await,
+        Request::DhtGet { key } => names::get(desk, &key).await,
+        Request::DhtRemove { key } => names::remove(desk, &key).await,
+        Request::Shutdown => {
+            desk.stop.cancel();
+            Ok(Answer::Done)
+        }
+    }
+}
+
+/// Opens a byte stream, unless the caller hangs up before.
+async fn stream(desk: Desk, call: StreamCall) {
+    let StreamCall {
+        request,
+        mut answer,
+    } = call;
+    match request {
+        StreamRequest::Listen { service } => streams::listen(&desk, service, answer),
+        StreamRequest::Connect { target, service } => {
+            let result = tokio::select! {
+                result = streams::connect(&desk, &target, &service) => result,
+                () = answer.closed() => return,
+            };
+            // The caller may have gone just now.
+            let _ = answer.send(result);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What the tasks of requests may ask of the driver, and what all parts share.
+//!
+//! A task waits; the driver never does. It takes one question after the other from a
+//! bounded queue and leaves its answer in a place that has room for it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use enishi_api::{Failure, FailureKind};
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Position};
+use enishi_services::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
+use enishi_services::record::Key;
+use enishi_services::vnet::{ChannelId, ChannelSpec};
+use enishi_services::{Node, diag, vnet};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::streams::Listeners;
+use crate::config::Config;
+use crate::packets::Networks;
+use crate::session::Sessions;
+
+/// How many questions wait for the driver; further tasks wait to ask.
+pub(super) const ASKS_MAX: usize = 1024;
+
+/// How many events of the virtual networks a slow task may lag behind.
+pub(super) const EVENTS_MAX: usize = 1024;
+
+/// How many reports of a trace wait for its task; further ones are dropped.
+const REPORTS_MAX: usize = 256;
+
+/// A look at the node.
+type Look = Box<dyn FnOnce(&Node) + Send>;
+
+/// A question to the driver.
+pub(super) enum Ask {
+    /// Looks at the node.
+    Look(Look),
+    /// Names nodes that may know the overlay.
+    Bootstrap(Vec<Contact>),
+    /// Reads the DHT.
+    Get(Key, Consistency, oneshot::Sender<GetAnswer>),
+    /// Writes to the DHT.
+    Put(PutRequest, oneshot::Sender<PutAnswer>),
+    /// Sends an echo request; answered by the round trip, if there was one.
+    Ping(NodeId, Duration, oneshot::Sender<Option<Duration>>),
+    /// Follows a route.
+    Trace(Position, mpsc::Sender<diag::Event>),
+    /// Takes part in a channel, unless the node does so already.
+    Open(ChannelSpec, Option<Ipv4Addr>, oneshot::Sender<Opened>),
+    /// Anything else of the virtual networks; answered by events.
+    Vnet(vnet::Command),
+}
+
+/// What came of [`Ask::Open`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// The node takes part now.
+    New(ChannelId),
+    /// It did so before.
+    Before(ChannelId),
+    /// It takes part in another channel of that name.
+    Conflict,
+    /// It takes part in too many channels.
+    TooMany,
+}
+
+/// What all parts of the daemon share.
+pub(super) struct Shared {
+    pub(super) keypair: Keypair,
+    pub(super) overlay: OverlayId,
+    pub(super) config: Config,
+    pub(super) started: Instant,
+    pub(super) networks: Arc<Networks>,
+    pub(super) listeners: Listeners,
+    /// Messages that could not be decoded.
+    pub(super) malformed_messages: AtomicU64,
+    /// Messages over a peer's rate.
+    pub(super) flooded_messages: AtomicU64,
+    /// What a person should know, by what it is about.
+    notices: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        keypair: Keypair,
+        overlay: OverlayId,
+        config: Config,
+        networks: Arc<Networks>,
+    ) -> Self {
+        Self {
+            keypair,
+            overlay,
+            config,
+            started: Instant::now(),
+            networks,
+            listeners: Listeners::default(),
+            malformed_messages: AtomicU64::new(0),
+            flooded_messages: AtomicU64::new(0),
+            notices: Mutex::default(),
+        }
+    }
+
+    /// Notes what a person should know, in place of what was noted of the same before.
+    pub(super) fn note(&self, about: &'static str, notice: String) {
+        self.notices().insert(about, notice);
+    }
+
+    /// What was noted is no longer so.
+    pub(super) fn unnote(&self, about: &'static str) {
+        self.notices().remove(about);
+    }
+
+    /// Returns all notices.
+    pub(super) fn noted(&self) -> Vec<String> {
+        self.notices().values().cloned().collect()
+    }
+
+    fn notices(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way to the driver; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Desk {
+    asks: mpsc::Sender<Ask>,
+    events: broadcast::Sender<vnet::Event>,
+    pub(super) sessions: Sessions,
+    pub(super) shared: Arc<Shared>,
+    /// Stops the daemon.
+    pub(super) stop: CancellationToken,
+}
+
+impl Desk {
+    pub(super) fn new(
+        asks: mpsc::Sender<Ask>,
+        events: broadcast::Sender<vnet::Event>,
+        sessions: Sessions,
+        shared: Arc<Shared>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            asks,
+            events,
+            sessions,
+            shared,
+            stop,
+        }
+    }
+
+    /// Looks at the node.
+    ///
+    /// # Errors
+    /// The daemon is stopping; so for all methods.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let look = move |node: &Node| drop(reply.send(look(node)));
+        self.ask(Ask::Look(Box::new(look))).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Names nodes that may know the overlay.
+    pub(super) async fn bootstrap(&self, contacts: Vec<Contact>) -> Result<(), Failure> {
+        self.ask(Ask::Bootstrap(contacts)).await
+    }
+
+    /// Reads the DHT; a majority of the holders is asked.
+    pub(super) async fn get(&self, key: Key) -> Result<GetAnswer, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Get(key, Consistency::Majority, reply))
+            .await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Writes to the DHT.
+    pub(super) async fn put(&self, request: PutRequest) -> Result<PutAnswer, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Put(request, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Sends an echo request and waits for the response.
+    pub(super) async fn ping(
+        &self,
+        target: NodeId,
+        timeout: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Ping(target, timeout, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Follows a route; the reports end with [`diag::Event::Traced`].
+    pub(super) async fn trace(
+        &self,
+        target: Position,
+    ) -> Result<mpsc::Receiver<diag::Event>, Failure> {
+        let (reply, reports) = mpsc::channel(REPORTS_MAX);
+        self.ask(Ask::Trace(target, reply)).await?;
+        Ok(reports)
+    }
+
+    /// Takes part in a channel.
+    pub(super) async fn open(
+        &self,
+        spec: ChannelSpec,
+        address: Option<Ipv4Addr>,
+    ) -> Result<Opened, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Open(spec, address, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Asks anything else of the virtual networks.
+    pub(super) async fn vnet(&self, command: vnet::Command) -> Result<(), Failure> {
+        self.ask(Ask::Vnet(command)).await
+    }
+
+    /// Follows what happens in the virtual networks from now on.
+    pub(super) fn events(&self) -> broadcast::Receiver<vnet::Event> {
+        self.events.subscribe()
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Failure> {
+        self.asks.send(ask).await.map_err(|_| stopping())
+    }
+}
+
+/// The answer is no.
+pub(super) fn no(message: impl Into<String>) -> Failure {
+    Failure {
+        kind: FailureKind::No,
+        message: message.into(),
+    }
+}
+
+/// The request makes no sense.
+pub(super) fn usage(message: impl Into<String>) -> Failure {
+    Failure {
+        kind: FailureKind::Usage,
+        message: message.into(),
+    }
+}
+
+fn stopping() -> Failure {
+    no("The daemon is stopping and takes no requests.")
+}

@@ -1,0 +1,356 @@
+//! The loop: owns the node, hands it what happens, and its outputs on. Nothing here
+//! decides anything or waits for anybody; it only dispatches.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use enishi_overlay::{Message, NodeId, Time};
+use enishi_services::dht::{Caller, GetAnswer, PutAnswer};
+use enishi_services::{Command, Event, Input, Node, Output, dht, diag, vnet};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{Ask, Desk, Opened, Shared};
+use super::outbox::Outbox;
+use super::rates::Rates;
+use super::streams;
+use crate::packets::Note;
+use crate::session::{SessionEvent, Sessions};
+use crate::store::{Outcome, Slot};
+
+/// How many session events are worked off before other inputs have their turn.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// How long the last values and messages may take at the end.
+const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
+
+/// The node's time: microseconds since the start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn new(start: Instant) -> Self {
+        Self(start)
+    }
+
+    pub(super) fn now(self) -> Time {
+        let micros = self.0.elapsed().as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn until(self, time: Time) -> Duration {
+        time.since(self.now())
+    }
+}
+
+/// Where everything comes in.
+pub(super) struct Inlets {
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) sessions: mpsc::Receiver<SessionEvent>,
+    pub(super) outcomes: mpsc::Receiver<Outcome>,
+    pub(super) notes: mpsc::Receiver<Note>,
+    pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Who waits for what the host itself asked of the node.
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    gets: BTreeMap<u64, oneshot::Sender<GetAnswer>>,
+    puts: BTreeMap<u64, oneshot::Sender<PutAnswer>>,
+    pings: BTreeMap<u64, oneshot::Sender<Option<Duration>>>,
+    traces: BTreeMap<u64, mpsc::Sender<diag::Event>>,
+}
+
+/// The loop's state beside the node.
+pub(super) struct Driver {
+    clock: Clock,
+    outbox: Outbox,
+    sessions: Sessions,
+    events: broadcast::Sender<vnet::Event>,
+    shared: Arc<Shared>,
+    rates: Rates,
+    waiting: Waiting,
+}
+
+impl Driver {
+    pub(super) fn new(
+        clock: Clock,
+        outbox: Outbox,
+        sessions: Sessions,
+        events: broadcast::Sender<vnet::Event>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            clock,
+            outbox,
+            sessions,
+            events,
+            shared,
+            rates: Rates::default(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// Runs until it is told to stop; then takes leave and closes everything.
+    pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
+        loop {
+            let timeout = self.sleep(&node);
+            tokio::select! {
+                () = inlets.stop.cancelled() => break,
+                Some(outcome) = inlets.outcomes.recv() => {
+                    self.outbox.committed(self.clock.now(), outcome);
+                }
+                event = inlets.sessions.recv() => {
+                    // Ends only with the sessions.
+                    let Some(event) = event else { break };
+                    self.on_session(&mut node, &desk, event);
+                    for _ in 1..EVENTS_AT_ONCE {
+                        let Ok(event) = inlets.sessions.try_recv() else { break };
+                        self.on_session(&mut node, &desk, event);
+                    }
+                }
+                Some(ask) = inlets.asks.recv() => self.on_ask(&mut node, ask),
+                Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
+                Ok(()) = inlets.addresses.changed() => {
+                    let addresses = inlets.addresses.borrow_and_update().clone();
+                    self.handle(&mut node, Input::Addresses(addresses));
+                }
+                () = timeout => self.handle(&mut node, Input::Timeout),
+            }
+        }
+        self.stop(node, inlets).await;
+    }
+
+    /// Hands the node what happened and carries out what it wants.
+    pub(super) fn handle(&mut self, node: &mut Node, input: Input) {
+        let now = self.clock.now();
+        let mut events = Vec::new();
+        for output in node.handle(now, input) {
+            match output {
+                Output::Persist {
+                    service,
+                    key,
+                    value,
+                } => {
+                    let service = service as u8;
+                    self.outbox.persist(Slot::Value { service, key }, value);
+                }
+                Output::Remember(contacts) => {
+                    let octets = postcard::to_stdvec(&contacts).ok();
+                    self.outbox.keep(Slot::Contacts, octets);
+                }
+                Output::Send { to, message } => self.outbox.send(to, message),
+                Output::Dial(contact) => self.outbox.dial(contact),
+                Output::Drop(peer) => self.sessions.drop_session(peer),
+                Output::Event(event) => events.push(event),
+            }
+        }
+        self.outbox.flush(now);
+        for event in events {
+            self.on_event(node, event);
+        }
+    }
+
+    fn on_session(&mut self, node: &mut Node, desk: &Desk, event: SessionEvent) {
+        match event {
+            SessionEvent::Opened { peer, .. } => tracing::debug!(?peer, "session open"),
+            SessionEvent::Control { peer, frame } => self.on_frame(node, peer, &frame),
+            SessionEvent::Bulk {
+                peer,
+                reader,
+                writer,
+            } => {
+                streams::accept(desk, peer, reader, writer);
+            }
+            SessionEvent::Closed { peer } => {
+                tracing::debug!(?peer, "session closed");
+                self.handle(node, Input::Closed(peer));
+            }
+            SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
+        }
+    }
+
+    fn on_frame(&mut self, node: &mut Node, from: NodeId, frame: &Bytes) {
+        if !self.rates.take(from, self.clock.now()) {
+            self.shared.flooded_messages.fetch_add(1, Relaxed);
+            return;
+        }
+        match Message::decode(frame) {
+            Ok(message) => self.handle(node, Input::Message { from, message }),
+            Err(error) => {
+                tracing::debug!(?from, %error, "a message was refused");
+                self.shared.malformed_messages.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn on_ask(&mut self, node: &mut Node, ask: Ask) {
+        let command = match ask {
+            Ask::Look(look) => return look(node),
+            Ask::Bootstrap(contacts) => return self.handle(node, Input::Bootstrap(contacts)),
+            Ask::Open(spec, address, reply) => {
+                let opened = match node.vnet().by_name(&spec.name) {
+                    Some((id, channel)) if is_same(channel, &spec) => Opened::Before(id),
+                    Some(_) => Opened::Conflict,
+                    None => {
+                        let name = spec.name.clone();
+                        let open = vnet::Command::Open { spec, address };
+                        self.handle(node, Input::Command(Command::Vnet(open)));
+                        let found = node.vnet().by_name(&name);
+                        found.map_or(Opened::TooMany, |(id, _)| Opened::New(id))
+                    }
+                };
+                // Whoever asked may be gone; the channel is open all the same.
+                let _ = reply.send(opened);
+                return;
+            }
+            Ask::Get(key, consistency, reply) => {
+                let id = self.waiting.number();
+                self.waiting.gets.insert(id, reply);
+                let caller = Caller::Host(id);
+                Command::Dht(dht::Command::Get {
+                    caller,
+                    key,
+                    consistency,
+                })
+            }
+            Ask::Put(request, reply) => {
+                let id = self.waiting.number();
+                self.waiting.puts.insert(id, reply);
+                let caller = Caller::Host(id);
+                Command::Dht(dht::Command::Put { caller, request })
+            }
+            Ask::Ping(target, timeout, reply) => {
+                let id = self.waiting.number();
+                self.waiting.pings.insert(id, reply);
+                Command::Diag(diag::Command::Ping {
+                    id,
+                    target,
+                    timeout,
+                })
+            }
+            Ask::Trace(target, reply) => {
+                let id = self.waiting.number();
+                self.waiting.traces.insert(id, reply);
+                Command::Diag(diag::Command::Trace { id, target })
+            }
+            Ask::Vnet(command) => Command::Vnet(command),
+        };
+        self.handle(node, Input::Command(command));
+    }
+
+    fn on_note(&mut self, node: &mut Node, note: Note) {
+        let command = match note {
+            Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
+            Note::UnknownTag { from, tag } => vnet::Command::UnknownTag { from, tag },
+        };
+        self.handle(node, Input::Command(Command::Vnet(command)));
+    }
+
+    fn on_event(&mut self, node: &Node, event: Event) {
+        match event {
+            Event::Joined => {
+                tracing::info!("joined the overlay");
+                self.shared.unnote("bootstrap");
+            }
+            Event::Dht(event) => self.waiting.on_dht(event),
+            Event::Diag(event) => self.waiting.on_diag(event),
+            Event::Vnet(event) => {
+                self.shared.networks.on_event(&event, node.vnet());
+                // Nobody may be listening.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    /// Sleeps until the node's or the outbox's deadline.
+    fn sleep(&self, node: &Node) -> impl Future<Output = ()> + use<> {
+        let deadlines = [node.next_timeout(), self.outbox.next_timeout()];
+        let wait = deadlines.into_iter().flatten().min();
+        let wait = wait.map(|at| self.clock.until(at));
+        async move {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
+        self.handle(&mut node, Input::Leave);
+        self.shared.networks.close();
+        let settle = async {
+            while !self.outbox.is_settled() {
+                let Some(outcome) = inlets.outcomes.recv().await else {
+                    return;
+                };
+                self.outbox.committed(self.clock.now(), outcome);
+            }
+        };
+        if tokio::time::timeout(LAST_COMMIT_MAX, settle).await.is_err() {
+            tracing::warn!("the last changes may not be on disk");
+        }
+        // The events of the closing have to go somewhere.
+        tokio::spawn(async move { while inlets.sessions.recv().await.is_some() {} });
+        self.sessions.close().await;
+        inlets.outcomes.close();
+        self.outbox.close();
+    }
+}
+
+impl Waiting {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    // Whoever does not wait any more has gone; the answers are for nobody then.
+
+    fn on_dht(&mut self, event: dht::Event) {
+        match event {
+            dht::Event::Got {
+                caller: Caller::Host(id),
+                answer,
+            } => {
+                let _ = self.gets.remove(&id).map(|reply| reply.send(answer));
+            }
+            dht::Event::PutDone {
+                caller: Caller::Host(id),
+                answer,
+            } => {
+                let _ = self.puts.remove(&id).map(|reply| reply.send(answer));
+            }
+            dht::Event::Got { .. } | dht::Event::PutDone { .. } => {}
+        }
+    }
+
+    fn on_diag(&mut self, event: diag::Event) {
+        match event {
+            diag::Event::Pong { id, round_trip } => {
+                let _ = self
+                    .pings
+                    .remove(&id)
+                    .map(|reply| reply.send(Some(round_trip)));
+            }
+            diag::Event::Lost { id } => {
+                let _ = self.pings.remove(&id).map(|reply| reply.send(None));
+            }
+            diag::Event::Hop { id, .. } => {
+                let _ = self.traces.get(&id).map(|reply| reply.try_send(event));
+            }
+            diag::Event::Traced { id, .. } => {
+                let _ = self.traces.remove(&id).map(|reply| reply.try_send(event));
+            }
+        }
+    }
+}
+
+fn is_same(channel: &vnet::Channel, spec: &vnet::ChannelSpec) -> bool {
+    channel.network() == spec.network && channel.secret() == &spec.secret
+}

@@ -1,0 +1,123 @@
+//! The daemon: one node with its sessions, its store, its devices and its control
+//! interface, from start to stop.
+//!
+//! ```text
+//!   control ──> tasks, one per request ──asks──┐
+//!   sessions ──events──────────────────────────┤
+//!   store ──outcomes───────────────────────────┼──> driver: owns Node
+//!   packets ──notes────────────────────────────┤      └─> outbox ──> store, sessions
+//!   clock ─────────────────────────────────────┘
+//! ```
+//!
+//! | part | does |
+//! |---|---|
+//! | `driver` | the loop: hands inputs to the node and its outputs on |
+//! | `outbox` | keeps what the node persists, holds messages back until it is on disk |
+//! | `rates` | how many messages a peer may send |
+//! | `desk` | what tasks may ask of the driver |
+//! | `control` | requests: which file answers which |
+//! | `channels`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
+//! | `target` | which node a person means |
+
+mod channels;
+mod control;
+mod desk;
+mod diagnostics;
+mod driver;
+mod invitations;
+mod names;
+mod outbox;
+mod rates;
+mod start;
+mod status;
+mod streams;
+mod target;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use enishi_overlay::NodeId;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::session::Sessions;
+
+pub use start::StartError;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if it is not there.
+    pub data: PathBuf,
+    /// The configuration file; none for `config.toml` in the data directory, if there.
+    pub config: Option<PathBuf>,
+    /// Whether to do without network devices, whatever the configuration says.
+    pub no_tun: bool,
+    /// The UDP address to listen on instead of those of the configuration.
+    pub listen: Option<SocketAddr>,
+    /// Invitations of nodes to join by.
+    pub bootstrap: Vec<String>,
+}
+
+/// How long the driver may take to end once it is told to.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A daemon that runs.
+#[derive(Debug)]
+pub struct Daemon {
+    node_id: NodeId,
+    control: PathBuf,
+    sessions: Sessions,
+    stop: CancellationToken,
+    driver: JoinHandle<()>,
+    server: JoinHandle<()>,
+    /// Locked until the daemon has ended.
+    _data: DataDir,
+}
+
+impl Daemon {
+    /// Starts a daemon. Must be called within a tokio runtime, which runs its tasks.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way and what to do about it.
+    pub async fn start(options: Options, config: Config) -> Result<Self, StartError> {
+        start::start(options, config).await
+    }
+
+    /// Returns the node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// Returns the addresses and ports that its sockets are bound to.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.sessions.listening()
+    }
+
+    /// Returns the path of the control socket.
+    pub fn control(&self) -> &PathBuf {
+        &self.control
+    }
+
+    /// Runs until a request stops the daemon or `until` resolves; then takes leave of the
+    /// peers, closes sessions and devices, and returns after some seconds at most.
+    pub async fn run(self, until: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = until => {}
+        }
+        tracing::info!("stopping");
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_TIME_MAX, self.driver)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the node did not stop in time");
+        }
+        // It ends by itself within a second.
+        let _ = tokio::time::timeout(STOP_TIME_MAX, self.server).await;
+    }
+}

@@ -1,0 +1,180 @@
+//! What leaves the node: values to the store, messages to the sessions, in the order
+//! that a crash may not reverse.
+//!
+//! What follows a value in the same batch waits until the value is on disk: an
+//! acknowledgement must not be out before what it acknowledges is safe. While one commit
+//! runs, the values and messages of further batches gather for the next (group commit).
+//!
+//! When the store fails, for example with a full disk, the node goes on in memory. The
+//! values are tried again later; the messages that waited for them are dropped, so
+//! whoever asked hears nothing and asks again.
+
+use std::sync::Arc;
+
+use enishi_overlay::{Contact, Message, Time};
+
+use super::desk::Shared;
+use crate::session::Sessions;
+use crate::store::{Batch, Outcome, Slot, Store};
+
+/// The most values that wait for the store, counted by slots.
+const VALUES_MAX: usize = 65_536;
+
+/// The most messages that wait for the store.
+const HELD_MAX: usize = 65_536;
+
+/// How long after a failure the store is tried again, in seconds.
+const RETRY_S: u64 = 5;
+
+const ABOUT: &str = "store";
+
+/// What waits for the store.
+enum Held {
+    Send(Contact, Message),
+    Dial(Contact),
+}
+
+/// The way out.
+pub(super) struct Outbox {
+    store: Store,
+    sessions: Sessions,
+    shared: Arc<Shared>,
+    /// For the next commit.
+    values: Batch,
+    held: Vec<Held>,
+    /// What waits for the commit that runs; none when none runs.
+    committing: Option<Vec<Held>>,
+    /// When the store is tried again after a failure.
+    retry_at: Option<Time>,
+    /// Whether the batch at hand has a value.
+    holding: bool,
+    failures: u64,
+    dropped: u64,
+}
+
+impl Outbox {
+    pub(super) fn new(store: Store, sessions: Sessions, shared: Arc<Shared>) -> Self {
+        Self {
+            store,
+            sessions,
+            shared,
+            values: Batch::new(),
+            held: Vec::new(),
+            committing: None,
+            retry_at: None,
+            holding: false,
+            failures: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Keeps a value, or forgets it without one.
+    pub(super) fn persist(&mut self, slot: Slot, value: Option<Vec<u8>>) {
+        self.holding = true;
+        self.keep(slot, value);
+    }
+
+    /// Keeps a value that nothing has to wait for.
+    pub(super) fn keep(&mut self, slot: Slot, value: Option<Vec<u8>>) {
+        if self.values.len() < VALUES_MAX || self.values.contains_key(&slot) {
+            self.values.insert(slot, value);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Sends a message, once the values before it in the batch are on disk.
+    pub(super) fn send(&mut self, to: Contact, message: Message) {
+        match self.holding {
+            true => self.hold(Held::Send(to, message)),
+            false => self.sessions.send_control(&to, message.encode().into()),
+        }
+    }
+
+    /// Opens a session, once the values before it in the batch are on disk.
+    pub(super) fn dial(&mut self, to: Contact) {
+        match self.holding {
+            true => self.hold(Held::Dial(to)),
+            false => self.sessions.dial(&to),
+        }
+    }
+
+    /// Ends a batch, and commits what gathered unless a commit runs or it is too early
+    /// to try again.
+    pub(super) fn flush(&mut self, now: Time) {
+        self.holding = false;
+        let early = self.retry_at.is_some_and(|at| now < at);
+        if self.committing.is_none() && !self.values.is_empty() && !early {
+            self.store.commit(std::mem::take(&mut self.values));
+            self.committing = Some(std::mem::take(&mut self.held));
+        }
+    }
+
+    /// A commit has ended.
+    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) {
+        let held = self.committing.take().unwrap_or_default();
+        match outcome {
+            Ok(()) => {
+                if self.retry_at.take().is_some() {
+                    tracing::info!("the state is on disk again");
+                    self.shared.unnote(ABOUT);
+                }
+                held.into_iter().for_each(|held| self.release(held));
+            }
+            Err((batch, reason)) => self.failed(now, batch, held.len(), &reason),
+        }
+        self.flush(now);
+    }
+
+    /// Returns when the store is to be tried again.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.retry_at
+            .filter(|_| self.committing.is_none() && !self.values.is_empty())
+    }
+
+    /// Tells whether everything is on disk, or cannot be for now.
+    pub(super) fn is_settled(&self) -> bool {
+        self.committing.is_none() && (self.values.is_empty() || self.retry_at.is_some())
+    }
+
+    /// Closes the store.
+    pub(super) fn close(self) {
+        self.store.close();
+    }
+
+    fn hold(&mut self, held: Held) {
+        // Without a working store there is nothing to wait for.
+        if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
+            self.dropped += 1;
+        } else {
+            self.held.push(held);
+        }
+    }
+
+    fn release(&self, held: Held) {
+        match held {
+            Held::Send(to, message) => self.sessions.send_control(&to, message.encode().into()),
+            Held::Dial(to) => self.sessions.dial(&to),
+        }
+    }
+
+    fn failed(&mut self, now: Time, batch: Batch, waited: usize, reason: &str) {
+        self.failures += 1;
+        self.dropped += (waited + self.held.len()) as u64;
+        self.held.clear();
+        self.retry_at = Some(now + std::time::Duration::from_secs(RETRY_S));
+        // What was decided since stands.
+        let newer = std::mem::replace(&mut self.values, batch);
+        for (slot, value) in newer {
+            self.keep(slot, value);
+        }
+        let notice = format!(
+            "The state cannot be written ({reason}): make room on the disk of the data \
+             directory. The node goes on and tries again every {RETRY_S} s; what it could not \
+             keep it does not acknowledge ({} failures, {} messages dropped).",
+            self.failures, self.dropped
+        );
+        tracing::warn!("{notice}");
+        self.shared.note(ABOUT, notice);
+    }
+}

@@ -1,0 +1,272 @@
+//! Starting a daemon: everything is opened, made and connected here, in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use enishi_overlay::{Contact, Keypair, OverlayId};
+use enishi_services::service::ServiceId;
+use enishi_services::ticket::{Ticket, TicketError};
+use enishi_services::{Input, Node};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Shared};
+use super::driver::{Clock, Driver, Inlets};
+use super::outbox::Outbox;
+use super::{Daemon, Options, control};
+use crate::config::{Config, ConfigError};
+use crate::control::{Control, STREAMS_MAX};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::packets::Networks;
+use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
+use crate::store::{Found, Store, StoreError};
+
+/// How many notes of the packet path wait for the loop; further ones are dropped.
+const NOTES_MAX: usize = 256;
+
+/// How many requests wait for their tasks.
+const CALLS_MAX: usize = 64;
+
+/// After how long without an answer a person is told that nobody answers.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An invitation to join by cannot be used.
+    #[error("--bootstrap: {0}")]
+    Ticket(String),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The state cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] crate::control::BindError),
+    /// The node cannot listen.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl StartError {
+    /// Tells whether the program was used wrongly, rather than something being in the way.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Ticket(_))
+    }
+}
+
+pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, StartError> {
+    let overlay = OverlayId::from_name(&config.overlay);
+    let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
+    let data = DataDir::open(&options.data)?;
+    let keypair = data.identity()?;
+    let (store, found, outcomes) = Store::open(data.path())?;
+    let control = Control::bind(data.path())?;
+    let (notes, notes_inlet) = mpsc::channel(NOTES_MAX);
+    let networks = Arc::new(Networks::new(notes, config.tun && !options.no_tun));
+    let listen = options
+        .listen
+        .map_or_else(|| config.listen.clone(), |address| vec![address]);
+    let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
+    networks.start(sessions.clone());
+
+    let mut node = make_node(&keypair, overlay, &config, &sessions)?;
+    let clock = Clock::new(Instant::now());
+    let shared = Arc::new(Shared::new(keypair, overlay, config, networks));
+    note_at_start(&shared, &found);
+    bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
+    let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
+    let (asks, asks_inlet) = mpsc::channel(ASKS_MAX);
+    let (events_out, _) = broadcast::channel(EVENTS_MAX);
+    let stop = CancellationToken::new();
+    let desk = Desk::new(
+        asks,
+        events_out.clone(),
+        sessions.clone(),
+        Arc::clone(&shared),
+        stop.clone(),
+    );
+
+    let mut driver = Driver::new(
+        clock,
+        outbox,
+        sessions.clone(),
+        events_out,
+        Arc::clone(&shared),
+    );
+    let known = bootstrap.len();
+    for input in first_inputs(found, bootstrap) {
+        driver.handle(&mut node, input);
+    }
+    let inlets = Inlets {
+        asks: asks_inlet,
+        sessions: events,
+        outcomes,
+        notes: notes_inlet,
+        addresses: sessions.watch_addresses(),
+        stop: stop.clone(),
+    };
+    let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
+    let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
+    tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
+    if known > 0 {
+        tokio::spawn(tell_if_alone(desk.clone()));
+    }
+    let stopped = stop.clone();
+    Ok(Daemon {
+        node_id: sessions.me(),
+        control: data.path().join(enishi_api::SOCKET_NAME),
+        driver: tokio::spawn(driver.run(node, desk, inlets)),
+        server: tokio::spawn(control.serve(calls, streams, stopped.cancelled_owned())),
+        sessions,
+        stop,
+        _data: data,
+    })
+}
+
+/// Reads the invitations to join by.
+fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, StartError> {
+    let mut contacts = Vec::new();
+    for text in tickets {
+        let ticket: Ticket = text
+            .parse()
+            .map_err(|error: TicketError| StartError::Ticket(error.to_string()))?;
+        if ticket.overlay != overlay {
+            return Err(StartError::Ticket(
+                "the invitation is for another overlay than the one of the configuration \
+                 (`overlay`)"
+                    .to_owned(),
+            ));
+        }
+        if ticket.has_expired(unix_s()) {
+            tracing::warn!("an invitation given with --bootstrap is past its time; trying anyway");
+        }
+        contacts.extend(ticket.contacts.iter().cloned());
+    }
+    Ok(contacts)
+}
+
+/// Listens at the port of the last run if it is free, and keeps the port for the next.
+async fn listen_at(
+    data: &DataDir,
+    keypair: &Keypair,
+    overlay: OverlayId,
+    listen: Vec<SocketAddr>,
+    networks: &Arc<Networks>,
+) -> Result<(Sessions, mpsc::Receiver<SessionEvent>), BindError> {
+    let bind = |listen: Vec<SocketAddr>| {
+        let networks = Arc::clone(networks);
+        Sessions::bind(SessionConfig {
+            keypair: keypair.clone(),
+            overlay,
+            listen,
+            on_datagram: Arc::new(move |peer, datagram| networks.on_datagram(peer, &datagram)),
+        })
+    };
+    let before = data.port().map(|port| with_port(&listen, port));
+    let bound = match before.filter(|before| *before != listen) {
+        Some(before) => match bind(before).await {
+            Err(BindError::PortInUse { .. }) => {
+                tracing::info!("the port of the last run is in use; taking another");
+                bind(listen).await?
+            }
+            bound => bound?,
+        },
+        None => bind(listen).await?,
+    };
+    if let Some(address) = bound.0.listening().first()
+        && let Err(error) = data.keep_port(address.port())
+    {
+        tracing::warn!(%error, "the port could not be kept for the next run");
+    }
+    Ok(bound)
+}
+
+/// Puts a port in the place of port 0.
+fn with_port(listen: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let fill = |address: &SocketAddr| match address.port() {
+        0 => SocketAddr::new(address.ip(), port),
+        _ => *address,
+    };
+    listen.iter().map(fill).collect()
+}
+
+fn make_node(
+    keypair: &Keypair,
+    overlay: OverlayId,
+    config: &Config,
+    sessions: &Sessions,
+) -> Result<Node, StartError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(StartError::Random)?;
+    let config = enishi_services::Config {
+        overlay: enishi_overlay::Config::new(overlay),
+        addresses: sessions.addresses(),
+        host_name: config.host_name(),
+        started_unix_s: unix_s(),
+    };
+    Ok(Node::new(keypair.clone(), config, seed))
+}
+
+fn note_at_start(shared: &Shared, found: &Found) {
+    if let Some(notice) = &found.notice {
+        tracing::warn!("{notice}");
+        shared.note("state file", notice.clone());
+    }
+}
+
+/// What the node is told first. It hears of the other nodes before it takes up its
+/// channels, so that it asks them for its addresses and not only itself.
+fn first_inputs(found: Found, bootstrap: Vec<Contact>) -> Vec<Input> {
+    let restored = found.values.into_iter().filter_map(|kept| {
+        Some(Input::Restored {
+            service: ServiceId::from_wire(kept.service)?,
+            key: kept.key,
+            value: kept.value,
+            age_s: kept.age_s,
+        })
+    });
+    let is_dht = |input: &Input| {
+        matches!(
+            input,
+            Input::Restored {
+                service: ServiceId::Dht,
+                ..
+            }
+        )
+    };
+    let (dht, others): (Vec<Input>, Vec<Input>) = restored.partition(is_dht);
+    let mut inputs = dht;
+    if !bootstrap.is_empty() {
+        inputs.push(Input::Bootstrap(bootstrap));
+    }
+    inputs.extend(others);
+    inputs
+}
+
+/// Tells a person when nobody answers.
+async fn tell_if_alone(desk: Desk) {
+    tokio::time::sleep(BOOTSTRAP_PATIENCE).await;
+    let joined = desk.look(|node| !node.overlay().near().is_empty()).await;
+    if matches!(joined, Ok(false)) {
+        let notice = "none of the nodes to join by answers; check their addresses, the network \
+                      and firewalls (UDP). Still trying";
+        tracing::warn!("{notice}");
+        desk.shared.note("bootstrap", notice.to_owned());
+    }
+}
+
+/// Returns the seconds since 1970.
+pub(super) fn unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

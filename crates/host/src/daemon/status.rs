@@ -1,0 +1,91 @@
+//! `status` and `peers`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use enishi_api::{Answer, Failure, Peer, Refused, Status};
+use enishi_overlay::NodeId;
+use enishi_services::Node;
+
+use super::channels;
+use super::desk::Desk;
+
+pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
+    let channels = channels::all(desk).await?;
+    let look = |node: &Node| {
+        let overlay = node.overlay();
+        (
+            overlay.size_estimate(),
+            overlay.joined(),
+            node.dht().store().len(),
+        )
+    };
+    let (overlay_size_estimate, joined, records_held) = desk.look(look).await?;
+    let shared = &desk.shared;
+    Ok(Answer::Status(Status {
+        node_id: desk.sessions.me().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: shared.started.elapsed().as_secs(),
+        peers: u32::try_from(desk.sessions.sessions().len()).unwrap_or(u32::MAX),
+        overlay_size_estimate,
+        joined,
+        addresses: desk.sessions.addresses(),
+        records_held: records_held as u64,
+        refused: Refused {
+            malformed_messages: shared.malformed_messages.load(Relaxed),
+            flooded_messages: shared.flooded_messages.load(Relaxed),
+            foreign_packets: shared.networks.foreign_packets(),
+        },
+        channels,
+        notices: shared.noted(),
+    }))
+}
+
+pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
+    let mut peers = desk.look(known).await?;
+    for session in desk.sessions.sessions() {
+        let peer = peers
+            .entry(session.peer)
+            .or_insert_with(|| absent(session.peer, "session", None));
+        peer.connected = true;
+        if !session.path.is_empty() {
+            peer.path = session.path;
+        }
+        peer.rtt_ms = Some(session.rtt.as_secs_f64() * 1e3);
+        peer.bytes_sent = session.bytes_sent;
+        peer.bytes_received = session.bytes_received;
+    }
+    let peers = peers.into_values().collect();
+    Ok(Answer::Peers { peers })
+}
+
+/// Whom the overlay knows, without what the sessions know.
+fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
+    let overlay = node.overlay();
+    let known = overlay.known().into_keys();
+    let mut peers: BTreeMap<NodeId, Peer> =
+        known.map(|id| (id, absent(id, "known", None))).collect();
+    for peer in overlay.peers() {
+        let id = peer.contact().id();
+        let role = if overlay.near().contains(id) {
+            "near"
+        } else {
+            "long"
+        };
+        peers.insert(id, absent(id, role, peer.round_trip().smoothed()));
+    }
+    peers
+}
+
+fn absent(id: NodeId, role: &str, rtt: Option<Duration>) -> Peer {
+    Peer {
+        node_id: id.to_string(),
+        role: role.to_owned(),
+        connected: false,
+        path: "-".to_owned(),
+        rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        bytes_sent: 0,
+        bytes_received: 0,
+    }
+}

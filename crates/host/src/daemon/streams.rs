@@ -1,0 +1,302 @@
+//! Byte streams between two members, over the session's bulk lane.
+//!
+//! ```text
+//! connector -> acceptor     0        1        2
+//!                          +--------+--------+------------------+
+//!                          | 1      | length | service (length) |  then octets
+//!                          +--------+--------+------------------+
+//! acceptor -> connector    +--------+
+//!                          | answer |  0 accepted, then octets; 1 nobody listens; 2 no member
+//!                          +--------+
+//! ```
+//!
+//! Both must be members of a common channel: before it connects, the connector has the
+//! virtual network agree with the other node to exchange packets, in which both prove
+//! their membership; the acceptor takes streams only from nodes with which it has agreed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use enishi_api::Failure;
+use enishi_overlay::{Contact, NodeId};
+use enishi_services::vnet::{self, ChannelId};
+use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::channels::{is_name, sentence};
+use super::desk::{Desk, no, usage};
+use super::target::{self, Target};
+use crate::control::Duplex;
+use crate::session::{BulkReader, BulkWriter};
+
+const VERSION: u8 = 1;
+const ACCEPTED: u8 = 0;
+const NOBODY: u8 = 1;
+const NO_MEMBER: u8 = 2;
+
+/// The most services that listen at one time.
+const LISTENERS_MAX: usize = 64;
+
+/// The most streams that are being accepted at one time; further ones are dropped.
+const ACCEPTING_MAX: usize = 64;
+
+/// How long the other side may take for header or answer.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long agreeing with a member may take.
+const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);
+
+type Taker = oneshot::Sender<Result<Duplex, Failure>>;
+
+/// Who waits for a stream, by service.
+pub(super) struct Listeners {
+    waiting: Mutex<BTreeMap<String, Taker>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            places: Arc::new(Semaphore::new(ACCEPTING_MAX)),
+        }
+    }
+}
+
+impl Listeners {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Taker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one who waits; gives him back with the reason when that cannot be.
+    fn add(&self, service: String, taker: Taker) -> Result<(), (Taker, Failure)> {
+        let mut waiting = self.waiting();
+        waiting.retain(|_, taker| !taker.is_closed());
+        if waiting.contains_key(&service) {
+            let message = format!("Another program listens for `{service}` already.");
+            return Err((taker, usage(message)));
+        }
+        if waiting.len() >= LISTENERS_MAX {
+            let message = format!("{LISTENERS_MAX} services listen already; end one first.");
+            return Err((taker, no(message)));
+        }
+        waiting.insert(service, taker);
+        Ok(())
+    }
+
+    fn take(&self, service: &str) -> Option<Taker> {
+        let taker = self.waiting().remove(service);
+        taker.filter(|taker| !taker.is_closed())
+    }
+}
+
+/// Waits for one stream to a service.
+pub(super) fn listen(desk: &Desk, service: String, taker: Taker) {
+    let added = match is_name(&service) {
+        true => desk.shared.listeners.add(service, taker),
+        false => Err((taker, bad_service())),
+    };
+    if let Err((taker, failure)) = added {
+        // The caller may have gone just now.
+        let _ = taker.send(Err(failure));
+    }
+}
+
+/// Opens a stream to a service of another member.
+pub(super) async fn connect(desk: &Desk, target: &str, service: &str) -> Result<Duplex, Failure> {
+    if !is_name(service) {
+        return Err(bad_service());
+    }
+    let target = Target::parse(target)?;
+    let peer = target::node(desk, &target).await?;
+    if peer == desk.sessions.me() {
+        return Err(usage(
+            "A stream goes to another member, not to this node itself.",
+        ));
+    }
+    let contact = attach_to(desk, peer).await?;
+    let opened = desk.sessions.open_bulk(&contact).await;
+    let (mut reader, mut writer) = opened.map_err(|error| no(sentence(&error.to_string())))?;
+    let exchange = async {
+        writer.write_all(&header(service)).await?;
+        writer.flush().await?;
+        reader.read_u8().await
+    };
+    match tokio::time::timeout(OPEN_TIME_MAX, exchange).await {
+        Ok(Ok(ACCEPTED)) => Ok(Duplex {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        }),
+        Ok(Ok(NOBODY)) => Err(no(format!(
+            "Nobody listens for `{service}` at that member."
+        ))),
+        Ok(Ok(NO_MEMBER)) => Err(no("That node does not take this one for a member.")),
+        Ok(Ok(_) | Err(_)) | Err(_) => Err(no("That member does not answer.")),
+    }
+}
+
+/// Takes a stream that a peer opened, in a task of its own.
+pub(super) fn accept(desk: &Desk, peer: NodeId, reader: BulkReader, writer: BulkWriter) {
+    let shared = &desk.shared;
+    let Ok(place) = Arc::clone(&shared.listeners.places).try_acquire_owned() else {
+        tracing::debug!(?peer, "a stream was refused: too many are being opened");
+        return;
+    };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let is_member = shared.networks.is_attached(peer);
+        let answer = hand_over(&shared.listeners, is_member, reader, writer);
+        match tokio::time::timeout(OPEN_TIME_MAX, answer).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(?peer, %error, "a stream was not opened"),
+            Err(_) => tracing::debug!(?peer, "a stream did not begin in time"),
+        }
+        drop(place);
+    });
+}
+
+async fn hand_over(
+    listeners: &Listeners,
+    is_member: bool,
+    mut reader: BulkReader,
+    mut writer: BulkWriter,
+) -> io::Result<()> {
+    let service = read_header(&mut reader).await?;
+    if !is_member {
+        return refuse(writer, NO_MEMBER).await;
+    }
+    let Some(taker) = listeners.take(&service) else {
+        return refuse(writer, NOBODY).await;
+    };
+    writer.write_all(&[ACCEPTED]).await?;
+    writer.flush().await?;
+    let duplex = Duplex {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+    };
+    // If the caller has gone just now, the peer sees the stream end.
+    let _ = taker.send(Ok(duplex));
+    Ok(())
+}
+
+async fn refuse(mut writer: BulkWriter, answer: u8) -> io::Result<()> {
+    writer.write_all(&[answer]).await?;
+    writer.shutdown().await
+}
+
+fn header(service: &str) -> Vec<u8> {
+    // A service's name has 63 octets at most.
+    [&[VERSION, service.len() as u8], service.as_bytes()].concat()
+}
+
+async fn read_header(reader: &mut (impl io::AsyncRead + Unpin)) -> io::Result<String> {
+    if reader.read_u8().await? != VERSION {
+        return Err(io::Error::other("unknown version"));
+    }
+    let mut service = vec![0; reader.read_u8().await?.into()];
+    reader.read_exact(&mut service).await?;
+    let service = String::from_utf8(service).map_err(io::Error::other)?;
+    match is_name(&service) {
+        true => Ok(service),
+        false => Err(io::Error::other("no name of a service")),
+    }
+}
+
+/// Agrees with a node to exchange packets in a channel that both are in.
+async fn attach_to(desk: &Desk, peer: NodeId) -> Result<Contact, Failure> {
+    let look = move |node: &enishi_services::Node| {
+        let channels = node.vnet().channels();
+        let mut claims = channels.filter_map(|(id, channel)| {
+            let mut members = channel.members();
+            members
+                .find(|claim| claim.contact.id() == peer)
+                .map(|claim| (id, claim.clone()))
+        });
+        claims.next()
+    };
+    let (channel, claim) = desk.look(look).await?.ok_or_else(|| {
+        no("That node is in no channel of this one; streams go between members only.")
+    })?;
+    let attached = attach(desk, channel, claim.address.into()).await?;
+    match attached == Some(peer) {
+        true => Ok(claim.contact),
+        false => Err(no("That member does not answer.")),
+    }
+}
+
+/// Agrees with the holder of an address to exchange packets; none when there is none or
+/// it does not answer.
+pub(super) async fn attach(
+    desk: &Desk,
+    channel: ChannelId,
+    address: IpAddr,
+) -> Result<Option<NodeId>, Failure> {
+    let mut events = desk.events();
+    desk.vnet(vnet::Command::Resolve { channel, address })
+        .await?;
+    let wait = async {
+        loop {
+            match events.recv().await {
+                Ok(vnet::Event::Attached {
+                    channel: there,
+                    peer,
+                    addresses,
+                    ..
+                }) if there == channel && addresses.contains(&address) => {
+                    return Some(peer);
+                }
+                Ok(vnet::Event::Unresolved {
+                    channel: there,
+                    address: which,
+                }) if there == channel && which == address => {
+                    return None;
+                }
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    Ok(tokio::time::timeout(ATTACH_TIME_MAX, wait)
+        .await
+        .ok()
+        .flatten())
+}
+
+fn bad_service() -> Failure {
+    usage("A service's name has 1 to 63 letters, digits, `-` and `_`.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn headers_are_read_back_and_others_refused() {
+        let name = "a".repeat(63);
+        assert_eq!(read_header(&mut &header(&name)[..]).await.unwrap(), name);
+        for octets in [
+            &b"\x02\x01a"[..],
+            b"\x01\x02a",
+            b"\x01\x00",
+            b"\x01\x01 ",
+            b"",
+        ] {
+            assert!(read_header(&mut &octets[..]).await.is_err());
+        }
+    }
+
+    #[test]
+    fn one_listens_for_a_service() {
+        let listeners = Listeners::default();
+        let (first, receiver) = oneshot::channel();
+        assert!(listeners.add("a".to_owned(), first).is_ok());
+        let (second, _second) = oneshot::channel();
+        assert!(listeners.add("a".to_owned(), second).is_err());
+        drop(receiver);
+        let (third, _third) = oneshot::channel();
+        assert!(listeners.add("a".to_owned(), third).is_ok());
+        assert!(listeners.take("a").is_some() && listeners.take("a").is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! The data directory of one node: its lock, its identity, its port.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `lock` | nothing; locked as long as a daemon runs |
+//! | `node.key` | the node's secret key: 64 hexadecimal digits and a line break, mode 0600 |
+//! | `node.port` | the UDP port of the last run, so that the next one has the same address |
+//! | `state.redb` | what the services keep ([`crate::store`]) |
+//! | `control.sock` | the control interface ([`crate::control`]) |
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use enishi_overlay::Keypair;
+use zeroize::Zeroizing;
+
+const LOCK: &str = "lock";
+const KEY: &str = "node.key";
+/// Where a new key is written before it gets its name.
+const KEY_PART: &str = "node.key.part";
+const PORT: &str = "node.port";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another daemon has it.
+    #[error(
+        "the data directory {0} is in use by another enishi: stop it with `enishi down`, or \
+         choose another directory with --data"
+    )]
+    InUse(PathBuf),
+    /// The key file does not hold a key.
+    #[error(
+        "the identity {0} is damaged: put a copy of it back; or move it away to start as a \
+         new node, which gets a new id and new addresses"
+    )]
+    DamagedKey(PathBuf),
+    /// The file system refuses.
+    #[error("{path} cannot be {tried}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried, as a participle.
+        tried: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A data directory, locked for this process.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there (mode 0700) and locks it.
+    ///
+    /// # Errors
+    /// [`DataDirError::InUse`] when another process has it, [`DataDirError::Io`].
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(io_error(path, "made"))?;
+        let lock = path.join(LOCK);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(io_error(&lock, "opened"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: file,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(io_error(&lock, "locked")(source)),
+        }
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the node's identity, or makes one if there is none. A file that is there is
+    /// never replaced.
+    ///
+    /// # Errors
+    /// [`DataDirError::DamagedKey`], [`DataDirError::Io`].
+    pub fn identity(&self) -> Result<Keypair, DataDirError> {
+        let path = self.path.join(KEY);
+        match fs::read(&path).map(Zeroizing::new) {
+            Ok(text) => parse_key(&text).ok_or(DataDirError::DamagedKey(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_identity(&path),
+            Err(source) => Err(io_error(&path, "read")(source)),
+        }
+    }
+
+    /// Returns the port of the last run.
+    pub fn port(&self) -> Option<u16> {
+        let text = fs::read_to_string(self.path.join(PORT)).ok()?;
+        text.trim().parse().ok().filter(|port| *port != 0)
+    }
+
+    /// Keeps the port for the next run.
+    ///
+    /// # Errors
+    /// What the file system says; the next run only gets another port.
+    pub fn keep_port(&self, port: u16) -> io::Result<()> {
+        fs::write(self.path.join(PORT), format!("{port}\n"))
+    }
+
+    /// Writes the new key to the disk before it gets its name, so that the name never
+    /// stands for half a key.
+    fn make_identity(&self, path: &Path) -> Result<Keypair, DataDirError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed)
+            .map_err(|error| io_error(path, "made")(io::Error::other(error.to_string())))?;
+        let text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&*seed) + "\n");
+        let part = self.path.join(KEY_PART);
+        let write = || {
+            match fs::remove_file(&part) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&part)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            // Fails when there is a key meanwhile, where a rename would replace it.
+            fs::hard_link(&part, path)?;
+            fs::remove_file(&part)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(io_error(path, "written"))?;
+        Ok(Keypair::from_seed(&seed))
+    }
+}
+
+fn parse_key(text: &[u8]) -> Option<Keypair> {
+    let octets = HEXLOWER_PERMISSIVE.decode(text.trim_ascii()).ok();
+    let octets = octets.map(Zeroizing::new)?;
+    let seed: &[u8; 32] = octets.as_slice().try_into().ok()?;
+    Some(Keypair::from_seed(seed))
+}
+
+fn io_error(path: &Path, tried: &'static str) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_owned();
+    move |source| DataDirError::Io {
+        path,
+        tried,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_identity_stays_and_a_damaged_one_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("new/node")).unwrap();
+        let id = data.identity().unwrap().id();
+        assert_eq!(data.identity().unwrap().id(), id);
+        let key = data.path().join(KEY);
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(!data.path().join(KEY_PART).exists());
+
+        fs::write(&key, "0123").unwrap();
+        let error = data.identity().unwrap_err();
+        assert!(matches!(error, DataDirError::DamagedKey(_)), "{error}");
+        assert_eq!(fs::read(&key).unwrap(), b"0123");
+    }
+
+    #[test]
+    fn one_process_at_a_time_uses_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()), "{error}");
+        assert_eq!(first.port(), None);
+        first.keep_port(4242).unwrap();
+        drop(first);
+        assert_eq!(DataDir::open(dir.path()).unwrap().port(), Some(4242));
+    }
+}
