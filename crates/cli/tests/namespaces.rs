@@ -182,7 +182,7 @@ fn a_stranger_on_the_wire_is_no_member() {
 
 #[test]
 fn a_split_office_works_in_parts_and_becomes_one_again() {
-    let Some(mut office) = Office::open("split", 4) else {
+    let Some(office) = Office::open("split", 4) else {
         return;
     };
     let addresses: Vec<String> = (0..4).map(|number| office.address(number)).collect();

@@ -104,7 +104,7 @@ impl Driver {
             tokio::select! {
                 () = inlets.stop.cancelled() => break,
                 Some(outcome) = inlets.outcomes.recv() => {
-                    self.outbox.committed(self.clock.now(), outcome);
+                    self.on_outcome(&node, outcome);
                 }
                 event = inlets.sessions.recv() => {
                     // Ends only with the sessions.
@@ -148,11 +148,17 @@ impl Driver {
                 Output::Send { to, message } => self.outbox.send(to, message),
                 Output::Dial(contact) => self.outbox.dial(contact),
                 Output::Drop(peer) => self.sessions.drop_session(peer),
-                Output::Event(event) => events.push(event),
+                Output::Event(event) => events.extend(self.outbox.tell(event)),
             }
         }
         self.outbox.flush(now);
         for event in events {
+            self.on_event(node, event);
+        }
+    }
+
+    fn on_outcome(&mut self, node: &Node, outcome: Outcome) {
+        for event in self.outbox.committed(self.clock.now(), outcome) {
             self.on_event(node, event);
         }
     }
@@ -224,6 +230,7 @@ impl Driver {
                 let id = self.waiting.number();
                 self.waiting.puts.insert(id, reply);
                 let caller = Caller::Host(id);
+                let request = Box::new(request);
                 Command::Dht(dht::Command::Put { caller, request })
             }
             Ask::Ping(target, timeout, reply) => {
@@ -290,6 +297,7 @@ impl Driver {
                 let Some(outcome) = inlets.outcomes.recv().await else {
                     return;
                 };
+                // Nobody is told any more.
                 self.outbox.committed(self.clock.now(), outcome);
             }
         };

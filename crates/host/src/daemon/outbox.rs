@@ -12,6 +12,8 @@
 use std::sync::Arc;
 
 use enishi_overlay::{Contact, Message, Time};
+use enishi_services::Event;
+use enishi_services::dht::{self, PutAnswer};
 
 use super::desk::Shared;
 use crate::session::Sessions;
@@ -32,6 +34,7 @@ const ABOUT: &str = "store";
 enum Held {
     Send(Contact, Message),
     Dial(Contact),
+    Tell(Event),
 }
 
 /// The way out.
@@ -99,6 +102,19 @@ impl Outbox {
         }
     }
 
+    /// Gives an event back that may be told at once; others are told once the values before
+    /// them in the batch are on disk.
+    pub(super) fn tell(&mut self, event: Event) -> Option<Event> {
+        if !self.holding {
+            return Some(event);
+        }
+        if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
+            return Some(not_kept(event));
+        }
+        self.held.push(Held::Tell(event));
+        None
+    }
+
     /// Ends a batch, and commits what gathered unless a commit runs or it is too early
     /// to try again.
     pub(super) fn flush(&mut self, now: Time) {
@@ -110,20 +126,23 @@ impl Outbox {
         }
     }
 
-    /// A commit has ended.
-    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) {
+    /// A commit has ended; returns the events that may be told now.
+    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) -> Vec<Event> {
         let held = self.committing.take().unwrap_or_default();
-        match outcome {
+        let events = match outcome {
             Ok(()) => {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the state is on disk again");
                     self.shared.unnote(ABOUT);
                 }
-                held.into_iter().for_each(|held| self.release(held));
+                held.into_iter()
+                    .filter_map(|held| self.release(held))
+                    .collect()
             }
-            Err((batch, reason)) => self.failed(now, batch, held.len(), &reason),
-        }
+            Err((batch, reason)) => self.failed(now, batch, held, &reason),
+        };
         self.flush(now);
+        events
     }
 
     /// Returns when the store is to be tried again.
@@ -151,17 +170,26 @@ impl Outbox {
         }
     }
 
-    fn release(&self, held: Held) {
+    fn release(&self, held: Held) -> Option<Event> {
         match held {
             Held::Send(to, message) => self.sessions.send_control(&to, message.encode().into()),
             Held::Dial(to) => self.sessions.dial(&to),
+            Held::Tell(event) => return Some(event),
         }
+        None
     }
 
-    fn failed(&mut self, now: Time, batch: Batch, waited: usize, reason: &str) {
+    fn failed(&mut self, now: Time, batch: Batch, held: Vec<Held>, reason: &str) -> Vec<Event> {
         self.failures += 1;
-        self.dropped += (waited + self.held.len()) as u64;
-        self.held.clear();
+        let waiting = std::mem::take(&mut self.held);
+        self.dropped += (held.len() + waiting.len()) as u64;
+        let events = held
+            .into_iter()
+            .chain(waiting)
+            .filter_map(|held| match held {
+                Held::Tell(event) => Some(not_kept(event)),
+                Held::Send(..) | Held::Dial(_) => None,
+            });
         self.retry_at = Some(now + std::time::Duration::from_secs(RETRY_S));
         // What was decided since stands.
         let newer = std::mem::replace(&mut self.values, batch);
@@ -176,5 +204,21 @@ impl Outbox {
         );
         tracing::warn!("{notice}");
         self.shared.note(ABOUT, notice);
+        events.collect()
+    }
+}
+
+/// What an event comes to when the values before it could not be kept: a value that only
+/// this node holds is not stored.
+fn not_kept(event: Event) -> Event {
+    match event {
+        Event::Dht(dht::Event::PutDone {
+            caller,
+            answer: PutAnswer::Stored { .. },
+        }) => Event::Dht(dht::Event::PutDone {
+            caller,
+            answer: PutAnswer::Failed,
+        }),
+        event => event,
     }
 }
