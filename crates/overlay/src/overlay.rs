@@ -205,7 +205,7 @@ pub struct Overlay {
 
 impl Overlay {
     /// Makes the overlay state of a node that knows nobody yet.
-    pub fn new(now: Time, me: Contact, config: Config, rng: Rng) -> Self {
+    pub fn new(now: Time, me: Contact, config: Config, mut rng: Rng) -> Self {
         let position = Position::of_node(&config.overlay, &me.id());
         let place = Place {
             position,
@@ -216,6 +216,7 @@ impl Overlay {
             config,
             me,
             position,
+            requests: Requests::new(&mut rng),
             rng,
             peers: Peers::new(),
             view: Arc::default(),
@@ -225,7 +226,6 @@ impl Overlay {
             remembered: Remembered::default(),
             hops: Hops::default(),
             seen: Seen::default(),
-            requests: Requests::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             effects: VecDeque::new(),

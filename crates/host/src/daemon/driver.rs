@@ -145,7 +145,10 @@ impl Driver {
                     let octets = postcard::to_stdvec(&contacts).ok();
                     self.outbox.keep(Slot::Contacts, octets);
                 }
-                Output::Send { to, message } => self.outbox.send(to, message),
+                Output::Send { to, message } => {
+                    tracing::trace!(?to, ?message, "sending");
+                    self.outbox.send(to, message);
+                }
                 Output::Dial(contact) => self.outbox.dial(contact),
                 Output::Drop(peer) => self.sessions.drop_session(peer),
                 Output::Event(event) => events.extend(self.outbox.tell(event)),
@@ -188,7 +191,10 @@ impl Driver {
             return;
         }
         match Message::decode(frame) {
-            Ok(message) => self.handle(node, Input::Message { from, message }),
+            Ok(message) => {
+                tracing::trace!(?from, ?message, "received");
+                self.handle(node, Input::Message { from, message });
+            }
             Err(error) => {
                 tracing::debug!(?from, %error, "a message was refused");
                 self.shared.malformed_messages.fetch_add(1, Relaxed);

@@ -134,9 +134,15 @@ impl Overlay {
     /// takes it as arrived when no nearer node is known.
     pub(super) fn forward(&mut self, now: Time, routed: Routed, shunned: &[NodeId]) {
         let target = routed.target;
-        let next = self
-            .best_hop(now, target, shunned)
-            .or_else(|| self.next_hop(now, target));
+        let origin = routed.origin.id();
+        let next = if target == self.position_of(&origin) {
+            // Whoever asks for its own place wants its neighbours there, not itself: it
+            // may have restarted and forgotten all of them, while they remember it.
+            self.best_hop(now, target, &[shunned, &[origin]].concat())
+        } else {
+            self.best_hop(now, target, shunned)
+                .or_else(|| self.next_hop(now, target))
+        };
         if routed.trace {
             self.report_hop(&routed, next.map(|(place, _)| place.id));
         }
@@ -224,8 +230,10 @@ impl Overlay {
             self.probe(now, *silent);
         }
         let target = flight.routed.target;
+        // It came from the origin, so back there it goes in vain.
+        let shunned = [&flight.tried[..], &[flight.routed.origin.id()]].concat();
         let another = (flight.tried.len() < HOP_TRIES)
-            .then(|| self.best_hop(now, target, &flight.tried))
+            .then(|| self.best_hop(now, target, &shunned))
             .flatten();
         if let Some((place, via)) = another {
             self.counters.hops_hedged += 1;

@@ -14,6 +14,7 @@ use crate::contact::Contact;
 use crate::id::NodeId;
 use crate::message::{Answer, Message, Query, Reply, Routed};
 use crate::ring::Position;
+use crate::rng::Rng;
 use crate::time::Time;
 
 /// How long to wait for the answer to each try.
@@ -57,13 +58,23 @@ struct Open {
 }
 
 /// The questions that wait for their answers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Requests {
     next: u64,
     open: BTreeMap<u64, Open>,
 }
 
 impl Requests {
+    /// Begins to number at a random place: other nodes remember the numbers of a
+    /// former life of this one for a while, and take the same ones for duplicates.
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            // Of 32 bits with those of the tries: five octets on the wire.
+            next: rng.number() >> (32 + TRY_BITS),
+            open: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn count(&self, purpose: Purpose) -> u32 {
         self.open
             .values()
