@@ -145,7 +145,7 @@ async fn join_by_ticket(
     let spec = ChannelSpec {
         name: channel.name.clone(),
         network,
-        secret: Zeroizing::new(channel.secret),
+        secret: Secret::new(channel.secret),
     };
     desk.bootstrap(ticket.contacts.clone()).await?;
     let id = open(desk, spec, address).await?;
@@ -180,7 +180,7 @@ fn random_secret() -> Result<Secret, Failure> {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *secret)
         .map_err(|error| no(format!("The system gives no random numbers: {error}.")))?;
-    Ok(secret)
+    Ok(Secret::new(*secret))
 }
 
 async fn derive(

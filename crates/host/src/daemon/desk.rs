@@ -44,7 +44,7 @@ pub(super) enum Ask {
     /// Reads the DHT.
     Get(Key, Consistency, oneshot::Sender<GetAnswer>),
     /// Writes to the DHT.
-    Put(PutRequest, oneshot::Sender<PutAnswer>),
+    Put(Box<PutRequest>, oneshot::Sender<PutAnswer>),
     /// Sends an echo request; answered by the round trip, if there was one.
     Ping(NodeId, Duration, oneshot::Sender<Option<Duration>>),
     /// Follows a route.
@@ -182,7 +182,7 @@ impl Desk {
     /// Writes to the DHT.
     pub(super) async fn put(&self, request: PutRequest) -> Result<PutAnswer, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Put(request, reply)).await?;
+        self.ask(Ask::Put(Box::new(request), reply)).await?;
         answer.await.map_err(|_| stopping())
     }
 

@@ -104,7 +104,7 @@ impl Driver {
             tokio::select! {
                 () = inlets.stop.cancelled() => break,
                 Some(outcome) = inlets.outcomes.recv() => {
-                    self.on_outcome(&node, outcome);
+                    self.on_outcome(&mut node, outcome);
                 }
                 event = inlets.sessions.recv() => {
                     // Ends only with the sessions.
@@ -160,9 +160,14 @@ impl Driver {
         }
     }
 
-    fn on_outcome(&mut self, node: &Node, outcome: Outcome) {
+    fn on_outcome(&mut self, node: &mut Node, outcome: Outcome) {
+        let worked = self.outbox.works();
         for event in self.outbox.committed(self.clock.now(), outcome) {
             self.on_event(node, event);
+        }
+        let works = self.outbox.works();
+        if works != worked {
+            self.handle(node, Input::Storage { works });
         }
     }
 
@@ -236,7 +241,6 @@ impl Driver {
                 let id = self.waiting.number();
                 self.waiting.puts.insert(id, reply);
                 let caller = Caller::Host(id);
-                let request = Box::new(request);
                 Command::Dht(dht::Command::Put { caller, request })
             }
             Ask::Ping(target, timeout, reply) => {

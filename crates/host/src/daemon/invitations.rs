@@ -55,7 +55,7 @@ fn contacts(node: &Node) -> Vec<Contact> {
         .near()
         .iter()
         .filter_map(|place| overlay.peer(place.id));
-    let near = near.map(|peer| peer.contact());
+    let near = near.map(enishi_overlay::peers::Peer::contact);
     let contacts = std::iter::once(overlay.me()).chain(near);
     let short = |contact: &Contact| {
         let addresses = contact.addresses().iter().copied();

@@ -5,9 +5,10 @@
 //! acknowledgement must not be out before what it acknowledges is safe. While one commit
 //! runs, the values and messages of further batches gather for the next (group commit).
 //!
-//! When the store fails, for example with a full disk, the node goes on in memory. The
-//! values are tried again later; the messages that waited for them are dropped, so
-//! whoever asked hears nothing and asks again.
+//! When the store fails, for example with a full disk, the messages that waited for it are
+//! dropped, so whoever asked hears nothing and asks again. Then the node is told: until the
+//! values could be written after all, it stores nothing for others and acknowledges
+//! nothing, and nothing has to wait.
 
 use std::sync::Arc;
 
@@ -71,6 +72,11 @@ impl Outbox {
         }
     }
 
+    /// Tells whether values can be kept, as far as the last commit has shown.
+    pub(super) fn works(&self) -> bool {
+        self.retry_at.is_none()
+    }
+
     /// Keeps a value, or forgets it without one.
     pub(super) fn persist(&mut self, slot: Slot, value: Option<Vec<u8>>) {
         self.holding = true;
@@ -88,7 +94,7 @@ impl Outbox {
 
     /// Sends a message, once the values before it in the batch are on disk.
     pub(super) fn send(&mut self, to: Contact, message: Message) {
-        match self.holding {
+        match self.holding && self.works() {
             true => self.hold(Held::Send(to, message)),
             false => self.sessions.send_control(&to, message.encode().into()),
         }
@@ -96,7 +102,7 @@ impl Outbox {
 
     /// Opens a session, once the values before it in the batch are on disk.
     pub(super) fn dial(&mut self, to: Contact) {
-        match self.holding {
+        match self.holding && self.works() {
             true => self.hold(Held::Dial(to)),
             false => self.sessions.dial(&to),
         }
@@ -105,10 +111,10 @@ impl Outbox {
     /// Gives an event back that may be told at once; others are told once the values before
     /// them in the batch are on disk.
     pub(super) fn tell(&mut self, event: Event) -> Option<Event> {
-        if !self.holding {
+        if !self.holding || !self.works() {
             return Some(event);
         }
-        if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
+        if self.held.len() >= HELD_MAX {
             return Some(not_kept(event));
         }
         self.held.push(Held::Tell(event));
@@ -162,8 +168,7 @@ impl Outbox {
     }
 
     fn hold(&mut self, held: Held) {
-        // Without a working store there is nothing to wait for.
-        if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
+        if self.held.len() >= HELD_MAX {
             self.dropped += 1;
         } else {
             self.held.push(held);
