@@ -235,6 +235,8 @@ fn a_full_disk_loses_nothing_and_stops_nobody() {
             .success()
     );
     std::fs::remove_file(disk.join("filler")).unwrap();
+    // Peers are kept for the next start a second after the last change among them.
+    std::thread::sleep(Duration::from_secs(2));
     until(Duration::from_secs(60), "values are taken again", || {
         Ok(daemon.call(&["dht", "put", "after", "kept"])?.success())
     })

@@ -179,6 +179,7 @@ impl Overlay {
         self.peers
             .retain(|id, peer| peer.is_long() || near.contains(*id));
         self.view_stale = true;
+        self.remember_soon(now);
         self.effects.push_back(Effect::NeighboursChanged);
         if !self.joined && !self.near.is_empty() {
             self.joined = true;

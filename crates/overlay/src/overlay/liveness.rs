@@ -194,6 +194,7 @@ impl Overlay {
     /// Says goodbye to all peers and makes no new acquaintance any more.
     pub(super) fn take_leave(&mut self) {
         self.left = true;
+        self.keep_contacts();
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in peers {
             self.send_to(id, Message::Leave);
