@@ -198,6 +198,7 @@ pub struct Overlay {
     counters: Counters,
     effects: VecDeque<Effect>,
     joined: bool,
+    left: bool,
     /// Draws that may still be made before the next look at the links.
     draws_left: u32,
 }
@@ -229,6 +230,7 @@ impl Overlay {
             counters: Counters::default(),
             effects: VecDeque::new(),
             joined: false,
+            left: false,
             draws_left: 0,
         };
         overlay.start_periods(now);

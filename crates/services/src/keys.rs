@@ -12,6 +12,9 @@
 //! +------------------------+----------------------------+
 //! ```
 
+use std::fmt;
+use std::ops::Deref;
+
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use enishi_overlay::{Keypair, Rng};
@@ -20,8 +23,30 @@ use zeroize::Zeroizing;
 /// How many octets sealing adds to a value.
 pub const SEAL_BYTES: usize = 24 + 16;
 
-/// A secret of 32 octets. Zeroised when dropped.
-pub type Secret = Zeroizing<[u8; 32]>;
+/// A secret of 32 octets. Zeroised when dropped, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+impl Secret {
+    /// Takes the octets of a secret.
+    pub fn new(octets: [u8; 32]) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+}
+
+impl Deref for Secret {
+    type Target = [u8; 32];
+
+    fn deref(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// Derives a key for one purpose from a secret and what it is about.
 pub fn derive(context: &'static str, secret: &[u8], about: &[&[u8]]) -> Secret {
@@ -30,7 +55,7 @@ pub fn derive(context: &'static str, secret: &[u8], about: &[&[u8]]) -> Secret {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    Zeroizing::new(*hasher.finalize().as_bytes())
+    Secret::new(*hasher.finalize().as_bytes())
 }
 
 /// Derives a signing key for one purpose.
@@ -89,6 +114,11 @@ mod tests {
         assert_eq!(unseal(&key, b"other", &sealed), None);
         assert_eq!(unseal(&other, b"about", &sealed), None);
         assert_eq!(unseal(&key, b"about", &sealed[..20]), None);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new([7; 32])), "Secret");
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub enum Input {
         /// Seconds since it was written.
         age_s: u64,
     },
+    /// Whether what is to be kept can be kept: false after a failure of the disk, until
+    /// it works again. Meanwhile nothing new is acknowledged as stored.
+    Storage {
+        /// Whether it works.
+        works: bool,
+    },
     /// The host asks something of a service.
     Command(Command),
     /// The node is about to stop.
@@ -220,6 +226,10 @@ impl Node {
                 age_s,
             } => {
                 self.hand(now, service, Handed::Restored { key, value, age_s });
+            }
+            Input::Storage { works } => {
+                let command = dht::Command::Storage { works };
+                self.input_dht(now, ServiceInput::Command(command));
             }
             Input::Command(Command::Dht(command)) => {
                 self.input_dht(now, ServiceInput::Command(command));

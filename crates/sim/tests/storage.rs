@@ -216,3 +216,20 @@ fn what_nobody_renews_ends_with_its_lease() {
     assert_eq!(get(&mut world, 3, 1, Consistency::Majority), None);
     assert!(holders(&world, 1).is_empty());
 }
+
+#[test]
+fn a_node_that_cannot_keep_anything_acknowledges_nothing() {
+    let mut world = world(6);
+    let in_charge = Census::take(&world).nearest(key(1).position(), 1)[0];
+    world.command(in_charge, Command::Dht(Dht::Storage { works: false }));
+    let putter = (in_charge + 1) % 6;
+    let answer = put(&mut world, putter, 1, 1, Some("kept"));
+    assert!(
+        matches!(answer, PutAnswer::Stored { .. }),
+        "the others keep it"
+    );
+    assert_eq!(holders(&world, 1).len(), 5);
+    let mut alone = self::world(1);
+    alone.command(0, Command::Dht(Dht::Storage { works: false }));
+    assert_eq!(put(&mut alone, 0, 1, 1, Some("lost")), PutAnswer::Full);
+}

@@ -158,7 +158,7 @@ async fn join_by_ticket(
     let spec = ChannelSpec {
         name: channel.name.clone(),
         network,
-        secret: Zeroizing::new(channel.secret),
+        secret: Secret::new(channel.secret),
     };
     desk.bootstrap(ticket.contacts.clone()).await?;
     let opened = open(desk, spec, address).await?;
@@ -196,7 +196,7 @@ fn random_secret() -> Result<Secret, Failure> {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *secret)
         .map_err(|error| no(format!("The system gives no random numbers: {error}.")))?;
-    Ok(secret)
+    Ok(Secret::new(*secret))
 }
 
 async fn derive(

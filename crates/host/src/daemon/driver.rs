@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use enishi_overlay::{Contact, Message, NodeId, Time};
+use enishi_overlay::{Message, NodeId, Time};
 use enishi_services::dht::{Caller, GetAnswer, PutAnswer};
 use enishi_services::{Command, Event, Input, Node, Output, dht, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -24,9 +24,6 @@ use crate::store::{Outcome, Slot};
 
 /// How many session events are worked off before other inputs have their turn.
 const EVENTS_AT_ONCE: usize = 64;
-
-/// How many peers are kept for the next start.
-const REMEMBERED_MAX: usize = 64;
 
 /// How long the last values and messages may take at the end.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
@@ -107,7 +104,7 @@ impl Driver {
             tokio::select! {
                 () = inlets.stop.cancelled() => break,
                 Some(outcome) = inlets.outcomes.recv() => {
-                    self.on_outcome(outcome);
+                    self.on_outcome(&mut node, outcome);
                 }
                 event = inlets.sessions.recv() => {
                     // Ends only with the sessions.
@@ -154,15 +151,23 @@ impl Driver {
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
                 Output::Drop(peer) => self.sessions.drop_session(peer),
-                Output::Event(Event::Dht(dht::Event::PutDone { caller, answer })) => {
-                    events.extend(self.outbox.put_done(caller, answer).map(Event::Dht));
-                }
-                Output::Event(event) => events.push(event),
+                Output::Event(event) => events.extend(self.outbox.tell(event)),
             }
         }
         self.outbox.flush(now);
         for event in events {
             self.on_event(node, event);
+        }
+    }
+
+    fn on_outcome(&mut self, node: &mut Node, outcome: Outcome) {
+        let worked = self.outbox.works();
+        for event in self.outbox.committed(self.clock.now(), outcome) {
+            self.on_event(node, event);
+        }
+        let works = self.outbox.works();
+        if works != worked {
+            self.handle(node, Input::Storage { works });
         }
     }
 
@@ -183,12 +188,6 @@ impl Driver {
             }
             SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
         }
-    }
-
-    fn on_outcome(&mut self, outcome: Outcome) {
-        let told = self.outbox.committed(self.clock.now(), outcome);
-        told.into_iter()
-            .for_each(|event| self.waiting.on_dht(event));
     }
 
     fn on_frame(&mut self, node: &mut Node, from: NodeId, frame: &Bytes) {
@@ -276,7 +275,6 @@ impl Driver {
             Event::Joined => {
                 tracing::info!("joined the overlay");
                 self.shared.unnote("bootstrap");
-                self.remember_peers(node);
             }
             Event::Dht(event) => self.waiting.on_dht(event),
             Event::Diag(event) => self.waiting.on_diag(event),
@@ -285,18 +283,6 @@ impl Driver {
                 // Nobody may be listening.
                 let _ = self.events.send(event);
             }
-        }
-    }
-
-    /// Keeps the present peers for the next start. The node itself does so now and then;
-    /// here it is for one that stops, or is killed, before that.
-    fn remember_peers(&mut self, node: &Node) {
-        let peers = node.overlay().peers().map(|peer| peer.contact().clone());
-        let peers: Vec<Contact> = peers.take(REMEMBERED_MAX).collect();
-        if !peers.is_empty() {
-            self.outbox
-                .keep(Slot::Contacts, postcard::to_stdvec(&peers).ok());
-            self.outbox.flush(self.clock.now());
         }
     }
 
@@ -314,7 +300,6 @@ impl Driver {
     }
 
     async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
-        self.remember_peers(&node);
         self.handle(&mut node, Input::Leave);
         self.shared.networks.close();
         let settle = async {
@@ -322,7 +307,8 @@ impl Driver {
                 let Some(outcome) = inlets.outcomes.recv().await else {
                     return;
                 };
-                self.on_outcome(outcome);
+                // Nobody is told any more.
+                self.outbox.committed(self.clock.now(), outcome);
             }
         };
         if tokio::time::timeout(LAST_COMMIT_MAX, settle).await.is_err() {

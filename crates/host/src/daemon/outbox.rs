@@ -5,14 +5,16 @@
 //! acknowledgement must not be out before what it acknowledges is safe. While one commit
 //! runs, the values and messages of further batches gather for the next (group commit).
 //!
-//! When the store fails, for example with a full disk, the node goes on in memory. The
-//! values are tried again later; the messages that waited for them are dropped, so
-//! whoever asked hears nothing and asks again.
+//! When the store fails, for example with a full disk, the messages that waited for it are
+//! dropped, so whoever asked hears nothing and asks again. Then the node is told: until the
+//! values could be written after all, it stores nothing for others and acknowledges
+//! nothing, and nothing has to wait.
 
 use std::sync::Arc;
 
 use enishi_overlay::{Contact, Message, Time};
-use enishi_services::dht::{self, Caller, PutAnswer};
+use enishi_services::Event;
+use enishi_services::dht::{self, PutAnswer};
 
 use super::desk::Shared;
 use crate::session::Sessions;
@@ -33,8 +35,7 @@ const ABOUT: &str = "store";
 enum Held {
     Send(Contact, Message),
     Dial(Contact),
-    /// A put has ended: the one acknowledgement that goes to people, not to nodes.
-    PutDone(Caller, PutAnswer),
+    Tell(Event),
 }
 
 /// The way out.
@@ -71,6 +72,11 @@ impl Outbox {
         }
     }
 
+    /// Tells whether values can be kept, as far as the last commit has shown.
+    pub(super) fn works(&self) -> bool {
+        self.retry_at.is_none()
+    }
+
     /// Keeps a value, or forgets it without one.
     pub(super) fn persist(&mut self, slot: Slot, value: Option<Vec<u8>>) {
         self.holding = true;
@@ -88,27 +94,31 @@ impl Outbox {
 
     /// Sends a message, once the values before it in the batch are on disk.
     pub(super) fn send(&mut self, to: Contact, message: Message) {
-        match self.holding {
-            true => drop(self.hold(Held::Send(to, message))),
+        match self.holding && self.works() {
+            true => self.hold(Held::Send(to, message)),
             false => self.sessions.send_control(&to, message.encode().into()),
         }
     }
 
     /// Opens a session, once the values before it in the batch are on disk.
     pub(super) fn dial(&mut self, to: Contact) {
-        match self.holding {
-            true => drop(self.hold(Held::Dial(to))),
+        match self.holding && self.works() {
+            true => self.hold(Held::Dial(to)),
             false => self.sessions.dial(&to),
         }
     }
 
-    /// Tells of the end of a put, once the values before it in the batch are on disk;
-    /// returns what can be told at once.
-    pub(super) fn put_done(&mut self, caller: Caller, answer: PutAnswer) -> Option<dht::Event> {
-        match self.holding {
-            true => self.hold(Held::PutDone(caller, answer)),
-            false => Some(dht::Event::PutDone { caller, answer }),
+    /// Gives an event back that may be told at once; others are told once the values before
+    /// them in the batch are on disk.
+    pub(super) fn tell(&mut self, event: Event) -> Option<Event> {
+        if !self.holding || !self.works() {
+            return Some(event);
         }
+        if self.held.len() >= HELD_MAX {
+            return Some(not_kept(event));
+        }
+        self.held.push(Held::Tell(event));
+        None
     }
 
     /// Ends a batch, and commits what gathered unless a commit runs or it is too early
@@ -122,10 +132,10 @@ impl Outbox {
         }
     }
 
-    /// A commit has ended; returns what can be told now.
-    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) -> Vec<dht::Event> {
+    /// A commit has ended; returns the events that may be told now.
+    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) -> Vec<Event> {
         let held = self.committing.take().unwrap_or_default();
-        let told = match outcome {
+        let events = match outcome {
             Ok(()) => {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the state is on disk again");
@@ -138,7 +148,7 @@ impl Outbox {
             Err((batch, reason)) => self.failed(now, batch, held, &reason),
         };
         self.flush(now);
-        told
+        events
     }
 
     /// Returns when the store is to be tried again.
@@ -157,47 +167,34 @@ impl Outbox {
         self.store.close();
     }
 
-    fn hold(&mut self, held: Held) -> Option<dht::Event> {
-        // Without a working store there is nothing to wait for.
-        if self.retry_at.is_some() || self.held.len() >= HELD_MAX {
-            return self.give_up(&held);
+    fn hold(&mut self, held: Held) {
+        if self.held.len() >= HELD_MAX {
+            self.dropped += 1;
+        } else {
+            self.held.push(held);
         }
-        self.held.push(held);
-        None
     }
 
-    fn release(&self, held: Held) -> Option<dht::Event> {
+    fn release(&self, held: Held) -> Option<Event> {
         match held {
             Held::Send(to, message) => self.sessions.send_control(&to, message.encode().into()),
             Held::Dial(to) => self.sessions.dial(&to),
-            Held::PutDone(caller, answer) => return Some(dht::Event::PutDone { caller, answer }),
+            Held::Tell(event) => return Some(event),
         }
         None
     }
 
-    /// Drops what waited; who waits for the end of a put hears that it failed.
-    fn give_up(&mut self, held: &Held) -> Option<dht::Event> {
-        self.dropped += 1;
-        match held {
-            Held::Send(..) | Held::Dial(_) => None,
-            Held::PutDone(caller, _) => Some(dht::Event::PutDone {
-                caller: *caller,
-                answer: PutAnswer::Failed,
-            }),
-        }
-    }
-
-    fn failed(
-        &mut self,
-        now: Time,
-        batch: Batch,
-        waited: Vec<Held>,
-        reason: &str,
-    ) -> Vec<dht::Event> {
+    fn failed(&mut self, now: Time, batch: Batch, held: Vec<Held>, reason: &str) -> Vec<Event> {
         self.failures += 1;
-        let waited = waited.into_iter().chain(std::mem::take(&mut self.held));
-        let told = waited.collect::<Vec<_>>().into_iter();
-        let told = told.filter_map(|held| self.give_up(&held)).collect();
+        let waiting = std::mem::take(&mut self.held);
+        self.dropped += (held.len() + waiting.len()) as u64;
+        let events = held
+            .into_iter()
+            .chain(waiting)
+            .filter_map(|held| match held {
+                Held::Tell(event) => Some(not_kept(event)),
+                Held::Send(..) | Held::Dial(_) => None,
+            });
         self.retry_at = Some(now + std::time::Duration::from_secs(RETRY_S));
         // What was decided since stands.
         let newer = std::mem::replace(&mut self.values, batch);
@@ -212,6 +209,21 @@ impl Outbox {
         );
         tracing::warn!("{notice}");
         self.shared.note(ABOUT, notice);
-        told
+        events.collect()
+    }
+}
+
+/// What an event comes to when the values before it could not be kept: a value that only
+/// this node holds is not stored.
+fn not_kept(event: Event) -> Event {
+    match event {
+        Event::Dht(dht::Event::PutDone {
+            caller,
+            answer: PutAnswer::Stored { .. },
+        }) => Event::Dht(dht::Event::PutDone {
+            caller,
+            answer: PutAnswer::Failed,
+        }),
+        event => event,
     }
 }

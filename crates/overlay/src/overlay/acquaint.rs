@@ -112,6 +112,9 @@ impl Overlay {
         if hello.contact.id() != from || self.is_self(from) {
             return self.refuse();
         }
+        if self.left {
+            return;
+        }
         let granted = hello.link && self.grants_link(from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let welcome = Hello {
@@ -176,6 +179,7 @@ impl Overlay {
         self.peers
             .retain(|id, peer| peer.is_long() || near.contains(*id));
         self.view_stale = true;
+        self.remember_soon(now);
         self.effects.push_back(Effect::NeighboursChanged);
         if !self.joined && !self.near.is_empty() {
             self.joined = true;

@@ -32,6 +32,9 @@ const HOP_TRIES: usize = 6;
 /// further node to try.
 const HOP_WAITS: u32 = 5;
 const HOP_WAIT: Duration = Duration::from_millis(500);
+/// How many nodes are named to whoever asks for those near a position. The asker hears
+/// of more from their views.
+const NODES_ANSWERED: usize = 4;
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
@@ -309,9 +312,10 @@ impl Overlay {
         }
     }
 
-    /// Returns this node and its near neighbours, by their nearness to the target.
+    /// Returns the few nodes nearest to the target that this one knows among itself and its
+    /// neighbours, nearest first.
     pub fn nodes_near(&self, target: Position) -> Vec<Contact> {
-        let nearest = self.near.nearest(target, self.near.len() + 1);
+        let nearest = self.near.nearest(target, NODES_ANSWERED);
         nearest
             .iter()
             .filter_map(|place| self.contact_of(place.id))

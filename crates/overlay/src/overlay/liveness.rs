@@ -186,12 +186,15 @@ impl Overlay {
     }
 
     pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
-        self.remove_peer(now, from);
         self.quarantine.put(from, now);
+        self.remove_peer(now, from);
         self.expedite_hops(now, from);
     }
 
+    /// Says goodbye to all peers and makes no new acquaintance any more.
     pub(super) fn take_leave(&mut self) {
+        self.left = true;
+        self.keep_contacts();
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         for id in peers {
             self.send_to(id, Message::Leave);

@@ -15,6 +15,9 @@ use crate::time::Time;
 /// In how many rounds of [`Period::Probe`] every peer has been asked once.
 const PROBE_ROUNDS: usize = 7;
 
+/// How long changes among the near neighbours are gathered before they are kept.
+const REMEMBER_DELAY: Duration = Duration::from_secs(1);
+
 /// A periodic action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Period {
@@ -60,6 +63,12 @@ impl Overlay {
             let phase = self.rng.duration_below(period.length());
             self.deadlines.set(Alarm::Period(period), now + phase);
         }
+    }
+
+    /// Has the present peers kept soon, because they changed.
+    pub(super) fn remember_soon(&mut self, now: Time) {
+        let remember = Alarm::Period(Period::Remember);
+        self.deadlines.set_no_later(remember, now + REMEMBER_DELAY);
     }
 
     pub(super) fn on_period(&mut self, now: Time, period: Period) {

@@ -48,6 +48,8 @@ pub(super) struct Holder {
     pub(super) next_token: u64,
     /// Copies handed over by this node, which is no longer their holder.
     pub(super) handovers: BTreeMap<u64, (Key, NodeId)>,
+    /// Whether nothing can be kept on disk, and so nothing may be acknowledged.
+    pub(super) refusing: bool,
     copying: BTreeMap<u64, Copying>,
     gathering: BTreeMap<u64, Gathering>,
     started: bool,
@@ -64,51 +66,49 @@ impl Dht {
     }
 
     pub(super) fn on_put(&mut self, from: NodeId, token: u64, record: &Record, cx: &mut Cx<'_>) {
-        let outcome = match self.accept(
-            Aged {
-                record: record.clone(),
-                age_s: 0,
-            },
-            from,
-            Arrival::Put,
-            cx,
-        ) {
-            Err(outcome) => outcome,
-            Ok(()) => {
-                let others = other_holders(record.key(), cx);
-                if !others.is_empty() && self.holder.copying.len() < WAITING_MAX {
-                    return self.copy_to(from, token, record, &others, cx);
-                }
-                Outcome::Stored { replicas: 1 }
+        let aged = Aged {
+            record: record.clone(),
+            age_s: 0,
+        };
+        let others = other_holders(record.key(), cx);
+        let outcome = match self.accept(aged.clone(), from, Arrival::Put, cx) {
+            Ok(()) if others.is_empty() => Outcome::Stored { replicas: 1 },
+            Ok(()) => return self.copy_to(from, token, &aged, &others, 1, cx),
+            // A node that cannot keep anything still has it kept by the others.
+            Err(Outcome::Full) if self.holder.refusing && !others.is_empty() => {
+                return self.copy_to(from, token, &aged, &others, 0, cx);
             }
+            Err(outcome) => outcome,
         };
         cx.send_to(from, DhtMessage::PutReply { token, outcome }.encode());
     }
 
+    /// Has a record copied by the other holders; it is `stored` here already or not.
     fn copy_to(
         &mut self,
         client: NodeId,
         client_token: u64,
-        record: &Record,
+        aged: &Aged,
         others: &[NodeId],
+        stored: u32,
         cx: &mut Cx<'_>,
     ) {
+        if self.holder.copying.len() >= WAITING_MAX {
+            let (token, outcome) = (client_token, Outcome::TooFew);
+            return cx.send_to(client, DhtMessage::PutReply { token, outcome }.encode());
+        }
         let id = self.holder.token();
         let waiting = others.len() as u32;
         let needed = u32::div_ceil(waiting + 2, 2);
         let copying = Copying {
             client,
             client_token,
-            stored: 1,
+            stored,
             needed,
             waiting,
         };
         self.holder.copying.insert(id, copying);
         self.deadlines.set(Alarm::Copy(id), cx.now() + COPY_TIMEOUT);
-        let aged = Aged {
-            record: record.clone(),
-            age_s: 0,
-        };
         for other in others {
             cx.send_to(
                 *other,
@@ -122,14 +122,9 @@ impl Dht {
     }
 
     pub(super) fn on_store(&mut self, from: NodeId, token: u64, aged: Aged, cx: &mut Cx<'_>) {
-        // A copy comes from the node in charge, which knows this one as its neighbour;
-        // from others only as a repair, where an earlier claim is not displaced by luck.
-        let arrival = if cx.overlay().near().contains(from) {
-            Arrival::Copy
-        } else {
-            Arrival::Repair
-        };
-        let outcome = match self.accept(aged, from, arrival, cx) {
+        // Whoever sends it: what is here already stays. Only neighbours, which hold the
+        // same keys, may bring an earlier claim to bear (`reconcile`).
+        let outcome = match self.accept(aged, from, Arrival::Copy, cx) {
             Ok(()) => Outcome::Stored { replicas: 1 },
             Err(outcome) => outcome,
         };
@@ -310,6 +305,9 @@ impl Dht {
         arrival: Arrival,
         cx: &mut Cx<'_>,
     ) -> Result<(), Outcome> {
+        if self.holder.refusing {
+            return Err(Outcome::Full);
+        }
         let (key, owner) = (aged.record.key(), aged.record.content().owner);
         let kept = postcard::to_stdvec(&aged).unwrap_or_default();
         let change = self.holder.store.accept(cx.now(), aged, source, arrival)?;

@@ -116,6 +116,11 @@ pub enum Command {
         /// How sure.
         consistency: Consistency,
     },
+    /// Whether this node can keep what it stores for others.
+    Storage {
+        /// Without it, everything that would have to be kept is refused.
+        works: bool,
+    },
     /// Writes or removes.
     Put {
         /// Who wants to know.
@@ -249,6 +254,7 @@ impl Service for Dht {
             }) => {
                 self.start_get(caller, key, consistency, cx);
             }
+            ServiceInput::Command(Command::Storage { works }) => self.holder.refusing = !works,
             ServiceInput::Command(Command::Put { caller, request }) => {
                 self.start_put(caller, *request, cx);
             }

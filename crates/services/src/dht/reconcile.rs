@@ -277,14 +277,16 @@ fn compare_ranges(store: &Store, compare: &Compare) -> Difference {
                 }
                 let here = store.on_arc(arc).count();
                 let short = here.max(*count as usize) <= LIST_MAX || arc_width(arc) < CUTS;
-                if short && listed + here <= ITEMS_MAX {
+                // One place stays free: settled ranges at the end become one.
+                let room = (RANGES_MAX - 1).saturating_sub(ranges.len());
+                if short && listed + here <= ITEMS_MAX && room >= 1 {
                     listed += here;
                     let items = store.on_arc(arc).map(|(item, _)| item).collect();
                     ranges.push(Range {
                         end: range.end,
                         content: RangeContent::Items(items),
                     });
-                } else if ranges.len() + (CUTS as usize) < RANGES_MAX {
+                } else if room >= CUTS as usize {
                     cut(store, arc, &mut ranges);
                 } else {
                     // Left for the next comparison.
@@ -451,6 +453,31 @@ mod tests {
         let numbers = (0..200).collect();
         let (mut a, mut b) = (store(&numbers), store(&numbers));
         assert_eq!(settle(&mut a, &mut b, Arc::ALL), 2);
+    }
+
+    #[test]
+    fn answers_to_many_ranges_are_never_longer_than_allowed() {
+        let here = store(&(0..4).collect());
+        let sum = |number: u64| Range {
+            end: Position::from_number((number + 1) << 56),
+            // Too many to list, and then few.
+            content: RangeContent::Sum {
+                count: if number < 15 { 1000 } else { 1 },
+                sum: 1,
+            },
+        };
+        let mut compare = Compare {
+            arc: Arc::ALL,
+            ranges: (0..RANGES_MAX as u64).map(sum).collect(),
+        };
+        for settled in 0..4 {
+            // Settled ranges between the others cannot be joined.
+            let sparse = compare.ranges.iter_mut().skip(15).step_by(settled + 2);
+            sparse.for_each(|range| range.content = RangeContent::Same);
+            let reply = compare_ranges(&here, &compare).reply.unwrap();
+            let octets = DhtMessage::Compare(reply).encode();
+            assert!(DhtMessage::decode(&octets).is_ok());
+        }
     }
 
     #[test]

@@ -226,7 +226,22 @@ impl Compare {
             RangeContent::Items(items) => items.len(),
             RangeContent::Same | RangeContent::Sum { .. } => 0,
         };
-        self.ranges.len() <= RANGES_MAX && self.ranges.iter().map(items).sum::<usize>() <= ITEMS_MAX
+        self.ranges_advance()
+            && self.ranges.len() <= RANGES_MAX
+            && self.ranges.iter().map(items).sum::<usize>() <= ITEMS_MAX
+    }
+}
+
+impl Compare {
+    /// Tells whether each range ends further on than the one before it and none beyond
+    /// the stretch, so that all together cost no more than the stretch once.
+    fn ranges_advance(&self) -> bool {
+        let way = |end: Position| match self.arc.start.clockwise(end) {
+            0 => u64::MAX,
+            way => way,
+        };
+        let mut ways = self.ranges.iter().map(|range| way(range.end));
+        ways.clone().is_sorted_by(|a, b| a < b) && ways.all(|w| w <= way(self.arc.end))
     }
 }
 
@@ -290,6 +305,28 @@ mod tests {
             items: vec![item; ITEMS_MAX + 1],
         };
         assert_eq!(DhtMessage::decode(&bad.encode()), Err(DecodeError));
+    }
+
+    #[test]
+    fn ranges_that_go_round_and_round_are_refused() {
+        let range = |end| Range {
+            end: Position::from_number(end),
+            content: RangeContent::Same,
+        };
+        let compare = |ranges| {
+            let arc = Arc {
+                start: Position::from_number(10),
+                end: Position::from_number(50),
+            };
+            DhtMessage::decode(&DhtMessage::Compare(Compare { arc, ranges }).encode())
+        };
+        assert!(compare(vec![range(20), range(50)]).is_ok());
+        for bad in [vec![20, 20], vec![20, 15], vec![20, 60], vec![10]] {
+            assert!(
+                compare(bad.iter().copied().map(range).collect()).is_err(),
+                "{bad:?}"
+            );
+        }
     }
 
     proptest! {

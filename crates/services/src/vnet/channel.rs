@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::attach::{Attaching, Attachment};
 use super::secret::{ChannelKeys, RecordName};
@@ -261,7 +261,7 @@ impl Vnet {
         let spec = ChannelSpec {
             name,
             network,
-            secret: Zeroizing::new(kept.secret),
+            secret: Secret::new(kept.secret),
         };
         self.open_with(spec, kept.address, kept.by_hand, cx);
     }

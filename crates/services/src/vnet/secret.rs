@@ -51,7 +51,7 @@ pub fn secret_from_password(
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(password.as_bytes(), &*salt, &mut *secret)
         .map_err(|_| "there is not enough memory to work on the password (64 MiB)")?;
-    Ok(secret)
+    Ok(Secret::new(*secret))
 }
 
 /// The keys of one channel on one node.
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_channel_looks_different_to_every_pair() {
         let network: Network = "10.77.0.0/16".parse().unwrap();
-        let keys = ChannelKeys::new("a", network, &Zeroizing::new([1; 32]));
+        let keys = ChannelKeys::new("a", network, &Secret::new([1; 32]));
         let [a, b] = [1, 2].map(|seed| Keypair::from_seed(&[seed; 32]).id());
         assert_ne!(keys.blinded(&a, &b), keys.blinded(&b, &a));
         let proof = keys.mac(b"test", &a, &b, b"said");

@@ -1,0 +1,180 @@
+//! The overlay's protocol, one behaviour at a time.
+
+mod net;
+
+use std::time::Duration;
+
+use enishi_overlay::message::{Hello, Query, Reply, Routed};
+use enishi_overlay::overlay::{Effect, Input};
+use enishi_overlay::view::ViewUpdate;
+use enishi_overlay::{Contact, Message, Position};
+
+use net::{Net, id};
+
+#[test]
+fn three_nodes_know_each_other_and_the_size() {
+    let net = Net::new(3);
+    for overlay in &net.overlays {
+        assert!(overlay.joined());
+        assert_eq!(overlay.near().len(), 2);
+        assert_eq!(overlay.size_estimate(), 3);
+    }
+}
+
+#[test]
+fn the_neighbour_in_common_makes_two_meet() {
+    let mut net = Net::new(3);
+    let contact = net.overlays[1].me().clone();
+    let message = Message::Introduce { subject: id(2) };
+    net.input(
+        0,
+        Input::Message {
+            from: id(1),
+            message,
+        },
+    );
+    let told = net.effects.iter().any(
+        |(number, effect)| matches!(effect, Effect::Dial(newcomer) if *number == 2 && *newcomer == contact),
+    );
+    assert!(told, "{:?}", net.effects);
+    // A stranger is introduced to nobody.
+    net.effects.clear();
+    let message = Message::Introduce { subject: id(2) };
+    net.input(
+        0,
+        Input::Message {
+            from: id(77),
+            message,
+        },
+    );
+    assert!(net.effects.is_empty());
+    assert_eq!(net.overlays[0].counters().messages_refused, 1);
+}
+
+#[test]
+fn who_takes_leave_is_gone_at_once() {
+    let mut net = Net::new(4);
+    net.input(2, Input::Leave);
+    net.kill(2);
+    for number in [0, 1, 3] {
+        assert!(!net.overlays[number].near().contains(id(2)));
+    }
+}
+
+#[test]
+fn who_dies_is_found_out_within_a_period_and_two_questions() {
+    let mut net = Net::new(5);
+    net.kill(3);
+    // 11 s and a fifth until the next question, then one and two seconds for the answers.
+    net.run_for(Duration::from_secs(17));
+    for number in [0, 1, 2, 4] {
+        assert!(
+            !net.overlays[number].near().contains(id(3)),
+            "node {number}"
+        );
+    }
+    let drops = net
+        .effects
+        .iter()
+        .filter(|(_, e)| matches!(e, Effect::Drop(gone) if *gone == id(3)));
+    assert_eq!(drops.count(), 4);
+}
+
+#[test]
+fn a_message_for_the_dead_goes_to_the_next_in_charge() {
+    let mut net = Net::new(5);
+    let target = net.overlays[3].position();
+    net.kill(3);
+    net.effects.clear();
+    let now = net.now;
+    let request = net.overlays[1].locate(now, target, false);
+    net.run_for(Duration::from_secs(12));
+    let living = [0, 1, 2, 4];
+    let in_charge = living
+        .into_iter()
+        .min_by_key(|number| target.rank(net.overlays[*number].position()))
+        .unwrap();
+    let answer = net
+        .effects
+        .iter()
+        .find_map(|(number, effect)| match effect {
+            Effect::Answered {
+                request: r,
+                from,
+                reply,
+                ..
+            } if *number == 1 && *r == request => Some((*from, reply.clone())),
+            _ => None,
+        });
+    let (from, reply) = answer.expect("an answer");
+    assert_eq!(from, id(in_charge));
+    assert!(matches!(reply, Reply::Nodes(nodes) if nodes[0].id() == id(in_charge)));
+}
+
+#[test]
+fn a_hello_in_another_name_is_refused() {
+    let mut net = Net::new(3);
+    let view = ViewUpdate {
+        base: None,
+        version: 1,
+        removed: vec![],
+        added: vec![],
+    };
+    let contact = Contact::new(id(50), []);
+    let hello = Hello {
+        nonce: 1,
+        contact,
+        link: true,
+        view,
+    };
+    net.input(
+        0,
+        Input::Message {
+            from: id(51),
+            message: Message::Hello(hello),
+        },
+    );
+    assert_eq!(net.overlays[0].counters().messages_refused, 1);
+    assert!(net.overlays[0].peer(id(50)).is_none());
+}
+
+#[test]
+fn messages_do_not_go_round_for_ever() {
+    let mut net = Net::new(5);
+    let routed = Routed {
+        request: 9,
+        origin: Contact::new(id(1), []),
+        target: Position::from_number(5),
+        hops: 64,
+        hop: 1,
+        trace: false,
+        query: Query::Nodes,
+    };
+    net.sent.clear();
+    net.input(
+        0,
+        Input::Message {
+            from: id(1),
+            message: Message::Routed(routed),
+        },
+    );
+    // Confirmed and dropped.
+    assert!(
+        matches!(net.sent[..], [(0, _, Message::HopAck { hop: 1 })]),
+        "{:?}",
+        net.sent
+    );
+}
+
+#[test]
+fn a_trace_hears_from_each_hop_unless_it_declines() {
+    let mut net = Net::new(8);
+    let target = net.overlays[6].position();
+    let now = net.now;
+    let request = net.overlays[1].locate(now, target, true);
+    net.run_for(Duration::from_secs(2));
+    let reported = net.effects.iter().any(|(number, effect)| {
+        matches!(effect, Effect::HopReport { request: r, next: None, .. } if *number == 1 && *r == request)
+    });
+    assert!(reported);
+}
