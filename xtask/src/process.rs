@@ -21,6 +21,17 @@ pub(crate) fn cargo(root: &Path) -> Command {
     let colour = if watched() { "always" } else { "never" };
     command.env("CARGO_TERM_COLOR", colour);
     command.env("CARGO_TERM_PROGRESS_WHEN", "never");
+    // What `cargo run` tells us of ourselves would be news to build scripts, and rebuild
+    // what was built without it.
+    for (name, _) in std::env::vars_os() {
+        let ours = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if ours
+            .iter()
+            .any(|ours| name.to_string_lossy().starts_with(ours))
+        {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
