@@ -21,12 +21,12 @@ use enishi_overlay::{Keypair, Message, NodeId, OverlayId, Time};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
+use enishi_services::keys::Secret;
 use enishi_services::service::ServiceId;
 use enishi_services::vnet::wire::VnetMessage;
 use enishi_services::vnet::{self, ChannelId, ChannelSpec};
 use enishi_services::{Command, Config, Input, Node, Output, diag};
 use libfuzzer_sys::fuzz_target;
-use zeroize::Zeroizing;
 
 use values::{address, hello};
 
@@ -356,7 +356,7 @@ impl<'a> World<'a> {
         let spec = ChannelSpec {
             name: format!("channel{}", self.octet()? % 2),
             network: network.parse().expect("a network"),
-            secret: Zeroizing::new([7; 32]),
+            secret: Secret::new([7; 32]),
         };
         let chosen = self.octet()?;
         let address = (chosen % 2 == 0).then(|| Ipv4Addr::new(10, 77, 0, 1 + chosen % 2));

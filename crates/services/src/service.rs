@@ -105,7 +105,7 @@ pub enum ServiceInput<C> {
         /// What was found.
         answer: GetAnswer,
     },
-    /// [`Context::put`] or [`Context::remove`] ended.
+    /// [`Context::put`] ended.
     PutDone {
         /// From the call.
         token: u64,

@@ -233,3 +233,13 @@ fn a_node_that_cannot_keep_anything_acknowledges_nothing() {
     alone.command(0, Command::Dht(Dht::Storage { works: false }));
     assert_eq!(put(&mut alone, 0, 1, 1, Some("lost")), PutAnswer::Full);
 }
+
+#[test]
+fn a_node_that_has_just_started_does_not_answer_for_all() {
+    let mut world = world(8);
+    put(&mut world, 1, 1, 1, Some("kept"));
+    let newcomer = world.spawn(Some(0));
+    // Asked at once, before it can have found a neighbour.
+    let value = get(&mut world, newcomer, 1, Consistency::Any);
+    assert_eq!(value.as_deref(), Some("kept"));
+}

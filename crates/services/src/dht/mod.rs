@@ -43,6 +43,12 @@ use wire::DhtMessage;
 /// On how many nodes a record is kept: the ones nearest to its key.
 pub const REPLICAS: usize = 6;
 
+/// How long after its start a node that knows of others waits for the first neighbour
+/// before it takes itself for alone.
+const SEEKING_MAX: Time = Time::from_secs(6);
+/// The most commands that wait for that.
+const EARLY_MAX: usize = 256;
+
 /// How sure a reader wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Consistency {
@@ -166,6 +172,8 @@ enum Alarm {
     Repair,
     /// Compare with one other holder.
     Compare,
+    /// Waiting for the first neighbour has lasted long enough.
+    CatchUp,
 }
 
 /// The distributed hash table of one node.
@@ -174,6 +182,8 @@ pub struct Dht {
     holder: Holder,
     owner: Owner,
     gets: owner::Gets,
+    /// What was asked before the node had found its first neighbour.
+    early: Vec<Command>,
     deadlines: Deadlines<Alarm>,
 }
 
@@ -186,6 +196,7 @@ impl Dht {
             holder: Holder::default(),
             owner: Owner::default(),
             gets: owner::Gets::default(),
+            early: Vec::new(),
             deadlines: Deadlines::default(),
         }
     }
@@ -230,6 +241,35 @@ impl Dht {
             Alarm::Expire => self.expire(cx),
             Alarm::Repair => self.repair(cx),
             Alarm::Compare => self.compare_with_one(cx),
+            Alarm::CatchUp => self.catch_up(cx),
+        }
+    }
+
+    fn command(&mut self, command: Command, cx: &mut Cx<'_>) {
+        let overlay = cx.overlay();
+        let seeking = overlay.near().is_empty() && overlay.is_seeking();
+        let early = seeking && cx.now() < SEEKING_MAX && self.early.len() < EARLY_MAX;
+        if early && !matches!(command, Command::Storage { .. }) {
+            // Alone for the moment: what this node has, or lacks, means nothing yet.
+            self.deadlines.set_no_later(Alarm::CatchUp, SEEKING_MAX);
+            return self.early.push(command);
+        }
+        match command {
+            Command::Get {
+                caller,
+                key,
+                consistency,
+            } => self.start_get(caller, key, consistency, cx),
+            Command::Put { caller, request } => self.start_put(caller, *request, cx),
+            Command::Storage { works } => self.holder.refusing = !works,
+        }
+    }
+
+    /// Carries out what was asked too early.
+    fn catch_up(&mut self, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::CatchUp);
+        for command in std::mem::take(&mut self.early) {
+            self.command(command, cx);
         }
     }
 }
@@ -247,17 +287,7 @@ impl Service for Dht {
     fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
         self.start_upkeep(cx);
         match input {
-            ServiceInput::Command(Command::Get {
-                caller,
-                key,
-                consistency,
-            }) => {
-                self.start_get(caller, key, consistency, cx);
-            }
-            ServiceInput::Command(Command::Storage { works }) => self.holder.refusing = !works,
-            ServiceInput::Command(Command::Put { caller, request }) => {
-                self.start_put(caller, *request, cx);
-            }
+            ServiceInput::Command(command) => self.command(command, cx),
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Asked { asker, body, .. } => self.on_question(asker, &body, cx),
             ServiceInput::Answered {
@@ -278,7 +308,10 @@ impl Service for Dht {
             ServiceInput::Restored { key, value, age_s } => {
                 self.restore(&key, &value, age_s, cx);
             }
-            ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
+            ServiceInput::NeighboursChanged => {
+                self.catch_up(cx);
+                self.neighbours_changed(cx);
+            }
             ServiceInput::Gone(_)
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }
