@@ -46,6 +46,10 @@ pub(super) fn serve(host: &Host, log: &Path) -> anyhow::Result<Process> {
     host.spawn(command, log)
 }
 
+/// How often, and how long each time, a busy server is waited for.
+const BUSY_TRIES: u32 = 10;
+const BUSY_WAIT: Duration = Duration::from_millis(300);
+
 /// Measures TCP for three seconds, after one that does not count.
 pub(super) fn tcp(from: &Host, to: Ipv4Addr, direction: Direction) -> anyhow::Result<Flow> {
     let to = to.to_string();
@@ -54,13 +58,22 @@ pub(super) fn tcp(from: &Host, to: Ipv4Addr, direction: Direction) -> anyhow::Re
         Direction::Forward => {}
         Direction::Reverse => words.push("-R"),
     }
-    let output = from.run(&words, MEASURE_TIME_MAX)?;
-    // With -J its complaints are in the report.
-    let report: Value = serde_json::from_str(&output.stdout)
-        .with_context(|| format!("iperf3 to {to}: {}", output.stderr.trim()))?;
-    if let Some(error) = report["error"].as_str() {
-        anyhow::bail!("iperf3 to {to}: {error}");
-    }
+    let mut tries = 0;
+    let report = loop {
+        let output = from.run(&words, MEASURE_TIME_MAX)?;
+        // With -J its complaints are in the report.
+        let report: Value = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("iperf3 to {to}: {}", output.stderr.trim()))?;
+        tries += 1;
+        match report["error"].as_str() {
+            None => break report,
+            // The server has not yet put the measurement before this one away.
+            Some(error) if error.contains("busy") && tries < BUSY_TRIES => {
+                std::thread::sleep(BUSY_WAIT);
+            }
+            Some(error) => anyhow::bail!("iperf3 to {to}: {error}"),
+        }
+    };
     flow(&report).with_context(|| format!("iperf3 to {to} reports no throughput"))
 }
 
