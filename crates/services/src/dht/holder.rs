@@ -1,6 +1,6 @@
 //! The holder: answers puts, gets and copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
@@ -9,15 +9,25 @@ use enishi_overlay::overlay::Asker;
 use super::store::{Arrival, Store};
 use super::wire::{self, Aged, DhtMessage, Found, Outcome, Question};
 use super::{Alarm, Consistency, Cx, Dht, REPLICAS};
-use crate::record::{Key, Precedence, Record};
+use crate::record::{Key, Kind, Precedence, Record};
 
 /// How long the node in charge waits for the other holders.
 const COPY_TIMEOUT: Duration = Duration::from_millis(1500);
 const GATHER_TIMEOUT: Duration = Duration::from_millis(1000);
 /// The most puts and gets that wait for other holders, each.
 const WAITING_MAX: usize = 1024;
+/// Instead of the source of a record that was kept on disk, which is not kept.
+const RESTORED: NodeId = NodeId::from_bytes([0; 32]);
 /// How often ended leases are looked for.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A copy handed over by a node that is no longer its holder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handover {
+    pub(super) to: NodeId,
+    pub(super) key: Key,
+    pub(super) owner: NodeId,
+}
 
 /// A put that waits for copies to be stored.
 #[derive(Debug)]
@@ -26,7 +36,7 @@ struct Copying {
     client_token: u64,
     stored: u32,
     needed: u32,
-    waiting: u32,
+    waiting: BTreeSet<NodeId>,
 }
 
 /// A get that waits for what other holders have.
@@ -37,7 +47,7 @@ struct Gathering {
     best: Vec<Aged>,
     replies: u32,
     needed: u32,
-    waiting: u32,
+    waiting: BTreeSet<NodeId>,
     first_will_do: bool,
 }
 
@@ -47,7 +57,7 @@ pub(super) struct Holder {
     pub(super) store: Store,
     pub(super) next_token: u64,
     /// Copies handed over by this node, which is no longer their holder.
-    pub(super) handovers: BTreeMap<u64, (Key, NodeId)>,
+    pub(super) handovers: BTreeMap<u64, Handover>,
     /// Whether nothing can be kept on disk, and so nothing may be acknowledged.
     pub(super) refusing: bool,
     copying: BTreeMap<u64, Copying>,
@@ -59,6 +69,8 @@ impl Dht {
     /// Starts the periodic work with the first input.
     pub(super) fn start_upkeep(&mut self, cx: &mut Cx<'_>) {
         if !std::mem::replace(&mut self.holder.started, true) {
+            // Strangers should not know which numbers come.
+            self.holder.next_token = cx.rng().number() >> 16;
             let phase = cx.rng().duration_below(EXPIRE_INTERVAL);
             self.deadlines.set(Alarm::Expire, cx.now() + phase);
             self.schedule_compare(cx);
@@ -98,8 +110,8 @@ impl Dht {
             return cx.send_to(client, DhtMessage::PutReply { token, outcome }.encode());
         }
         let id = self.holder.token();
-        let waiting = others.len() as u32;
-        let needed = u32::div_ceil(waiting + 2, 2);
+        let waiting: BTreeSet<NodeId> = others.iter().copied().collect();
+        let needed = majority(waiting.len() + 1);
         let copying = Copying {
             client,
             client_token,
@@ -124,7 +136,13 @@ impl Dht {
     pub(super) fn on_store(&mut self, from: NodeId, token: u64, aged: Aged, cx: &mut Cx<'_>) {
         // Whoever sends it: what is here already stays. Only neighbours, which hold the
         // same keys, may bring an earlier claim to bear (`reconcile`).
-        let outcome = match self.accept(aged, from, Arrival::Copy, cx) {
+        let neighbour = cx.overlay().near().contains(from);
+        let arrival = if neighbour {
+            Arrival::Copy
+        } else {
+            Arrival::Put
+        };
+        let outcome = match self.accept(aged, from, arrival, cx) {
             Ok(()) => Outcome::Stored { replicas: 1 },
             Err(outcome) => outcome,
         };
@@ -138,14 +156,15 @@ impl Dht {
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) {
-        let _ = from;
-        if self.handover_answered(token, outcome, cx) {
+        if self.handover_answered(from, token, outcome, cx) {
             return;
         }
         let Some(copying) = self.holder.copying.get_mut(&token) else {
             return;
         };
-        copying.waiting = copying.waiting.saturating_sub(1);
+        if !copying.waiting.remove(&from) {
+            return;
+        }
         match outcome {
             Outcome::Stored { .. } => copying.stored += 1,
             Outcome::Taken | Outcome::Stale { .. } => {
@@ -155,15 +174,10 @@ impl Dht {
             }
             Outcome::Full | Outcome::Invalid | Outcome::TooFew => {}
         }
-        let Copying {
-            stored,
-            needed,
-            waiting,
-            ..
-        } = *copying;
-        if stored >= needed {
+        let (stored, over) = (copying.stored, copying.waiting.is_empty());
+        if stored >= copying.needed {
             self.end_copying(token, Outcome::Stored { replicas: stored }, cx);
-        } else if waiting == 0 {
+        } else if over {
             self.end_copying(token, Outcome::TooFew, cx);
         }
     }
@@ -202,8 +216,8 @@ impl Dht {
             return answer(asker, best, cx);
         }
         let id = self.holder.token();
-        let waiting = others.len() as u32;
-        let needed = u32::div_ceil(waiting + 2, 2);
+        let waiting: BTreeSet<NodeId> = others.iter().copied().collect();
+        let needed = majority(waiting.len() + 1);
         let first_will_do = any;
         let gathering = Gathering {
             asker,
@@ -238,9 +252,11 @@ impl Dht {
         let Some(gathering) = self.holder.gathering.get_mut(&token) else {
             return;
         };
+        if !gathering.waiting.remove(&from) {
+            return;
+        }
         let key = gathering.key;
         gathering.replies += 1;
-        gathering.waiting = gathering.waiting.saturating_sub(1);
         let new: Vec<Aged> = records
             .into_iter()
             .filter(|aged| aged.record.key() == key)
@@ -259,10 +275,11 @@ impl Dht {
             .best
             .iter()
             .any(|aged| !aged.record.content().removed);
-        let done = gathering.waiting == 0
+        let done = gathering.waiting.is_empty()
             || gathering.replies >= gathering.needed
             || (gathering.first_will_do && live);
-        for aged in new {
+        let neighbour = cx.overlay().near().contains(from);
+        for aged in new.into_iter().filter(|_| neighbour) {
             // What was missing here is kept; a refusal changes nothing for the asker.
             let _ = self.keep(aged, from, Arrival::Repair, cx);
         }
@@ -336,7 +353,7 @@ impl Dht {
                     .saturating_add(u32::try_from(age_s).unwrap_or(u32::MAX));
                 self.holder
                     .store
-                    .accept(cx.now(), aged, cx.me(), Arrival::Repair)
+                    .accept(cx.now(), aged, RESTORED, Arrival::Restored)
                     .ok()
             });
         if restored.is_none() {
@@ -376,11 +393,19 @@ fn other_holders(key: Key, cx: &Cx<'_>) -> Vec<NodeId> {
         .collect()
 }
 
-/// Adds a record to what was found, by precedence.
+/// How many of so many holders are a majority.
+fn majority(holders: usize) -> u32 {
+    holders as u32 / 2 + 1
+}
+
+/// Adds a record to what was found, by precedence. The marks of other owners' removals
+/// stand beside a live record, as they do in the store.
 fn merge(best: &mut Vec<Aged>, new: Aged) {
+    let content = new.record.content();
     let rival = |known: &Aged| {
-        let (a, b) = (known.record.content(), new.record.content());
-        a.owner == b.owner || b.kind == crate::record::Kind::Lease
+        let other = known.record.content();
+        let both_live = !content.removed && !other.removed;
+        content.owner == other.owner || (content.kind == Kind::Lease && both_live)
     };
     match best.iter().position(rival) {
         Some(index) if new.record.precedence(&best[index].record) == Precedence::Newer => {

@@ -24,6 +24,8 @@ const PUT_PAUSE: Duration = Duration::from_millis(400);
 const UNDER_WAY_MAX: usize = 512;
 /// When a record is put again for the first time.
 const REPUT_FIRST: Duration = Duration::from_secs(60);
+/// How far a version may be ahead of the clock: a year, for clocks that were set wrong.
+const SEQ_AHEAD_MAX: u64 = 365 * 86_400;
 /// The most records that a node keeps in the DHT.
 const OWNED_MAX: usize = 4096;
 
@@ -85,12 +87,13 @@ impl Dht {
     }
 
     pub(super) fn get_answered(&mut self, token: u64, body: &[u8], cx: &mut Cx<'_>) {
-        let Some((caller, key)) = self.gets.remove(&token) else {
-            return;
+        let Ok(Found { records }) = wire::decode(body) else {
+            return self.call_failed(token, cx);
         };
-        let records = wire::decode::<Found>(body)
-            .map(|found| found.records)
-            .unwrap_or_default();
+        let Some((caller, key)) = self.gets.remove(&token) else {
+            // An answer to a question that was not asked: a put looks for its holder.
+            return self.call_failed(token, cx);
+        };
         let genuine = records
             .into_iter()
             .map(|aged| aged.record)
@@ -122,6 +125,7 @@ impl Dht {
             });
         }
         let record = self.sign(&request, 0, cx);
+        self.supersede((record.key(), record.content().owner), cx);
         self.own(&record, cx);
         let request = Some(request);
         let putting = Putting {
@@ -132,6 +136,24 @@ impl Dht {
             holder: None,
         };
         self.begin(putting, cx);
+    }
+
+    /// Ends puts of earlier versions: a late try of one must not come after this.
+    fn supersede(&mut self, slot: (Key, NodeId), cx: &mut Cx<'_>) {
+        let same = |p: &Putting| (p.record.key(), p.record.content().owner) == slot;
+        let putting = self.owner.putting.iter();
+        let older: Vec<u64> = putting
+            .filter(|(_, p)| same(p))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in older {
+            self.deadlines.cancel(Alarm::Put(id));
+            let caller = self.owner.putting.remove(&id).and_then(|p| p.caller);
+            if let Some(caller) = caller {
+                let answer = PutAnswer::Failed;
+                cx.emit(Event::PutDone { caller, answer });
+            }
+        }
     }
 
     /// Signs the next version: above what this node wrote, above what holders are said
@@ -163,7 +185,8 @@ impl Dht {
     /// The nodes in charge are known: send to the first, or to another after a failure.
     pub(super) fn put_located(&mut self, token: u64, nodes: &[Contact], cx: &mut Cx<'_>) {
         let Some(putting) = self.owner.putting.get_mut(&token) else {
-            return;
+            // An answer to a question that was not asked: a get wants records.
+            return self.call_failed(token, cx);
         };
         let Some(holder) = nodes.first() else {
             return self.try_again(token, cx);
@@ -227,9 +250,11 @@ impl Dht {
         self.end_put(&putting, answer, cx);
     }
 
-    /// Holders know a higher version of this owner's: sign one above it, once.
+    /// Holders know a higher version of this owner's: sign one above it, once. Versions
+    /// follow the clock, so one far beyond it is a lie that would leave no room above.
     fn raise(&mut self, mut putting: Putting, above: u64, cx: &mut Cx<'_>) {
-        match putting.request.take() {
+        let credible = above < cx.unix_s().saturating_add(SEQ_AHEAD_MAX);
+        match putting.request.take().filter(|_| credible) {
             Some(request) => {
                 putting.record = self.sign(&request, above, cx);
                 self.own(&putting.record, cx);

@@ -17,6 +17,7 @@ use enishi_overlay::near::NearSet;
 use enishi_overlay::ring::Arc;
 use enishi_overlay::{NodeId, Position};
 
+use super::holder::Handover;
 use super::store::{Arrival, Store};
 use super::wire::{
     self, Aged, Compare, DhtMessage, ITEMS_MAX, Item, Outcome, RANGES_MAX, Range, RangeContent,
@@ -161,7 +162,10 @@ impl Dht {
                 continue;
             };
             let token = self.holder.token();
-            self.holder.handovers.insert(token, (item.key, item.owner));
+            let (key, owner) = (item.key, item.owner);
+            self.holder
+                .handovers
+                .insert(token, Handover { to, key, owner });
             cx.send_to(to, DhtMessage::Store { token, aged }.encode());
         }
     }
@@ -169,13 +173,17 @@ impl Dht {
     /// Takes the answer to a handover; tells whether it was one.
     pub(super) fn handover_answered(
         &mut self,
+        from: NodeId,
         token: u64,
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) -> bool {
-        let Some((key, owner)) = self.holder.handovers.remove(&token) else {
+        let asked = self.holder.handovers.get(&token);
+        let Some(Handover { key, owner, .. }) = asked.filter(|asked| asked.to == from).copied()
+        else {
             return false;
         };
+        self.holder.handovers.remove(&token);
         match outcome {
             Outcome::Stored { .. } | Outcome::Stale { .. } | Outcome::Taken => {
                 self.holder.store.remove(key, owner);

@@ -29,6 +29,8 @@ pub enum Arrival {
     Copy,
     /// Another holder had it: [`Record::precedence`] decides.
     Repair,
+    /// This node had it before its last stop.
+    Restored,
 }
 
 impl Arrival {
@@ -36,6 +38,15 @@ impl Arrival {
         match self {
             Self::Put => BYTES_PER_PUTTER_MAX,
             Self::Copy | Self::Repair => BYTES_PER_HOLDER_MAX,
+            Self::Restored => BYTES_HELD_MAX,
+        }
+    }
+
+    /// Tells whether an owner's earlier claim may displace another's.
+    const fn settles_claims(self) -> bool {
+        match self {
+            Self::Put | Self::Copy => false,
+            Self::Repair | Self::Restored => true,
         }
     }
 }
@@ -203,20 +214,26 @@ impl Store {
         let mut displaced = Vec::new();
         for held in self.under(key, now) {
             let present = held.record.content();
-            let same_owner = present.owner == content.owner;
-            if !same_owner && content.kind == Kind::Set {
-                continue;
-            }
-            if !same_owner && arrival != Arrival::Repair && !present.removed {
-                return Err(Outcome::Taken);
-            }
-            match record.precedence(&held.record) {
-                Precedence::Older if same_owner => {
+            if present.owner == content.owner {
+                if record.precedence(&held.record) == Precedence::Older {
                     return Err(Outcome::Stale { seq: present.seq });
                 }
-                Precedence::Older => return Err(Outcome::Taken),
-                Precedence::Newer if !same_owner => displaced.push(present.owner),
-                Precedence::Newer | Precedence::Same => {}
+                continue;
+            }
+            // The mark of another's removal stays beside the new owner's record: it keeps
+            // the removed record from coming back with a holder that was away.
+            if content.kind == Kind::Set || present.removed {
+                continue;
+            }
+            if !arrival.settles_claims() {
+                return Err(Outcome::Taken);
+            }
+            if content.removed {
+                continue;
+            }
+            match record.precedence(&held.record) {
+                Precedence::Newer => displaced.push(present.owner),
+                Precedence::Same | Precedence::Older => return Err(Outcome::Taken),
             }
         }
         Ok(displaced)
@@ -229,17 +246,24 @@ impl Store {
         source: NodeId,
         arrival: Arrival,
     ) -> Result<(), Outcome> {
-        let freed = self
-            .held
-            .get(slot)
-            .map_or(0, |held| held.record.size() as u64);
+        let present = self.held.get(slot);
+        if record.content().removed && present.is_some() {
+            // Always: it makes room.
+            return Ok(());
+        }
         let size = record.size() as u64;
+        let freed = present.map_or(0, |held| held.record.size() as u64);
         let by_source = self.bytes_by_source.get(&source).copied().unwrap_or(0);
+        let freed_of_source = if present.is_some_and(|held| held.source == source) {
+            freed
+        } else {
+            0
+        };
         let entries = self.under(slot.1, Time::ZERO).count();
         let no_place = self.held.len() >= RECORDS_HELD_MAX || entries >= SET_ENTRIES_MAX;
-        let full = (freed == 0 && no_place)
-            || self.bytes + size - freed.min(size) > BYTES_HELD_MAX
-            || by_source + size > arrival.quota();
+        let full = (present.is_none() && no_place)
+            || self.bytes - freed + size > BYTES_HELD_MAX
+            || by_source - freed_of_source + size > arrival.quota();
         if full { Err(Outcome::Full) } else { Ok(()) }
     }
 
@@ -374,6 +398,55 @@ mod tests {
                 .accept(Time::ZERO, other, keypair(201).id(), Arrival::Put)
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn at_the_quota_one_may_still_change_and_remove() {
+        let mut store = Store::default();
+        let full = (0..=255)
+            .flat_map(|writer| (0..3).map(move |owner| (writer, owner)))
+            .find(|(writer, owner)| {
+                put(
+                    &mut store,
+                    aged(Kind::Set, *writer, *owner, 1, 4096),
+                    Arrival::Put,
+                )
+                .is_err()
+            });
+        assert!(full.is_some());
+        assert!(put(&mut store, aged(Kind::Set, 0, 0, 2, 4096), Arrival::Put).is_ok());
+        let mut gone = aged(Kind::Set, 0, 0, 3, 0);
+        let content = Content {
+            removed: true,
+            ..gone.record.content().clone()
+        };
+        gone.record = Record::sign(content, &keypair(0), &keypair(0));
+        assert!(put(&mut store, gone, Arrival::Put).is_ok());
+    }
+
+    #[test]
+    fn what_was_removed_does_not_come_back_over_a_new_owner() {
+        let mut store = Store::default();
+        let (old, new) = (aged(Kind::Lease, 1, 2, 1, 5), aged(Kind::Lease, 1, 1, 1, 5));
+        put(&mut store, old.clone(), Arrival::Put).unwrap();
+        let content = Content {
+            removed: true,
+            seq: 2,
+            value: Bytes::new(),
+            ..old.record.content().clone()
+        };
+        let record = Record::sign(content, &keypair(1), &keypair(2));
+        put(&mut store, Aged { record, age_s: 0 }, Arrival::Put).unwrap();
+        put(&mut store, new.clone(), Arrival::Put).unwrap();
+        // A holder that was away brings the removed record, whose claim is the earlier.
+        let outcome = put(&mut store, old, Arrival::Repair);
+        assert_eq!(outcome, Err(Outcome::Stale { seq: 2 }));
+        let live: Vec<&Held> = store
+            .under(new.record.key(), Time::from_secs(1))
+            .filter(|held| !held.record.content().removed)
+            .collect();
+        assert_eq!(live.len(), 1);
+        assert_eq!(*live[0].record(), new.record);
     }
 
     #[test]
