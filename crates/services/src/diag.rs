@@ -271,6 +271,7 @@ impl Service for Diag {
             | ServiceInput::PutDone { .. }
             | ServiceInput::Restored { .. }
             | ServiceInput::NeighboursChanged
+            | ServiceInput::AddressesChanged
             | ServiceInput::Gone(_)
             | ServiceInput::Timeout => {}
         }

@@ -218,6 +218,7 @@ impl Node {
             Input::Addresses(addresses) => {
                 self.overlay
                     .handle(now, overlay::Input::Addresses(addresses));
+                self.input_vnet(now, ServiceInput::AddressesChanged);
             }
             Input::Restored {
                 service,

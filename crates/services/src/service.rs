@@ -123,6 +123,8 @@ pub enum ServiceInput<C> {
     },
     /// The near neighbours on the ring changed.
     NeighboursChanged,
+    /// The addresses at which this node can be dialled changed.
+    AddressesChanged,
     /// The session with the node ended, or it cannot be reached.
     Gone(NodeId),
     /// The deadline has come.

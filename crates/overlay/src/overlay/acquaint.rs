@@ -20,6 +20,8 @@ use crate::view::{Entry, Role, View, ViewUpdate};
 
 /// The most hellos that wait for their welcome at one time.
 const GREETINGS_MAX: usize = 64;
+/// The most hellos that wait because of what one node told; it may have made names up.
+const HEARSAY_MAX: usize = 12;
 /// How long to wait for the first welcome, twice as long for the second.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How often to say hello before a node counts as gone.
@@ -29,6 +31,8 @@ const GREETING_TRIES: u32 = 2;
 #[derive(Clone, Debug)]
 pub(super) struct Greeting {
     contact: Contact,
+    /// Who told of the node; none when this node chose it itself.
+    teller: Option<NodeId>,
     nonce: u32,
     link: bool,
     sent_at: Time,
@@ -38,6 +42,10 @@ pub(super) struct Greeting {
 impl Overlay {
     /// Says hello unless one is on its way already; with `link` it asks for a long link.
     pub(super) fn greet(&mut self, now: Time, contact: &Contact, link: bool) {
+        self.greet_known_by(now, contact, link, None);
+    }
+
+    fn greet_known_by(&mut self, now: Time, contact: &Contact, link: bool, teller: Option<NodeId>) {
         let id = contact.id();
         if self.is_self(id) {
             return;
@@ -46,10 +54,13 @@ impl Overlay {
             present.link |= link;
             return;
         }
-        if self.greetings.len() < GREETINGS_MAX {
+        let told = self.greetings.values().filter(|g| g.teller == teller);
+        let too_many = teller.is_some() && told.count() >= HEARSAY_MAX;
+        if self.greetings.len() < GREETINGS_MAX && !too_many {
             let contact = contact.clone();
             let greeting = Greeting {
                 contact,
+                teller,
                 nonce: 0,
                 link,
                 sent_at: now,
@@ -125,7 +136,10 @@ impl Overlay {
         };
         self.note_sent(from);
         self.send(hello.contact.clone(), Message::Welcome(welcome));
-        self.learn_from(now, &hello.view);
+        // Who is not kept, and was not asked, has nothing to tell.
+        if self.peers.contains_key(&from) {
+            self.learn_from(now, from, &hello.view);
+        }
     }
 
     pub(super) fn on_welcome(&mut self, now: Time, from: NodeId, hello: &Hello) {
@@ -146,7 +160,7 @@ impl Overlay {
         if asked {
             self.draw_links(now);
         }
-        self.learn_from(now, &hello.view);
+        self.learn_from(now, from, &hello.view);
     }
 
     /// Takes a node that has just spoken among the peers if it is to be one, and keeps
@@ -189,7 +203,7 @@ impl Overlay {
     }
 
     /// Says hello to a node that others mention if it would be a near neighbour.
-    pub(super) fn learn(&mut self, now: Time, contact: &Contact) {
+    pub(super) fn learn(&mut self, now: Time, contact: &Contact, teller: NodeId) {
         let id = contact.id();
         if self.is_self(id) || self.near.contains(id) || self.quarantine.holds(id, now) {
             return;
@@ -203,25 +217,31 @@ impl Overlay {
             self.near.insert(place);
             self.near_changed(now);
         } else {
-            self.greet(now, contact, false);
+            self.greet_known_by(now, contact, false, Some(teller));
         }
     }
 
-    fn learn_from(&mut self, now: Time, update: &ViewUpdate) {
+    fn learn_from(&mut self, now: Time, teller: NodeId, update: &ViewUpdate) {
         for entry in &update.added {
-            self.learn(now, &entry.contact);
+            self.learn(now, &entry.contact, teller);
         }
     }
 
     /// Looks through all peers' views for near neighbours, after one was lost.
     pub(super) fn learn_again(&mut self, now: Time) {
-        let entries = self.peers.values().flat_map(|peer| peer.view.entries());
-        let contacts: Vec<Contact> = entries
-            .filter(|entry| entry.role == Role::Near)
-            .map(|entry| entry.contact.clone())
+        let near = |entry: &&Entry| entry.role == Role::Near;
+        let told: Vec<(NodeId, Contact)> = self
+            .peers
+            .iter()
+            .flat_map(|(id, peer)| {
+                peer.view
+                    .entries()
+                    .filter(near)
+                    .map(|e| (*id, e.contact.clone()))
+            })
             .collect();
-        for contact in contacts {
-            self.learn(now, &contact);
+        for (teller, contact) in told {
+            self.learn(now, &contact, teller);
         }
     }
 
@@ -290,7 +310,7 @@ impl Overlay {
             return;
         };
         if peer.view.apply(&self.config.overlay, update) {
-            self.learn_from(now, update);
+            self.learn_from(now, from, update);
             self.check_removed(now, &update.removed);
         } else {
             self.send_to(from, Message::ViewRequest { have: 0 });

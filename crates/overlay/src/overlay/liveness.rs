@@ -222,7 +222,9 @@ impl Overlay {
             let known: Vec<Contact> = peer.view.entries().map(|e| e.contact.clone()).collect();
             self.near_changed(now);
             self.learn_again(now);
-            known.iter().for_each(|contact| self.learn(now, contact));
+            known
+                .iter()
+                .for_each(|contact| self.learn(now, contact, id));
         }
         Some(peer.contact)
     }

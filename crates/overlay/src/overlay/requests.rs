@@ -229,7 +229,9 @@ impl Overlay {
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
-                    nodes.iter().for_each(|contact| self.learn(now, contact));
+                    nodes
+                        .iter()
+                        .for_each(|contact| self.learn(now, contact, from));
                 }
             }
         }

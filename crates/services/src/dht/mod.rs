@@ -313,6 +313,7 @@ impl Service for Dht {
                 self.neighbours_changed(cx);
             }
             ServiceInput::Gone(_)
+            | ServiceInput::AddressesChanged
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }

@@ -18,7 +18,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use enishi_overlay::{NodeId, Time};
+use enishi_overlay::message::Reply;
+use enishi_overlay::{Contact, NodeId, Time};
 
 use super::claim::own_claim;
 use super::members::{open_sealed, seal_claim};
@@ -51,6 +52,8 @@ pub(super) struct Attaching {
 struct Asked {
     nonce: [u8; 16],
     claim: Claim,
+    /// How the member may be reached: as its claim says, or as was found out since.
+    contact: Contact,
     /// Addresses for which packets wait.
     wanted: Vec<IpAddr>,
     tries: u32,
@@ -99,6 +102,7 @@ impl Vnet {
         attaching.asked = Some(Asked {
             nonce,
             claim: claim.clone(),
+            contact: claim.contact.clone(),
             wanted,
             tries: 0,
         });
@@ -115,7 +119,7 @@ impl Vnet {
             .and_then(|a| a.asked.as_mut());
         let Some(asked) = asked else { return };
         asked.tries += 1;
-        let (nonce, contact) = (asked.nonce, asked.claim.contact.clone());
+        let (nonce, contact) = (asked.nonce, asked.contact.clone());
         let Some(attach) = say_attach(channel, &self.host_name, peer, nonce, b"atch", cx) else {
             return;
         };
@@ -132,8 +136,33 @@ impl Vnet {
             return;
         };
         match &attaching.asked {
-            Some(asked) if asked.tries < ATTACH_TRIES => self.send_attach(id, peer, cx),
+            Some(asked) if asked.tries < ATTACH_TRIES => {
+                if asked.tries == 1 {
+                    // Its claim may be older than its addresses: the ring knows them.
+                    let position = cx.overlay().position_of(&peer);
+                    let token = self.token(Purpose::Locate(id, peer));
+                    cx.locate(token, position, false);
+                }
+                self.send_attach(id, peer, cx);
+            }
             _ => self.give_up(id, peer, cx),
+        }
+    }
+
+    /// The nodes near the member's place are known; it should be the first of them.
+    pub(super) fn located(&mut self, id: ChannelId, peer: NodeId, reply: &Reply, cx: &mut Cx<'_>) {
+        let Reply::Nodes(nodes) = reply else {
+            return;
+        };
+        let found = nodes.iter().find(|contact| contact.id() == peer);
+        let channel = self.channels.get_mut(&id);
+        let attaching = channel.and_then(|channel| channel.attaching.get_mut(&peer));
+        let asked = attaching.and_then(|attaching| attaching.asked.as_mut());
+        if let (Some(found), Some(asked)) = (found, asked)
+            && asked.contact != *found
+        {
+            asked.contact = found.clone();
+            self.send_attach(id, peer, cx);
         }
     }
 
@@ -163,13 +192,6 @@ impl Vnet {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let known = channel
-            .attached
-            .get(&from)
-            .is_some_and(|a| a.claim.address == claim.address);
-        if known {
-            return self.accept(id, from, attach, claim, cx);
-        }
         let known = channel.attaching.contains_key(&from);
         if channel.attaching.len() >= ATTACHING_MAX && !known {
             return;

@@ -17,7 +17,7 @@
 //!
 //! [`Record::precedence`]: crate::record::Record::precedence
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use enishi_overlay::Time;
@@ -25,7 +25,7 @@ use enishi_overlay::Time;
 use super::secret::RecordName;
 use super::wire::Claim;
 use super::{Alarm, Channel, ChannelId, Cx, Event, Phase, Purpose, Vnet};
-use crate::dht::{Consistency, GetAnswer, PutAnswer};
+use crate::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
 
 /// How long an address stays with a node that is gone, in seconds: a day.
@@ -142,8 +142,6 @@ impl Vnet {
         channel.phase = Phase::Held;
         channel.tries = 0;
         channel.checked_at = now;
-        let claim = own_claim(channel, address, &self.host_name, cx);
-        channel.members.insert(cx.me(), claim.clone());
         let event = Event::Claimed {
             channel: id,
             address,
@@ -154,15 +152,44 @@ impl Vnet {
             RecordName::Address(channel.address6.into()),
             RecordName::Members,
         ];
-        let requests = names.map(|name| channel.put_request(name, Some(&claim), cx));
-        for request in requests {
-            let token = self.token(Purpose::Nothing);
-            cx.put(token, request);
-        }
+        self.publish(id, &names, cx);
         self.keep(id, cx);
         cx.emit(event);
         self.schedule_check(id, cx);
         self.ask_members(id, cx);
+    }
+
+    /// Puts this node's claim, as it is now, under the given names.
+    fn publish(&mut self, id: ChannelId, names: &[RecordName], cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let Some(address) = channel.address() else {
+            return;
+        };
+        let claim = own_claim(channel, address, &self.host_name, cx);
+        channel.members.insert(cx.me(), claim.clone());
+        let request = |name: &RecordName| channel.put_request(*name, Some(&claim), cx);
+        let requests: Vec<PutRequest> = names.iter().map(request).collect();
+        for request in requests {
+            let token = self.token(Purpose::Nothing);
+            cx.put(token, request);
+        }
+    }
+
+    /// This node can be dialled elsewhere: the members have to find it there.
+    pub(super) fn addresses_changed(&mut self, cx: &mut Cx<'_>) {
+        let channels: Vec<(ChannelId, Ipv4Addr, Ipv6Addr)> = self
+            .channels
+            .iter()
+            .filter_map(|(id, channel)| Some((*id, channel.address()?, channel.address6)))
+            .collect();
+        for (id, address, address6) in channels {
+            let addresses = [address.into(), address6.into()].map(RecordName::Address);
+            let [four, six] = addresses;
+            self.publish(id, &[four, six, RecordName::Members], cx);
+            self.announce_to_known(id, cx);
+        }
     }
 
     fn schedule_check(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
@@ -215,6 +242,10 @@ impl Vnet {
         channel.address = None;
         channel.by_hand = false;
         channel.announced = false;
+        // The lost claim is given up, or it would be put again and again.
+        let request = channel.put_request(RecordName::Address(address.into()), None, cx);
+        let token = self.token(Purpose::Nothing);
+        cx.put(token, request);
         self.detach_channel(id, cx);
         cx.emit(Event::Displaced {
             channel: id,

@@ -81,6 +81,17 @@ impl Vnet {
         }
     }
 
+    /// Makes this node known to the members that it knows.
+    pub(super) fn announce_to_known(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        let me = cx.me();
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let others = channel.members.values();
+        let members: Vec<Claim> = others.filter(|c| c.contact.id() != me).cloned().collect();
+        self.announce(id, &members, cx);
+    }
+
     pub(super) fn on_announce(
         &mut self,
         from: NodeId,

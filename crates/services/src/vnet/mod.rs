@@ -169,6 +169,8 @@ enum Purpose {
     Verify(ChannelId, NodeId),
     /// Who are the members?
     Members(ChannelId),
+    /// Where is the member now?
+    Locate(ChannelId, NodeId),
     /// Nothing depends on it.
     Nothing,
 }
@@ -291,7 +293,7 @@ impl Service for Vnet {
                 }
                 Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
                 Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
-                Some(Purpose::Claim(_) | Purpose::Nothing) | None => {}
+                Some(Purpose::Claim(_) | Purpose::Locate(..) | Purpose::Nothing) | None => {}
             },
             ServiceInput::PutDone { token, answer } => {
                 if let Some(Purpose::Claim(channel)) = self.purposes.remove(&token) {
@@ -300,12 +302,18 @@ impl Service for Vnet {
             }
             ServiceInput::Restored { value, .. } => self.restore(&value, cx),
             ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
+            ServiceInput::AddressesChanged => self.addresses_changed(cx),
+            ServiceInput::Answered { token, reply, .. } => {
+                if let Some(Purpose::Locate(channel, peer)) = self.purposes.remove(&token) {
+                    self.located(channel, peer, &reply, cx);
+                }
+            }
+            ServiceInput::Failed { token } => {
+                self.purposes.remove(&token);
+            }
             ServiceInput::Gone(peer) => self.gone(peer, cx),
-            ServiceInput::Asked { .. }
-            | ServiceInput::Answered { .. }
-            | ServiceInput::Failed { .. }
-            | ServiceInput::HopReport { .. }
-            | ServiceInput::Timeout => {}
+            ServiceInput::Asked { .. } | ServiceInput::HopReport { .. } | ServiceInput::Timeout => {
+            }
         }
         while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
             self.ring(alarm, cx);

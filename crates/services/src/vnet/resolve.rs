@@ -68,7 +68,13 @@ impl Vnet {
                 .first()
                 .and_then(|record| channel.open_claim(RecordName::Address(address), record))
                 .filter(|claim| claim.addresses().contains(&address)),
-            GetAnswer::Failed => None,
+            // Nobody answered: that says nothing of the address.
+            GetAnswer::Failed => {
+                return cx.emit(Event::Unresolved {
+                    channel: id,
+                    address,
+                });
+            }
         };
         let until = now
             + if claim.is_some() {
