@@ -201,6 +201,26 @@ fn a_split_office_works_in_parts_and_becomes_one_again() {
 }
 
 #[test]
+fn a_host_that_moves_to_another_address_is_found_again() {
+    let Some(office) = Office::open("moves", 3) else {
+        return;
+    };
+    let (here, there) = (office.address(0), office.address(2));
+    office.wait_for_ping(0, &there, A_WHILE);
+    let mover = &office.hosts[2];
+    let before = format!("{}/24", mover.address());
+    for (verb, address) in [("del", before.as_str()), ("add", "10.99.0.200/24")] {
+        let words = ["ip", "address", verb, address, "dev", "eth0"];
+        let output = mover.run(&words, A_WHILE).unwrap();
+        assert!(output.success(), "{}", output.stderr);
+    }
+    office.wait_for_ping(0, &there, Duration::from_secs(60));
+    office.wait_for_ping(2, &here, Duration::from_secs(60));
+    let second = office.address(1);
+    office.wait_for_ping(2, &second, Duration::from_secs(60));
+}
+
+#[test]
 fn a_full_disk_loses_nothing_and_stops_nobody() {
     let Some(mut office) = Office::open("full", 2) else {
         return;

@@ -128,3 +128,58 @@ fn a_flood_of_newcomers_and_errands_is_bounded() {
     }
     unharmed(&mut world, victim);
 }
+
+#[test]
+fn an_answer_of_the_wrong_kind_ends_the_question() {
+    use enishi_overlay::message::{Answer, Reply};
+    use enishi_services::dht::{self, Caller, Consistency, GetAnswer};
+    use enishi_services::record::{Key, Kind};
+
+    let mut world = world();
+    let key = Key::new(Kind::Lease, &stranger(3));
+    let in_charge = Census::take(&world).nearest(key.position(), 1)[0];
+    let asker = (in_charge + 1) % NODES;
+    world.tap(in_charge);
+    world.take_events();
+    let (caller, consistency) = (Caller::Host(7), Consistency::Any);
+    let get = dht::Command::Get {
+        caller,
+        key,
+        consistency,
+    };
+    world.command(asker, Command::Dht(get));
+    let mut forged = false;
+    for _ in 0..2000 {
+        world.run_for(Duration::from_millis(1));
+        let asked = world
+            .take_tape()
+            .into_iter()
+            .find_map(|(_, message)| match message {
+                Message::Routed(routed) if routed.target == key.position() => Some(routed.request),
+                _ => None,
+            });
+        if let Some(request) = asked {
+            let reply = Reply::Nodes(vec![]);
+            let answer = Answer {
+                request,
+                hops: 1,
+                reply,
+            };
+            world.inject(asker, stranger(4), Message::Answer(answer));
+            forged = true;
+            break;
+        }
+    }
+    assert!(forged, "the question was to come by");
+    let ended = world.take_events().into_iter().any(|(_, index, event)| {
+        let got = matches!(
+            event,
+            Event::Dht(dht::Event::Got {
+                answer: GetAnswer::Failed,
+                ..
+            })
+        );
+        index == asker && got
+    });
+    assert!(ended, "the asker hears that nobody answered");
+}
