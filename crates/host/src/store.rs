@@ -135,8 +135,8 @@ impl Store {
 
     /// Hands over a batch. Its [`Outcome`] follows.
     pub fn commit(&self, batch: Batch) {
-        // The thread ends only after this sender; should it have panicked, no outcome
-        // comes and nothing that waits for it is ever sent.
+        // The thread ends only after this sender; should it have panicked, the receiver
+        // of outcomes ends too.
         let _ = self.batches.send(batch);
     }
 
