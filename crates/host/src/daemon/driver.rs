@@ -278,6 +278,9 @@ impl Driver {
     fn on_note(&mut self, node: &mut Node, note: Note) {
         let command = match note {
             Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
+            // The peer may be attached already, and only the tables not know it yet. The
+            // next packet brings another note.
+            Note::UnknownTag { .. } if self.outbox.lags() => return,
             Note::UnknownTag { from, tag } => vnet::Command::UnknownTag { from, tag },
         };
         self.handle(node, Input::Command(Command::Vnet(command)));

@@ -239,6 +239,12 @@ impl Outbox {
         self.shared.note(ABOUT, notice.to_owned());
     }
 
+    /// Tells whether events wait, so that the node is ahead of what follows its events.
+    pub(super) fn lags(&self) -> bool {
+        let before = self.committing.as_ref().map_or(0, |before| before.tells);
+        before + self.waiting.tells > 0
+    }
+
     /// Returns the events that may be told now, in order.
     pub(super) fn ready(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.ready)
