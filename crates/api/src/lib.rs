@@ -245,7 +245,7 @@ pub struct Status {
     pub addresses: Vec<SocketAddr>,
     /// How many records the node holds for the overlay.
     pub records_held: u64,
-    /// What arrived and was refused since the start.
+    /// What was refused, dropped or lost since the start.
     pub refused: Refused,
     /// The channels in the order of their names.
     pub channels: Vec<Channel>,
@@ -254,8 +254,9 @@ pub struct Status {
     pub notices: Vec<String>,
 }
 
-/// What arrived and was refused since the daemon started.
+/// What was refused, dropped or lost since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Refused {
     /// Messages that could not be decoded.
     pub malformed_messages: u64,
@@ -263,6 +264,22 @@ pub struct Refused {
     pub flooded_messages: u64,
     /// IP packets from a node that is not a member or does not hold the source address.
     pub foreign_packets: u64,
+    /// Messages that made no sense at their time or claimed a false sender.
+    pub messages_refused: u64,
+    /// Messages for others given up because too many were under way.
+    pub hops_dropped: u64,
+    /// Peers taken for dead.
+    pub peers_lost: u64,
+    /// Control frames dropped because a queue was full.
+    pub frames_dropped: u64,
+    /// Control frames lost because a dial failed or the last connection closed.
+    pub frames_lost: u64,
+    /// Control frames over the size limit.
+    pub frames_oversized: u64,
+    /// Connections refused because there were too many.
+    pub sessions_refused: u64,
+    /// Dials refused because too many were pending.
+    pub dials_refused: u64,
 }
 
 /// The state of one channel.

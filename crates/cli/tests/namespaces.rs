@@ -6,6 +6,8 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -218,6 +220,74 @@ fn a_host_that_moves_to_another_address_is_found_again() {
     office.wait_for_ping(2, &here, Duration::from_secs(60));
     let second = office.address(1);
     office.wait_for_ping(2, &second, Duration::from_secs(60));
+}
+
+#[test]
+fn a_device_that_is_removed_costs_its_channel_alone() {
+    let Some(office) = Office::open("nodev", 2) else {
+        return;
+    };
+    let daemon = &office.daemons[1];
+    daemon
+        .text(&["channel", "create", "home", "--network", "10.78.0.0/16"])
+        .unwrap();
+    let ticket = daemon.text(&["channel", "invite", "home"]).unwrap();
+    office.daemons[0]
+        .text(&["channel", "join", &ticket])
+        .unwrap();
+    let channel =
+        |number: usize| daemon.json(&["channel", "list"]).unwrap()["channels"][number].clone();
+    assert_eq!(channel(1)["name"], "office");
+    let device = channel(1)["interface"].as_str().unwrap().to_owned();
+    let removed = office.hosts[1].run(&["ip", "link", "del", &device], A_WHILE);
+    assert!(removed.unwrap().success());
+    until(A_WHILE, "the channel says so", || {
+        Ok(channel(1)["interface"].is_null())
+    })
+    .unwrap();
+    let notice = channel(1)["notice"].to_string();
+    assert!(
+        notice.contains(&device) && notice.contains("join"),
+        "{notice}"
+    );
+    let home = office.daemons[0].json(&["channel", "list"]).unwrap();
+    let there = home["channels"][0]["address"].as_str().unwrap();
+    office.wait_for_ping(1, there, A_WHILE);
+    // As the notice says.
+    daemon.text(&["channel", "leave", "office"]).unwrap();
+    daemon.text(&["channel", "join", &office.ticket]).unwrap();
+    office.wait_for_ping(1, &office.address(0), A_WHILE);
+}
+
+#[test]
+fn without_the_right_to_a_device_a_node_joins_and_says_what_to_do() {
+    let Some(mut office) = Office::open("norigh", 1) else {
+        return;
+    };
+    let host = office.lab.host("plain").unwrap();
+    let program = office.directory.path().join("enishi-without-right");
+    let lines = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set -net_admin --inh-caps -net_admin -- {PROGRAM} \"$@\"\n"
+    );
+    std::fs::write(&program, lines).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let data = office.directory.path().join("plain");
+    let arguments = ["--bootstrap", office.ticket.as_str()];
+    let daemon = Daemon::start(&program, Some(&host), &data, &arguments).unwrap();
+    let joined = daemon.json(&["channel", "join", &office.ticket]).unwrap();
+    assert_eq!(joined["members"], 2, "{joined}");
+    assert!(joined["address"].is_string() && joined["interface"].is_null());
+    for words in [&["channel", "list"][..], &["status"]] {
+        let text = daemon.text(words).unwrap();
+        assert!(
+            text.contains("CAP_NET_ADMIN") && text.contains("--no-tun"),
+            "{text}"
+        );
+    }
+    // All but the packets works.
+    daemon.text(&["dht", "put", "key", "value"]).unwrap();
+    let there = office.address(0);
+    assert!(daemon.call(&["ping", &there, "-c", "1"]).unwrap().success());
 }
 
 #[test]

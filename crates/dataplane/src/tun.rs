@@ -113,17 +113,16 @@ impl Tun {
     /// Cancelling loses no packet.
     ///
     /// # Errors
-    /// When the device was removed.
+    /// When the device was removed ([`Tun::is_removed`]) or is otherwise in no state to be
+    /// read.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.device.recv(buffer).await
     }
 
-    /// Does as [`Tun::recv`] without waiting, to read a burst in one go.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when there is no packet; see also [`Tun::recv`].
-    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.device.try_recv(buffer)
+    /// Tells whether an error of [`Tun::recv`] means that the device was removed, for
+    /// example with `ip link del`: nothing will come from it any more.
+    pub fn is_removed(error: &io::Error) -> bool {
+        error.raw_os_error().map(Errno::from_raw) == Some(Errno::EBADFD)
     }
 
     /// Hands a packet to the kernel as if it had arrived on the device.

@@ -270,9 +270,14 @@ fn reading_ends_with_an_error_when_the_device_is_removed() {
                 .run(&["ip", "link", "delete", tun.name()], LIMIT)
                 .unwrap();
             let mut buffer = [0; 1500];
-            while tun.recv(&mut buffer).await.is_ok() {}
-            ended.send(()).unwrap();
+            let error = loop {
+                if let Err(error) = tun.recv(&mut buffer).await {
+                    break error;
+                }
+            };
+            ended.send(error).unwrap();
         });
     });
-    end.recv_timeout(LIMIT).unwrap();
+    let error = end.recv_timeout(LIMIT).unwrap();
+    assert!(Tun::is_removed(&error), "{error:?}");
 }

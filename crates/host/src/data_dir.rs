@@ -5,7 +5,7 @@
 //! | `lock` | nothing; locked as long as a daemon runs |
 //! | `node.key` | the node's secret key: 64 hexadecimal digits and a line break, mode 0600 |
 //! | `node.port` | the UDP port of the last run, so that the next one has the same address |
-//! | `state.redb` | what the services keep ([`crate::store`]) |
+//! | `state.redb` | what the services keep, mode 0600 ([`crate::store`]) |
 //! | `control.sock` | the control interface ([`crate::control`]) |
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -190,10 +190,8 @@ mod tests {
         let id = data.identity().unwrap().id();
         assert_eq!(data.identity().unwrap().id(), id);
         let key = data.path().join(KEY);
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(data.path()), mode(&key)), (0o700, 0o600));
         assert!(!data.path().join(KEY_PART).exists());
 
         fs::write(&key, "0123").unwrap();

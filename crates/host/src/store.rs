@@ -11,10 +11,14 @@
 //! After an error the file is opened anew for the next batch, because redb refuses to go
 //! on with one whose state on disk is not certain.
 //!
+//! Only the owner may read the file (mode 0600): it holds the secrets of channels.
+//!
 //! A file that is damaged or of another format is moved aside, never overwritten.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
@@ -35,6 +39,9 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const VALUES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("values");
 const FORMAT_KEY: &str = "format";
 const CONTACTS_KEY: &str = "contacts";
+
+/// Who may read and write the file: its owner.
+const MODE: u32 = 0o600;
 
 /// How much of the file redb keeps in memory, in octets.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -128,8 +135,8 @@ impl Store {
 
     /// Hands over a batch. Its [`Outcome`] follows.
     pub fn commit(&self, batch: Batch) {
-        // The thread ends only after this sender; should it have panicked, no outcome
-        // comes and nothing that waits for it is ever sent.
+        // The thread ends only after this sender; should it have panicked, the receiver
+        // of outcomes ends too.
         let _ = self.batches.send(batch);
     }
 
@@ -222,8 +229,25 @@ fn open(path: &Path) -> Result<(Database, Found), Unfit> {
 }
 
 fn create(path: &Path) -> Result<Database, DatabaseError> {
+    let file = open_private(path).map_err(|error| DatabaseError::Storage(error.into()))?;
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).create(path)
+    builder.set_cache_size(CACHE_BYTES).create_file(file)
+}
+
+/// Opens a file that nobody else may read: it holds the secrets of channels.
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(MODE)
+        .open(path)?;
+    // One that was there may have been more open.
+    if file.metadata()?.permissions().mode() & 0o777 != MODE {
+        file.set_permissions(Permissions::from_mode(MODE))?;
+    }
+    Ok(file)
 }
 
 fn read(database: &Database) -> Result<Found, redb::Error> {
@@ -400,6 +424,19 @@ mod tests {
         let (_store, found, _outcomes) = Store::open(copy.path()).unwrap();
         assert_eq!(found.values.len(), 1);
         assert_eq!(found.notice, None);
+    }
+
+    #[test]
+    fn only_the_owner_reads_the_file_a_new_one_or_an_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let (store, ..) = Store::open(dir.path()).unwrap();
+        assert_eq!(mode(), 0o600);
+        store.close();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let (_store, ..) = Store::open(dir.path()).unwrap();
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Peer, Request, Status};
+use enishi_api::{Answer, Channel, Peer, Refused, Request, Status};
 use serde_json::json;
 
 use super::Context;
@@ -55,6 +55,7 @@ fn facts(cx: &Context, status: &Status) -> String {
     };
     let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
     let refused = &status.refused;
+    let dropped = dropped(refused);
     let refused = format!(
         "{} / {} / {} {}",
         refused.malformed_messages,
@@ -71,10 +72,34 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Addresses, addresses.join(", ")),
         (Label::Records, status.records_held.to_string()),
         (Label::Refused, refused),
-    ] {
+        (Label::Dropped, dropped),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    {
         table.row([cx.out.label(label).to_owned(), value]);
     }
     table.print()
+}
+
+/// The figures that are seldom anything but zero, where they are not, called as with
+/// `--json`.
+fn dropped(refused: &Refused) -> String {
+    let figures = [
+        ("messages_refused", refused.messages_refused),
+        ("hops_dropped", refused.hops_dropped),
+        ("peers_lost", refused.peers_lost),
+        ("frames_dropped", refused.frames_dropped),
+        ("frames_lost", refused.frames_lost),
+        ("frames_oversized", refused.frames_oversized),
+        ("sessions_refused", refused.sessions_refused),
+        ("dials_refused", refused.dials_refused),
+    ];
+    let some = figures.into_iter().filter(|(_, count)| *count > 0);
+    let texts: Vec<String> = some
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    texts.join(", ")
 }
 
 /// The table of channels, with what a person should know about them below.
@@ -164,6 +189,14 @@ mod tests {
         assert_eq!(duration(61), "1 min 1 s");
         assert_eq!(duration(3_600), "1 h 0 min");
         assert_eq!(duration(90_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn figures_that_are_zero_are_not_shown() {
+        let mut refused = Refused::default();
+        assert_eq!(dropped(&refused), "");
+        (refused.peers_lost, refused.frames_lost) = (1, 20);
+        assert_eq!(dropped(&refused), "peers_lost 1, frames_lost 20");
     }
 
     #[test]

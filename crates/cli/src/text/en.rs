@@ -120,6 +120,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Records => "records held",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",
+        Label::Dropped => "lost or dropped",
         Label::Channel => "channel",
         Label::Network => "network",
         Label::Address => "address",

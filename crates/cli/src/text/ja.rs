@@ -127,6 +127,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Records => "保持レコード",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",
+        Label::Dropped => "喪失・破棄",
         Label::Channel => "チャンネル",
         Label::Network => "ネットワーク",
         Label::Address => "アドレス",

@@ -129,6 +129,7 @@ pub(crate) enum Label {
     Records,
     Refused,
     RefusedDetail,
+    Dropped,
     Channel,
     Network,
     Address,

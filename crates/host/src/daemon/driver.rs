@@ -76,6 +76,8 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     rates: Rates,
     waiting: Waiting,
+    /// What the node was last told of the store.
+    storage_works: bool,
 }
 
 impl Driver {
@@ -94,6 +96,7 @@ impl Driver {
             shared,
             rates: Rates::default(),
             waiting: Waiting::default(),
+            storage_works: true,
         }
     }
 
@@ -103,7 +106,7 @@ impl Driver {
             let timeout = self.sleep(&node);
             tokio::select! {
                 () = inlets.stop.cancelled() => break,
-                Some(outcome) = inlets.outcomes.recv() => {
+                outcome = inlets.outcomes.recv(), if !self.outbox.is_dead() => {
                     self.on_outcome(&mut node, outcome);
                 }
                 event = inlets.sessions.recv() => {
@@ -130,7 +133,7 @@ impl Driver {
     /// Hands the node what happened and carries out what it wants.
     pub(super) fn handle(&mut self, node: &mut Node, input: Input) {
         let now = self.clock.now();
-        let mut events = Vec::new();
+        self.outbox.begin(now);
         for output in node.handle(now, input) {
             match output {
                 Output::Persist {
@@ -143,30 +146,40 @@ impl Driver {
                 }
                 Output::Remember(contacts) => {
                     let octets = postcard::to_stdvec(&contacts).ok();
-                    self.outbox.keep(Slot::Contacts, octets);
+                    // Without room: the next change brings them again.
+                    let _ = self.outbox.keep(Slot::Contacts, octets);
                 }
                 Output::Send { to, message } => {
                     tracing::trace!(?to, ?message, "sending");
-                    self.outbox.send(to, message);
+                    self.outbox.send(to, &message);
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
                 Output::Drop(peer) => self.sessions.drop_session(peer),
-                Output::Event(event) => events.extend(self.outbox.tell(event)),
+                Output::Event(event) => self.outbox.tell(event),
             }
         }
         self.outbox.flush(now);
-        for event in events {
-            self.on_event(node, event);
-        }
+        self.follow_outbox(node);
     }
 
-    fn on_outcome(&mut self, node: &mut Node, outcome: Outcome) {
-        let worked = self.outbox.works();
-        for event in self.outbox.committed(self.clock.now(), outcome) {
+    /// What became of a commit; none when the store is gone.
+    fn on_outcome(&mut self, node: &mut Node, outcome: Option<Outcome>) {
+        match outcome {
+            Some(outcome) => self.outbox.committed(self.clock.now(), outcome),
+            None => self.outbox.died(),
+        }
+        self.follow_outbox(node);
+    }
+
+    /// Tells the events whose time has come, and the node when the store begins or ceases
+    /// to work.
+    fn follow_outbox(&mut self, node: &mut Node) {
+        for event in self.outbox.ready() {
             self.on_event(node, event);
         }
         let works = self.outbox.works();
-        if works != worked {
+        if works != self.storage_works {
+            self.storage_works = works;
             self.handle(node, Input::Storage { works });
         }
     }
@@ -265,6 +278,9 @@ impl Driver {
     fn on_note(&mut self, node: &mut Node, note: Note) {
         let command = match note {
             Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
+            // The peer may be attached already, and only the tables not know it yet. The
+            // next packet brings another note.
+            Note::UnknownTag { .. } if self.outbox.lags() => return,
             Note::UnknownTag { from, tag } => vnet::Command::UnknownTag { from, tag },
         };
         self.handle(node, Input::Command(Command::Vnet(command)));

@@ -9,9 +9,14 @@
 //! dropped, so whoever asked hears nothing and asks again. Then the node is told: until the
 //! values could be written after all, it stores nothing for others and acknowledges
 //! nothing, and nothing has to wait.
+//!
+//! Events are told in the order in which they came: behind one that waits for the store the
+//! later ones wait too, whether or not they have a value of their own to wait for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use enishi_overlay::{Contact, Message, Time};
 use enishi_services::Event;
 use enishi_services::dht::{self, PutAnswer};
@@ -23,19 +28,47 @@ use crate::store::{Batch, Outcome, Slot, Store};
 /// The most values that wait for the store, counted by slots.
 const VALUES_MAX: usize = 65_536;
 
-/// The most messages that wait for the store.
+/// The most messages and dials that wait for one commit; further ones are dropped.
 const HELD_MAX: usize = 65_536;
 
-/// How long after a failure the store is tried again, in seconds.
-const RETRY_S: u64 = 5;
+/// The most octets of messages that wait for one commit; further ones are dropped. Twice
+/// as many may wait in all: for the commit that runs and for the next.
+const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The most events that wait for the store. One more counts as a failure of the store.
+const TELLS_MAX: usize = 8_192;
+
+/// How long after a failure the store is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 const ABOUT: &str = "store";
 
 /// What waits for the store.
 enum Held {
-    Send(Contact, Message),
+    Send(Contact, Bytes),
     Dial(Contact),
+    /// An event that says something of the values before it.
     Tell(Event),
+    /// An event that only waits for its turn behind others.
+    TellInTurn(Event),
+}
+
+/// What waits for one commit, in order.
+#[derive(Default)]
+struct Waiting {
+    held: Vec<Held>,
+    tells: usize,
+    bytes: usize,
+}
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Works,
+    /// It is tried again at this time.
+    Fails(Time),
+    /// Its thread is gone.
+    Dead,
 }
 
 /// The way out.
@@ -45,13 +78,18 @@ pub(super) struct Outbox {
     shared: Arc<Shared>,
     /// For the next commit.
     values: Batch,
-    held: Vec<Held>,
+    waiting: Waiting,
     /// What waits for the commit that runs; none when none runs.
-    committing: Option<Vec<Held>>,
-    /// When the store is tried again after a failure.
-    retry_at: Option<Time>,
+    committing: Option<Waiting>,
+    /// What may be told now.
+    ready: Vec<Event>,
+    health: Health,
     /// Whether the batch at hand has a value.
     holding: bool,
+    /// Whether a value of the batch at hand is lost, and with it what follows.
+    refusing: bool,
+    /// When the batch at hand began.
+    now: Time,
     failures: u64,
     dropped: u64,
 }
@@ -63,10 +101,13 @@ impl Outbox {
             sessions,
             shared,
             values: Batch::new(),
-            held: Vec::new(),
+            waiting: Waiting::default(),
             committing: None,
-            retry_at: None,
+            ready: Vec::new(),
+            health: Health::Works,
             holding: false,
+            refusing: false,
+            now: Time::from_micros(0),
             failures: 0,
             dropped: 0,
         }
@@ -74,92 +115,152 @@ impl Outbox {
 
     /// Tells whether values can be kept, as far as the last commit has shown.
     pub(super) fn works(&self) -> bool {
-        self.retry_at.is_none()
+        self.health == Health::Works
+    }
+
+    /// Tells whether the store is gone for good.
+    pub(super) fn is_dead(&self) -> bool {
+        self.health == Health::Dead
+    }
+
+    /// Begins a batch.
+    pub(super) fn begin(&mut self, now: Time) {
+        self.now = now;
+        self.holding = false;
+        self.refusing = false;
     }
 
     /// Keeps a value, or forgets it without one.
     pub(super) fn persist(&mut self, slot: Slot, value: Option<Vec<u8>>) {
         self.holding = true;
-        self.keep(slot, value);
+        if !self.keep(slot, value) && self.works() {
+            // Without it, nothing that follows may be acknowledged.
+            self.fail(&format!("more than {VALUES_MAX} values wait for the disk"));
+        }
     }
 
-    /// Keeps a value that nothing has to wait for.
-    pub(super) fn keep(&mut self, slot: Slot, value: Option<Vec<u8>>) {
-        if self.values.len() < VALUES_MAX || self.values.contains_key(&slot) {
-            self.values.insert(slot, value);
-        } else {
+    /// Keeps a value that nothing has to wait for; false when there is no room for it.
+    pub(super) fn keep(&mut self, slot: Slot, value: Option<Vec<u8>>) -> bool {
+        let room = self.values.len() < VALUES_MAX || self.values.contains_key(&slot);
+        if self.is_dead() || !room {
             self.dropped += 1;
+            return false;
         }
+        self.values.insert(slot, value);
+        true
     }
 
     /// Sends a message, once the values before it in the batch are on disk.
-    pub(super) fn send(&mut self, to: Contact, message: Message) {
-        match self.holding && self.works() {
-            true => self.hold(Held::Send(to, message)),
-            false => self.sessions.send_control(&to, message.encode().into()),
-        }
+    pub(super) fn send(&mut self, to: Contact, message: &Message) {
+        self.hold_back_or_release(Held::Send(to, message.encode().into()));
     }
 
     /// Opens a session, once the values before it in the batch are on disk.
     pub(super) fn dial(&mut self, to: Contact) {
-        match self.holding && self.works() {
-            true => self.hold(Held::Dial(to)),
-            false => self.sessions.dial(&to),
-        }
+        self.hold_back_or_release(Held::Dial(to));
     }
 
-    /// Gives an event back that may be told at once; others are told once the values before
-    /// them in the batch are on disk.
-    pub(super) fn tell(&mut self, event: Event) -> Option<Event> {
-        if !self.holding || !self.works() {
-            return Some(event);
+    /// Tells an event, once the values before it in the batch are on disk and the events
+    /// before it are told. What may be told now, [`Self::ready`] returns.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.refusing {
+            return self.ready.push(not_kept(event));
         }
-        if self.held.len() >= HELD_MAX {
-            return Some(not_kept(event));
+        let before = self.committing.as_ref().map_or(0, |before| before.tells);
+        let tells = before + self.waiting.tells;
+        if !self.works() || (!self.holding && tells == 0) {
+            self.ready.push(event);
+        } else if tells >= TELLS_MAX {
+            self.fail(&format!("more than {TELLS_MAX} events wait for the disk"));
+            let event = if self.holding { not_kept(event) } else { event };
+            self.ready.push(event);
+        } else if self.holding {
+            self.waiting.push(Held::Tell(event));
+        } else {
+            let last = match &mut self.committing {
+                Some(committing) if self.waiting.tells == 0 => committing,
+                _ => &mut self.waiting,
+            };
+            last.push(Held::TellInTurn(event));
         }
-        self.held.push(Held::Tell(event));
-        None
     }
 
     /// Ends a batch, and commits what gathered unless a commit runs or it is too early
     /// to try again.
     pub(super) fn flush(&mut self, now: Time) {
         self.holding = false;
-        let early = self.retry_at.is_some_and(|at| now < at);
+        let early = match self.health {
+            Health::Works => false,
+            Health::Fails(retry_at) => now < retry_at,
+            Health::Dead => true,
+        };
         if self.committing.is_none() && !self.values.is_empty() && !early {
             self.store.commit(std::mem::take(&mut self.values));
-            self.committing = Some(std::mem::take(&mut self.held));
+            self.committing = Some(std::mem::take(&mut self.waiting));
         }
     }
 
-    /// A commit has ended; returns the events that may be told now.
-    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) -> Vec<Event> {
-        let held = self.committing.take().unwrap_or_default();
-        let events = match outcome {
+    /// A commit has ended.
+    pub(super) fn committed(&mut self, now: Time, outcome: Outcome) {
+        self.begin(now);
+        match outcome {
             Ok(()) => {
-                if self.retry_at.take().is_some() {
+                if !self.works() {
                     tracing::info!("the state is on disk again");
                     self.shared.unnote(ABOUT);
+                    self.health = Health::Works;
                 }
-                held.into_iter()
-                    .filter_map(|held| self.release(held))
-                    .collect()
+                let done = self.committing.take().unwrap_or_default();
+                done.held.into_iter().for_each(|held| self.release(held));
             }
-            Err((batch, reason)) => self.failed(now, batch, held, &reason),
-        };
+            Err((batch, reason)) => {
+                self.fail(&reason);
+                self.committing = None;
+                // What was decided since stands.
+                let newer = std::mem::replace(&mut self.values, batch);
+                for (slot, value) in newer {
+                    self.keep(slot, value);
+                }
+            }
+        }
         self.flush(now);
-        events
+    }
+
+    /// The store's thread has ended, which it does only by a defect: nothing is kept from
+    /// now on.
+    pub(super) fn died(&mut self) {
+        self.fail("the program's store broke down");
+        self.health = Health::Dead;
+        self.committing = None;
+        self.values.clear();
+        let notice = "The program's store broke down: nothing is kept any more, and nothing \
+                      acknowledged. Stop the daemon and start it again; its log says more.";
+        tracing::error!("{notice}");
+        self.shared.note(ABOUT, notice.to_owned());
+    }
+
+    /// Tells whether events wait, so that the node is ahead of what follows its events.
+    pub(super) fn lags(&self) -> bool {
+        let before = self.committing.as_ref().map_or(0, |before| before.tells);
+        before + self.waiting.tells > 0
+    }
+
+    /// Returns the events that may be told now, in order.
+    pub(super) fn ready(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.ready)
     }
 
     /// Returns when the store is to be tried again.
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.retry_at
-            .filter(|_| self.committing.is_none() && !self.values.is_empty())
+        match self.health {
+            Health::Fails(at) if self.committing.is_none() && !self.values.is_empty() => Some(at),
+            _ => None,
+        }
     }
 
     /// Tells whether everything is on disk, or cannot be for now.
     pub(super) fn is_settled(&self) -> bool {
-        self.committing.is_none() && (self.values.is_empty() || self.retry_at.is_some())
+        self.committing.is_none() && (self.values.is_empty() || !self.works())
     }
 
     /// Closes the store.
@@ -167,49 +268,79 @@ impl Outbox {
         self.store.close();
     }
 
-    fn hold(&mut self, held: Held) {
-        if self.held.len() >= HELD_MAX {
+    fn hold_back_or_release(&mut self, held: Held) {
+        if self.refusing {
             self.dropped += 1;
+        } else if self.holding && self.works() {
+            self.hold(held);
         } else {
-            self.held.push(held);
+            self.release(held);
         }
     }
 
-    fn release(&self, held: Held) -> Option<Event> {
+    fn hold(&mut self, held: Held) {
+        if self.waiting.has_room_for(&held) {
+            self.waiting.push(held);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn release(&mut self, held: Held) {
         match held {
-            Held::Send(to, message) => self.sessions.send_control(&to, message.encode().into()),
+            Held::Send(to, frame) => self.sessions.send_control(&to, frame),
             Held::Dial(to) => self.sessions.dial(&to),
-            Held::Tell(event) => return Some(event),
+            Held::Tell(event) | Held::TellInTurn(event) => self.ready.push(event),
         }
-        None
     }
 
-    fn failed(&mut self, now: Time, batch: Batch, held: Vec<Held>, reason: &str) -> Vec<Event> {
+    /// Drops the messages that wait, lets the events go with what they come to, and waits a
+    /// while until the store is tried again. What follows in the batch fares the same. A commit that runs goes on, for nobody.
+    fn fail(&mut self, reason: &str) {
         self.failures += 1;
-        let waiting = std::mem::take(&mut self.held);
-        self.dropped += (held.len() + waiting.len()) as u64;
-        let events = held
-            .into_iter()
-            .chain(waiting)
-            .filter_map(|held| match held {
-                Held::Tell(event) => Some(not_kept(event)),
-                Held::Send(..) | Held::Dial(_) => None,
-            });
-        self.retry_at = Some(now + std::time::Duration::from_secs(RETRY_S));
-        // What was decided since stands.
-        let newer = std::mem::replace(&mut self.values, batch);
-        for (slot, value) in newer {
-            self.keep(slot, value);
+        let first = self.committing.as_mut().map(std::mem::take);
+        let then = std::mem::take(&mut self.waiting);
+        for held in first.unwrap_or_default().held.into_iter().chain(then.held) {
+            match held {
+                Held::Tell(event) => self.ready.push(not_kept(event)),
+                Held::TellInTurn(event) => self.ready.push(event),
+                Held::Send(..) | Held::Dial(_) => self.dropped += 1,
+            }
         }
+        self.refusing = self.holding;
+        self.health = Health::Fails(self.now + RETRY);
         let notice = format!(
             "The state cannot be written ({reason}): make room on the disk of the data \
-             directory. The node goes on and tries again every {RETRY_S} s; what it could not \
-             keep it does not acknowledge ({} failures, {} messages dropped).",
-            self.failures, self.dropped
+             directory. The node goes on and tries again every {} s; what it could not keep it \
+             does not acknowledge ({} failures, {} messages and values dropped).",
+            RETRY.as_secs(),
+            self.failures,
+            self.dropped
         );
         tracing::warn!("{notice}");
         self.shared.note(ABOUT, notice);
-        events.collect()
+    }
+}
+
+impl Waiting {
+    fn has_room_for(&self, held: &Held) -> bool {
+        self.held.len() - self.tells < HELD_MAX && self.bytes + held.bytes() <= HELD_BYTES_MAX
+    }
+
+    fn push(&mut self, held: Held) {
+        self.bytes += held.bytes();
+        self.tells += usize::from(matches!(held, Held::Tell(_) | Held::TellInTurn(_)));
+        self.held.push(held);
+    }
+}
+
+impl Held {
+    /// The octets that count for [`HELD_BYTES_MAX`].
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Send(_, frame) => frame.len(),
+            Self::Dial(_) | Self::Tell(_) | Self::TellInTurn(_) => 0,
+        }
     }
 }
 
@@ -227,3 +358,6 @@ fn not_kept(event: Event) -> Event {
         event => event,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use enishi_api::{Answer, Failure, Peer, Refused, Status};
 use enishi_overlay::NodeId;
+use enishi_overlay::overlay::Counters;
 use enishi_services::Node;
 
 use super::channels;
@@ -19,9 +20,10 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             overlay.size_estimate(),
             overlay.joined(),
             node.dht().store().len(),
+            overlay.counters(),
         )
     };
-    let (overlay_size_estimate, joined, records_held) = desk.look(look).await?;
+    let (overlay_size_estimate, joined, records_held, counters) = desk.look(look).await?;
     let shared = &desk.shared;
     Ok(Answer::Status(Status {
         node_id: desk.sessions.me().to_string(),
@@ -32,14 +34,27 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         joined,
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
-        refused: Refused {
-            malformed_messages: shared.malformed_messages.load(Relaxed),
-            flooded_messages: shared.flooded_messages.load(Relaxed),
-            foreign_packets: shared.networks.foreign_packets(),
-        },
+        refused: refused(desk, counters),
         channels,
         notices: shared.noted(),
     }))
+}
+
+fn refused(desk: &Desk, overlay: Counters) -> Refused {
+    let (shared, sessions) = (&desk.shared, desk.sessions.counters());
+    Refused {
+        malformed_messages: shared.malformed_messages.load(Relaxed),
+        flooded_messages: shared.flooded_messages.load(Relaxed),
+        foreign_packets: shared.networks.foreign_packets(),
+        messages_refused: overlay.messages_refused,
+        hops_dropped: overlay.hops_dropped,
+        peers_lost: overlay.peers_lost,
+        frames_dropped: sessions.frames_dropped,
+        frames_lost: sessions.frames_lost,
+        frames_oversized: sessions.frames_oversized,
+        sessions_refused: sessions.sessions_refused,
+        dials_refused: sessions.dials_refused,
+    }
 }
 
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {

@@ -16,14 +16,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use enishi_api::Failure;
 use enishi_overlay::{Contact, NodeId};
 use enishi_services::vnet::{self, ChannelId};
-use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::io::{self, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 
 use super::channels::{is_name, sentence};
 use super::desk::{Desk, no, usage};
@@ -39,8 +41,10 @@ const NO_MEMBER: u8 = 2;
 /// The most services that listen at one time.
 const LISTENERS_MAX: usize = 64;
 
-/// The most streams that are being accepted at one time; further ones are dropped.
+/// The most streams that are being accepted at one time, and of them from one member;
+/// further ones are dropped.
 const ACCEPTING_MAX: usize = 64;
+const ACCEPTING_PER_PEER_MAX: usize = 8;
 
 /// How long the other side may take for header or answer.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -51,18 +55,10 @@ const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);
 type Taker = oneshot::Sender<Result<Duplex, Failure>>;
 
 /// Who waits for a stream, by service.
+#[derive(Default)]
 pub(super) struct Listeners {
     waiting: Mutex<BTreeMap<String, Taker>>,
-    places: Arc<Semaphore>,
-}
-
-impl Default for Listeners {
-    fn default() -> Self {
-        Self {
-            waiting: Mutex::default(),
-            places: Arc::new(Semaphore::new(ACCEPTING_MAX)),
-        }
-    }
+    places: Arc<Places>,
 }
 
 impl Listeners {
@@ -89,6 +85,45 @@ impl Listeners {
     fn take(&self, service: &str) -> Option<Taker> {
         let taker = self.waiting().remove(service);
         taker.filter(|taker| !taker.is_closed())
+    }
+}
+
+/// The streams that are being accepted, by who opened them.
+#[derive(Default)]
+struct Places(Mutex<BTreeMap<NodeId, usize>>);
+
+/// A place among them, until it is dropped.
+struct Place {
+    places: Arc<Places>,
+    peer: NodeId,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, peer: NodeId) -> Option<Place> {
+        let mut taken = self.taken();
+        let all: usize = taken.values().sum();
+        if all >= ACCEPTING_MAX || taken.get(&peer) >= Some(&ACCEPTING_PER_PEER_MAX) {
+            return None;
+        }
+        *taken.entry(peer).or_default() += 1;
+        let places = Arc::clone(self);
+        Some(Place { places, peer })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<NodeId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        if let Some(count) = taken.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.peer);
+            }
+        }
     }
 }
 
@@ -137,17 +172,19 @@ pub(super) async fn connect(desk: &Desk, target: &str, service: &str) -> Result<
     }
 }
 
-/// Takes a stream that a peer opened, in a task of its own.
+/// Takes a stream that a peer opened, in a task of its own. One of a node that is no
+/// member is refused at once and takes nobody's place.
 pub(super) fn accept(desk: &Desk, peer: NodeId, reader: BulkReader, writer: BulkWriter) {
-    let shared = &desk.shared;
-    let Ok(place) = Arc::clone(&shared.listeners.places).try_acquire_owned() else {
+    let shared = Arc::clone(&desk.shared);
+    if !shared.networks.is_attached(peer) {
+        return refuse_at_once(writer);
+    }
+    let Some(place) = shared.listeners.places.take(peer) else {
         tracing::debug!(?peer, "a stream was refused: too many are being opened");
         return;
     };
-    let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let is_member = shared.networks.is_attached(peer);
-        let answer = hand_over(&shared.listeners, is_member, reader, writer);
+        let answer = hand_over(&shared.listeners, reader, writer);
         match tokio::time::timeout(OPEN_TIME_MAX, answer).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(?peer, %error, "a stream was not opened"),
@@ -159,14 +196,10 @@ pub(super) fn accept(desk: &Desk, peer: NodeId, reader: BulkReader, writer: Bulk
 
 async fn hand_over(
     listeners: &Listeners,
-    is_member: bool,
     mut reader: BulkReader,
     mut writer: BulkWriter,
 ) -> io::Result<()> {
     let service = read_header(&mut reader).await?;
-    if !is_member {
-        return refuse(writer, NO_MEMBER).await;
-    }
     let Some(taker) = listeners.take(&service) else {
         return refuse(writer, NOBODY).await;
     };
@@ -179,6 +212,13 @@ async fn hand_over(
     // If the caller has gone just now, the peer sees the stream end.
     let _ = taker.send(Ok(duplex));
     Ok(())
+}
+
+/// Tells a node that it is no member, if that needs no waiting.
+fn refuse_at_once(mut writer: BulkWriter) {
+    let mut context = Context::from_waker(Waker::noop());
+    // Otherwise it sees the stream end without an answer.
+    let _ = Pin::new(&mut writer).poll_write(&mut context, &[NO_MEMBER]);
 }
 
 async fn refuse(mut writer: BulkWriter, answer: u8) -> io::Result<()> {
@@ -298,5 +338,20 @@ mod tests {
         let (third, _third) = oneshot::channel();
         assert!(listeners.add("a".to_owned(), third).is_ok());
         assert!(listeners.take("a").is_some() && listeners.take("a").is_none());
+    }
+
+    #[test]
+    fn no_member_takes_all_places() {
+        let places = Arc::new(Places::default());
+        let id = |number| NodeId::from_bytes([number; 32]);
+        let mut taken: Vec<Place> = Vec::new();
+        for peer in (0..20).map(id) {
+            taken.extend((0..ACCEPTING_MAX).map_while(|_| places.take(peer)));
+        }
+        assert_eq!(taken.len(), ACCEPTING_MAX);
+        assert_eq!(taken[ACCEPTING_PER_PEER_MAX].peer, id(1));
+        assert!(places.take(id(30)).is_none());
+        taken.clear();
+        assert!(places.take(id(0)).is_some() && places.taken().is_empty());
     }
 }

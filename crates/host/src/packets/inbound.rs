@@ -10,19 +10,24 @@ use enishi_overlay::NodeId;
 use super::network::{Network, lock};
 use super::read;
 
-/// The packet comes from somebody who may not send it.
+/// Why a packet is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Foreign;
+pub(super) enum Refused {
+    /// The peer is not attached, or no longer: it may think that it is.
+    NotAttached,
+    /// It is no packet, comes from an address that is not the peer's, or goes to one that
+    /// is not this host's.
+    Foreign,
+}
 
 impl Network {
     /// Takes what a peer sent with this network's tag.
     ///
     /// # Errors
-    /// [`Foreign`]: the peer is not attached, or the packet is none, comes from an address
-    /// that is not the peer's, or goes to one that is not this host's.
-    pub(super) fn receive(&self, from: NodeId, frame: Frame) -> Result<(), Foreign> {
+    /// [`Refused`] says why it is not taken.
+    pub(super) fn receive(&self, from: NodeId, frame: Frame) -> Result<(), Refused> {
         let member = read(&self.tables).members.get(&from).map(Arc::clone);
-        let member = member.ok_or(Foreign)?;
+        let member = member.ok_or(Refused::NotAttached)?;
         match frame.content {
             Content::Whole(packet) => self.admit(from, &packet),
             Content::Part { id, half, bytes } => {
@@ -33,13 +38,13 @@ impl Network {
         }
     }
 
-    fn admit(&self, from: NodeId, bytes: &[u8]) -> Result<(), Foreign> {
-        let packet = IpPacket::parse(bytes).map_err(|_| Foreign)?;
+    fn admit(&self, from: NodeId, bytes: &[u8]) -> Result<(), Refused> {
+        let packet = IpPacket::parse(bytes).map_err(|_| Refused::Foreign)?;
         let allowed = read(&self.tables)
             .addresses
             .may_send(&from, packet.source());
         if !allowed || !self.local.addresses().contains(&packet.destination()) {
-            return Err(Foreign);
+            return Err(Refused::Foreign);
         }
         self.deliver(packet.bytes());
         Ok(())
@@ -82,13 +87,22 @@ mod tests {
             network.receive(from, Frame { tag: 5, content })
         };
         assert_eq!(receive(member, there, [10, 77, 0, 1]), Ok(()));
-        assert_eq!(receive(stranger, there, [10, 77, 0, 1]), Err(Foreign));
+        assert_eq!(
+            receive(stranger, there, [10, 77, 0, 1]),
+            Err(Refused::NotAttached)
+        );
         assert_eq!(
             receive(member, [10, 77, 0, 3], [10, 77, 0, 1]),
-            Err(Foreign)
+            Err(Refused::Foreign)
         );
-        assert_eq!(receive(member, there, [10, 77, 0, 9]), Err(Foreign));
+        assert_eq!(
+            receive(member, there, [10, 77, 0, 9]),
+            Err(Refused::Foreign)
+        );
         network.detach(member);
-        assert_eq!(receive(member, there, [10, 77, 0, 1]), Err(Foreign));
+        assert_eq!(
+            receive(member, there, [10, 77, 0, 1]),
+            Err(Refused::NotAttached)
+        );
     }
 }

@@ -23,6 +23,7 @@ use enishi_services::vnet::{ChannelId, Event, Vnet};
 use tokio::sync::mpsc;
 
 use crate::session::Sessions;
+use inbound::Refused;
 use network::{Local, Network};
 
 /// What the packet path tells the node.
@@ -35,7 +36,8 @@ pub enum Note {
         /// Which address.
         address: IpAddr,
     },
-    /// A peer marked a packet with a tag that is not in use.
+    /// A peer marked a packet with a tag that is not in use, or not by it: it thinks that
+    /// packets may be exchanged.
     UnknownTag {
         /// Who.
         from: NodeId,
@@ -127,19 +129,16 @@ impl Networks {
         let Ok(frame) = Frame::decode(datagram) else {
             return self.count_foreign();
         };
-        let network = read(&self.by_tag).get(&frame.tag).map(Arc::clone);
-        match network {
-            Some(network) => {
-                if network.receive(from, frame).is_err() {
-                    self.count_foreign();
-                }
-            }
-            None => {
-                let tag = frame.tag;
-                // Without room: the next packet brings another.
-                let _ = self.notes.try_send(Note::UnknownTag { from, tag });
-            }
+        let tag = frame.tag;
+        let network = read(&self.by_tag).get(&tag).map(Arc::clone);
+        match network.map(|network| network.receive(from, frame)) {
+            Some(Ok(())) => return,
+            Some(Err(Refused::Foreign)) => return self.count_foreign(),
+            Some(Err(Refused::NotAttached)) => self.count_foreign(),
+            None => {}
         }
+        // Without room: the next packet brings another.
+        let _ = self.notes.try_send(Note::UnknownTag { from, tag });
     }
 
     /// Returns the name of a channel's device, and what a person should know of it.
@@ -220,4 +219,47 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: u32 = 5;
+
+    #[test]
+    fn whoever_is_not_attached_hears_so_and_is_counted() {
+        let (notes, mut inlet) = mpsc::channel(1);
+        let networks = Networks::new(notes, false);
+        let from = NodeId::from_bytes([1; 32]);
+        let datagram = {
+            use enishi_dataplane::lane::{Datagrams, Splitter};
+            let packet = [&[0x45, 0, 0, 20][..], &[0; 16]].concat();
+            match Splitter::default().encode(TAG, &packet, 1200) {
+                Ok(Datagrams::One(datagram)) => datagram,
+                other => panic!("{other:?}"),
+            }
+        };
+        let told = Note::UnknownTag { from, tag: TAG };
+        networks.on_datagram(from, &datagram);
+        assert_eq!(inlet.try_recv(), Ok(told), "nobody uses the tag");
+        networks.open(Local {
+            channel: ChannelId(1),
+            address: [10, 77, 0, 1].into(),
+            address6: std::net::Ipv6Addr::LOCALHOST,
+            prefix: 16,
+            tag: TAG,
+        });
+        networks.on_datagram(from, &datagram);
+        assert_eq!(inlet.try_recv(), Ok(told), "another uses the tag");
+        let network = networks.of_channel(ChannelId(1)).unwrap();
+        let addresses = [[10, 77, 0, 2].into(), [10, 77, 0, 3].into()];
+        network.attach(from, addresses, 9, 1280);
+        networks.on_datagram(from, &datagram);
+        assert!(
+            inlet.try_recv().is_err(),
+            "attached, only the packet is bad"
+        );
+        assert_eq!(networks.foreign_packets(), 2);
+    }
 }

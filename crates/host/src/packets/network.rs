@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use enishi_dataplane::{
@@ -73,7 +73,8 @@ pub(super) struct Network {
     pub(super) device: Option<Device>,
     pub(super) pending: Mutex<Pending>,
     pub(super) notes: mpsc::Sender<Note>,
-    notice: Option<String>,
+    /// Why there is no device, or no more.
+    notice: OnceLock<String>,
     errors: Mutex<ErrorBudget>,
     closed: CancellationToken,
 }
@@ -105,7 +106,7 @@ impl Network {
             device,
             pending: Mutex::default(),
             notes,
-            notice,
+            notice: notice.map_or_else(OnceLock::new, OnceLock::from),
             errors: Mutex::new(ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND)),
             closed: CancellationToken::new(),
         });
@@ -121,11 +122,21 @@ impl Network {
     }
 
     pub(super) fn interface(&self) -> (Option<String>, Option<String>) {
-        let name = self
-            .device
-            .as_ref()
-            .map(|device| device.tun.name().to_owned());
-        (name, self.notice.clone())
+        let notice = self.notice.get().cloned();
+        let device = self.device.as_ref().filter(|_| notice.is_none());
+        (device.map(|device| device.tun.name().to_owned()), notice)
+    }
+
+    /// The device was removed from outside; the channel goes on without one.
+    pub(super) fn lost_device(&self, device: &Device) {
+        let name = device.tun.name();
+        let notice = format!(
+            "no network device: {name} was removed by another program; leave the channel and \
+             join it again, or restart the daemon, to have a new one"
+        );
+        tracing::warn!("{notice}");
+        // Told once: the reader ends with it.
+        let _ = self.notice.set(notice);
     }
 
     pub(super) fn is_attached(&self, peer: NodeId) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use enishi_dataplane::lane::{Datagrams, packet_bytes_max};
-use enishi_dataplane::{IpPacket, LaneError, Lookup, Pushed, Reason};
+use enishi_dataplane::{IpPacket, LaneError, Lookup, Pushed, Reason, Tun};
 use enishi_overlay::NodeId;
 use enishi_services::vnet::MTU;
 
@@ -32,6 +32,7 @@ pub(super) async fn read_device(network: Arc<Network>) {
         tokio::select! {
             received = device.tun.recv(&mut buffer) => match received {
                 Ok(length) => forward(&network, &buffer[..length], Otherwise::Wait),
+                Err(error) if Tun::is_removed(&error) => return network.lost_device(device),
                 Err(error) => {
                     tracing::debug!(%error, "the network device could not be read");
                     tokio::time::sleep(ERROR_PAUSE).await;
