@@ -26,7 +26,7 @@ const MEMBERS_TIME_BY_TICKET_MAX: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long an event is waited for before the next look.
-const EVENT_TIME_MAX: Duration = Duration::from_secs(1);
+const EVENT_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// How long the removal of a channel's records may take.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -253,8 +253,9 @@ async fn wait_for_claim(desk: &Desk, Open { id, new }: Open) -> Result<Channel, 
     let mut events = desk.events();
     loop {
         let channel = channel(desk, id).await?;
-        if channel.address.is_some() {
-            return Ok(channel);
+        // The address is held once it is on disk, which the packets' side hears of.
+        if channel.address.is_some() && desk.shared.networks.is_open(id) {
+            return Ok(with_device(desk, id, channel));
         }
         if has_given_up(desk, id).await? {
             if new {

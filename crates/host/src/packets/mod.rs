@@ -141,6 +141,12 @@ impl Networks {
         let _ = self.notes.try_send(Note::UnknownTag { from, tag });
     }
 
+    /// Tells whether the channel's address is held, and its device made if it is to have
+    /// one.
+    pub fn is_open(&self, channel: ChannelId) -> bool {
+        self.of_channel(channel).is_some()
+    }
+
     /// Returns the name of a channel's device, and what a person should know of it.
     pub fn interface(&self, channel: ChannelId) -> (Option<String>, Option<String>) {
         self.of_channel(channel)
