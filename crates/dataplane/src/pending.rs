@@ -81,13 +81,6 @@ impl Pending {
         expired
     }
 
-    /// Returns when [`Pending::expire`] has something to do next. Looks at every address
-    /// waited for.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        let oldest = self.queues.values().filter_map(VecDeque::front);
-        oldest.map(|waiting| waiting.until).min()
-    }
-
     /// Returns how many packets wait, at most [`PACKETS_MAX`].
     pub fn len(&self) -> usize {
         self.count
@@ -125,15 +118,13 @@ mod tests {
         pending.push(start, address(1), vec![1]);
         pending.push(second, address(1), vec![2]);
         pending.push(second, address(2), vec![3]);
-        assert_eq!(pending.next_expiry(), Some(start + WAIT_MAX));
         assert!(pending.expire(second).is_empty());
         assert_eq!(pending.expire(start + WAIT_MAX), [[1]]);
-        assert_eq!(pending.next_expiry(), Some(second + WAIT_MAX));
         assert_eq!(pending.push(second, address(1), vec![4]), Pushed::Queued);
         let mut rest = pending.expire(second + WAIT_MAX);
         rest.sort();
         assert_eq!(rest, [[2], [3], [4]]);
-        assert!(pending.is_empty() && pending.next_expiry().is_none());
+        assert!(pending.is_empty());
     }
 
     #[test]

@@ -153,11 +153,6 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         Ok(())
     }
 
-    /// Says that this host no longer holds an address.
-    pub fn remove_local(&mut self, address: IpAddr) {
-        self.local.retain(|local| *local != address);
-    }
-
     /// Sets or replaces the route of an address; a route for an address of this host
     /// is ignored.
     ///
@@ -172,19 +167,6 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         }
         self.routes.insert(address, route);
         Ok(())
-    }
-
-    /// Drops the route of an address and returns it.
-    pub fn remove_route(&mut self, address: IpAddr) -> Option<Route<P>> {
-        self.routes.remove(&address)
-    }
-
-    /// Sets the path MTU of all routes to a peer. Looks at every route: meant for the
-    /// rare moment when a path changes.
-    pub fn set_path_mtu(&mut self, peer: &P, path_mtu: u16) {
-        for route in self.routes.values_mut().filter(|route| route.peer == *peer) {
-            route.path_mtu = path_mtu;
-        }
     }
 
     /// Lets a peer send from an address.
@@ -207,25 +189,10 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         Ok(())
     }
 
-    /// No longer lets a peer send from an address.
-    pub fn forbid_source(&mut self, peer: &P, address: IpAddr) {
-        if let Some(addresses) = self.sources.get_mut(peer) {
-            addresses.retain(|allowed| *allowed != address);
-            if addresses.is_empty() {
-                self.sources.remove(peer);
-            }
-        }
-    }
-
     /// Drops everything about a peer. Looks at every route.
     pub fn forget_peer(&mut self, peer: &P) {
         self.routes.retain(|_, route| route.peer != *peer);
         self.sources.remove(peer);
-    }
-
-    /// Returns how many routes there are, at most [`ROUTES_MAX`].
-    pub fn route_count(&self) -> usize {
-        self.routes.len()
     }
 }
 
@@ -288,16 +255,6 @@ mod tests {
         ] {
             assert_eq!(table.lookup(ip(destination)), answer, "{destination}");
         }
-        table.set_path_mtu(&7, 1200);
-        assert_eq!(
-            table.remove_route(ip("10.77.0.2")),
-            Some(Route {
-                peer: 7,
-                path_mtu: 1200
-            })
-        );
-        table.remove_local(ip("10.77.0.1"));
-        assert_eq!(table.lookup(ip("10.77.0.1")), Lookup::Miss);
     }
 
     #[test]
@@ -306,10 +263,6 @@ mod tests {
         table.allow_source(1, ip("10.77.0.2")).unwrap();
         assert!(table.may_send(&1, ip("10.77.0.2")));
         assert!(!table.may_send(&1, ip("10.77.0.3")) && !table.may_send(&2, ip("10.77.0.2")));
-        table.forbid_source(&1, ip("10.77.0.2"));
-        assert!(!table.may_send(&1, ip("10.77.0.2")));
-
-        table.allow_source(1, ip("10.77.0.2")).unwrap();
         table
             .set_route(
                 ip("10.77.0.2"),
@@ -337,7 +290,7 @@ mod tests {
         }
         assert_eq!(table.set_route(address(ROUTES_MAX), route), Err(TableFull));
         assert_eq!(table.set_route(address(0), route), Ok(()));
-        assert_eq!(table.route_count(), ROUTES_MAX);
+        assert_eq!(table.routes.len(), ROUTES_MAX);
         for number in 0..SOURCES_PER_PEER_MAX {
             table.allow_source(1, address(number)).unwrap();
             table.add_local(address(number)).unwrap();

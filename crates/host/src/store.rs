@@ -333,7 +333,8 @@ fn place(service: u8, key: &[u8]) -> Vec<u8> {
     [&[service], key].concat()
 }
 
-fn unix_s() -> u64 {
+/// Returns the seconds since 1970 by the system's clock; 0 before.
+pub(crate) fn unix_s() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
 }

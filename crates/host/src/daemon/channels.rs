@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::desk::{Desk, Opened, no, usage};
-use super::start::unix_s;
+use crate::store::unix_s;
 
 /// How long a claim of an address is waited for.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use enishi_services::ticket::{CONTACTS_MAX, ChannelTicket, Ticket};
 
 use super::channels::unknown;
 use super::desk::Desk;
-use super::start::unix_s;
+use crate::store::unix_s;
 
 /// How many addresses of each node an invitation names: it has to fit into a QR code.
 const ADDRESSES_MAX: usize = 3;

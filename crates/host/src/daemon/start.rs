@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use enishi_overlay::{Contact, Keypair, OverlayId};
 use enishi_services::service::ServiceId;
@@ -19,7 +19,7 @@ use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::packets::Networks;
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
-use crate::store::{Found, Store, StoreError};
+use crate::store::{Found, Store, StoreError, unix_s};
 
 /// How many notes of the packet path wait for the loop; further ones are dropped.
 const NOTES_MAX: usize = 256;
@@ -262,10 +262,4 @@ async fn tell_if_alone(desk: Desk) {
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
     }
-}
-
-/// Returns the seconds since 1970.
-pub(super) fn unix_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }

@@ -86,6 +86,12 @@ impl Book {
         }
     }
 
+    /// Tells whether a session with the node was ever open, as far as the book remembers.
+    pub(super) fn has_met(&self, id: NodeId) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| entry.proven.is_some())
+    }
+
     /// Notes that a dial failed, and puts the next one off.
     pub(super) fn failed(&mut self, id: NodeId, now: Instant) {
         if let Some(entry) = self.entry(id, false) {

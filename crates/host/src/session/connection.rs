@@ -245,7 +245,9 @@ impl Served<'_> {
         lanes::write_control_start(&mut stream, self.shared.incarnation).await?;
         while let Next::Frame(frame) = self.next(queue).await? {
             if let Err(error) = lanes::write_frame(&mut stream, &frame).await {
-                queue.give_back(frame);
+                if queue.give_back(frame).is_err() {
+                    self.shared.counters.frames_dropped();
+                }
                 return Err(error);
             }
         }

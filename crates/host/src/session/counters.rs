@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counts since the node started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Control frames dropped because the peer's queue was full.
+    /// Control frames dropped because the peer's queue was full, or all queues together.
     pub frames_dropped: u64,
     /// Control frames lost because the dial failed or the last connection closed.
     pub frames_lost: u64,

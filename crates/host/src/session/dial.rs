@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use enishi_overlay::NodeId;
 use iroh::endpoint::Connection;
-use tokio::sync::Notify;
+use tokio::sync::{AcquireError, Notify, SemaphorePermit};
 use tracing::{Instrument, debug_span};
 
 use super::table::Left;
@@ -13,6 +13,9 @@ use super::{Shared, connection, endpoint, lock};
 
 /// The most dials under way at once; others wait for their turn.
 pub(super) const DIALS_AT_ONCE_MAX: usize = 64;
+
+/// The most of them to strangers, so that those once met need not wait behind all.
+pub(super) const STRANGERS_AT_ONCE_MAX: usize = 48;
 
 /// How often one dial begins anew because more addresses became known.
 const RESTARTS_MAX: usize = 3;
@@ -56,7 +59,7 @@ pub(super) async fn abandon(shared: &Shared, peer: NodeId) {
 
 async fn attempt(shared: &Shared, peer: NodeId, wake: &Notify) -> Outcome {
     wait_for_turn(shared, peer, wake).await;
-    let Ok(_turn) = shared.dials.acquire().await else {
+    let Ok(_turns) = take_turn(shared, peer).await else {
         return Outcome::NotNeeded;
     };
     for restarts in 0.. {
@@ -76,6 +79,19 @@ async fn attempt(shared: &Shared, peer: NodeId, wake: &Notify) -> Outcome {
         }
     }
     Outcome::Failed
+}
+
+/// Waits for a place among the dials under way, a stranger among the strangers first.
+async fn take_turn(
+    shared: &Shared,
+    peer: NodeId,
+) -> Result<[Option<SemaphorePermit<'_>>; 2], AcquireError> {
+    let stranger = !lock(&shared.book).has_met(peer);
+    let first = match stranger {
+        true => Some(shared.strangers.acquire().await?),
+        false => None,
+    };
+    Ok([first, Some(shared.dials.acquire().await?)])
 }
 
 /// Waits until the backoff of the peer is over, or something changed.

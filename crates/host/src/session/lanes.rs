@@ -212,11 +212,6 @@ impl DatagramLane {
         current.as_ref()?.1.connection.max_datagram_size()
     }
 
-    /// Tells whether the session is closed for good.
-    pub fn is_closed(&self) -> bool {
-        self.current.borrow().is_none()
-    }
-
     fn with(
         &self,
         send: impl FnOnce(&Live) -> Result<(), SendDatagramError>,

@@ -33,7 +33,7 @@
 //! ```
 //!
 //! Sending never waits: control frames go into a queue per peer ([`QUEUE_FRAMES_MAX`],
-//! [`QUEUE_BYTES_MAX`]), which outlives connections and survives a dial. Receiving
+//! [`QUEUE_BYTES_MAX`], all together [`QUEUES_BYTES_MAX`]), which outlives connections and survives a dial. Receiving
 //! waits for the host: events have a bounded channel, and when it is full QUIC's flow
 //! control slows the peers down.
 //!
@@ -69,7 +69,7 @@ pub use endpoint::{
 };
 pub use idle::IDLE_MAX;
 pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
-pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX};
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, QUEUES_BYTES_MAX};
 
 use announce::{Announcer, EVENTS_MAX};
 use book::Book;
@@ -193,6 +193,7 @@ struct Shared {
     table: Mutex<Table<Arc<Live>>>,
     book: Mutex<Book>,
     dials: Semaphore,
+    strangers: Semaphore,
     announcer: Announcer,
     addresses: watch::Sender<Vec<SocketAddr>>,
     hidden: watch::Sender<Vec<IpAddr>>,
@@ -222,6 +223,7 @@ impl Sessions {
             table: Mutex::new(Table::new()),
             book: Mutex::new(Book::new()),
             dials: Semaphore::new(dial::DIALS_AT_ONCE_MAX),
+            strangers: Semaphore::new(dial::STRANGERS_AT_ONCE_MAX),
             announcer: Announcer::new(sender),
             addresses: watch::Sender::new(own),
             hidden: watch::Sender::new(Vec::new()),
@@ -269,7 +271,7 @@ impl Sessions {
     ///
     /// Nothing is promised: a frame may be lost with its connection, and is dropped
     /// and counted when it is larger than [`CONTROL_FRAME_BYTES_MAX`], when the
-    /// peer's queue is full or too many dials are pending. A failed dial is told by
+    /// peer's queue is full, all queues together are, or too many dials are pending. A failed dial is told by
     /// [`SessionEvent::Unreachable`].
     pub fn send_control(&self, to: &Contact, frame: Bytes) {
         if frame.len() > CONTROL_FRAME_BYTES_MAX {
@@ -385,7 +387,8 @@ impl Sessions {
     /// Notes the contact's addresses and finds or makes its entry in the table.
     fn enter(&self, to: &Contact) -> Option<Entry<Arc<Live>>> {
         self.remember(to);
-        let entry = lock(&self.0.table).enter(to.id());
+        let stranger = !lock(&self.0.book).has_met(to.id());
+        let entry = lock(&self.0.table).enter(to.id(), stranger);
         if entry.is_none() {
             self.0.counters.dials_refused();
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use enishi_overlay::NodeId;
 use tokio::sync::{Notify, watch};
 
-use super::queue::ControlQueue;
+use super::queue::{Budget, ControlQueue};
 
 /// Two connections opened within this time of each other count as dialled at once.
 ///
@@ -25,7 +25,11 @@ pub(super) const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 pub(super) const LINES_PER_PEER_MAX: usize = 4;
 
 /// The most peers that may wait for a dial to end.
-pub(super) const DIALS_PENDING_MAX: usize = 1_024;
+pub(super) const DIALS_PENDING_MAX: usize = 256;
+
+/// How many of them may be strangers, with whom there was never a session: whoever names
+/// many nodes that are not there cannot keep this one from dialling those it knows.
+pub(super) const STRANGERS_PENDING_MAX: usize = 192;
 
 /// Names one connection among all that a node ever had.
 pub(super) type LineId = u64;
@@ -38,6 +42,8 @@ pub(super) struct Table<C> {
     peers: HashMap<NodeId, Peer<C>>,
     lines: usize,
     dials: usize,
+    strangers: usize,
+    budget: Arc<Budget>,
     next_line: LineId,
 }
 
@@ -45,7 +51,12 @@ struct Peer<C> {
     queue: Arc<ControlQueue>,
     current: watch::Sender<Current<C>>,
     lines: Vec<Line<C>>,
-    dial: Option<Arc<Notify>>,
+    dial: Option<Dial>,
+}
+
+struct Dial {
+    wake: Arc<Notify>,
+    stranger: bool,
 }
 
 #[derive(Clone)]
@@ -88,6 +99,8 @@ impl<C: Clone> Table<C> {
             peers: HashMap::new(),
             lines: 0,
             dials: 0,
+            strangers: 0,
+            budget: Arc::default(),
             next_line: 0,
         }
     }
@@ -97,18 +110,23 @@ impl<C: Clone> Table<C> {
         self.lines
     }
 
-    /// Finds or makes the entry of a peer; `None` when too many dials are pending.
-    pub(super) fn enter(&mut self, peer: NodeId) -> Option<Entry<C>> {
+    /// Finds or makes the entry of a peer; `None` when too many dials are pending, which a
+    /// stranger meets sooner.
+    pub(super) fn enter(&mut self, peer: NodeId, stranger: bool) -> Option<Entry<C>> {
         let known = self.peers.contains_key(&peer);
-        if !known && self.dials >= DIALS_PENDING_MAX {
+        let full = self.dials >= DIALS_PENDING_MAX
+            || (stranger && self.strangers >= STRANGERS_PENDING_MAX);
+        if !known && full {
             return None;
         }
-        let entry = self.peers.entry(peer).or_insert_with(Peer::new);
+        let entry = peer_entry(&mut self.peers, &self.budget, peer);
         let start_dial = (!known).then(|| {
             let wake = Arc::new(Notify::new());
-            entry.dial = Some(Arc::clone(&wake));
+            let dial = Arc::clone(&wake);
+            entry.dial = Some(Dial { wake, stranger });
             self.dials += 1;
-            wake
+            self.strangers += usize::from(stranger);
+            dial
         });
         Some(Entry {
             queue: Arc::clone(&entry.queue),
@@ -120,7 +138,7 @@ impl<C: Clone> Table<C> {
     /// Wakes the dial of a peer, because something that it should look at changed.
     pub(super) fn wake_dial(&self, peer: NodeId) {
         if let Some(dial) = self.peers.get(&peer).and_then(|p| p.dial.as_ref()) {
-            dial.notify_one();
+            dial.wake.notify_one();
         }
     }
 
@@ -134,7 +152,7 @@ impl<C: Clone> Table<C> {
     ) -> Admission<C> {
         let line = self.next_line;
         self.next_line += 1;
-        let entry = self.peers.entry(peer).or_insert_with(Peer::new);
+        let entry = peer_entry(&mut self.peers, &self.budget, peer);
         let evicted =
             (entry.lines.len() >= LINES_PER_PEER_MAX).then(|| entry.lines.remove(0).connection);
         entry.lines.push(Line {
@@ -181,9 +199,10 @@ impl<C: Clone> Table<C> {
     /// Ends the dial of a peer, whatever came of it.
     pub(super) fn end_dial(&mut self, peer: NodeId) -> Left {
         if let Some(entry) = self.peers.get_mut(&peer)
-            && entry.dial.take().is_some()
+            && let Some(dial) = entry.dial.take()
         {
             self.dials -= 1;
+            self.strangers -= usize::from(dial.stranger);
         }
         self.forget_if_unused(peer)
     }
@@ -253,10 +272,20 @@ impl<C: Clone> Table<C> {
     }
 }
 
+/// Finds or makes the entry of a peer.
+fn peer_entry<'a, C: Clone>(
+    peers: &'a mut HashMap<NodeId, Peer<C>>,
+    budget: &Arc<Budget>,
+    peer: NodeId,
+) -> &'a mut Peer<C> {
+    let make = || Peer::new(Arc::clone(budget));
+    peers.entry(peer).or_insert_with(make)
+}
+
 impl<C: Clone> Peer<C> {
-    fn new() -> Self {
+    fn new(budget: Arc<Budget>) -> Self {
         Self {
-            queue: Arc::new(ControlQueue::new()),
+            queue: Arc::new(ControlQueue::new(budget)),
             current: watch::Sender::new(None),
             lines: Vec::new(),
             dial: None,
@@ -363,10 +392,10 @@ mod tests {
     #[test]
     fn a_peer_is_forgotten_with_its_last_connection_and_dial() {
         let mut table = Table::new();
-        let entry = table.enter(LARGE).unwrap();
+        let entry = table.enter(LARGE, true).unwrap();
         assert!(entry.start_dial.is_some());
         entry.queue.push(bytes::Bytes::new()).unwrap();
-        assert!(table.enter(LARGE).unwrap().start_dial.is_none());
+        assert!(table.enter(LARGE, true).unwrap().start_dial.is_none());
         let line = table.admit(LARGE, SMALL, Instant::now(), ()).line;
         assert_eq!(table.end_dial(LARGE), Left::Served);
         assert_eq!(table.remove(LARGE, line), Left::Nothing { frames: 1 });
@@ -376,13 +405,22 @@ mod tests {
     }
 
     #[test]
-    fn dials_are_bounded() {
+    fn dials_are_bounded_and_strangers_leave_room() {
         let mut table = Table::<()>::new();
-        for n in 0..DIALS_PENDING_MAX {
+        let id = |n: usize| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_le_bytes());
-            assert!(table.enter(NodeId::from_bytes(id)).is_some());
+            NodeId::from_bytes(id)
+        };
+        for n in 0..DIALS_PENDING_MAX {
+            let stranger = n < STRANGERS_PENDING_MAX;
+            assert!(table.enter(id(n), stranger).is_some());
+            if n + 1 >= STRANGERS_PENDING_MAX {
+                assert!(table.enter(LARGE, true).is_none());
+            }
         }
-        assert!(table.enter(LARGE).is_none());
+        assert!(table.enter(LARGE, false).is_none());
+        table.end_dial(id(0));
+        assert!(table.enter(LARGE, true).is_some());
     }
 }
