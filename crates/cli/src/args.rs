@@ -245,7 +245,7 @@ fn lease_s(text: &str) -> Result<u32, String> {
         .parse()
         .map_err(|_| "write for example 90s, 10m, 12h or 30d")?;
     match number.checked_mul(unit_s) {
-        Some(0) => Err("the shortest lease is one second".to_owned()),
+        Some(0..30) => Err("the shortest lease is 30 seconds".to_owned()),
         Some(lease_s) => Ok(lease_s),
         None => Err("that is too long".to_owned()),
     }
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(lease_s("10m"), Ok(600));
         assert_eq!(lease_s("12h"), Ok(43_200));
         assert_eq!(lease_s("30d"), Ok(2_592_000));
-        for wrong in ["", "d", "1w", "-1s", "0", "99999999d", "1.5h", "1hh"] {
+        for wrong in ["", "29s", "d", "1w", "-1s", "0", "99999999d", "1.5h", "1hh"] {
             assert!(lease_s(wrong).is_err(), "{wrong}");
         }
     }

@@ -49,6 +49,8 @@ async fn serve(out: &Output, options: Options, config: Config) -> Result<Verdict
     let refused = |error| Problem::No(format!("Signals cannot be waited for: {error}."));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    // The terminal was closed.
+    let mut hangup = signal(SignalKind::hangup()).map_err(refused)?;
     let daemon = Daemon::start(options, config)
         .await
         .map_err(|error| problem(&error))?;
@@ -59,6 +61,7 @@ async fn serve(out: &Output, options: Options, config: Config) -> Result<Verdict
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     };
     daemon.run(signalled).await;

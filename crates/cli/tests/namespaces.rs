@@ -325,8 +325,15 @@ fn a_full_disk_loses_nothing_and_stops_nobody() {
             .success()
     );
     std::fs::remove_file(disk.join("filler")).unwrap();
-    // Peers are kept for the next start a second after the last change among them.
-    std::thread::sleep(Duration::from_secs(2));
+    until(
+        Duration::from_secs(30),
+        "the state is on disk again",
+        || {
+            let status = daemon.json(&["status"])?;
+            Ok(status["notices"].as_array().is_some_and(Vec::is_empty))
+        },
+    )
+    .unwrap();
     until(Duration::from_secs(60), "values are taken again", || {
         Ok(daemon.call(&["dht", "put", "after", "kept"])?.success())
     })
@@ -359,4 +366,24 @@ impl Drop for Mounted {
         // A failure leaves a small file system in memory until the next start.
         let _ = enishi_lab::run(umount, A_WHILE);
     }
+}
+
+#[test]
+fn a_network_that_the_host_has_already_is_refused() {
+    let Some(office) = Office::open("overlp", 2) else {
+        return;
+    };
+    let daemon = &office.daemons[1];
+    for (network, what) in [
+        ("10.77.0.0/16", "channel `office`"),
+        ("10.77.8.0/24", "channel `office`"),
+        ("10.99.0.0/24", "own address"),
+    ] {
+        let output = daemon
+            .call(&["channel", "create", "other", "--network", network])
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{network}");
+        assert!(output.stderr.contains(what), "{network}: {}", output.stderr);
+    }
+    office.wait_for_ping(1, &office.address(0), A_WHILE);
 }

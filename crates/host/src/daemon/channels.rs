@@ -1,6 +1,6 @@
 //! `channel create`, `join`, `leave` and `list`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, Member};
@@ -223,12 +223,15 @@ struct Open {
 /// Takes part in a channel; one where the node is already is as good.
 async fn open(desk: &Desk, spec: ChannelSpec, address: Option<Ipv4Addr>) -> Result<Open, Failure> {
     let name = spec.name.clone();
+    if desk.shared.networks.makes_devices() {
+        check_overlap(desk, &name, spec.network).await?;
+    }
     match desk.open(spec, address).await? {
         Opened::New(id) => Ok(Open { id, new: true }),
         Opened::Before(id) => Ok(Open { id, new: false }),
         Opened::Conflict => Err(usage(format!(
-            "This node is in another channel called `{name}`; leave that one first (`enishi \
-             channel leave {name}`)."
+            "This node is already in a channel called `{name}`, with another secret or network; \
+             leave that one first (`enishi channel leave {name}`)."
         ))),
         Opened::TooMany => Err(no(format!(
             "A node takes part in at most {} channels; leave one first.",
@@ -246,6 +249,38 @@ async fn claimed(desk: &Desk, opened: Open) -> Result<Channel, Failure> {
             "The node is in the channel, but holds no address yet: too few nodes of the overlay \
              answer. It goes on trying; `enishi channel list` shows when it has one.",
         )),
+    }
+}
+
+/// Refuses a network that the host could not tell from one that it has already: its packets
+/// would go astray, those of the node's own sessions among them.
+async fn check_overlap(desk: &Desk, name: &str, network: Network) -> Result<(), Failure> {
+    let name = name.to_owned();
+    let other = desk
+        .look(move |node| {
+            let others = node.vnet().channels().map(|(_, channel)| channel);
+            let mut others = others.filter(|other| other.name() != name);
+            let other = others.find(|other| other.network().overlaps(&network));
+            other.map(|other| format!("channel `{}` ({})", other.name(), other.network()))
+        })
+        .await?;
+    let own = desk.sessions.addresses().into_iter();
+    let own = own.map(|address| (address.ip(), "this host's own address"));
+    let peers = desk.sessions.sessions().into_iter();
+    let peers = peers.filter_map(|session| {
+        let address: SocketAddr = session.path.split(' ').next_back()?.parse().ok()?;
+        Some((address.ip(), "a peer's address"))
+    });
+    let taken = own.chain(peers).find_map(|(address, whose)| match address {
+        IpAddr::V4(four) if network.contains(four) => Some(format!("{whose} ({four})")),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    });
+    match other.or(taken) {
+        Some(what) => Err(usage(format!(
+            "The network {network} overlaps {what}, and packets could not be told apart: choose \
+             another with `--network` when the channel is made, or run the node with `--no-tun`."
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -290,7 +290,6 @@ impl Driver {
         match event {
             Event::Joined => {
                 tracing::info!("joined the overlay");
-                self.shared.unnote("bootstrap");
             }
             Event::Dht(event) => self.waiting.on_dht(event),
             Event::Diag(event) => self.waiting.on_diag(event),

@@ -30,6 +30,9 @@ const CALLS_MAX: usize = 64;
 /// After how long without an answer a person is told that nobody answers.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks whether one has answered after all.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Why a daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -261,5 +264,12 @@ async fn tell_if_alone(desk: Desk) {
                       and firewalls (UDP). Still trying";
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
+        while matches!(
+            desk.look(|node| node.overlay().near().is_empty()).await,
+            Ok(true)
+        ) {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        desk.shared.unnote("bootstrap");
     }
 }

@@ -141,6 +141,11 @@ impl Networks {
         let _ = self.notes.try_send(Note::UnknownTag { from, tag });
     }
 
+    /// Tells whether channels get network devices.
+    pub fn makes_devices(&self) -> bool {
+        self.with_devices
+    }
+
     /// Tells whether the channel's address is held, and its device made if it is to have
     /// one.
     pub fn is_open(&self, channel: ChannelId) -> bool {

@@ -68,6 +68,16 @@ impl Network {
         host != 0 && host < self.broadcast_bits()
     }
 
+    /// Tells whether the address lies in the network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        (address.to_bits() ^ self.address.to_bits()) <= self.broadcast_bits()
+    }
+
+    /// Tells whether the two networks have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// Draws a host address evenly (document 004, algorithm 2, step 2).
     pub fn random_host(&self, rng: &mut Rng) -> Ipv4Addr {
         let host = 1 + rng.below(u64::from(self.broadcast_bits()) - 1);
@@ -147,6 +157,16 @@ mod tests {
         ));
         let inside = "10.77.1.0/16".parse::<Network>().unwrap_err().to_string();
         assert!(inside.ends_with("10.77.0.0/16"), "{inside}");
+    }
+
+    #[test]
+    fn overlapping_networks_are_noticed_either_way() {
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        let (wide, narrow) = (network("10.77.0.0/16"), network("10.77.3.0/24"));
+        assert!(wide.overlaps(&narrow) && narrow.overlaps(&wide) && wide.overlaps(&wide));
+        assert!(!narrow.overlaps(&network("10.77.4.0/24")));
+        assert!(wide.contains("10.77.255.255".parse().unwrap()));
+        assert!(!wide.contains("10.78.0.0".parse().unwrap()));
     }
 
     #[test]
