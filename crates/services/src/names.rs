@@ -11,7 +11,7 @@
 
 use enishi_overlay::{Keypair, NodeId, Rng};
 
-use crate::dht::PutRequest;
+use crate::calls::PutRequest;
 use crate::keys::{Secret, derive, derive_keypair, seal, unseal};
 use crate::record::{Key, Kind, Record};
 

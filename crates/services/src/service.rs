@@ -7,7 +7,7 @@ use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Asker;
 use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
 
-use crate::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
+use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
 
 /// Which service; the number on the wire.

@@ -163,7 +163,7 @@ pub struct Item {
     pub key: Key,
     /// The record's owner.
     pub owner: NodeId,
-    /// The first octets of a hash of the owner's signature.
+    /// The first octets of a hash of the whole record.
     pub digest: u128,
 }
 

@@ -26,7 +26,7 @@ use super::members::{open_sealed, seal_claim};
 use super::secret::RecordName;
 use super::wire::{Attach, Claim, VnetMessage};
 use super::{Alarm, Channel, ChannelId, Cx, Event, MTU, Purpose, Vnet};
-use crate::dht::{Consistency, GetAnswer};
+use crate::calls::{Consistency, GetAnswer};
 
 /// How long to wait for the answer, and how often to ask.
 const ATTACH_TIMEOUT: Duration = Duration::from_millis(1500);

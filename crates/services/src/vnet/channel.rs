@@ -12,7 +12,7 @@ use super::secret::{ChannelKeys, RecordName};
 use super::{
     Alarm, CHANNELS_MAX, ChannelId, ChannelSpec, Claim, Cx, Event, Network, Purpose, Vnet,
 };
-use crate::dht::PutRequest;
+use crate::calls::PutRequest;
 use crate::keys::{Secret, seal, unseal};
 use crate::record::{Kind, Record};
 

@@ -25,7 +25,7 @@ use enishi_overlay::Time;
 use super::secret::RecordName;
 use super::wire::Claim;
 use super::{Alarm, Channel, ChannelId, Cx, Event, Phase, Purpose, Vnet};
-use crate::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
+use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
 
 /// How long an address stays with a node that is gone, in seconds: a day.

@@ -9,7 +9,7 @@ use super::claim::own_claim;
 use super::secret::RecordName;
 use super::wire::{Claim, VnetMessage};
 use super::{Alarm, ChannelId, Cx, Purpose, Vnet};
-use crate::dht::{Consistency, GetAnswer};
+use crate::calls::{Consistency, GetAnswer};
 use crate::keys::{seal, unseal};
 use crate::record::{Key, Kind};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::channel::Cached;
 use super::secret::RecordName;
 use super::{ChannelId, Cx, Event, Purpose, Vnet};
-use crate::dht::{Consistency, GetAnswer};
+use crate::calls::{Consistency, GetAnswer};
 
 /// How long an answer is good.
 const FOUND_FOR: Duration = Duration::from_secs(60);
