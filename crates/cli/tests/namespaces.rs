@@ -340,12 +340,7 @@ fn a_full_disk_loses_nothing_and_stops_nobody() {
     .unwrap();
     drop(daemon);
     let daemon = start(&host, &data, &[]);
-    // It may be with the others alone, whom the node has to find again first.
-    until(A_WHILE, "the value is there again", || {
-        let output = daemon.call(&["dht", "get", "after"])?;
-        Ok(output.success() && output.stdout.trim_end() == "kept")
-    })
-    .unwrap();
+    assert_eq!(daemon.text(&["dht", "get", "after"]).unwrap(), "kept");
     let status: Value = daemon.json(&["status"]).unwrap();
     assert_eq!(status["channels"][0]["name"], "office", "{status}");
 }

@@ -21,9 +21,11 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             overlay.joined(),
             node.dht().store().len(),
             overlay.counters(),
+            node.dht().malformed() + node.vnet().malformed(),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters) = desk.look(look).await?;
+    let (overlay_size_estimate, joined, records_held, counters, malformed) =
+        desk.look(look).await?;
     let shared = &desk.shared;
     Ok(Answer::Status(Status {
         node_id: desk.sessions.me().to_string(),
@@ -34,16 +36,16 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         joined,
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
-        refused: refused(desk, counters),
+        refused: refused(desk, counters, malformed),
         channels,
         notices: shared.noted(),
     }))
 }
 
-fn refused(desk: &Desk, overlay: Counters) -> Refused {
+fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
     let (shared, sessions) = (&desk.shared, desk.sessions.counters());
     Refused {
-        malformed_messages: shared.malformed_messages.load(Relaxed),
+        malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,
         flooded_messages: shared.flooded_messages.load(Relaxed),
         foreign_packets: shared.networks.foreign_packets(),
         messages_refused: overlay.messages_refused,

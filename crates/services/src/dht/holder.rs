@@ -63,6 +63,8 @@ pub(super) struct Holder {
     copying: BTreeMap<u64, Copying>,
     gathering: BTreeMap<u64, Gathering>,
     started: bool,
+    /// Messages and questions that could not be decoded.
+    pub(super) malformed: u64,
 }
 
 impl Dht {
@@ -200,6 +202,7 @@ impl Dht {
 
     pub(super) fn on_question(&mut self, asker: Asker, body: &[u8], cx: &mut Cx<'_>) {
         let Ok(Question { key, consistency }) = wire::decode(body) else {
+            self.holder.malformed += 1;
             return;
         };
         let now = cx.now();

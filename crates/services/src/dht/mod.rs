@@ -155,6 +155,11 @@ impl Dht {
         &self.holder.store
     }
 
+    /// Returns how many messages and questions could not be decoded.
+    pub fn malformed(&self) -> u64 {
+        self.holder.malformed
+    }
+
     /// Returns how many records of its own this node keeps in the DHT.
     pub fn owned(&self) -> usize {
         self.owner.len()
@@ -162,6 +167,7 @@ impl Dht {
 
     fn receive(&mut self, from: NodeId, body: &[u8], cx: &mut Cx<'_>) {
         let Ok(message) = DhtMessage::decode(body) else {
+            self.holder.malformed += 1;
             return;
         };
         match message {

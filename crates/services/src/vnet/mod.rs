@@ -198,6 +198,7 @@ pub struct Vnet {
     purposes: BTreeMap<u64, Purpose>,
     deadlines: Deadlines<Alarm>,
     unknown_tags: BTreeMap<NodeId, Time>,
+    malformed: u64,
 }
 
 type Cx<'a> = Context<'a, Event>;
@@ -217,12 +218,18 @@ impl Vnet {
             purposes: BTreeMap::new(),
             deadlines: Deadlines::default(),
             unknown_tags: BTreeMap::new(),
+            malformed: 0,
         }
     }
 
     /// Returns the channels.
     pub fn channels(&self) -> impl Iterator<Item = (ChannelId, &Channel)> {
         self.channels.iter().map(|(id, channel)| (*id, channel))
+    }
+
+    /// Returns how many messages could not be decoded.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
     }
 
     /// Returns one channel.
@@ -252,7 +259,7 @@ impl Vnet {
                 self.on_detach(from, channel, &proof, cx);
             }
             Some(VnetMessage::UnknownTag { tag }) => self.on_unknown_tag(from, tag, cx),
-            None => {}
+            None => self.malformed += 1,
         }
     }
 
