@@ -215,11 +215,6 @@ impl Member {
 #[error("{0}")]
 struct Ended(String);
 
-/// The daemon's answer is no.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Refused(String);
-
 /// Repeats `attempt` until it succeeds, for at most `time_max`.
 ///
 /// # Errors
@@ -258,12 +253,7 @@ fn parse(words: &[&str], output: &Output) -> Result<Value> {
     let message = object["error"]["message"]
         .as_str()
         .unwrap_or("the answer is no");
-    let error = format!("`enishi {words}`: {message}");
-    Err(if object["error"]["kind"] == "no" {
-        anyhow!(Refused(error))
-    } else {
-        anyhow!(error)
-    })
+    Err(anyhow!("`enishi {words}`: {message}"))
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use enishi_services::record::Key;
-
+use super::values::Stored;
 use super::{Options, grow, routes, values};
 use crate::oracle::Census;
 use crate::statistics::{Results, mean, percentile, share};
@@ -16,15 +15,16 @@ const STEP: Duration = Duration::from_secs(1);
 
 pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
     grow::grow(world, options.nodes, &mut |done| progress(done * 5 / 10));
-    let keys = values::store(world, options.nodes * VALUES_PER_NODE);
+    let stored = values::store(world, options.nodes * VALUES_PER_NODE);
     progress(650);
     for _ in 0..options.nodes / 5 {
         let victim = world.any();
         world.kill(victim);
     }
-    let (left, gone): (Vec<Key>, Vec<Key>) = keys
+    let (left, gone): (Vec<Stored>, Vec<Stored>) = stored
         .iter()
-        .partition(|key| values::holders(world, **key) > 0);
+        .cloned()
+        .partition(|stored| values::holders(world, stored.key) > 0);
     let (whole, replicated) = recover(world, &left);
     progress(800);
     let lost = values::unreadable(world, &left);
@@ -34,8 +34,8 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
         mean_hops: mean(&routes.hops),
         p99_hops: percentile(&routes.hops, 99),
         success: share(routes.succeeded(), routes.asked),
-        acknowledged: Some(keys.len() as u64),
-        lost: Some(lost.len() as u64),
+        acknowledged: Some(stored.len() as u64),
+        lost: Some(lost as u64),
         without_holder: Some(gone.len() as u64),
         ring_whole_after_s: whole,
         replicated_after_s: replicated,
@@ -44,14 +44,14 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
 }
 
 /// Waits for the ring and the replicas; returns after how many seconds each was whole.
-fn recover(world: &mut World, keys: &[Key]) -> (Option<u64>, Option<u64>) {
+fn recover(world: &mut World, left: &[Stored]) -> (Option<u64>, Option<u64>) {
     let (mut whole, mut replicated) = (None, None);
     for second in 1..=PATIENCE_S {
         world.run_for(STEP);
         if whole.is_none() && Census::take(world).ring_gaps(world) == 0 {
             whole = Some(second);
         }
-        if whole.is_some() && values::fully_replicated(world, keys) {
+        if whole.is_some() && values::fully_replicated(world, left) {
             replicated = Some(second);
             break;
         }

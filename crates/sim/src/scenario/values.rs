@@ -19,24 +19,38 @@ const LEASE_S: u32 = 86_400;
 /// How many are asked for at one time.
 const AT_ONCE: usize = 200;
 
-/// Stores `count` values from drawn nodes; returns the keys of those acknowledged.
-pub(super) fn store(world: &mut World, count: usize) -> Vec<Key> {
+/// A value that was acknowledged.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) key: Key,
+    value: Bytes,
+}
+
+/// Stores `count` values from drawn nodes; returns those acknowledged.
+pub(super) fn store(world: &mut World, count: usize) -> Vec<Stored> {
     let mut acknowledged = Vec::new();
     let numbers: Vec<usize> = (0..count).collect();
     for batch in numbers.chunks(AT_ONCE) {
-        let mut keys = BTreeMap::new();
+        let mut under_way = BTreeMap::new();
         for number in batch {
             let writer = Keypair::from_seed(&world.rng().octets());
             let owner = Keypair::from_seed(&world.rng().octets());
             let id = *number as u64;
-            keys.insert(id, Key::new(Kind::Lease, &writer.id()));
-            let value = Some(Bytes::from(format!("value {number}")));
+            let key = Key::new(Kind::Lease, &writer.id());
+            let value = Bytes::from(format!("value {number}"));
+            under_way.insert(
+                id,
+                Stored {
+                    key,
+                    value: value.clone(),
+                },
+            );
             let request = Box::new(PutRequest {
                 kind: Kind::Lease,
                 writer,
                 owner,
                 lease_s: LEASE_S,
-                value,
+                value: Some(value),
             });
             let command = dht::Command::Put {
                 caller: Caller::Host(id),
@@ -54,48 +68,46 @@ pub(super) fn store(world: &mut World, count: usize) -> Vec<Key> {
             else {
                 continue;
             };
-            if let (PutAnswer::Stored { .. }, Some(key)) = (answer, keys.get(&id)) {
-                acknowledged.push(*key);
+            if let (PutAnswer::Stored { .. }, Some(stored)) = (answer, under_way.remove(&id)) {
+                acknowledged.push(stored);
             }
         }
     }
     acknowledged
 }
 
-/// Reads the values from drawn nodes; returns the keys that cannot be read.
-pub(super) fn unreadable(world: &mut World, keys: &[Key]) -> Vec<Key> {
-    let mut missing: BTreeMap<u64, Key> = keys
-        .iter()
-        .copied()
-        .enumerate()
-        .map(|(i, k)| (i as u64, k))
-        .collect();
-    let numbers: Vec<(u64, Key)> = missing.iter().map(|(id, key)| (*id, *key)).collect();
-    for batch in numbers.chunks(AT_ONCE) {
-        for (id, key) in batch {
+/// Reads the values from drawn nodes; returns how many cannot be read as they were stored.
+pub(super) fn unreadable(world: &mut World, stored: &[Stored]) -> usize {
+    let mut missing: BTreeMap<u64, &Stored> = (0..).zip(stored).collect();
+    let numbered: Vec<(u64, &Stored)> = (0..).zip(stored).collect();
+    for batch in numbered.chunks(AT_ONCE) {
+        for (id, stored) in batch {
             let caller = Caller::Host(*id);
             let consistency = Consistency::Any;
             let reader = world.any();
             let command = dht::Command::Get {
                 caller,
-                key: *key,
+                key: stored.key,
                 consistency,
             };
             world.command(reader, Command::Dht(command));
         }
         world.run_for(PATIENCE);
         for (_, _, event) in world.take_events() {
-            if let Event::Dht(dht::Event::Got {
+            let Event::Dht(dht::Event::Got {
                 caller: Caller::Host(id),
-                answer,
+                answer: GetAnswer::Records(records),
             }) = event
-                && matches!(answer, GetAnswer::Records(records) if !records.is_empty())
-            {
+            else {
+                continue;
+            };
+            let value = records.first().map(|record| &record.content().value);
+            if value.is_some() && value == missing.get(&id).map(|stored| &stored.value) {
                 missing.remove(&id);
             }
         }
     }
-    missing.into_values().collect()
+    missing.len()
 }
 
 /// Returns how many living nodes hold the key.
@@ -113,9 +125,9 @@ pub(super) fn holders(world: &World, key: Key) -> usize {
 }
 
 /// Tells whether the nodes nearest to each key all hold it.
-pub(super) fn fully_replicated(world: &World, keys: &[Key]) -> bool {
+pub(super) fn fully_replicated(world: &World, values: &[Stored]) -> bool {
     let census = Census::take(world);
-    keys.iter().all(|key| {
+    values.iter().all(|Stored { key, .. }| {
         census
             .nearest(key.position(), REPLICAS)
             .into_iter()

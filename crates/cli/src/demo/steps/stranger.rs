@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::join::address_of;
 use super::network::PING_TIME_MAX;
 use super::{CHANNEL, NETWORK};
-use crate::demo::member::{Member, Refused};
+use crate::demo::member::Member;
 use crate::demo::plan::Mode;
 use crate::demo::transcript::Transcript;
 use crate::demo::world::World;
@@ -15,8 +15,8 @@ use crate::demo::world::World;
 /// What the stranger guesses.
 const GUESS: &str = "password1\n";
 
-/// A fourth node of the overlay tries to join with a wrong password: it must find no
-/// member and be admitted nowhere, whether its daemon says no or lets it sit alone.
+/// A fourth node of the overlay tries to join with a wrong password: nobody refuses it, for
+/// it names another channel, in which it must be alone.
 pub(super) fn try_password(world: &mut World, transcript: &mut Transcript) -> Result<String> {
     let invitation = match world.invitation.as_str() {
         "" => bail!("there is no invitation to the overlay"),
@@ -37,18 +37,13 @@ pub(super) fn try_password(world: &mut World, transcript: &mut Transcript) -> Re
         "--network",
         NETWORK,
     ];
-    match stranger.tell(transcript, &words) {
-        Err(error) if error.is::<Refused>() => return Ok(format!("refused: {error}")),
-        Err(error) => return Err(error),
-        Ok(channel) => {
-            ensure!(
-                channel["members"] == 1,
-                "it found {} members",
-                channel["members"]
-            );
-            stranger.address = address_of(&channel).ok();
-        }
-    }
+    let channel = stranger.tell(transcript, &words)?;
+    ensure!(
+        channel["members"] == 1,
+        "it found {} members",
+        channel["members"]
+    );
+    stranger.address = Some(address_of(&channel)?);
     check_alone(world, transcript)?;
     Ok("it is alone in a channel of its own".to_owned())
 }
