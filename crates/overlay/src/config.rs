@@ -2,6 +2,22 @@
 
 use crate::id::OverlayId;
 
+/// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
+/// on the ring, or that know one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The peer nearest to the target (Symphony, section 3).
+    Greedy,
+    /// The peer that knows the node nearest to the target (Symphony, section 4.3).
+    Lookahead,
+    /// That node itself, which is dialled if need be: the fewest hops.
+    Jump,
+    /// What promises the earliest arrival by measured and predicted round trips; opening
+    /// a session costs one, so messages mostly stay in the open ones.
+    #[default]
+    Fastest,
+}
+
 /// How one node takes part in the overlay.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -13,9 +29,10 @@ pub struct Config {
     /// Long links that this node draws; none means floor(log2 n / 2) of the estimated
     /// size n, as many as Symphony's paper finds worth their upkeep (section 5).
     pub long_links: Option<u32>,
-    /// Whether a message jumps straight to the best node in any peer's view; otherwise
-    /// it goes to the peer whose view holds that node (the paper's lookahead).
-    pub jump: bool,
+    /// How the next hop of a message is chosen.
+    pub forwarding: Forwarding,
+    /// Whether long links go to near places in the network among those that suit.
+    pub proximity: bool,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
 }
@@ -27,7 +44,8 @@ impl Config {
             overlay,
             near_per_side: 6,
             long_links: None,
-            jump: true,
+            forwarding: Forwarding::Fastest,
+            proximity: true,
             reports_hops: true,
         }
     }

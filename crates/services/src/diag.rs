@@ -40,6 +40,14 @@ pub enum Command {
         /// The position.
         target: Position,
     },
+    /// Looks up who is in charge of a position, as services do it; answered by
+    /// [`Event::Located`].
+    Locate {
+        /// The host's number for it.
+        id: u64,
+        /// The position.
+        target: Position,
+    },
 }
 
 /// What is told.
@@ -78,6 +86,14 @@ pub enum Event {
         /// none when nobody answered.
         end: Option<(NodeId, u8, Duration)>,
     },
+    /// A lookup ended.
+    Located {
+        /// The host's number.
+        id: u64,
+        /// The node in charge, the hops of the question, and the time until its answer;
+        /// none when nobody answered.
+        end: Option<(NodeId, u8, Duration)>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +113,14 @@ enum Asking {
     /// Where is the node that is to be pinged?
     Ping(u64),
     /// A trace.
-    Trace { id: u64, started: Time },
+    Trace {
+        id: u64,
+        started: Time,
+    },
+    Locate {
+        id: u64,
+        started: Time,
+    },
 }
 
 /// Ping and trace.
@@ -155,6 +178,15 @@ impl Diag {
         cx.locate(token, target, true);
     }
 
+    fn locate(&mut self, id: u64, target: Position, cx: &mut Cx<'_>) {
+        if self.asking.len() >= UNDER_WAY_MAX {
+            return cx.emit(Event::Located { id, end: None });
+        }
+        let started = cx.now();
+        let token = self.ask(Asking::Locate { id, started });
+        cx.locate(token, target, false);
+    }
+
     fn ask(&mut self, asking: Asking) -> u64 {
         self.next_token += 1;
         self.asking.insert(self.next_token, asking);
@@ -199,7 +231,9 @@ impl Diag {
             Some(Asking::Ping(id)) => {
                 let target = self.pinging.get(&id).map(|pinging| pinging.target);
                 let Reply::Nodes(nodes) = reply else { return };
-                match nodes.iter().find(|contact| Some(contact.id()) == target) {
+                let contacts = nodes.iter().map(|entry| &entry.contact);
+                let mut found = contacts.filter(|contact| Some(contact.id()) == target);
+                match found.next() {
                     Some(contact) => self.send_echo(id, contact.clone(), cx),
                     None => self.lost(id, cx),
                 }
@@ -207,6 +241,12 @@ impl Diag {
             Some(Asking::Trace { id, started }) => {
                 let end = Some((from, hops, cx.now().since(started)));
                 cx.emit(Event::Traced { id, end });
+            }
+            Some(Asking::Locate { id, started }) => {
+                let Reply::Nodes(nodes) = reply else { return };
+                let in_charge = nodes.first().map(|entry| entry.contact.id());
+                let end = in_charge.map(|node| (node, hops, cx.now().since(started)));
+                cx.emit(Event::Located { id, end });
             }
             None => {}
         }
@@ -216,6 +256,7 @@ impl Diag {
         match self.asking.remove(&token) {
             Some(Asking::Ping(id)) => self.lost(id, cx),
             Some(Asking::Trace { id, .. }) => cx.emit(Event::Traced { id, end: None }),
+            Some(Asking::Locate { id, .. }) => cx.emit(Event::Located { id, end: None }),
             None => {}
         }
     }
@@ -239,6 +280,7 @@ impl Service for Diag {
                 self.ping(id, target, timeout, cx);
             }
             ServiceInput::Command(Command::Trace { id, target }) => self.trace(id, target, cx),
+            ServiceInput::Command(Command::Locate { id, target }) => self.locate(id, target, cx),
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Answered {
                 token,
@@ -267,6 +309,7 @@ impl Service for Diag {
                 }
             }
             ServiceInput::Asked { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Restored { .. }

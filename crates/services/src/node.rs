@@ -18,7 +18,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
-use enishi_overlay::overlay::{self, Effect, RequestId};
+use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
 
 use crate::dht::{self, Caller, Dht};
@@ -148,6 +149,7 @@ pub struct Node {
     started_unix_s: u64,
     calls: VecDeque<Call>,
     asked: BTreeMap<RequestId, (ServiceId, u64)>,
+    searched: BTreeMap<SearchId, (ServiceId, u64)>,
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     vnet_events: VecDeque<vnet::Event>,
@@ -188,6 +190,7 @@ impl Node {
             started_unix_s: config.started_unix_s,
             calls: VecDeque::new(),
             asked: BTreeMap::new(),
+            searched: BTreeMap::new(),
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
@@ -388,6 +391,20 @@ impl Node {
                     self.hand(now, service, Handed::Failed { token });
                 }
             }
+            Effect::Searched {
+                search,
+                found,
+                asked,
+            } => {
+                if let Some((service, token)) = self.searched.remove(&search) {
+                    let handed = Handed::Searched {
+                        token,
+                        found,
+                        asked,
+                    };
+                    self.hand(now, service, handed);
+                }
+            }
             Effect::HopReport {
                 request,
                 from,
@@ -417,9 +434,10 @@ impl Node {
                 service,
                 token,
                 target,
+                any,
                 body,
             } => {
-                let request = self.overlay.request(now, target, service as u8, body);
+                let request = self.overlay.request(now, target, any, service as u8, body);
                 self.asked.insert(request, (service, token));
             }
             Call::Locate {
@@ -430,6 +448,15 @@ impl Node {
             } => {
                 let request = self.overlay.locate(now, target, trace);
                 self.asked.insert(request, (service, token));
+            }
+            Call::Search {
+                service,
+                token,
+                target,
+                paths,
+            } => {
+                let search = self.overlay.search(now, target, paths);
+                self.searched.insert(search, (service, token));
             }
             Call::Answer { asker, body } => self.overlay.answer(asker, Reply::Service(body)),
             Call::Get {
@@ -529,6 +556,11 @@ enum Handed {
     Failed {
         token: u64,
     },
+    Searched {
+        token: u64,
+        found: Vec<Entry>,
+        asked: u32,
+    },
     HopReport {
         token: u64,
         from: NodeId,
@@ -575,6 +607,15 @@ impl Handed {
                 reply,
             },
             Self::Failed { token } => ServiceInput::Failed { token },
+            Self::Searched {
+                token,
+                found,
+                asked,
+            } => ServiceInput::Searched {
+                token,
+                found,
+                asked,
+            },
             Self::HopReport {
                 token,
                 from,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Asker;
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
 
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
@@ -87,6 +88,15 @@ pub enum ServiceInput<C> {
         /// From the call.
         token: u64,
     },
+    /// [`Context::search`] ended.
+    Searched {
+        /// From the call.
+        token: u64,
+        /// Who answered, nearest to the target first; each has proven its key.
+        found: Vec<Entry>,
+        /// How many nodes were asked.
+        asked: u32,
+    },
     /// A hop of a traced [`Context::locate`] reported.
     HopReport {
         /// From the call.
@@ -143,6 +153,7 @@ pub(crate) enum Call {
         service: ServiceId,
         token: u64,
         target: Position,
+        any: bool,
         body: Bytes,
     },
     Locate {
@@ -150,6 +161,12 @@ pub(crate) enum Call {
         token: u64,
         target: Position,
         trace: bool,
+    },
+    Search {
+        service: ServiceId,
+        token: u64,
+        target: Position,
+        paths: usize,
     },
     Answer {
         asker: Asker,
@@ -237,12 +254,14 @@ impl<E> Context<'_, E> {
         self.send(contact, body);
     }
 
-    /// Asks the same service of the node in charge of a position.
-    pub fn ask(&mut self, token: u64, target: Position, body: impl Into<Bytes>) {
+    /// Asks the same service of the node in charge of a position; with `any`, any node near
+    /// it may answer.
+    pub fn ask(&mut self, token: u64, target: Position, any: bool, body: impl Into<Bytes>) {
         let call = Call::Ask {
             service: self.service,
             token,
             target,
+            any,
             body: body.into(),
         };
         self.calls.push_back(call);
@@ -255,6 +274,17 @@ impl<E> Context<'_, E> {
             token,
             target,
             trace,
+        });
+    }
+
+    /// Looks a position up over paths that have no node in common, 1 to
+    /// [`enishi_overlay::overlay::PATHS_MAX`] of them.
+    pub fn search(&mut self, token: u64, target: Position, paths: usize) {
+        self.calls.push_back(Call::Search {
+            service: self.service,
+            token,
+            target,
+            paths,
         });
     }
 

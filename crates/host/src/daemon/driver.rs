@@ -380,6 +380,8 @@ impl Waiting {
             diag::Event::Traced { id, .. } => {
                 let _ = self.traces.remove(&id).map(|reply| reply.try_send(event));
             }
+            // Only services and experiments look up without a trace.
+            diag::Event::Located { .. } => {}
         }
     }
 }

@@ -74,6 +74,9 @@ impl Overlay {
     pub(super) fn on_period(&mut self, now: Time, period: Period) {
         let wait = self.rng.jitter(period.length());
         self.deadlines.set(Alarm::Period(period), now + wait);
+        if matches!(period, Period::Probe | Period::Link) {
+            self.estimate_size();
+        }
         match period {
             Period::Stabilise => self.probe_nearest(now),
             Period::Probe => self.probe_silent(now),

@@ -270,6 +270,7 @@ impl Service for Dht {
             ServiceInput::Gone(_)
             | ServiceInput::AddressesChanged
             | ServiceInput::HopReport { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Timeout => {}

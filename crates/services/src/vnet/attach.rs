@@ -154,7 +154,8 @@ impl Vnet {
         let Reply::Nodes(nodes) = reply else {
             return;
         };
-        let found = nodes.iter().find(|contact| contact.id() == peer);
+        let mut contacts = nodes.iter().map(|entry| &entry.contact);
+        let found = contacts.find(|contact| contact.id() == peer);
         let channel = self.channels.get_mut(&id);
         let attaching = channel.and_then(|channel| channel.attaching.get_mut(&peer));
         let asked = attaching.and_then(|attaching| attaching.asked.as_mut());

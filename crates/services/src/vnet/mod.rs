@@ -319,8 +319,10 @@ impl Service for Vnet {
                 self.purposes.remove(&token);
             }
             ServiceInput::Gone(peer) => self.gone(peer, cx),
-            ServiceInput::Asked { .. } | ServiceInput::HopReport { .. } | ServiceInput::Timeout => {
-            }
+            ServiceInput::Asked { .. }
+            | ServiceInput::HopReport { .. }
+            | ServiceInput::Searched { .. }
+            | ServiceInput::Timeout => {}
         }
         while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
             self.ring(alarm, cx);
