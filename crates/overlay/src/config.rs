@@ -1,9 +1,11 @@
 //! What an operator, an experiment or a test may choose about the overlay.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::OverlayId;
 
 /// How one node takes part in the overlay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The overlay to take part in.
     pub overlay: OverlayId,
