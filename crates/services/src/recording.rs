@@ -16,8 +16,9 @@
 //!                  1 | Ending                                        nothing follows
 //! ```
 //!
-//! Payloads are postcard. The digest covers all outputs of this and of every earlier step
-//! ([`Trace`]), so the first step with another digest is the first that went otherwise.
+//! Payloads are postcard. The digest covers all outputs of this and of every earlier step,
+//! and when the node wanted to be woken after each ([`Trace`]); so the first step with
+//! another digest is the first that went otherwise.
 //!
 //! The software's version stands first, so that a program that cannot read the rest can
 //! still say which one can. A frame that is cut off or damaged ends the reading.
@@ -134,7 +135,7 @@ pub struct Step {
     pub at: Time,
     /// What happened.
     pub input: Input,
-    /// The digest of all outputs until the next input: [`Trace::digest`].
+    /// The digest of all that the node said until the next input: [`Trace::digest`].
     pub digest: [u8; DIGEST_BYTES],
 }
 
@@ -179,7 +180,8 @@ impl Entry {
     }
 }
 
-/// A digest of everything that came out of a node, in order.
+/// A digest of everything that came out of a node, in order, and of its deadlines, which
+/// show sooner than outputs that it is in another state.
 #[derive(Clone, Debug)]
 pub struct Trace {
     state: [u8; 32],
@@ -207,8 +209,11 @@ impl Trace {
         self.hasher.update(&self.scratch);
     }
 
-    /// Ends the step and returns the digest of all outputs so far.
-    pub fn digest(&mut self) -> [u8; DIGEST_BYTES] {
+    /// Ends the step after which the node wants to be woken at `next_timeout`, and returns
+    /// the digest of all steps so far.
+    pub fn digest(&mut self, next_timeout: Option<Time>) -> [u8; DIGEST_BYTES] {
+        let next = next_timeout.map_or(u64::MAX, Time::as_micros);
+        self.hasher.update(&next.to_le_bytes());
         self.state = *self.hasher.finalize().as_bytes();
         self.hasher = blake3::Hasher::new_keyed(&self.state);
         let mut digest = [0; DIGEST_BYTES];

@@ -6,6 +6,7 @@
 pub mod network;
 pub mod oracle;
 pub mod queue;
+pub mod replay;
 pub mod scenario;
 pub mod statistics;
 pub mod world;

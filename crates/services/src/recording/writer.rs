@@ -65,12 +65,13 @@ impl Writer {
         self.trace.output(output);
     }
 
-    /// Ends the step and returns its frame.
+    /// Ends the step, after which [`Node::next_timeout`](crate::Node::next_timeout) is
+    /// `next_timeout`, and returns its frame.
     ///
     /// # Errors
     /// [`TooLong`]; then the recording has to end.
-    pub fn finish(&mut self) -> Result<&[u8], TooLong> {
-        let digest = self.trace.digest();
+    pub fn finish(&mut self, next_timeout: Option<Time>) -> Result<&[u8], TooLong> {
+        let digest = self.trace.digest(next_timeout);
         self.frame.extend(digest);
         self.framed()
     }
