@@ -11,5 +11,6 @@ pub mod scenario;
 pub mod statistics;
 pub mod world;
 
+pub use enishi_services::recording;
 pub use scenario::{Options, Report, Scenario};
 pub use world::World;
