@@ -286,3 +286,6 @@ fn write(mut file: File, path: &Path, batches: &Receiver<Vec<u8>>, shared: &Shar
     }
     tracing::info!(written_bytes, "the recording is complete");
 }
+
+#[cfg(test)]
+mod tests;
