@@ -81,7 +81,7 @@ impl RecordLimit {
 }
 
 impl Default for RecordLimit {
-    /// 1 GiB: years of an idle node, days of a busy one.
+    /// 1 GiB: months of a node with a few peers and nothing to do.
     fn default() -> Self {
         Self(1 << 30)
     }

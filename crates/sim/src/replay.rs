@@ -141,7 +141,7 @@ pub fn replay<R: Read>(reader: &mut Reader<R>, progress: &mut impl FnMut(u64)) -
             replay.part(parting);
             return replay;
         }
-        if replay.inputs % STEPS_PER_PROGRESS == 0 {
+        if replay.inputs.is_multiple_of(STEPS_PER_PROGRESS) {
             progress(reader.offset());
         }
     }

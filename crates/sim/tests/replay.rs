@@ -1,5 +1,7 @@
 //! A recorded node says the same again, and a recording that was changed is found out.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -213,6 +213,7 @@ impl Recorder {
 }
 
 /// Why a recording cannot go on.
+#[derive(Clone, Copy)]
 enum End {
     /// Nothing can be written any more.
     Failed,
