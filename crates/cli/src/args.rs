@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use enishi_host::config::RecordLimit;
 use enishi_sim::Scenario;
 
 use crate::text::Language;
@@ -90,6 +91,13 @@ pub(crate) struct Up {
     /// An invitation of a node to join by; may be given several times
     #[arg(long, value_name = "TICKET")]
     pub(crate) bootstrap: Vec<String>,
+    /// Record everything that goes into the node to a new file, for `enishi sim replay`;
+    /// the file holds the node's secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// How large the recording may become before it ends: 64M, 2G [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) record_limit: Option<RecordLimit>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,10 +221,14 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Sim {
+    #[command(subcommand)]
+    pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once) or `partition`
     /// (two halves meet again)
-    pub(crate) scenario: Scenario,
+    #[arg(required = true)]
+    pub(crate) scenario: Option<Scenario>,
     /// How many nodes
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) nodes: u32,
@@ -229,6 +241,16 @@ pub(crate) struct Sim {
     /// How many routes to ask for and judge
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) routes: u32,
+}
+
+/// What is done with a recorded node instead of a scenario.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recorded {
+    /// Give a recorded node all its inputs again; exit code 1 when it does not say the same
+    Replay {
+        /// The recording of `enishi up --record`
+        file: PathBuf,
+    },
 }
 
 /// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
@@ -293,6 +315,8 @@ mod tests {
             "connect 10.77.0.2 echo",
             "connect --listen echo",
             "demo --keep --json",
+            "up --record r --record-limit 64M",
+            "sim replay r --json",
             "sim hops --nodes 100 --seed 7 --links 5 --json",
             "completions bash",
             "status --lang ja",
@@ -317,6 +341,11 @@ mod tests {
             "dht put key value --lease soon",
             "up --listen nowhere",
             "make tea",
+            "up --record-limit 1",
+            "sim",
+            "sim replay",
+            "sim replay r --nodes 5",
+            "sim --nodes 5 replay r",
             "sim tea",
             "sim hops --nodes 1",
         ] {

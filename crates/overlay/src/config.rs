@@ -1,5 +1,7 @@
 //! What an operator, an experiment or a test may choose about the overlay.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::OverlayId;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
@@ -19,7 +21,7 @@ pub enum Forwarding {
 }
 
 /// How one node takes part in the overlay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The overlay to take part in.
     pub overlay: OverlayId,

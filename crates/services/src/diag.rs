@@ -11,6 +11,7 @@ use std::time::Duration;
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
 use enishi_overlay::{Contact, NodeId, Position, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
 
@@ -21,7 +22,7 @@ const RESPONSE: u8 = 1;
 const UNDER_WAY_MAX: usize = 1024;
 
 /// What may be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Sends an echo request; answered by [`Event::Pong`] or [`Event::Lost`].
     Ping {
@@ -51,7 +52,7 @@ pub enum Command {
 }
 
 /// What is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// The node answered.
     Pong {

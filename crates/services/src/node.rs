@@ -21,6 +21,7 @@ use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
@@ -28,7 +29,7 @@ use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
 
 /// How a node is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// How it takes part in the overlay.
     pub overlay: enishi_overlay::Config,
@@ -41,13 +42,14 @@ pub struct Config {
 }
 
 /// What happens to a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// A message arrived in the session with `from`.
     Message {
         /// Who sent it; proven by the session.
         from: NodeId,
         /// What it says.
+        #[serde(with = "crate::recording::message")]
         message: Message,
     },
     /// A node cannot be reached.
@@ -84,7 +86,7 @@ pub enum Input {
 }
 
 /// What the host may ask of the services.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Of the DHT.
     Dht(dht::Command),
@@ -95,7 +97,7 @@ pub enum Command {
 }
 
 /// What the host has to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Output {
     /// Keep or, without a value, forget this. Everything after it in the same batch may
     /// leave the node only when this is on disk.
@@ -125,7 +127,7 @@ pub enum Output {
 }
 
 /// What a node tells its host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// The node has found its place on the ring.
     Joined,

@@ -7,12 +7,13 @@ use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Asker;
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
 
 /// Which service; the number on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ServiceId {
     /// The distributed hash table.

@@ -6,9 +6,11 @@
 pub mod network;
 pub mod oracle;
 pub mod queue;
+pub mod replay;
 pub mod scenario;
 pub mod statistics;
 pub mod world;
 
+pub use enishi_services::recording;
 pub use scenario::{Options, Report, Scenario};
 pub use world::World;

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 mod connect;
 mod dht;
 mod ping;
+mod replay;
 pub(crate) mod sim;
 mod status;
 mod ticket;

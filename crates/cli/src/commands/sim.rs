@@ -6,7 +6,8 @@ use enishi_sim::{Options, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::args::Sim;
+use super::replay;
+use crate::args::{Recorded, Sim};
 use crate::output::Output;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
@@ -19,16 +20,20 @@ const PARTS: u64 = 1000;
 /// # Errors
 /// [`Problem`] when the result cannot be written.
 pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
-    let bar = progress_bar(out);
+    if let Some(Recorded::Replay { file }) = &options.recorded {
+        return replay::run(out, file);
+    }
+    let Some(scenario) = options.scenario else {
+        return Err(Problem::Usage("Name a scenario.".to_owned()));
+    };
+    let bar = progress_bar(out, PARTS);
     let simulated = Options {
         nodes: options.nodes as usize,
         seed: options.seed,
         long_links: options.links,
         routes: u64::from(options.routes),
     };
-    let report = options
-        .scenario
-        .run(&simulated, &mut |done| bar.set_position(u64::from(done)));
+    let report = scenario.run(&simulated, &mut |done| bar.set_position(u64::from(done)));
     bar.finish_and_clear();
     if out.json {
         out.object(&report)?;
@@ -38,12 +43,13 @@ pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
     Ok(Verdict::Yes)
 }
 
-fn progress_bar(out: &Output) -> ProgressBar {
+/// A bar of so many parts, for a person alone.
+pub(super) fn progress_bar(out: &Output, parts: u64) -> ProgressBar {
     if out.json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left");
-    let bar = ProgressBar::new(PARTS);
+    let bar = ProgressBar::new(parts);
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
