@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::network::Model;
+use crate::internet::Model;
 use crate::statistics::Results;
 use crate::world::{Setup, World};
 

@@ -8,7 +8,8 @@ use enishi_overlay::{Contact, Keypair, Message, NodeId, OverlayId, Rng, Time};
 use enishi_services::service::ServiceId;
 use enishi_services::{Command, Config, Event, Input, Node, Output};
 
-use crate::network::{DIAL_TIMEOUT, Fate, Model, Network, Spot};
+use crate::internet::{Model, Site};
+use crate::network::{DIAL_TIMEOUT, Fate, Network};
 use crate::queue::Queue;
 
 /// The simulated clock's beginning, in seconds since 1970.
@@ -26,7 +27,7 @@ struct Inhabitant {
     keypair: Keypair,
     disk: Disk,
     id: NodeId,
-    spot: Spot,
+    site: Site,
     part: u32,
     born_at: Time,
     timer_at: Option<Time>,
@@ -116,13 +117,13 @@ impl World {
         let keypair = Keypair::from_seed(&self.rng.octets());
         let index = self.nodes.len();
         let id = keypair.id();
-        let spot = Spot::random(&mut self.rng);
+        let site = Site::random(&mut self.rng);
         self.nodes.push(Inhabitant {
             node: None,
             keypair,
             disk: Disk::new(),
             id,
-            spot,
+            site,
             part: 0,
             born_at: self.now,
             timer_at: None,
@@ -333,7 +334,7 @@ impl World {
         };
         let (a, b) = (&self.nodes[from], &self.nodes[receiver]);
         let reachable = b.node.is_some() && a.part == b.part;
-        let ends = ((from as u32, a.spot), (receiver as u32, b.spot));
+        let ends = ((from as u32, &a.site), (receiver as u32, &b.site));
         match self.network.send(self.now, ends.0, ends.1, reachable) {
             Fate::Arrives(delay) => {
                 let arrival = Happening::Arrival {
