@@ -6,10 +6,12 @@
 pub mod internet;
 pub mod network;
 pub mod oracle;
+pub mod participant;
 pub mod queue;
 pub mod scenario;
 pub mod statistics;
 pub mod world;
 
+pub use participant::Participant;
 pub use scenario::{Options, Report, Scenario};
 pub use world::World;
