@@ -3,6 +3,7 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+mod ground;
 pub mod internet;
 pub mod network;
 pub mod oracle;
@@ -10,6 +11,7 @@ pub mod participant;
 pub mod queue;
 pub mod scenario;
 pub mod statistics;
+mod trace;
 pub mod world;
 
 pub use participant::Participant;
