@@ -3,14 +3,19 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+mod ground;
+pub mod internet;
 pub mod network;
 pub mod oracle;
+pub mod participant;
 pub mod queue;
 pub mod replay;
 pub mod scenario;
 pub mod statistics;
+mod trace;
 pub mod world;
 
 pub use enishi_services::recording;
+pub use participant::Participant;
 pub use scenario::{Options, Report, Scenario};
 pub use world::World;
