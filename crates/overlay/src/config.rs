@@ -16,6 +16,8 @@ pub struct Config {
     /// Whether a message jumps straight to the best node in any peer's view; otherwise
     /// it goes to the peer whose view holds that node (the paper's lookahead).
     pub jump: bool,
+    /// When the six periodic actions are due.
+    pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
 }
@@ -28,7 +30,20 @@ impl Config {
             near_per_side: 6,
             long_links: None,
             jump: true,
+            upkeep: UpkeepClock::Primes,
             reports_hops: true,
         }
     }
+}
+
+/// When the periodic actions are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpkeepClock {
+    /// At prime periods, from a random phase on, each interval lengthened or shortened by
+    /// up to a fifth.
+    #[default]
+    Primes,
+    /// All of them every 17 seconds from the start on, to the moment: what the primes are
+    /// to be compared with in experiments, and nothing for a real overlay.
+    Common,
 }

@@ -3,12 +3,15 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+pub mod draws;
 pub mod internet;
 pub mod network;
 pub mod oracle;
 pub mod participant;
+pub mod plot;
 pub mod queue;
 pub mod scenario;
+mod sorts;
 pub mod statistics;
 pub mod world;
 

@@ -73,6 +73,18 @@ pub struct Setup {
     pub long_links: Option<u32>,
 }
 
+/// What was sent of one sort of message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// What was sent, by the sort of message ([`Participant::sort`]).
+pub type Traffic = BTreeMap<&'static str, Tally>;
+
 /// Many nodes of one protocol, by default Enishi's, and the network between them.
 #[derive(Debug)]
 pub struct World<P: Participant = Node> {
@@ -96,6 +108,7 @@ struct Ground<P: Participant> {
     tapped: Option<Index>,
     tape: Vec<(NodeId, P::Message)>,
     counters: Counters,
+    traffic: Traffic,
     trace: blake3::Hasher,
 }
 
@@ -129,6 +142,7 @@ impl<P: Participant> World<P> {
                 tapped: None,
                 tape: Vec::new(),
                 counters: Counters::default(),
+                traffic: Traffic::new(),
                 trace: blake3::Hasher::new(),
             },
         }
@@ -195,6 +209,23 @@ impl<P: Participant> World<P> {
         self.lives[index] = None;
         self.ground.bodies[index].alive = false;
         self.ground.network.forget(index as u32);
+    }
+
+    /// Lets a node take leave of the others, and stops it.
+    pub fn leave(&mut self, index: Index) {
+        if let Some(node) = &mut self.lives[index] {
+            let age = self.ground.age(index);
+            for effect in node.leave(age) {
+                self.ground.carry_out(index, effect);
+            }
+        }
+        self.kill(index);
+    }
+
+    /// Lets a node try to join through another one once more.
+    pub fn bootstrap(&mut self, index: Index, via: Index) {
+        let contact = self.ground.contact(via);
+        self.input(index, Input::Bootstrap(contact));
     }
 
     /// Puts a node into a part; nodes of different parts cannot reach each other.
@@ -280,6 +311,11 @@ impl<P: Participant> World<P> {
         self.ground.counters
     }
 
+    /// Returns what was sent, by the sort of message.
+    pub fn traffic(&self) -> &Traffic {
+        &self.ground.traffic
+    }
+
     /// Returns a hash of everything that has happened: when, to whom, what sort, how long.
     pub fn trace(&self) -> [u8; 32] {
         *self.ground.trace.finalize().as_bytes()
@@ -358,6 +394,9 @@ impl<P: Participant> Ground<P> {
         let bytes = P::encoded_len(&message) as u64;
         self.counters.messages += 1;
         self.counters.bytes += bytes;
+        let tally = self.traffic.entry(P::sort(&message)).or_default();
+        tally.messages += 1;
+        tally.bytes += bytes;
         self.note(from, &to, bytes);
         let Some(receiver) = self.by_id.get(&to).copied() else {
             return self.queue.push(

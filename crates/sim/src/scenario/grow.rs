@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::participant::Participant;
 use crate::world::World;
 
 /// Between two births.
@@ -11,7 +12,11 @@ const SETTLING: Duration = Duration::from_secs(90);
 
 /// Brings `nodes` to life, each through one drawn from those before it, and waits until
 /// the overlay has settled. `progress` hears the share done, in thousandths.
-pub(super) fn grow(world: &mut World, nodes: usize, progress: &mut impl FnMut(u32)) {
+pub(super) fn grow<P: Participant>(
+    world: &mut World<P>,
+    nodes: usize,
+    progress: &mut impl FnMut(u32),
+) {
     for born in 0..nodes {
         let bootstrap = (born > 0).then(|| world.any());
         world.spawn(bootstrap);
