@@ -4,6 +4,7 @@
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
 pub mod draws;
+mod ground;
 pub mod internet;
 pub mod network;
 pub mod oracle;
@@ -13,6 +14,7 @@ pub mod queue;
 pub mod scenario;
 mod sorts;
 pub mod statistics;
+mod trace;
 pub mod world;
 
 pub use participant::Participant;

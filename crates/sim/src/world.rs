@@ -1,16 +1,14 @@
 //! The world: nodes, the network between them, and time.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Rng, Time};
+use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
 use enishi_services::Node;
 
-use crate::internet::{Model, Site};
-use crate::network::{DIAL_TIMEOUT, Fate, Network};
-use crate::participant::{Birth, Effect, Input, Participant};
-use crate::queue::Queue;
+use crate::ground::{Ground, Happening, Letter};
+use crate::internet::Model;
+use crate::participant::{Birth, Input, Participant};
 
 /// The simulated clock's beginning, in seconds since 1970.
 pub const EPOCH_UNIX_S: u64 = 1_700_000_000;
@@ -18,44 +16,13 @@ pub const EPOCH_UNIX_S: u64 = 1_700_000_000;
 /// The number of a node in the world, in the order of their births.
 pub type Index = usize;
 
-/// What a node's host keeps for it: when it was written, and what.
-type Disk<Key> = BTreeMap<Key, (Time, Vec<u8>)>;
-
-/// A node's body: what stays of it in the world while it is dead.
-#[derive(Debug)]
-struct Body<Key> {
-    secret: [u8; 32],
-    disk: Disk<Key>,
-    id: NodeId,
-    site: Site,
-    part: u32,
-    alive: bool,
-    born_at: Time,
-    timer_at: Option<Time>,
-}
-
-#[derive(Debug)]
-enum Happening<Message> {
-    Arrival {
-        to: Index,
-        from: Index,
-        message: Message,
-    },
-    Undeliverable {
-        to: Index,
-        peer: NodeId,
-    },
-    Timer {
-        node: Index,
-        at: Time,
-    },
-}
-
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Inputs that nodes worked off.
     pub inputs: u64,
+    /// Messages that reached nobody: on the way to a node that was or had gone.
+    pub lost: u64,
     /// Messages sent.
     pub messages: u64,
     /// Octets sent, each message with its length on the wire.
@@ -91,25 +58,8 @@ pub struct World<P: Participant = Node> {
     config: P::Config,
     /// The living; apart from the rest, so that a node's effects are carried out while
     /// it still hands them over.
-    lives: Vec<Option<P>>,
+    lives: Vec<Option<Box<P>>>,
     ground: Ground<P>,
-}
-
-/// Everything in the world but the nodes themselves.
-#[derive(Debug)]
-struct Ground<P: Participant> {
-    now: Time,
-    rng: Rng,
-    network: Network,
-    bodies: Vec<Body<P::Key>>,
-    by_id: BTreeMap<NodeId, Index>,
-    queue: Queue<Happening<P::Message>>,
-    events: Vec<(Time, Index, P::Event)>,
-    tapped: Option<Index>,
-    tape: Vec<(NodeId, P::Message)>,
-    counters: Counters,
-    traffic: Traffic,
-    trace: blake3::Hasher,
 }
 
 impl World {
@@ -126,46 +76,16 @@ impl<P: Participant> World<P> {
     pub fn inhabited(seed: u64, model: Model, config: P::Config) -> Self {
         let mut octets = [0; 32];
         octets[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut rng = Rng::from_seed(octets);
-        let network = Network::new(model, Rng::from_seed(rng.octets()));
         Self {
             config,
             lives: Vec::new(),
-            ground: Ground {
-                now: Time::ZERO,
-                rng,
-                network,
-                bodies: Vec::new(),
-                by_id: BTreeMap::new(),
-                queue: Queue::default(),
-                events: Vec::new(),
-                tapped: None,
-                tape: Vec::new(),
-                counters: Counters::default(),
-                traffic: Traffic::new(),
-                trace: blake3::Hasher::new(),
-            },
+            ground: Ground::new(model, Rng::from_seed(octets)),
         }
     }
 
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
-        let ground = &mut self.ground;
-        let secret = ground.rng.octets();
-        let index = ground.bodies.len();
-        let id = Keypair::from_seed(&secret).id();
-        let site = Site::random(&mut ground.rng);
-        ground.bodies.push(Body {
-            secret,
-            disk: Disk::new(),
-            id,
-            site,
-            part: 0,
-            alive: false,
-            born_at: ground.now,
-            timer_at: None,
-        });
-        ground.by_id.insert(id, index);
+        let index = self.ground.settle();
         self.lives.push(None);
         self.start(index, bootstrap);
         index
@@ -179,21 +99,18 @@ impl<P: Participant> World<P> {
     fn start(&mut self, index: Index, bootstrap: Option<Index>) {
         let ground = &mut self.ground;
         let now = ground.now;
-        let contact = ground.contact(index);
         let seed = ground.rng.octets();
-        let body = &mut ground.bodies[index];
-        body.alive = true;
-        body.born_at = now;
-        body.timer_at = None;
+        ground.wake(index);
+        let estate = &ground.estates[index];
         let birth = Birth {
-            keypair: Keypair::from_seed(&body.secret),
+            keypair: Keypair::from_seed(&estate.secret),
             index,
-            contact,
+            contact: ground.contact(index),
             unix_s: EPOCH_UNIX_S + now.as_micros() / 1_000_000,
             seed,
         };
-        let kept = body.disk.clone();
-        self.lives[index] = Some(P::new(birth, &self.config));
+        let kept = estate.disk.clone();
+        self.lives[index] = Some(Box::new(P::new(birth, &self.config)));
         self.reset_timer(index);
         for (key, (written_at, value)) in kept {
             let age_s = now.since(written_at).as_secs();
@@ -207,8 +124,7 @@ impl<P: Participant> World<P> {
     /// Kills a node without a word.
     pub fn kill(&mut self, index: Index) {
         self.lives[index] = None;
-        self.ground.bodies[index].alive = false;
-        self.ground.network.forget(index as u32);
+        self.ground.bury(index);
     }
 
     /// Lets a node take leave of the others, and stops it.
@@ -220,6 +136,11 @@ impl<P: Participant> World<P> {
             }
         }
         self.kill(index);
+    }
+
+    /// Tells whether two nodes, born or yet to be born, can never reach each other.
+    pub fn is_broken(&self, a: Index, b: Index) -> bool {
+        self.ground.network.is_broken(a as u32, b as u32)
     }
 
     /// Lets a node try to join through another one once more.
@@ -276,18 +197,18 @@ impl<P: Participant> World<P> {
 
     /// Returns a living node.
     pub fn node(&self, index: Index) -> Option<&P> {
-        self.lives[index].as_ref()
+        self.lives[index].as_deref()
     }
 
-    /// Visits the living nodes.
+    /// Visits the living nodes in the order of their births.
     pub fn living(&self) -> impl Iterator<Item = (Index, &P)> {
         let lives = self.lives.iter().enumerate();
-        lives.filter_map(|(index, life)| Some((index, life.as_ref()?)))
+        lives.filter_map(|(index, life)| Some((index, life.as_deref()?)))
     }
 
     /// Returns the number of a node.
     pub fn index_of(&self, id: NodeId) -> Option<Index> {
-        self.ground.by_id.get(&id).copied()
+        self.ground.index_of(&id)
     }
 
     /// Returns who a node is, dead or alive.
@@ -295,10 +216,9 @@ impl<P: Participant> World<P> {
         self.ground.bodies[index].id
     }
 
-    /// Draws a living node.
+    /// Draws a living node. There must be one.
     pub fn any(&mut self) -> Index {
-        let living: Vec<Index> = self.living().map(|(index, _)| index).collect();
-        living[self.ground.rng.below(living.len() as u64) as usize]
+        self.ground.any()
     }
 
     /// Takes the events that nodes told their hosts since the last call.
@@ -316,28 +236,41 @@ impl<P: Participant> World<P> {
         &self.ground.traffic
     }
 
-    /// Returns a hash of everything that has happened: when, to whom, what sort, how long.
+    /// Returns a hash of everything that has happened: who sent how much to whom, and when.
     pub fn trace(&self) -> [u8; 32] {
-        *self.ground.trace.finalize().as_bytes()
+        self.ground.trace.digest()
     }
 
-    fn happen(&mut self, happening: Happening<P::Message>) {
+    fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrival { to, from, message } => {
-                let from = self.ground.bodies[from].id;
-                if self.ground.tapped == Some(to) {
-                    self.ground.tape.push((from, message.clone()));
+            Happening::Letter(number) => match self.ground.letters.remove(number as usize) {
+                Letter::Message { to, from, message } => self.deliver(to as Index, from, message),
+                Letter::Undeliverable { to, peer } => {
+                    self.input(to as Index, Input::Unreachable(peer));
                 }
-                self.input(to, Input::Message { from, message });
-            }
-            Happening::Undeliverable { to, peer } => self.input(to, Input::Unreachable(peer)),
-            Happening::Timer { node, at } => {
-                if self.ground.bodies[node].timer_at == Some(at) {
-                    self.ground.bodies[node].timer_at = None;
-                    self.input(node, Input::Timeout);
+            },
+            Happening::Timer(node) => {
+                let index = node as Index;
+                if self.ground.take_timer(index) {
+                    let due = self.due(index);
+                    match due {
+                        Some(due) if due <= self.ground.now => self.input(index, Input::Timeout),
+                        _ => self.reset_timer(index),
+                    }
                 }
             }
         }
+    }
+
+    fn deliver(&mut self, to: Index, from: u32, message: P::Message) {
+        let from = self.ground.bodies[from as Index].id;
+        if self.ground.tapped == Some(to) {
+            self.ground.tape.push((from, message.clone()));
+        }
+        if self.lives[to].is_none() {
+            self.ground.counters.lost += 1;
+        }
+        self.input(to, Input::Message { from, message });
     }
 
     /// Hands an input to a node and carries out what it wants.
@@ -353,97 +286,15 @@ impl<P: Participant> World<P> {
         self.reset_timer(index);
     }
 
+    /// Returns when a living node wants to be woken.
+    fn due(&self, index: Index) -> Option<Time> {
+        let due = self.lives[index].as_ref()?.next_timeout()?;
+        Some(self.ground.bodies[index].born_at + due.since(Time::ZERO))
+    }
+
     fn reset_timer(&mut self, index: Index) {
-        let due = self.lives[index].as_ref().and_then(P::next_timeout);
-        if let Some(due) = due {
+        if let Some(due) = self.due(index) {
             self.ground.set_timer(index, due);
         }
     }
-}
-
-impl<P: Participant> Ground<P> {
-    fn contact(&self, index: Index) -> Contact {
-        Contact::new(self.bodies[index].id, [address(index)])
-    }
-
-    /// Returns the time since a node's start.
-    fn age(&self, index: Index) -> Time {
-        Time::ZERO + self.now.since(self.bodies[index].born_at)
-    }
-
-    fn carry_out(&mut self, index: Index, effect: Effect<P>) {
-        match effect {
-            Effect::Send { to, message } => self.send(index, to.id(), message),
-            Effect::Drop(peer) => {
-                if let Some(peer) = self.by_id.get(&peer) {
-                    self.network.close(index as u32, *peer as u32);
-                }
-            }
-            Effect::Event(event) => self.events.push((self.now, index, event)),
-            Effect::Persist { key, value } => {
-                let disk = &mut self.bodies[index].disk;
-                match value {
-                    Some(value) => disk.insert(key, (self.now, value)),
-                    None => disk.remove(&key),
-                };
-            }
-        }
-    }
-
-    fn send(&mut self, from: Index, to: NodeId, message: P::Message) {
-        let bytes = P::encoded_len(&message) as u64;
-        self.counters.messages += 1;
-        self.counters.bytes += bytes;
-        let tally = self.traffic.entry(P::sort(&message)).or_default();
-        tally.messages += 1;
-        tally.bytes += bytes;
-        self.note(from, &to, bytes);
-        let Some(receiver) = self.by_id.get(&to).copied() else {
-            return self.queue.push(
-                self.now + DIAL_TIMEOUT,
-                Happening::Undeliverable { to: from, peer: to },
-            );
-        };
-        let (a, b) = (&self.bodies[from], &self.bodies[receiver]);
-        let reachable = b.alive && a.part == b.part;
-        let ends = ((from as u32, &a.site), (receiver as u32, &b.site));
-        match self.network.send(self.now, ends.0, ends.1, reachable) {
-            Fate::Arrives(delay) => {
-                let arrival = Happening::Arrival {
-                    to: receiver,
-                    from,
-                    message,
-                };
-                self.queue.push(self.now + delay, arrival);
-            }
-            Fate::Lost => {}
-            Fate::Undeliverable => {
-                let undeliverable = Happening::Undeliverable { to: from, peer: to };
-                self.queue.push(self.now + DIAL_TIMEOUT, undeliverable);
-            }
-        }
-    }
-
-    fn note(&mut self, from: Index, to: &NodeId, bytes: u64) {
-        self.trace.update(&self.now.as_micros().to_le_bytes());
-        self.trace.update(&(from as u64).to_le_bytes());
-        self.trace.update(to.as_bytes());
-        self.trace.update(&bytes.to_le_bytes());
-    }
-
-    fn set_timer(&mut self, index: Index, due: Time) {
-        let body = &mut self.bodies[index];
-        let at = (body.born_at + due.since(Time::ZERO)).max(self.now);
-        if body.timer_at.is_none_or(|present| present != at) {
-            body.timer_at = Some(at);
-            self.queue.push(at, Happening::Timer { node: index, at });
-        }
-    }
-}
-
-/// An address that looks like one and names the node.
-fn address(index: Index) -> SocketAddr {
-    let low = index as u32;
-    let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, (low >> 16) as u16, low as u16);
-    SocketAddr::new(ip.into(), 7000)
 }

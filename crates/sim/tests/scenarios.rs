@@ -46,7 +46,10 @@ fn lookups_without_failures_are_right_and_take_a_round_trip_or_two() {
 #[test]
 fn lookups_right_after_deaths_take_longer() {
     let alive = tell(Scenario::Latency, |_| {}).results;
-    let shaken = tell(Scenario::Latency, |options| options.dead_per_million = 300_000).results;
+    let shaken = tell(Scenario::Latency, |options| {
+        options.dead_per_million = 300_000
+    })
+    .results;
     assert!(number(&shaken, "dead") == 18.0);
     assert!(number(&shaken, "mean_ms") > 1.2 * number(&alive, "mean_ms"));
     assert!(number(&shaken, "answered") > 0.8);
@@ -122,7 +125,10 @@ fn prime_periods_spread_what_one_common_period_throws_together() {
 
 #[test]
 fn broken_pairs_and_loss_are_felt() {
-    let clean = tell(Scenario::Latency, |options| options.model.loss_per_million = 0).results;
+    let clean = tell(Scenario::Latency, |options| {
+        options.model.loss_per_million = 0
+    })
+    .results;
     let dirty = tell(Scenario::Latency, |options| {
         options.model.loss_per_million = 100_000;
         options.model.broken_per_million = 100_000;

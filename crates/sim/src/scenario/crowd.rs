@@ -99,8 +99,8 @@ impl Crowd {
 
     /// Brings a new node to life, which joins through a drawn one.
     pub(super) fn spawn<S: Subject>(&mut self, world: &mut World<S>) -> Index {
-        let via = self.any(world);
-        let index = world.spawn(via);
+        let index = world.spawn(None);
+        self.invite(world, index);
         self.joining.insert(index, world.now());
         index
     }
@@ -109,10 +109,21 @@ impl Crowd {
     /// to.
     pub(super) fn retry<S: Subject>(&mut self, world: &mut World<S>, index: Index) -> bool {
         let stuck = self.joining.contains_key(&index);
-        if let (true, Some(via)) = (stuck, self.any(world)) {
-            world.bootstrap(index, via);
+        if stuck {
+            self.invite(world, index);
         }
         stuck
+    }
+
+    /// Has a node join through a drawn one that it can reach.
+    fn invite<S: Subject>(&self, world: &mut World<S>, index: Index) {
+        const TRIES: usize = 16;
+        for _ in 0..TRIES {
+            let Some(via) = self.any(world) else { return };
+            if !world.is_broken(index, via) {
+                return world.bootstrap(index, via);
+            }
+        }
     }
 
     /// Has a node die, after taking leave if it is polite.

@@ -230,7 +230,8 @@ fn judge(
     let gone = |stored: &&Stored| watch.get(&stored.key).is_none_or(|w| w.gone.is_some());
     let (_, left): (Vec<&Stored>, Vec<&Stored>) = stored.iter().partition(gone);
     let loads = loads(world, crowd);
-    let unreadable = values::unread(world, &left) as u64;
+    let reader = |world: &mut World| crowd.any(world).unwrap_or_default();
+    let unreadable = values::unread(world, &left, reader) as u64;
     let (gets, missed, served) = popular(world, crowd, options, &left);
     let count = |how: bool| watch.values().filter(|w| w.gone == Some(how)).count() as u64;
     let mut figures = Figures::default();
@@ -328,7 +329,9 @@ fn popular(
             *served.entry(owner).or_default() += 1;
         }
     }
-    let missed = values::unread(world, &readings) as u64;
+    let missed = values::unread(world, &readings, |world| {
+        crowd.any(world).unwrap_or_default()
+    }) as u64;
     (options.routes, missed, served.into_values().collect())
 }
 

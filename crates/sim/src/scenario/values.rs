@@ -95,12 +95,16 @@ pub(super) fn store_as(
 /// Reads the values from drawn nodes; returns how many cannot be read as they were stored.
 pub(super) fn unreadable(world: &mut World, stored: &[Stored]) -> usize {
     let all: Vec<&Stored> = stored.iter().collect();
-    unread(world, &all)
+    unread(world, &all, World::any)
 }
 
-/// Reads values, some perhaps several times, from drawn nodes; returns how many readings
-/// did not give what was stored.
-pub(super) fn unread(world: &mut World, readings: &[&Stored]) -> usize {
+/// Reads values, some perhaps several times, from the nodes that `reader` draws; returns how
+/// many readings did not give what was stored.
+pub(super) fn unread(
+    world: &mut World,
+    readings: &[&Stored],
+    mut reader: impl FnMut(&mut World) -> Index,
+) -> usize {
     let numbered: Vec<(u64, &&Stored)> = (0..).zip(readings).collect();
     let mut missing: BTreeMap<u64, &&Stored> = numbered.iter().copied().collect();
     for batch in numbered.chunks(AT_ONCE) {
@@ -110,7 +114,7 @@ pub(super) fn unread(world: &mut World, readings: &[&Stored]) -> usize {
                 key: stored.key,
                 consistency: Consistency::Any,
             };
-            let reader = world.any();
+            let reader = reader(world);
             world.command(reader, Command::Dht(command));
         }
         world.run_for(PATIENCE);
