@@ -6,7 +6,7 @@ use crate::id::OverlayId;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
 /// on the ring, or that know one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarding {
     /// The peer nearest to the target (Symphony, section 3).
     Greedy,
@@ -35,6 +35,8 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// Whether long links go to near places in the network among those that suit.
     pub proximity: bool,
+    /// When the six periodic actions are due.
+    pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
 }
@@ -48,7 +50,20 @@ impl Config {
             long_links: None,
             forwarding: Forwarding::Fastest,
             proximity: true,
+            upkeep: UpkeepClock::Primes,
             reports_hops: true,
         }
     }
+}
+
+/// When the periodic actions are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpkeepClock {
+    /// At prime periods, from a random phase on, each interval lengthened or shortened by
+    /// up to a fifth.
+    #[default]
+    Primes,
+    /// All of them every 17 seconds from the start on, to the moment: what the primes are
+    /// to be compared with in experiments, and nothing for a real overlay.
+    Common,
 }

@@ -52,7 +52,7 @@ use acquaint::Greeting;
 use forward::{Hops, Seen};
 use liveness::Quarantine;
 use rejoin::Remembered;
-pub use requests::RequestId;
+pub use requests::{Manner, RequestId};
 use requests::Requests;
 pub use route::NextHop;
 use search::Searches;

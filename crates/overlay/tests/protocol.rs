@@ -5,7 +5,7 @@ mod net;
 use std::time::Duration;
 
 use enishi_overlay::message::{Hello, Query, Reply, Routed};
-use enishi_overlay::overlay::{Effect, Input};
+use enishi_overlay::overlay::{Effect, Input, Manner};
 use enishi_overlay::view::{Snapshot, ViewUpdate};
 use enishi_overlay::{Contact, Coordinate, Message, Position};
 
@@ -87,7 +87,7 @@ fn a_message_for_the_dead_goes_to_the_next_in_charge() {
     net.kill(3);
     net.effects.clear();
     let now = net.now;
-    let request = net.overlays[1].locate(now, target, true);
+    let request = net.overlays[1].locate(now, target, Manner::TRACED);
     net.run_for(Duration::from_secs(12));
     let living = [0, 1, 2, 4];
     let in_charge = living
@@ -176,7 +176,7 @@ fn a_trace_hears_from_each_hop_unless_it_declines() {
     let mut net = Net::new(8);
     let target = net.overlays[6].position();
     let now = net.now;
-    let request = net.overlays[1].locate(now, target, true);
+    let request = net.overlays[1].locate(now, target, Manner::TRACED);
     net.run_for(Duration::from_secs(2));
     let reported = net.effects.iter().any(|(number, effect)| {
         matches!(effect, Effect::HopReport { request: r, next: None, .. } if *number == 1 && *r == request)

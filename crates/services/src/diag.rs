@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
+use enishi_overlay::overlay::Manner;
 use enishi_overlay::{Contact, NodeId, Position, Time};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ pub enum Command {
         id: u64,
         /// The position.
         target: Position,
+        /// Who may answer.
+        manner: Manner,
     },
 }
 
@@ -155,7 +158,7 @@ impl Diag {
             None => {
                 let token = self.ask(Asking::Ping(id));
                 let position = cx.overlay().position_of(&target);
-                cx.locate(token, position, false);
+                cx.locate(token, position, Manner::EXACT);
             }
         }
     }
@@ -176,16 +179,16 @@ impl Diag {
             id,
             started: cx.now(),
         });
-        cx.locate(token, target, true);
+        cx.locate(token, target, Manner::TRACED);
     }
 
-    fn locate(&mut self, id: u64, target: Position, cx: &mut Cx<'_>) {
+    fn locate(&mut self, id: u64, target: Position, manner: Manner, cx: &mut Cx<'_>) {
         if self.asking.len() >= UNDER_WAY_MAX {
             return cx.emit(Event::Located { id, end: None });
         }
         let started = cx.now();
         let token = self.ask(Asking::Locate { id, started });
-        cx.locate(token, target, false);
+        cx.locate(token, target, manner);
     }
 
     fn ask(&mut self, asking: Asking) -> u64 {
@@ -281,7 +284,9 @@ impl Service for Diag {
                 self.ping(id, target, timeout, cx);
             }
             ServiceInput::Command(Command::Trace { id, target }) => self.trace(id, target, cx),
-            ServiceInput::Command(Command::Locate { id, target }) => self.locate(id, target, cx),
+            ServiceInput::Command(Command::Locate { id, target, manner }) => {
+                self.locate(id, target, manner, cx);
+            }
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Answered {
                 token,

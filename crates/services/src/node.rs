@@ -446,9 +446,9 @@ impl Node {
                 service,
                 token,
                 target,
-                trace,
+                manner,
             } => {
-                let request = self.overlay.locate(now, target, trace);
+                let request = self.overlay.locate(now, target, manner);
                 self.asked.insert(request, (service, token));
             }
             Call::Search {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
-use enishi_overlay::overlay::Asker;
+use enishi_overlay::overlay::{Asker, Manner};
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,7 @@ pub(crate) enum Call {
         service: ServiceId,
         token: u64,
         target: Position,
-        trace: bool,
+        manner: Manner,
     },
     Search {
         service: ServiceId,
@@ -268,13 +268,13 @@ impl<E> Context<'_, E> {
         self.calls.push_back(call);
     }
 
-    /// Asks which nodes are in charge of a position; with `trace` each hop reports.
-    pub fn locate(&mut self, token: u64, target: Position, trace: bool) {
+    /// Asks which nodes are in charge of a position.
+    pub fn locate(&mut self, token: u64, target: Position, manner: Manner) {
         self.calls.push_back(Call::Locate {
             service: self.service,
             token,
             target,
-            trace,
+            manner,
         });
     }
 

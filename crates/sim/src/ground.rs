@@ -12,7 +12,7 @@ use crate::network::{DIAL_TIMEOUT, Fate, Network};
 use crate::participant::{Effect, Participant};
 use crate::queue::Queue;
 use crate::trace::Trace;
-use crate::world::{Counters, Index};
+use crate::world::{Counters, Index, Traffic};
 
 /// The time at which nothing happens.
 const NEVER: Time = Time::from_micros(u64::MAX);
@@ -78,8 +78,9 @@ pub(crate) struct Ground<P: Participant> {
     pub(crate) tapped: Option<Index>,
     pub(crate) tape: Vec<(NodeId, P::Message)>,
     pub(crate) counters: Counters,
+    pub(crate) traffic: Traffic,
     pub(crate) trace: Trace,
-    network: Network,
+    pub(crate) network: Network,
     /// The numbers of the living, in an order that depends on deaths.
     living: Vec<u32>,
     /// In an order without meaning: only looked up.
@@ -100,6 +101,7 @@ impl<P: Participant> Ground<P> {
             tapped: None,
             tape: Vec::new(),
             counters: Counters::default(),
+            traffic: Traffic::new(),
             trace: Trace::default(),
             living: Vec::new(),
             by_id: FxHashMap::default(),
@@ -190,6 +192,9 @@ impl<P: Participant> Ground<P> {
         let bytes = P::encoded_len(&message) as u64;
         self.counters.messages += 1;
         self.counters.bytes += bytes;
+        let tally = self.traffic.entry(P::sort(&message)).or_default();
+        tally.messages += 1;
+        tally.bytes += bytes;
         let Some(to) = self.receiver(contact) else {
             self.trace.sent_astray(self.now, from, &contact.id(), bytes);
             return self.send_back(from, contact.id());

@@ -253,9 +253,7 @@ impl Internet {
     /// Returns the way between two nodes with their numbers, the same in both directions;
     /// none when the pair is broken.
     pub fn path(&self, from: (u32, &Site), to: (u32, &Site)) -> Option<Path> {
-        let (low, high) = (from.0.min(to.0), from.0.max(to.0));
-        let hash = mix(self.salt ^ (u64::from(low) << 32 | u64::from(high)));
-        if from.0 != to.0 && hash % 1_000_000 < u64::from(self.model.broken_per_million) {
+        if self.is_broken(from.0, to.0) {
             return None;
         }
         let (a, b) = (from.1, to.1);
@@ -264,7 +262,7 @@ impl Internet {
         let one_way = if direct {
             accesses + crossing(a.place_km, b.place_km)
         } else {
-            accesses + RELAY_ACCESS + detour(a, b, mix(hash))
+            accesses + RELAY_ACCESS + detour(a, b, mix(self.hash(from.0, to.0)))
         };
         // The handshake takes one round trip before the first message (QUIC). A hole is
         // punched through whoever introduces the two, at the same distance: one more.
@@ -276,6 +274,16 @@ impl Internet {
             set_up: one_way * if punched { 4 } else { 2 },
             loss_per_million: loss.min(500_000) as u32,
         })
+    }
+
+    /// Tells whether two nodes can never reach each other; each reaches itself.
+    pub fn is_broken(&self, a: u32, b: u32) -> bool {
+        a != b && self.hash(a, b) % 1_000_000 < u64::from(self.model.broken_per_million)
+    }
+
+    /// Returns a number that belongs to a pair.
+    fn hash(&self, a: u32, b: u32) -> u64 {
+        mix(self.salt ^ (u64::from(a.min(b)) << 32 | u64::from(a.max(b))))
     }
 
     /// Draws what one packet is late beyond its path's delay.

@@ -153,6 +153,11 @@ impl Network {
         self.sessions.insert(pair, session);
     }
 
+    /// Tells whether two nodes can never reach each other.
+    pub fn is_broken(&self, a: u32, b: u32) -> bool {
+        self.internet.is_broken(a, b)
+    }
+
     /// Ends the session of two nodes.
     pub fn close(&mut self, a: u32, b: u32) {
         if let Some(session) = self.sessions.get_mut(&pair(a, b)) {

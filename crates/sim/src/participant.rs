@@ -10,6 +10,8 @@ use enishi_overlay::{Contact, Keypair, Message, NodeId, Time};
 use enishi_services::service::ServiceId;
 use enishi_services::{self as services, Command, Event, Node, Output};
 
+use crate::sorts;
+
 /// A protocol's node as the world runs it.
 ///
 /// Times are microseconds since the node's own start, as in the daemon.
@@ -37,6 +39,16 @@ pub trait Participant: Debug + Sized {
 
     /// Returns the length of a message on the wire, in octets.
     fn encoded_len(message: &Self::Message) -> usize;
+
+    /// Names the sort of a message, under which it is counted.
+    fn sort(_message: &Self::Message) -> &'static str {
+        "message"
+    }
+
+    /// Takes leave of the others; the node is stopped right after.
+    fn leave(&mut self, _now: Time) -> Vec<Effect<Self>> {
+        Vec::new()
+    }
 }
 
 /// What a node is born with.
@@ -133,6 +145,15 @@ impl Participant for Node {
 
     fn encoded_len(message: &Message) -> usize {
         message.encoded_len()
+    }
+
+    fn sort(message: &Message) -> &'static str {
+        sorts::sort(message)
+    }
+
+    fn leave(&mut self, now: Time) -> Vec<Effect<Self>> {
+        let outputs = self.handle(now, services::Input::Leave);
+        outputs.filter_map(effect).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The world: nodes, the network between them, and time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
@@ -38,6 +39,18 @@ pub struct Setup {
     /// Long links per node; none lets each node decide.
     pub long_links: Option<u32>,
 }
+
+/// What was sent of one sort of message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// What was sent, by the sort of message ([`Participant::sort`]).
+pub type Traffic = BTreeMap<&'static str, Tally>;
 
 /// Many nodes of one protocol, by default Enishi's, and the network between them.
 #[derive(Debug)]
@@ -112,6 +125,28 @@ impl<P: Participant> World<P> {
     pub fn kill(&mut self, index: Index) {
         self.lives[index] = None;
         self.ground.bury(index);
+    }
+
+    /// Lets a node take leave of the others, and stops it.
+    pub fn leave(&mut self, index: Index) {
+        if let Some(node) = &mut self.lives[index] {
+            let age = self.ground.age(index);
+            for effect in node.leave(age) {
+                self.ground.carry_out(index, effect);
+            }
+        }
+        self.kill(index);
+    }
+
+    /// Tells whether two nodes, born or yet to be born, can never reach each other.
+    pub fn is_broken(&self, a: Index, b: Index) -> bool {
+        self.ground.network.is_broken(a as u32, b as u32)
+    }
+
+    /// Lets a node try to join through another one once more.
+    pub fn bootstrap(&mut self, index: Index, via: Index) {
+        let contact = self.ground.contact(via);
+        self.input(index, Input::Bootstrap(contact));
     }
 
     /// Puts a node into a part; nodes of different parts cannot reach each other.
@@ -194,6 +229,11 @@ impl<P: Participant> World<P> {
     /// Returns what was counted.
     pub fn counters(&self) -> Counters {
         self.ground.counters
+    }
+
+    /// Returns what was sent, by the sort of message.
+    pub fn traffic(&self) -> &Traffic {
+        &self.ground.traffic
     }
 
     /// Returns a hash of everything that has happened: who sent how much to whom, and when.

@@ -9,6 +9,7 @@ fn run(scenario: Scenario, nodes: usize, seed: u64, long_links: Option<u32>) -> 
             seed,
             long_links,
             routes: 1000,
+            ..Options::default()
         },
         &mut |_| {},
     )

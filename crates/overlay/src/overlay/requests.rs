@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
@@ -54,17 +55,31 @@ pub(super) enum Purpose {
     Self_,
 }
 
-/// How a question wants to be treated.
-#[derive(Clone, Copy, Debug)]
-struct Manner {
-    any: bool,
-    trace: bool,
+/// Who may answer a question, and whether its way is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manner {
+    /// Any of the nodes nearest to the target, as many as replicas, instead of the one in
+    /// charge alone. They know who is in charge, but may not have noticed yet that it died.
+    pub any: bool,
+    /// Each hop reports ([`Effect::HopReport`]).
+    pub trace: bool,
 }
 
 impl Manner {
-    const ANY: Self = Self {
+    /// The node in charge answers.
+    pub const EXACT: Self = Self {
+        any: false,
+        trace: false,
+    };
+    /// Any of the nodes nearest to the target answers.
+    pub const ANY: Self = Self {
         any: true,
         trace: false,
+    };
+    /// The node in charge answers, and each hop reports.
+    pub const TRACED: Self = Self {
+        any: false,
+        trace: true,
     };
 }
 
@@ -123,12 +138,9 @@ impl Overlay {
         self.open(now, target, query, Purpose::Service, manner, None)
     }
 
-    /// Asks who is in charge of `target` and near it; answered by [`Reply::Nodes`]. With
-    /// `trace` each hop reports ([`Effect::HopReport`]), and it is the node in charge itself
-    /// that answers; otherwise any near it may.
-    pub fn locate(&mut self, now: Time, target: Position, trace: bool) -> RequestId {
+    /// Asks who is in charge of `target` and near it; answered by [`Reply::Nodes`].
+    pub fn locate(&mut self, now: Time, target: Position, manner: Manner) -> RequestId {
         let query = Query::Nodes { count: NODES_ASKED };
-        let manner = Manner { any: !trace, trace };
         self.open(now, target, query, Purpose::Service, manner, None)
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
+use enishi_overlay::overlay::Manner;
 use enishi_overlay::view::Entry;
 
 use super::wire::{self, DhtMessage, Found, Outcome, Question};
@@ -180,7 +181,8 @@ impl Dht {
 
     fn begin(&mut self, putting: Putting, cx: &mut Cx<'_>) {
         let token = self.holder.token();
-        cx.locate(token, putting.record.key().position(), false);
+        let target = putting.record.key().position();
+        cx.locate(token, target, Manner::EXACT);
         self.owner.putting.insert(token, putting);
     }
 

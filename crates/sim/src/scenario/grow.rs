@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::participant::Participant;
 use crate::world::World;
 
 /// Between two births at the steady pace.
@@ -22,7 +23,11 @@ const SETTLING: Duration = Duration::from_secs(90);
 /// Brings `nodes` to life in an empty world, each through one drawn from those that have
 /// been there for a while, and waits until the overlay has settled. `progress` hears the
 /// share done, in thousandths.
-pub(super) fn grow(world: &mut World, nodes: usize, progress: &mut impl FnMut(u32)) {
+pub(super) fn grow<P: Participant>(
+    world: &mut World<P>,
+    nodes: usize,
+    progress: &mut impl FnMut(u32),
+) {
     let mut births = Vec::with_capacity(nodes);
     let mut known = 0;
     for born in 0..nodes {
