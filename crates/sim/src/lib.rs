@@ -9,6 +9,7 @@ pub mod network;
 pub mod oracle;
 pub mod participant;
 pub mod queue;
+pub mod rival;
 pub mod scenario;
 pub mod statistics;
 mod trace;
