@@ -52,7 +52,9 @@ impl Scenario {
             Self::Crash => crash::run(&mut world, options, progress),
             Self::Partition => partition::run(&mut world, options, progress),
         };
-        results.inputs = world.counters().inputs;
+        let counters = world.counters();
+        results.inputs = counters.inputs;
+        results.events = counters.inputs + counters.lost;
         results.trace = world.trace()[..8]
             .iter()
             .map(|octet| format!("{octet:02x}"))

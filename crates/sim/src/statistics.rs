@@ -44,11 +44,22 @@ pub struct Results {
     /// Seconds until no address was held twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicates_resolved_after_s: Option<u64>,
+    /// Nodes that did not know their true neighbours when all was still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring_gaps: Option<u64>,
     /// Mean estimate of the number of nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_estimate: Option<f64>,
     /// Inputs that nodes worked off.
     pub inputs: u64,
+    /// Everything that happened: inputs, and messages that reached nobody.
+    pub events: u64,
+    /// The same per second of the clock on the wall; whoever has a clock fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_second: Option<f64>,
+    /// The most memory that the run took, for each node; whoever can see it fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_per_node: Option<u64>,
     /// A hash of everything that happened, as 16 hexadecimal digits.
     pub trace: String,
 }

@@ -1,6 +1,8 @@
 //! `enishi sim`.
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::time::Instant;
 
 use enishi_sim::{Options, Report};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,16 +28,30 @@ pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
         long_links: options.links,
         routes: u64::from(options.routes),
     };
-    let report = options
+    let (started, memory_before) = (Instant::now(), memory_most_bytes());
+    let mut report = options
         .scenario
         .run(&simulated, &mut |done| bar.set_position(u64::from(done)));
     bar.finish_and_clear();
+    let results = &mut report.results;
+    results.events_per_second = Some(results.events as f64 / started.elapsed().as_secs_f64());
+    results.memory_bytes_per_node = memory_most_bytes()
+        .zip(memory_before)
+        .map(|(after, before)| (after - before) / u64::from(options.nodes));
     if out.json {
         out.object(&report)?;
     } else {
         out.line(&table(&report))?;
     }
     Ok(Verdict::Yes)
+}
+
+/// Returns the most memory that this process ever had, where the kernel tells it.
+fn memory_most_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn progress_bar(out: &Output) -> ProgressBar {
