@@ -52,6 +52,8 @@ pub struct Figures {
     pub correct: u64,
     /// Requests sent for one lookup, in thousandths.
     pub requests_mean_milli: u64,
+    /// Octets of those requests and of their answers.
+    pub lookup_bytes_mean: u64,
     /// Length of the chain to the node in charge, in thousandths.
     pub hops_mean_milli: u64,
     /// Until the node in charge first answered, microseconds.
@@ -210,6 +212,7 @@ impl Trial {
 struct Sums {
     asked: u64,
     requests: u64,
+    bytes: u64,
     hops: u64,
     certain_us: u64,
     answers_us: Vec<u64>,
@@ -226,6 +229,7 @@ impl Sums {
             return;
         }
         self.requests += u64::from(outcome.requests);
+        self.bytes += outcome.bytes;
         self.hops += u64::from(found.hops);
         self.certain_us += micros(outcome.ended_at.since(outcome.started_at));
         self.answers_us
@@ -243,6 +247,7 @@ impl Sums {
         figures.lookups = self.asked;
         figures.correct = correct;
         figures.requests_mean_milli = mean(self.requests * 1000);
+        figures.lookup_bytes_mean = mean(self.bytes);
         figures.hops_mean_milli = mean(self.hops * 1000);
         figures.answer_mean_us = mean(self.answers_us.iter().sum());
         figures.answer_p50_us = rank(50);

@@ -118,6 +118,9 @@ pub struct Outcome {
     pub closest: Vec<Found>,
     /// Requests sent.
     pub requests: u32,
+    /// Octets of the requests and of the answers that came in time, on both sides. Second
+    /// tries are not counted.
+    pub bytes: u64,
     /// When the host asked.
     pub started_at: Time,
     /// When it was certain that nobody closer is known.
@@ -314,6 +317,7 @@ impl Kademlia {
             target: lookup.plan().target,
             closest,
             requests: lookup.requests(),
+            bytes: lookup.bytes(),
             started_at: lookup.started_at(),
             ended_at: now,
         };
