@@ -27,9 +27,23 @@ use std::time::Duration;
 
 use enishi_overlay::Rng;
 
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// The daemon's sessions (QUIC): set up before the first message, then a reliable,
+    /// ordered stream.
+    #[default]
+    Sessions,
+    /// Datagrams without more: no set-up, no order, holes in NATs for nothing. What is
+    /// lost stays lost, and the sender never hears that a receiver is gone.
+    Datagrams,
+}
+
 /// How the network behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
+    /// What carries the messages.
+    pub transport: Transport,
     /// How many packets of a million are lost on the mean path.
     pub loss_per_million: u32,
     /// How many pairs of a million can never reach each other, whatever they try.
@@ -40,6 +54,7 @@ impl Default for Model {
     /// One packet of a hundred is lost; every pair can talk.
     fn default() -> Self {
         Self {
+            transport: Transport::default(),
             loss_per_million: 10_000,
             broken_per_million: 0,
         }
@@ -248,6 +263,11 @@ impl Internet {
     /// Makes an Internet; `salt` tells it from others of the same model.
     pub fn new(model: Model, salt: u64) -> Self {
         Self { model, salt }
+    }
+
+    /// Returns what carries the messages.
+    pub const fn transport(&self) -> Transport {
+        self.model.transport
     }
 
     /// Returns the way between two nodes with their numbers, the same in both directions;

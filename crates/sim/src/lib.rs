@@ -12,6 +12,7 @@ pub mod participant;
 pub mod plot;
 pub mod queue;
 pub mod replay;
+pub mod rival;
 pub mod scenario;
 mod sorts;
 pub mod statistics;

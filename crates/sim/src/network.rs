@@ -11,7 +11,7 @@ use std::time::Duration;
 use enishi_overlay::{Rng, Time};
 use rustc_hash::FxHashMap;
 
-use crate::internet::{Internet, Model, Path, Site};
+use crate::internet::{Internet, Model, Path, Site, Transport};
 
 /// How long dialling goes on before it is given up, as in the daemon.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +83,9 @@ impl Network {
         to: (u32, &Site),
         reachable: bool,
     ) -> Fate {
+        if self.internet.transport() == Transport::Datagrams {
+            return self.send_datagram(from, to, reachable);
+        }
         let pair = pair(from.0, to.0);
         let known = self.session(pair);
         let open = known.filter(|session| now < session.open_until);
@@ -103,6 +106,15 @@ impl Network {
         session.open_until = now + SESSION_IDLE;
         self.keep(now, pair, session);
         Fate::Arrives(delay)
+    }
+
+    fn send_datagram(&mut self, from: (u32, &Site), to: (u32, &Site), reachable: bool) -> Fate {
+        let path = self.internet.path(from, to).filter(|_| reachable);
+        let Some(path) = path else { return Fate::Lost };
+        if self.rng.below(1_000_000) < u64::from(path.loss_per_million) {
+            return Fate::Lost;
+        }
+        Fate::Arrives(path.one_way + Internet::jitter(&mut self.rng, &path))
     }
 
     /// Draws how long one message takes in an open session.

@@ -107,6 +107,7 @@ fn options(arguments: &Sim, seed: u64) -> Options {
     let model = Model {
         loss_per_million: arguments.loss.unwrap_or(defaults.model.loss_per_million),
         broken_per_million: arguments.broken_pairs.unwrap_or(0),
+        ..defaults.model.clone()
     };
     // The median of the exponential distribution is its mean times ln 2.
     let of_median = |median: Duration| median.div_f64(std::f64::consts::LN_2);
