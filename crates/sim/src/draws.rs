@@ -94,7 +94,7 @@ mod tests {
             let (log, right) = (log2(number) as f64 / ONE as f64, (number as f64).log2());
             assert!((log - right).abs() < 1e-6, "{number}: {log}, {right}");
         }
-        for exponent in [0.0, 0.5, 1.0, 3.321_928, 20.25] {
+        for exponent in [0.0, 0.5, 1.0, 3.25, 20.25] {
             let power = exp2_negative((exponent * ONE as f64) as u64) as f64 / ONE as f64;
             assert!(
                 (power / (-exponent).exp2() - 1.0).abs() < 1e-3,

@@ -47,6 +47,9 @@ pub struct Results {
     /// Seconds until no address was held twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicates_resolved_after_s: Option<u64>,
+    /// Nodes that did not know their true neighbours when all was still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring_gaps: Option<u64>,
     /// Mean estimate of the number of nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_estimate: Option<f64>,
@@ -55,6 +58,14 @@ pub struct Results {
     pub figures: Figures,
     /// Inputs that nodes worked off.
     pub inputs: u64,
+    /// Everything that happened: inputs, and messages that reached nobody.
+    pub events: u64,
+    /// The same per second of the clock on the wall; whoever has a clock fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_second: Option<f64>,
+    /// The most memory that the run took, for each node; whoever can see it fills it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_per_node: Option<u64>,
     /// A hash of everything that happened, as 16 hexadecimal digits.
     pub trace: String,
 }
@@ -245,7 +256,7 @@ mod tests {
     #[test]
     fn a_wave_stands_out_of_the_spectrum_at_its_frequency() {
         // Eight waves of amplitude a half of the mean in 256 values.
-        let wave = |i: usize| if i / 16 % 2 == 0 { 150 } else { 50 };
+        let wave = |i: usize| if (i / 16).is_multiple_of(2) { 150 } else { 50 };
         let spectrum = spectrum(&(0..256).map(wave).collect::<Vec<u64>>());
         let highest = (0..128).max_by_key(|i| spectrum[*i]);
         assert_eq!(highest, Some(7));

@@ -1,8 +1,9 @@
 //! `enishi sim`.
 
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enishi_sim::internet::Model;
 use enishi_sim::plot::Picture;
@@ -31,10 +32,16 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
     for number in 0..arguments.seeds {
         let done_before = PARTS * u64::from(number);
         let simulated = options(arguments, arguments.seed.wrapping_add(u64::from(number)));
-        let report = arguments.scenario.run(&simulated, &mut |done| {
+        let (started, memory_before) = (Instant::now(), memory_most_bytes());
+        let mut report = arguments.scenario.run(&simulated, &mut |done| {
             bar.set_position(done_before + u64::from(done));
         });
         picture = picture.or(report.picture);
+        let events = report.results.events as f64;
+        report.results.events_per_second = Some(events / started.elapsed().as_secs_f64());
+        report.results.memory_bytes_per_node = memory_most_bytes()
+            .zip(memory_before)
+            .map(|(after, before)| (after - before) / u64::from(arguments.nodes));
         match serde_json::to_value(&report.results) {
             Ok(Value::Object(figures)) => results.push(figures),
             _ => return Err(Problem::No("The figures cannot be told.".to_owned())),
@@ -123,6 +130,14 @@ fn draw(path: &Path, picture: Option<Picture>) -> Result<(), Problem> {
         let path = path.display();
         Problem::No(format!("The picture cannot be written to {path}: {error}."))
     })
+}
+
+/// Returns the most memory that this process ever had, where the kernel tells it.
+fn memory_most_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn progress_bar(out: &Output, seeds: u64) -> ProgressBar {

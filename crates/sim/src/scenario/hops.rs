@@ -15,6 +15,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let before = world.counters();
     world.run_for(QUIET);
     let quiet = world.counters();
+    let ring_gaps = Census::take(world).ring_gaps(world);
     progress(850);
     let routes = routes::ask(world, options.routes);
     let estimates: Vec<u64> = world
@@ -32,6 +33,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
             QUIET.as_secs(),
             Census::take(world).len(),
         ),
+        ring_gaps: Some(ring_gaps as u64),
         size_estimate: mean(&estimates),
         ..Results::default()
     };
