@@ -126,7 +126,9 @@ struct Outcome {
 impl Outcome {
     /// Adds what is told of every world: how many inputs it worked off, and its trace.
     fn new<P: Participant>(world: &World<P>, mut results: Results) -> Self {
-        results.inputs = world.counters().inputs;
+        let counters = world.counters();
+        results.inputs = counters.inputs;
+        results.events = counters.inputs + counters.lost;
         results.trace = world.trace()[..8]
             .iter()
             .map(|octet| format!("{octet:02x}"))

@@ -189,6 +189,23 @@ pub fn thousandths(number: u64) -> f64 {
     number as f64 / 1e3
 }
 
+/// Returns the mean of values in thousandths, as a whole; none of nothing.
+pub fn mean_thousandths(values: &[u64]) -> Option<f64> {
+    mean(values).map(|mean| mean / 1e3)
+}
+
+/// Returns what copying everything costs per second when what holds it is replaced once
+/// in `session` and each copy is sent twice, out of the means over time of what is held.
+pub fn turnover(held: &[u64], session: Duration) -> Option<f64> {
+    mean(held).map(|held| held * 2.0 / session.as_secs_f64())
+}
+
+/// Returns how many times `whole` the `part` is; none when there is no whole.
+pub fn quotient(part: Option<f64>, whole: Option<f64>) -> Option<f64> {
+    let (part, whole) = part.zip(whole)?;
+    (whole > 0.0).then(|| part / whole)
+}
+
 /// Returns how many of an interval make a second.
 pub fn rate_of(interval: Duration) -> f64 {
     1.0 / interval.as_secs_f64()
@@ -239,7 +256,7 @@ mod tests {
     #[test]
     fn a_wave_stands_out_of_the_spectrum_at_its_frequency() {
         // Eight waves of amplitude a half of the mean in 256 values.
-        let wave = |i: usize| if i / 16 % 2 == 0 { 150 } else { 50 };
+        let wave = |i: usize| if (i / 16).is_multiple_of(2) { 150 } else { 50 };
         let spectrum = spectrum(&(0..256).map(wave).collect::<Vec<u64>>());
         let highest = (0..128).max_by_key(|i| spectrum[*i]);
         assert_eq!(highest, Some(7));

@@ -47,7 +47,7 @@ fn lookups_without_failures_are_right_and_take_a_round_trip_or_two() {
 fn lookups_right_after_deaths_take_longer() {
     let alive = tell(Scenario::Latency, |_| {}).results;
     let shaken = tell(Scenario::Latency, |options| {
-        options.dead_per_million = 300_000
+        options.dead_per_million = 300_000;
     })
     .results;
     assert!(number(&shaken, "dead") == 18.0);
@@ -55,10 +55,10 @@ fn lookups_right_after_deaths_take_longer() {
     assert!(number(&shaken, "answered") > 0.8);
 }
 
-fn churn(session: Duration) -> Results {
+fn churn(session: Duration, duration: Duration) -> Results {
     tell(Scenario::Churn, |options| {
         options.session_mean = session;
-        options.duration = Some(Duration::from_secs(600));
+        options.duration = Some(duration);
         options.lookup_interval = Duration::from_secs(30);
     })
     .results
@@ -66,7 +66,7 @@ fn churn(session: Duration) -> Results {
 
 #[test]
 fn lookups_stay_right_while_nodes_come_and_go() {
-    let results = churn(Duration::from_secs(3600));
+    let results = churn(Duration::from_secs(3600), Duration::from_secs(600));
     // 60 nodes that ask every 30 s for 600 s, and die every 60 s.
     assert!((1050.0..1350.0).contains(&number(&results, "lookups")));
     assert!((2.0..25.0).contains(&number(&results, "deaths")));
@@ -79,14 +79,13 @@ fn lookups_stay_right_while_nodes_come_and_go() {
 
 #[test]
 fn shorter_sessions_cost_more_and_every_newcomer_joins() {
-    let (calm, wild) = (
-        churn(Duration::from_secs(3600)),
-        churn(Duration::from_secs(120)),
-    );
+    let for_time = Duration::from_secs(240);
+    let calm = churn(Duration::from_secs(3600), for_time);
+    let wild = churn(Duration::from_secs(120), for_time);
     let bytes = |results| number(results, "bytes_per_second_per_node");
     assert!(bytes(&wild) > 1.5 * bytes(&calm));
     let (deaths, joins) = (number(&wild, "deaths"), number(&wild, "joins"));
-    assert!((220.0..400.0).contains(&deaths), "{deaths}");
+    assert!((80.0..160.0).contains(&deaths), "{deaths}");
     assert!(joins > 0.9 * deaths, "{joins} of {deaths}");
     assert!(number(&wild, "correct") >= 0.8, "{wild:?}");
 }
@@ -94,7 +93,8 @@ fn shorter_sessions_cost_more_and_every_newcomer_joins() {
 #[test]
 fn values_outlive_their_owners_and_holders() {
     let report = tell(Scenario::Storage, |options| {
-        options.duration = Some(Duration::from_secs(7200));
+        options.nodes = 40;
+        options.duration = Some(Duration::from_secs(5400));
         options.values = Some(30);
     });
     let results = report.results;
@@ -102,10 +102,10 @@ fn values_outlive_their_owners_and_holders() {
     assert_eq!((results.lost, results.without_holder), (Some(0), Some(0)));
     assert!(number(&results, "least_holders") >= 3.0, "{results:?}");
     assert!(number(&results, "gets_right") == 1.0);
-    // Doubling from a minute, an owner puts again at most seven times in two hours.
+    // Doubling from a minute, an owner puts again at most seven times in ninety minutes.
     let reputs = number(&results, "reputs_per_value");
     assert!((4.0..12.0).contains(&reputs), "{reputs}");
-    assert!(number(&results, "reputs_per_value_at_fixed_60_s") == 120.0);
+    assert!(number(&results, "reputs_per_value_at_fixed_60_s") == 90.0);
     assert!(number(&results, "repair_to_bound") > 0.3);
 }
 
@@ -124,16 +124,19 @@ fn prime_periods_spread_what_one_common_period_throws_together() {
 }
 
 #[test]
-fn broken_pairs_and_loss_are_felt() {
-    let clean = tell(Scenario::Latency, |options| {
-        options.model.loss_per_million = 0
-    })
-    .results;
-    let dirty = tell(Scenario::Latency, |options| {
-        options.model.loss_per_million = 100_000;
-        options.model.broken_per_million = 100_000;
-    });
-    let dirty = dirty.results;
-    assert!(number(&dirty, "mean_ms") > 1.1 * number(&clean, "mean_ms"));
-    assert!(number(&dirty, "answered") > 0.9);
+fn loss_is_felt() {
+    let mean_ms = |loss_per_million| {
+        let change = |options: &mut Options| options.model.loss_per_million = loss_per_million;
+        number(&tell(Scenario::Latency, change).results, "mean_ms")
+    };
+    let (clean, dirty) = (mean_ms(0), mean_ms(100_000));
+    assert!(dirty > 1.1 * clean, "{clean}, {dirty}");
+}
+
+#[test]
+fn nodes_join_and_answer_though_some_pairs_cannot_talk() {
+    let change = |options: &mut Options| options.model.broken_per_million = 50_000;
+    let results = tell(Scenario::Latency, change).results;
+    assert!(number(&results, "joined") == 60.0);
+    assert!(number(&results, "answered") > 0.9, "{results:?}");
 }

@@ -10,7 +10,7 @@ const TITLE_HEIGHT: f64 = 44.0;
 /// Room left of, above, right of and below what is drawn in a panel.
 const LEFT: f64 = 84.0;
 const TOP: f64 = 40.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 40.0;
 const BOTTOM: f64 = 58.0;
 /// Colours that people with the common deficiencies tell apart (Okabe and Ito, 2008), as
 /// far as they stand out from white and from near black.
@@ -151,7 +151,7 @@ fn write_legend(svg: &mut String, panel: &Panel) {
     let mut right = WIDTH - RIGHT;
     for (number, series) in panel.series.iter().enumerate().rev() {
         text(svg, (right, 24.0), "end", "", &series.name);
-        right -= series.name.chars().count() as f64 * 8.2 + 18.0;
+        right -= series.name.chars().count() as f64 * 7.3 + 20.0;
         _ = writeln!(
             svg,
             "<rect x=\"{right:.1}\" y=\"14\" width=\"12\" height=\"12\" fill=\"{}\"/>",
@@ -193,7 +193,13 @@ impl Scale {
         }
         least = axis.from.map_or(least, value);
         if greatest <= least {
-            greatest = least + 1.0;
+            // One value only: show what is below it, where there is something.
+            let room = if least >= 1.0 && axis.from.is_none() {
+                1.0
+            } else {
+                0.0
+            };
+            (least, greatest) = (least - room, greatest.max(least) + 1.0 - room);
         }
         Self {
             divisor,

@@ -145,6 +145,8 @@ struct Measured {
     joins: Vec<u64>,
     deaths: u64,
     retries: u64,
+    /// How many belonged to the crowd at the end.
+    joined: u64,
     traffic: Traffic,
     /// Octets sent in each part of the time.
     bytes: Vec<u64>,
@@ -214,6 +216,7 @@ fn measure<S: Subject>(
     measured.deaths = churn.deaths - deaths;
     measured.retries = churn.retries - retries;
     measured.joins = crowd.take_joins();
+    measured.joined = crowd.len() as u64;
     churn.fall_silent();
     churn.run_until(world, crowd, world.now() + PATIENCE, |_, _, _| {});
     crowd.give_up();
@@ -258,6 +261,7 @@ fn figures<S: Subject>(
     figures.amount("upkeep_bytes_per_second_per_node", rate(bytes - lookups));
     figures.amount("lookup_bytes_per_second_per_node", rate(lookups));
     figures.amount("messages_per_second_per_node", rate(messages));
+    figures.count("joined", measured.joined);
     figures.count("deaths", measured.deaths);
     figures.count("joins", measured.joins.len() as u64);
     figures.count("joins_tried_again", measured.retries);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::participant::Participant;
-use crate::world::World;
+use crate::world::{Index, World};
 
 /// Between two births at the steady pace.
 const BIRTHS_APART: Duration = Duration::from_millis(50);
@@ -35,13 +35,27 @@ pub(super) fn grow<P: Participant>(
         while known < born && (births[known] < since || known == 0) {
             known += 1;
         }
-        let bootstrap = (known > 0).then(|| world.rng().below(known as u64) as usize);
+        let bootstrap = (known > 0).then(|| inviter(world, born, known));
         births.push(world.now());
         world.spawn(bootstrap);
         world.run_for(pause(born as u64 + 1));
         progress((born * 1000 / nodes) as u32);
     }
     world.run_for(SETTLING);
+}
+
+/// Draws the node through which the next one joins, among the first `known` and of those
+/// that it can reach: an invitation that does not work is not used.
+fn inviter<P: Participant>(world: &mut World<P>, born: Index, known: usize) -> Index {
+    const TRIES: usize = 16;
+    let mut via = world.rng().below(known as u64) as usize;
+    for _ in 0..TRIES {
+        if !world.is_broken(born, via) {
+            break;
+        }
+        via = world.rng().below(known as u64) as usize;
+    }
+    via
 }
 
 /// Returns the time until the next birth while so many are alive.

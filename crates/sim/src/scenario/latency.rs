@@ -22,12 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
     let mut world = options.world_with(|config| config.reports_hops = false);
-    let (dead, verdicts) = story(&mut world, options, progress);
+    let (dead, joined, verdicts) = story(&mut world, options, progress);
     let asked = verdicts.len() as u64;
     let count = |test: fn(&Verdict) -> bool| verdicts.iter().filter(|v| test(v)).count() as u64;
     let times = micros(&verdicts);
     let mut figures = Figures::default();
     figures.count("dead", dead);
+    figures.count("joined", joined);
     figures.count("lookups", asked);
     figures.share("correct", count(|verdict| verdict.correct), asked);
     figures.share("answered", count(|verdict| verdict.time.is_some()), asked);
@@ -48,12 +49,13 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     Outcome::new(&world, results).showing(picture)
 }
 
-/// Asks; returns how many died before, and how the lookups ended.
+/// Asks; returns how many died before, how many of the others had joined, and how the
+/// lookups ended.
 fn story<S: Subject>(
     world: &mut World<S>,
     options: &Options,
     progress: &mut impl FnMut(u32),
-) -> (u64, Vec<Verdict>) {
+) -> (u64, u64, Vec<Verdict>) {
     grow::grow(world, options.nodes, &mut |done| progress(done * 6 / 10));
     let mut crowd = Crowd::of(world);
     let dead = options.nodes as u64 * u64::from(options.dead_per_million) / 1_000_000;
@@ -77,5 +79,5 @@ fn story<S: Subject>(
     world.run_for(PATIENCE);
     crowd.absorb(world);
     crowd.give_up();
-    (dead, crowd.take_verdicts())
+    (dead, crowd.len() as u64, crowd.take_verdicts())
 }

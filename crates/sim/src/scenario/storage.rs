@@ -21,7 +21,10 @@ use super::values::{self, Stored};
 use super::{Options, Outcome, grow};
 use crate::draws::Zipf;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
-use crate::statistics::{Figures, Results, mean, peak_to_mean, per_second, percentile, ratio};
+use crate::statistics::{
+    Figures, Results, mean, mean_thousandths, peak_to_mean, per_second, percentile, quotient,
+    ratio, turnover,
+};
 use crate::world::{Index, Traffic, World};
 
 /// How long the measured part lasts if nothing else is asked for.
@@ -241,7 +244,7 @@ fn judge(
         course.least_holders.iter().map(|p| p.1).min().unwrap_or(0),
     );
     let means: Vec<u64> = course.mean_holders.iter().map(|point| point.1).collect();
-    figures.amount("mean_holders", mean(&means).map(|mean| mean / 1000.0));
+    figures.amount("mean_holders", mean_thousandths(&means));
     traffic(&mut figures, options, course, duration);
     let kept = stored
         .iter()
@@ -255,10 +258,7 @@ fn judge(
     let fixed = duration.as_secs() / FIXED_INTERVAL.as_secs();
     figures.count("reputs_per_value_at_fixed_60_s", fixed);
     figures.amount("records_per_node_mean", mean(&loads));
-    figures.amount(
-        "records_per_node_p99",
-        percentile(&loads, 99).map(|load| load as f64),
-    );
+    figures.count("records_per_node_p99", percentile(&loads, 99).unwrap_or(0));
     figures.amount("records_per_node_max_to_mean", peak_to_mean(&loads));
     figures.share("gets_right", gets - missed, gets);
     figures.amount("gets_per_node_max_to_mean", peak_to_mean(&served));
@@ -282,14 +282,10 @@ fn traffic(figures: &mut Figures, options: &Options, course: &Course, duration: 
     let all: u64 = course.traffic.values().map(|tally| tally.bytes).sum();
     let repair = per_second(repair, duration, nodes);
     let held = mean(&course.held);
-    let session_s = options.session_mean.as_secs_f64();
-    let bound = held.map(|held| held * 2.0 / session_s);
+    let bound = turnover(&course.held, options.session_mean);
     figures.amount("repair_bytes_per_second_per_node", repair);
     figures.amount("repair_bound_bytes_per_second_per_node", bound);
-    figures.amount(
-        "repair_to_bound",
-        repair.zip(bound).map(|(repair, bound)| repair / bound),
-    );
+    figures.amount("repair_to_bound", quotient(repair, bound));
     figures.amount(
         "bytes_per_second_per_node",
         per_second(all, duration, nodes),
