@@ -30,7 +30,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Kademlia with the given k; the rest as it measured best.
+    /// Kademlia with the given k. `parallel` is the paper's; short refreshes and the join's
+    /// width were compared at 1,024 nodes, one seed each; the share of refreshes is a guess.
     pub fn new(overlay: OverlayId, bucket: usize) -> Self {
         Self {
             overlay,
