@@ -145,8 +145,9 @@ pub struct Hello {
     pub coordinate: Coordinate,
     /// In `Hello`: the sender asks for a long link. In `Welcome`: granted.
     pub link: bool,
-    /// All of the sender's view.
-    pub view: ViewUpdate,
+    /// In `Welcome`: all of the sender's view, unless it refused a link and has no other use
+    /// for the receiver. Who said hello tells its own view later, when it knows its place.
+    pub view: Option<ViewUpdate>,
 }
 
 /// A message on its way to the node in charge of `target`.
@@ -291,7 +292,9 @@ impl Message {
 
     fn lists_are_bounded(&self) -> bool {
         match self {
-            Self::Hello(hello) | Self::Welcome(hello) => hello.view.is_bounded(),
+            Self::Hello(hello) | Self::Welcome(hello) => {
+                hello.view.as_ref().is_none_or(ViewUpdate::is_bounded)
+            }
             Self::ViewUpdate(update) => update.is_bounded(),
             Self::Answer(answer)
             | Self::Back {

@@ -50,10 +50,11 @@ use crate::view::View;
 
 use acquaint::Greeting;
 use forward::{Hops, Seen};
+use links::Race;
 use liveness::Quarantine;
 use rejoin::Remembered;
-pub use requests::{Manner, RequestId};
 use requests::Requests;
+pub use requests::{Manner, RequestId};
 pub use route::NextHop;
 use search::Searches;
 pub use search::{Density, PATHS_MAX, SearchId};
@@ -209,6 +210,8 @@ pub struct Overlay {
     vivaldi: Vivaldi,
     /// What others are told of the place in the network.
     coordinate: Coordinate,
+    /// When it may change next.
+    next_move: Time,
     /// The round trips to all peers as one.
     typical: RoundTrip,
     /// The number of nodes as estimated last.
@@ -217,8 +220,15 @@ pub struct Overlay {
     near: NearSet,
     view: Arc<View>,
     view_stale: bool,
+    /// Whether the near neighbours are to hear of the next change at once.
+    announce_soon: bool,
+    /// How many looks for this node's own place found nothing new, one after the other.
+    quiet_checks: u32,
     greetings: BTreeMap<NodeId, Greeting>,
     quarantine: Quarantine,
+    races: Vec<Race>,
+    /// Who refused a link lately.
+    refusals: Quarantine,
     remembered: Remembered,
     hops: Hops,
     seen: Seen,
@@ -250,13 +260,18 @@ impl Overlay {
             rng,
             vivaldi: Vivaldi::new(),
             coordinate: Coordinate::default(),
+            next_move: Time::ZERO,
             typical: RoundTrip::default(),
             size: 1,
             peers: Peers::new(),
             view: Arc::default(),
             view_stale: true,
+            announce_soon: false,
+            quiet_checks: 0,
             greetings: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            races: Vec::new(),
+            refusals: Quarantine::default(),
             remembered: Remembered::default(),
             hops: Hops::default(),
             seen: Seen::default(),
@@ -435,9 +450,13 @@ impl Overlay {
         }
     }
 
-    /// Brings the view up to date after an input and has the peers told of a change.
+    /// Brings the view up to date after an input, and has the near neighbours told soon of a
+    /// change among them; all else is told with the period.
     fn settle(&mut self, now: Time) {
-        if std::mem::take(&mut self.view_stale) && self.renew_view() && !self.peers.is_empty() {
+        if std::mem::take(&mut self.view_stale) {
+            self.renew_view();
+        }
+        if std::mem::take(&mut self.announce_soon) && !self.peers.is_empty() {
             self.deadlines
                 .set_no_later(Alarm::Announce, now + ANNOUNCE_DELAY);
         }

@@ -54,6 +54,8 @@ pub struct ViewUpdate {
     pub removed: Vec<Position>,
     /// Who is new in the view or changed.
     pub added: Vec<Entry>,
+    /// Who is at another place in the network than before.
+    pub moved: Vec<(Position, Coordinate)>,
     /// The view after the change, where sender and receiver share their memory.
     #[serde(skip)]
     pub snapshot: Snapshot,
@@ -62,7 +64,9 @@ pub struct ViewUpdate {
 impl ViewUpdate {
     /// Tells whether the lists are within [`VIEW_NODES_MAX`].
     pub fn is_bounded(&self) -> bool {
-        self.removed.len() <= VIEW_NODES_MAX && self.added.len() <= VIEW_NODES_MAX
+        self.removed.len() <= VIEW_NODES_MAX
+            && self.added.len() <= VIEW_NODES_MAX
+            && self.moved.len() <= VIEW_NODES_MAX
     }
 }
 
@@ -138,6 +142,7 @@ impl View {
                 version: self.version,
                 removed: vec![],
                 added: self.entries().cloned().collect(),
+                moved: vec![],
                 snapshot,
             };
         };
@@ -145,15 +150,24 @@ impl View {
             .slots
             .iter()
             .filter(|slot| self.slot(slot.position).is_none());
-        let new = self
-            .slots
-            .iter()
-            .filter(|slot| older.slot(slot.position) != Some(slot));
+        let (mut added, mut moved) = (Vec::new(), Vec::new());
+        for slot in &self.slots {
+            let entry = &slot.entry;
+            match older.at(slot.position) {
+                Some(before) if before.contact == entry.contact && before.role == entry.role => {
+                    if before.coordinate != entry.coordinate {
+                        moved.push((slot.position, entry.coordinate));
+                    }
+                }
+                _ => added.push(entry.clone()),
+            }
+        }
         ViewUpdate {
             base: Some(older.version),
             version: self.version,
             removed: gone.map(|slot| slot.position).collect(),
-            added: new.map(|slot| slot.entry.clone()).collect(),
+            added,
+            moved,
             snapshot,
         }
     }
@@ -178,6 +192,11 @@ impl View {
             match slots.binary_search_by_key(&position, |slot| slot.position) {
                 Ok(index) => slots[index].entry = entry,
                 Err(index) => slots.insert(index, Slot { position, entry }),
+            }
+        }
+        for (position, coordinate) in &update.moved {
+            if let Ok(index) = slots.binary_search_by_key(position, |slot| slot.position) {
+                slots[index].entry.coordinate = *coordinate;
             }
         }
         slots.truncate(VIEW_NODES_MAX);

@@ -119,6 +119,7 @@ fn a_hello_in_another_name_is_refused() {
         version: 1,
         removed: vec![],
         added: vec![],
+        moved: vec![],
         snapshot: Snapshot::default(),
     };
     let contact = Contact::new(id(50), []);
@@ -127,7 +128,7 @@ fn a_hello_in_another_name_is_refused() {
         contact,
         coordinate: Coordinate::default(),
         link: true,
-        view,
+        view: Some(view),
     };
     net.input(
         0,

@@ -100,6 +100,7 @@ impl World<'_> {
             version,
             removed,
             added: added.collect(),
+            moved: vec![],
             snapshot: Snapshot::default(),
         })
     }
@@ -219,6 +220,6 @@ pub(super) fn hello(from: usize, nonce: u32, link: bool, view: ViewUpdate) -> He
         contact,
         coordinate: Coordinate::default(),
         link,
-        view,
+        view: Some(view),
     }
 }

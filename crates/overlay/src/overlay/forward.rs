@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
+use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
 use super::{Alarm, Asker, Effect, Overlay};
 use crate::contact::Contact;
@@ -286,7 +287,7 @@ impl Overlay {
         self.hops.pending.remove(&hop);
         self.deadlines.cancel(Alarm::Hop(hop));
         if let Some(round_trip) = round_trip {
-            self.measured(from, round_trip);
+            self.measured(now, from, round_trip);
         }
     }
 
@@ -389,7 +390,7 @@ impl Overlay {
                 .tried
                 .iter()
                 .filter(|id| !self.peers.contains_key(id));
-            strangers.for_each(|id| self.quarantine.put(*id, now));
+            strangers.for_each(|id| self.quarantine.put(*id, now, QUARANTINE));
         }
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::upkeep::Period;
 use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
 use crate::id::NodeId;
-use crate::message::Query;
+use crate::message::{Message, Query};
 use crate::ring::harmonic_distance;
 use crate::time::Time;
 use crate::view::Entry;
@@ -22,10 +23,24 @@ use super::requests::Purpose;
 pub(super) const LINKS_MAX: u32 = 64;
 /// Among how many nodes about a drawn point the link goes to the nearest in the network.
 const CANDIDATES: u8 = 16;
+/// How many of them, the nearest by their places in the network, race for the link: places
+/// are a guess.
+const RUNNERS: usize = 4;
+/// How long a race lasts at most, and how many go on at one time.
+const RACE_TIME: Duration = Duration::from_secs(3);
+const RACES_MAX: usize = 32;
 /// How long after the first neighbour the first links are drawn.
 const LINKING_DELAY: Duration = Duration::from_secs(2);
 /// How many draws in a row may fail before the next period tries again.
-const DRAWS_PER_ROUND: u32 = 8;
+const DRAWS_PER_ROUND: u32 = 4;
+
+/// Nodes about a drawn point that were asked for a sign of life.
+#[derive(Clone, Debug)]
+pub(super) struct Race {
+    nonce: u32,
+    at: Time,
+    runners: Vec<Contact>,
+}
 
 impl Overlay {
     /// Returns how many long links this node wants to have drawn.
@@ -89,7 +104,8 @@ impl Overlay {
 
     /// Draws as many links as are missing.
     pub(super) fn draw_links(&mut self, now: Time) {
-        let under_way = self.requests.count(Purpose::Link) + self.links_asked();
+        let asked = self.requests.count(Purpose::Link) + self.links_asked();
+        let under_way = asked + self.racing(now);
         let size = self.size_estimate();
         let missing = self
             .links_wanted()
@@ -111,38 +127,73 @@ impl Overlay {
                 .peers
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
-            !linked && !self.is_self(id) && !self.near.contains(id)
+            !linked && !self.is_self(id) && !self.near.contains(id) && !self.refusals.holds(id, now)
         };
-        // A node that refuses would refuse again; a new point is drawn then.
-        let mut candidates = nodes.iter().filter(suits);
-        let chosen = if self.config.proximity {
-            // Of nodes at about the same place of the ring, the one nearest in the network.
-            candidates.min_by_key(|entry| {
-                let round_trip = self.coordinate.round_trip(&entry.coordinate);
-                round_trip.unwrap_or(Duration::MAX)
-            })
-        } else {
-            candidates.next()
-        };
-        match chosen.map(|entry| entry.contact.clone()) {
-            Some(contact) if !self.greetings.contains_key(&contact.id()) => {
-                self.greet(now, &contact, true);
-            }
-            _ => self.draw_links(now),
+        let mut candidates: Vec<&Entry> = nodes.iter().filter(suits).collect();
+        if !self.config.proximity {
+            // The node in charge of the drawn point, as in the paper.
+            candidates.truncate(1);
         }
+        candidates.sort_by_key(|entry| {
+            let round_trip = self.coordinate.round_trip(&entry.coordinate);
+            round_trip.unwrap_or(Duration::MAX)
+        });
+        candidates.truncate(RUNNERS);
+        let contacts = candidates.iter().map(|entry| entry.contact.clone());
+        match contacts.collect::<Vec<Contact>>().as_slice() {
+            // A node that refuses would refuse again; a new point is drawn then.
+            [] => self.draw_links(now),
+            [only] => self.greet(now, only, true),
+            runners => self.start_race(now, runners),
+        }
+    }
+
+    /// Asks several nodes for a sign of life; the first to give it gets the link.
+    fn start_race(&mut self, now: Time, runners: &[Contact]) {
+        let nonce = self.rng.number() as u32;
+        self.races.retain(|race| now.since(race.at) < RACE_TIME);
+        if self.races.len() < RACES_MAX {
+            let at = now;
+            let runners = runners.to_vec();
+            let version = self.view.version();
+            for runner in &runners {
+                self.send(runner.clone(), Message::Ping { nonce, version });
+            }
+            self.races.push(Race { nonce, at, runners });
+        }
+    }
+
+    /// Takes a stranger's sign of life for what it may be: the end of a race.
+    pub(super) fn end_race(&mut self, now: Time, from: NodeId, nonce: u32) {
+        let won = self.races.iter().position(|race| {
+            let runs = race.runners.iter().any(|runner| runner.id() == from);
+            race.nonce == nonce && runs
+        });
+        let Some(index) = won else { return };
+        let race = self.races.swap_remove(index);
+        let winner = race.runners.iter().find(|runner| runner.id() == from);
+        if let Some(winner) = winner {
+            self.greet(now, winner, true);
+        }
+    }
+
+    /// Returns how many links wait for the end of a race.
+    fn racing(&self, now: Time) -> u32 {
+        let running = |race: &&Race| now.since(race.at) < RACE_TIME;
+        self.races.iter().filter(running).count() as u32
     }
 
     pub(super) fn on_introduce(&mut self, from: NodeId, subject: NodeId) {
         let newcomer = self.peers.get(&from).map(|peer| peer.contact.clone());
         match newcomer {
             Some(newcomer) if self.peers.contains_key(&subject) => {
-                self.send_to(subject, crate::message::Message::Introduced { newcomer });
+                self.send_to(subject, Message::Introduced { newcomer });
             }
             _ => self.refuse(),
         }
     }
 
-    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: crate::Contact) {
+    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: Contact) {
         if self.peers.contains_key(&from) && !self.is_self(newcomer.id()) {
             self.effects.push_back(Effect::Dial(newcomer));
         } else {

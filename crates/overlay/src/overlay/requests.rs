@@ -291,9 +291,7 @@ impl Overlay {
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
-                    nodes
-                        .iter()
-                        .for_each(|entry| self.learn(now, &entry.contact, from));
+                    self.learn(now, from, &nodes);
                 }
             }
         }

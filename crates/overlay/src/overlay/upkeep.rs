@@ -29,7 +29,7 @@ pub(super) enum Period {
     Stabilise,
     /// Ask the peers that were silent for longest.
     Probe,
-    /// Tell the long links how this node's view changed.
+    /// Tell the peers how this node's view changed.
     Announce,
     /// Look whether links are missing or outdated.
     Link,
@@ -90,9 +90,9 @@ impl Overlay {
         match period {
             Period::Stabilise => self.probe_nearest(now),
             Period::Probe => self.probe_silent(now),
-            Period::Announce => self.announce_to_long(),
+            Period::Announce => self.announce_to_all(),
             Period::Link => self.keep_links(now),
-            Period::Place => self.check_place(now),
+            Period::Place => self.check_place_seldom(now),
             Period::Remember => self.keep_contacts(),
         }
     }
@@ -121,14 +121,11 @@ impl Overlay {
         }
     }
 
-    fn announce_to_long(&mut self) {
-        let long: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.is_long())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in long {
+    fn announce_to_all(&mut self) {
+        // Places in the network change a little all the time; now and then is enough.
+        self.renew_view();
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        for id in peers {
             self.announce_to(id);
         }
     }
