@@ -22,10 +22,12 @@
 //! | introduction | `Introduce`, `Introduced` | the neighbour in common makes two meet |
 //! | routing | `Routed`, `HopAck`, `HopReport`, `Answer` | recursive forwarding |
 //! | services | `Direct` | whatever a service says to one node |
+//! | admission | `Admission` | in a closed overlay: showing that one is a member |
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::contact::Contact;
 use crate::id::NodeId;
 use crate::ring::Position;
@@ -108,6 +110,8 @@ pub enum Message {
         /// In the service's own format.
         body: Bytes,
     },
+    /// What nodes of a closed overlay show each other first.
+    Admission(Box<Admission>),
 }
 
 /// The body of `Hello` and `Welcome`.
@@ -240,6 +244,7 @@ impl Message {
                 reply: Reply::Nodes(nodes),
                 ..
             }) => nodes.len() <= CONTACTS_MAX,
+            Self::Admission(admission) => admission.is_bounded(),
             Self::Answer(Answer {
                 reply: Reply::Service(_),
                 ..

@@ -6,7 +6,7 @@
 //!              v                                      |
 //!   +--------------------- Node ------------------------------+
 //!   |  overlay  --effects-->  services  --calls-->  overlay   |
-//!   |                         dht  diag  vnet                 |
+//!   |  behind the gate        dht  diag  vnet                 |
 //!   +---------------------------------------------------------+
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! left. Nothing here decides anything; it only dispatches.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId};
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
 
+use crate::admission::{self, Gate, Membership, Order, Passage};
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
 use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
@@ -91,6 +93,8 @@ pub enum Command {
     Diag(diag::Command),
     /// Of the virtual networks.
     Vnet(vnet::Command),
+    /// Of the gate of a closed overlay.
+    Admission(admission::Command),
 }
 
 /// What the host has to do.
@@ -141,6 +145,7 @@ pub enum Event {
 pub struct Node {
     keypair: Keypair,
     overlay: Overlay,
+    gate: Gate,
     dht: Dht,
     diag: Diag,
     vnet: Vnet,
@@ -151,13 +156,14 @@ pub struct Node {
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     vnet_events: VecDeque<vnet::Event>,
+    gate_events: VecDeque<Infallible>,
     outputs: VecDeque<Output>,
 }
 
-/// Hands an input to one of the services with its system calls.
-macro_rules! hand_to {
-    ($self:ident, $service:ident, $events:ident, $id:expr, $now:expr, $input:expr) => {{
-        let mut cx = Context {
+/// The system calls of one of the services.
+macro_rules! context {
+    ($self:ident, $events:ident, $id:expr, $now:expr) => {
+        Context {
             now: $now,
             unix_s: $self.started_unix_s + $now.as_micros() / 1_000_000,
             service: $id,
@@ -166,7 +172,14 @@ macro_rules! hand_to {
             rng: &mut $self.rng,
             calls: &mut $self.calls,
             events: &mut $self.$events,
-        };
+        }
+    };
+}
+
+/// Hands an input to one of the services with its system calls.
+macro_rules! hand_to {
+    ($self:ident, $service:ident, $events:ident, $id:expr, $now:expr, $input:expr) => {{
+        let mut cx = context!($self, $events, $id, $now);
         $self.$service.handle($input, &mut cx);
     }};
 }
@@ -181,6 +194,7 @@ impl Node {
         Self {
             overlay: Overlay::new(Time::ZERO, me, config.overlay, overlay_rng),
             keypair,
+            gate: Gate::default(),
             dht: Dht::new(),
             diag: Diag::default(),
             vnet: Vnet::new(config.host_name),
@@ -191,23 +205,30 @@ impl Node {
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
+            gate_events: VecDeque::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Makes the node one of a closed overlay, whose id its [`Config`] must name. To be
+    /// called before the first input.
+    pub fn in_closed_overlay(mut self, membership: Membership) -> Self {
+        self.gate = Gate::closed(self.keypair.id(), membership, &mut self.rng);
+        self
     }
 
     /// Takes in what happened and returns what is to be done, in order. Whatever the
     /// caller leaves in the iterator is lost, so it is to be drained.
     pub fn handle(&mut self, now: Time, input: Input) -> impl Iterator<Item = Output> + '_ {
         match input {
-            Input::Message { from, message } => {
-                self.overlay
-                    .handle(now, overlay::Input::Message { from, message });
-            }
+            Input::Message { from, message } => self.receive(now, from, message),
             Input::Unreachable(peer) => {
+                self.gate.session_ended(peer);
                 self.overlay.handle(now, overlay::Input::Unreachable(peer));
                 self.tell_gone(now, peer);
             }
             Input::Closed(peer) => {
+                self.gate.session_ended(peer);
                 self.overlay.handle(now, overlay::Input::Closed(peer));
                 self.tell_gone(now, peer);
             }
@@ -241,6 +262,9 @@ impl Node {
             Input::Command(Command::Vnet(command)) => {
                 self.input_vnet(now, ServiceInput::Command(command));
             }
+            Input::Command(Command::Admission(command)) => {
+                self.input_gate(now, ServiceInput::Command(command));
+            }
             Input::Leave => {
                 self.input_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
                 self.settle(now);
@@ -258,6 +282,7 @@ impl Node {
             self.dht.next_timeout(),
             self.diag.next_timeout(),
             self.vnet.next_timeout(),
+            self.gate.next_timeout(),
         ];
         services
             .into_iter()
@@ -286,6 +311,20 @@ impl Node {
         &self.vnet
     }
 
+    /// Returns the gate of the closed overlay; an open one in the open overlay.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Hands the overlay a message, if its sender may speak here.
+    fn receive(&mut self, now: Time, from: NodeId, message: Message) {
+        let mut cx = context!(self, gate_events, ServiceId::Admission, now);
+        if let Some(message) = self.gate.receive(from, message, &mut cx) {
+            self.overlay
+                .handle(now, overlay::Input::Message { from, message });
+        }
+    }
+
     fn time_out(&mut self, now: Time) {
         let due = |timeout: Option<Time>| timeout.is_some_and(|at| at <= now);
         if due(self.overlay.next_timeout()) {
@@ -300,6 +339,9 @@ impl Node {
         if due(self.vnet.next_timeout()) {
             self.input_vnet(now, ServiceInput::Timeout);
         }
+        if due(self.gate.next_timeout()) {
+            self.input_gate(now, ServiceInput::Timeout);
+        }
     }
 
     fn tell_gone(&mut self, now: Time, peer: NodeId) {
@@ -312,6 +354,8 @@ impl Node {
         loop {
             if let Some(effect) = self.overlay.pop_effect() {
                 self.on_effect(now, effect);
+            } else if let Some(order) = self.gate.pop_order() {
+                self.on_order(now, order);
             } else if let Some(call) = self.calls.pop_front() {
                 self.on_call(now, call);
             } else if let Some(event) = self.dht_events.pop_front() {
@@ -326,9 +370,42 @@ impl Node {
         }
     }
 
+    fn on_order(&mut self, now: Time, order: Order) {
+        match order {
+            Order::Send(to, message) => {
+                let known = self.overlay.contact_of(to);
+                let to = known.unwrap_or_else(|| Contact::new(to, []));
+                self.outputs.push_back(Output::Send { to, message });
+            }
+            Order::Drop(peer) => {
+                self.outputs.push_back(Output::Drop(peer));
+                self.expel(now, peer);
+                self.tell_gone(now, peer);
+            }
+        }
+    }
+
+    /// Takes a node that may not be spoken with out of the overlay's tables.
+    fn expel(&mut self, now: Time, peer: NodeId) {
+        self.overlay.handle(now, overlay::Input::Unreachable(peer));
+    }
+
+    fn send(&mut self, now: Time, to: Contact, message: Message) {
+        match self.gate.passage(to.id(), now) {
+            Passage::Free => {}
+            Passage::After(first) => {
+                let (to, message) = (to.clone(), first);
+                self.outputs.push_back(Output::Send { to, message });
+            }
+            Passage::Barred => return self.expel(now, to.id()),
+        }
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
     fn on_effect(&mut self, now: Time, effect: Effect) {
         match effect {
-            Effect::Send { to, message } => self.outputs.push_back(Output::Send { to, message }),
+            Effect::Send { to, message } => self.send(now, to, message),
+            Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
             Effect::Drop(peer) => self.outputs.push_back(Output::Drop(peer)),
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
@@ -336,6 +413,7 @@ impl Node {
             Effect::NeighboursChanged => {
                 self.input_dht(now, ServiceInput::NeighboursChanged);
                 self.input_vnet(now, ServiceInput::NeighboursChanged);
+                self.input_gate(now, ServiceInput::NeighboursChanged);
             }
             Effect::Direct {
                 from,
@@ -493,6 +571,7 @@ impl Node {
             ServiceId::Dht => self.input_dht(now, handed.into_input()),
             ServiceId::Diag => self.input_diag(now, handed.into_input()),
             ServiceId::Vnet => self.input_vnet(now, handed.into_input()),
+            ServiceId::Admission => self.input_gate(now, handed.into_input()),
         }
     }
 
@@ -506,6 +585,10 @@ impl Node {
 
     fn input_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {
         hand_to!(self, vnet, vnet_events, ServiceId::Vnet, now, input);
+    }
+
+    fn input_gate(&mut self, now: Time, input: ServiceInput<admission::Command>) {
+        hand_to!(self, gate, gate_events, ServiceId::Admission, now, input);
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::{Contact, Keypair, Message, NodeId, OverlayId, Rng, Time};
+use enishi_services::admission::Membership;
 use enishi_services::service::ServiceId;
 use enishi_services::{Command, Config, Event, Input, Node, Output};
 
@@ -24,6 +25,8 @@ type Disk = BTreeMap<(ServiceId, Vec<u8>), (Time, Vec<u8>)>;
 struct Inhabitant {
     node: Option<Node>,
     keypair: Keypair,
+    /// The overlay that it takes part in, and by what, if it is not the open one.
+    closed: Option<(OverlayId, Option<Membership>)>,
     disk: Disk,
     id: NodeId,
     spot: Spot,
@@ -114,12 +117,34 @@ impl World {
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
         let keypair = Keypair::from_seed(&self.rng.octets());
+        self.settle(keypair, None, bootstrap)
+    }
+
+    /// Brings a node of a closed overlay to life, or without a membership an outsider that
+    /// knows the overlay's id.
+    pub fn spawn_closed(
+        &mut self,
+        keypair: Keypair,
+        overlay: OverlayId,
+        membership: Option<Membership>,
+        bootstrap: Option<Index>,
+    ) -> Index {
+        self.settle(keypair, Some((overlay, membership)), bootstrap)
+    }
+
+    fn settle(
+        &mut self,
+        keypair: Keypair,
+        closed: Option<(OverlayId, Option<Membership>)>,
+        bootstrap: Option<Index>,
+    ) -> Index {
         let index = self.nodes.len();
         let id = keypair.id();
         let spot = Spot::random(&mut self.rng);
         self.nodes.push(Inhabitant {
             node: None,
             keypair,
+            closed,
             disk: Disk::new(),
             id,
             spot,
@@ -141,7 +166,11 @@ impl World {
         let config = self.config(index);
         let seed = self.rng.octets();
         let inhabitant = &mut self.nodes[index];
-        inhabitant.node = Some(Node::new(inhabitant.keypair.clone(), config, seed));
+        let node = Node::new(inhabitant.keypair.clone(), config, seed);
+        inhabitant.node = Some(match &inhabitant.closed {
+            Some((_, Some(membership))) => node.in_closed_overlay(membership.clone()),
+            Some((_, None)) | None => node,
+        });
         inhabitant.born_at = self.now;
         inhabitant.timer_at = None;
         self.reset_timer(index);
@@ -252,7 +281,9 @@ impl World {
     }
 
     fn config(&self, index: Index) -> Config {
-        let mut overlay = enishi_overlay::Config::new(OverlayId::from_name("simulated"));
+        let closed = self.nodes[index].closed.as_ref();
+        let overlay = closed.map_or_else(|| OverlayId::from_name("simulated"), |(id, _)| *id);
+        let mut overlay = enishi_overlay::Config::new(overlay);
         overlay.long_links = self.setup.long_links;
         Config {
             overlay,
