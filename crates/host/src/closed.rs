@@ -18,10 +18,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use enishi_overlay::admission::{Certificate, RefusedError, Subject};
+use enishi_api::Overlay;
+use enishi_overlay::admission::{Certificate, RefusedError, Standing, Subject};
 use enishi_overlay::{Keypair, OverlayId};
 use enishi_services::admission::Membership;
 use enishi_services::keys::Secret;
+pub use enishi_services::ticket::TicketError;
 use enishi_services::ticket::{Card, OverlayTicket, is_overlay_name};
 use zeroize::Zeroizing;
 
@@ -94,11 +96,12 @@ pub fn load(data: &Path) -> Result<Option<Card>, ClosedError> {
         Err(error) => Err(error),
     };
     match read {
-        Ok(text) => text.parse().map(Some).map_err(|_| ClosedError::Damaged(path)),
+        Ok(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| ClosedError::Damaged(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(ClosedError::Damaged(path))
-        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(ClosedError::Damaged(path)),
         Err(source) => Err(io_error(&path, "read")(source).into()),
     }
 }
@@ -183,6 +186,40 @@ pub fn state_dir(data: &Path, overlay: &OverlayId) -> Result<PathBuf, ClosedErro
     Ok(path)
 }
 
+/// Tells how the node stands, without a daemon.
+///
+/// # Errors
+/// [`ClosedError`].
+pub fn show(path: &Path) -> Result<Overlay, ClosedError> {
+    let card = load(path)?.ok_or(ClosedError::None)?;
+    let me = DataDir::open(path)?.identity()?.id();
+    let standing = card.membership.standing(me, unix_s(), None);
+    let is_authority = authority(path, &card.membership.overlay())?.is_some();
+    Ok(describe(&card, is_authority, standing))
+}
+
+/// Tells of a membership, without what only the daemon knows.
+pub fn describe(
+    card: &Card,
+    is_authority: bool,
+    standing: Result<Option<Standing>, RefusedError>,
+) -> Overlay {
+    let authority = card.membership.authority();
+    let form = authority.map_or("secret", |_| "certificates");
+    let ends = standing.ok().flatten();
+    Overlay {
+        name: card.name.clone(),
+        overlay_id: card.membership.overlay().to_string(),
+        form: form.to_owned(),
+        authority: authority.map(|key| key.to_string()),
+        is_authority,
+        is_member: standing.is_ok(),
+        refusal: standing.err().map(|error| error.to_string()),
+        expires_unix_s: ends.map(|standing| standing.expires_unix_s),
+        gate: None,
+    }
+}
+
 /// Keeps the authority's key and signs this node's own certificate.
 fn certify(data: &DataDir, authority: &Keypair) -> Result<Membership, ClosedError> {
     let overlay = OverlayId::of_authority(&authority.id());
@@ -243,7 +280,10 @@ mod tests {
         assert_eq!(load(dir.path()).unwrap(), Some(card));
         let key = authority_path(dir.path(), &overlay);
         for path in [&key, &dir.path().join(FILE_NAME)] {
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
         let other = found(&data, "other", &Form::Certificates).unwrap_err();
         assert!(matches!(other, ClosedError::Another(name) if name == "office"));

@@ -99,9 +99,7 @@ pub enum TicketError {
     #[error("this is an invitation to a closed overlay: use it with `enishi overlay join`")]
     ToOverlay,
     /// It is one, but not to a closed overlay.
-    #[error(
-        "this is not an invitation to a closed overlay: these begin with `enishioverlay1`"
-    )]
+    #[error("this is not an invitation to a closed overlay: these begin with `enishioverlay1`")]
     NotToOverlay,
 }
 
@@ -168,7 +166,9 @@ impl FromStr for Ticket {
             return Err(TicketError::ToOverlay);
         }
         let ticket: Self = read_line(text, PREFIX)?;
-        are_few(&ticket.contacts).then_some(ticket).ok_or(TicketError::Damaged)
+        are_few(&ticket.contacts)
+            .then_some(ticket)
+            .ok_or(TicketError::Damaged)
     }
 }
 
@@ -235,11 +235,7 @@ impl Card {
     /// # Errors
     /// [`RefusedError`] when the invitation is past its time, or the other members would
     /// refuse the certificate that comes of it.
-    pub fn take_up(
-        ticket: OverlayTicket,
-        me: NodeId,
-        unix_s: u64,
-    ) -> Result<Self, RefusedError> {
+    pub fn take_up(ticket: OverlayTicket, me: NodeId, unix_s: u64) -> Result<Self, RefusedError> {
         if ticket.expires_unix_s() < unix_s {
             return Err(RefusedError::Expired);
         }
@@ -272,11 +268,7 @@ fn are_few(contacts: &[Contact]) -> bool {
     contacts.len() <= CONTACTS_MAX
 }
 
-fn write_line(
-    f: &mut fmt::Formatter<'_>,
-    prefix: &str,
-    content: &impl Serialize,
-) -> fmt::Result {
+fn write_line(f: &mut fmt::Formatter<'_>, prefix: &str, content: &impl Serialize) -> fmt::Result {
     let mut octets = postcard::to_stdvec(content).map_err(|_| fmt::Error)?;
     octets.extend(checksum(&octets));
     let mut text = BASE32_NOPAD.encode(&octets);
@@ -429,7 +421,11 @@ mod tests {
         let newer = to_overlay.replacen("overlay1", "overlay7", 1);
         let newer = newer.parse::<OverlayTicket>().err();
         assert_eq!(newer, Some(TicketError::Version("7".into())));
-        let card = Card::take_up(overlay_ticket(1), NodeId::from_bytes([1; 32]), 1_995_000_000);
+        let card = Card::take_up(
+            overlay_ticket(1),
+            NodeId::from_bytes([1; 32]),
+            1_995_000_000,
+        );
         let card = card.unwrap().to_string();
         assert_eq!(card.parse::<Ticket>(), Err(TicketError::Foreign));
     }

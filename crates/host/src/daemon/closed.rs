@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use enishi_api::{Answer, Failure, Gate, Overlay, OverlayInvitation, OverlayInvite};
+use enishi_api::{Answer, Failure, Gate, OverlayInvitation, OverlayInvite};
 use enishi_overlay::admission::{
-    Certificate, INVITATION_KEYS_MAX, Revocations, RefusedError, Standing, Subject,
+    Certificate, INVITATION_KEYS_MAX, RefusedError, Revocations, Standing, Subject,
 };
 use enishi_overlay::{Contact, Keypair, NodeId};
 use enishi_services::Node;
@@ -60,8 +60,10 @@ impl Member {
         let overlay = self.card.membership.overlay();
         let key = closed::authority(&self.data, &overlay).map_err(sentence)?;
         key.ok_or_else(|| {
-            no("This node does not have the key of the overlay's authority. Ask whoever made the \
-                overlay.")
+            no(
+                "This node does not have the key of the overlay's authority. Ask whoever made the \
+                overlay.",
+            )
         })
     }
 }
@@ -118,7 +120,10 @@ fn keys(authority: &Keypair, uses: Option<u8>, expires_unix_s: u64) -> Result<Pa
     let seed = Secret::new(seed);
     let now = unix_s();
     let subject = Subject::Invitation {
-        keys: invitation_keys(&seed, count).iter().map(Keypair::id).collect(),
+        keys: invitation_keys(&seed, count)
+            .iter()
+            .map(Keypair::id)
+            .collect(),
         single_use: uses.is_some(),
         members_until_unix_s: now + MEMBER_VALID_S,
     };
@@ -131,7 +136,7 @@ pub(super) async fn show(desk: &Desk) -> Result<Answer, Failure> {
     let member = member(desk)?;
     let (gate, standing) = desk.look(look(&member.card)).await?;
     let has_key = member.authority().is_ok();
-    let mut overlay = told(&member.card, has_key, standing);
+    let mut overlay = closed::describe(&member.card, has_key, standing);
     overlay.gate = Some(gate);
     Ok(Answer::Overlay(overlay))
 }
@@ -139,9 +144,9 @@ pub(super) async fn show(desk: &Desk) -> Result<Answer, Failure> {
 pub(super) async fn revoke(desk: &Desk, subject: &str) -> Result<Answer, Failure> {
     let authority = member(desk)?.authority()?;
     let key = match subject.parse::<OverlayTicket>() {
-        Ok(ticket) => ticket.key().ok_or_else(|| {
-            usage("This invitation holds a secret that cannot be revoked.")
-        })?,
+        Ok(ticket) => ticket
+            .key()
+            .ok_or_else(|| usage("This invitation holds a secret that cannot be revoked."))?,
         Err(_) => target::node(desk, &Target::parse(subject)?).await?,
     };
     if key == desk.sessions.me() {
@@ -156,34 +161,6 @@ pub(super) async fn revoke(desk: &Desk, subject: &str) -> Result<Answer, Failure
     })?;
     desk.revoke(list).await?;
     show(desk).await
-}
-
-/// Tells of a membership without a daemon.
-///
-/// # Errors
-/// The authority's key cannot be read.
-pub(super) fn offline(card: &Card, me: NodeId, has_key: bool) -> Overlay {
-    told(card, has_key, card.membership.standing(me, unix_s(), None))
-}
-
-fn told(
-    card: &Card,
-    has_key: bool,
-    standing: Result<Option<Standing>, RefusedError>,
-) -> Overlay {
-    let authority = card.membership.authority();
-    let form = authority.map_or("secret", |_| "certificates");
-    Overlay {
-        name: card.name.clone(),
-        overlay_id: card.membership.overlay().to_string(),
-        form: form.to_owned(),
-        authority: authority.map(|key| key.to_string()),
-        is_authority: has_key,
-        is_member: standing.is_ok(),
-        refusal: standing.err().map(|error| error.to_string()),
-        expires_unix_s: standing.ok().flatten().map(|standing| standing.expires_unix_s),
-        gate: None,
-    }
 }
 
 type Looked = (Gate, Result<Option<Standing>, RefusedError>);
@@ -214,12 +191,14 @@ pub(super) async fn notice(desk: &Desk) -> Result<Option<String>, Failure> {
     };
     let name = &member.card.name;
     let (_, standing) = desk.look(look(&member.card)).await?;
-    let used_up = desk.look(|node| node.gate().is_used_up()).await?;
+    let (used_up, alone) = desk
+        .look(|node| (node.gate().is_used_up(), node.overlay().near().is_empty()))
+        .await?;
     let remedy = "ask for a new invitation (`enishi overlay join`)";
     Ok(match standing {
         Ok(_) if used_up => Some(format!(
-            "The invitation to the closed overlay {name} has been used by other nodes, and the \
-             members do not speak with this one: {remedy}."
+            "The invitation to the closed overlay {name} has been used by other nodes, so the \
+             members do not speak with this one; {remedy}."
         )),
         Ok(Some(standing)) if standing.expires_unix_s < unix_s() + WARNING_S => {
             let days = standing.expires_unix_s.saturating_sub(unix_s()) / DAY_S;
@@ -227,6 +206,11 @@ pub(super) async fn notice(desk: &Desk) -> Result<Option<String>, Failure> {
                 "The membership in the closed overlay {name} ends in {days} days; {remedy}."
             ))
         }
+        // Whoever was removed is not told.
+        Ok(_) if alone && !member.card.contacts.is_empty() => Some(format!(
+            "No member of the closed overlay {name} speaks with this node. Either none can be \
+             reached, or this node was removed: ask whoever made the overlay."
+        )),
         Ok(_) => None,
         Err(error) => Some(format!(
             "The other members of the closed overlay {name} refuse this node's certificate: \
@@ -237,8 +221,10 @@ pub(super) async fn notice(desk: &Desk) -> Result<Option<String>, Failure> {
 
 fn member(desk: &Desk) -> Result<&Member, Failure> {
     desk.shared.closed.as_ref().ok_or_else(|| {
-        no("This node is in no closed overlay; `enishi overlay create NAME` makes one, `enishi \
-            overlay join INVITATION` joins one.")
+        no(
+            "This node is in no closed overlay; `enishi overlay create NAME` makes one, `enishi \
+            overlay join INVITATION` joins one.",
+        )
     })
 }
 

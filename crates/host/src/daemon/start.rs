@@ -10,10 +10,10 @@ use enishi_services::ticket::{Ticket, TicketError};
 use enishi_services::{Input, Node};
 use tokio::sync::{broadcast, mpsc};
 
+use super::closed::Member;
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
-use super::closed::Member;
 use super::{Daemon, Options, control};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError};

@@ -9,8 +9,8 @@ use enishi_overlay::NodeId;
 use enishi_overlay::overlay::Counters;
 use enishi_services::Node;
 
-use super::{channels, closed};
 use super::desk::Desk;
+use super::{channels, closed};
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
