@@ -73,7 +73,7 @@ fuzz_target!(|octets: &[u8]| {
     let (mut node, from) = (node(), office().stranger.id());
     let entitled = matches!(&message, Message::Admission(admission)
         if matches!(&**admission, Admission::Present(shown)
-            if shown.proof == Proof::Credential(office().genuine.clone())));
+            if shown.proof == Proof::Credential(Box::new(office().genuine.clone()))));
     let input = Input::Message { from, message };
     let outputs: Vec<Output> = node.handle(Time::ZERO, input).collect();
     assert_eq!(node.gate().has_admitted(from), entitled);

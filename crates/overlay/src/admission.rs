@@ -69,7 +69,7 @@ pub struct Presentation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Proof {
     /// Certificates that lead to the authority.
-    Credential(Credential),
+    Credential(Box<Credential>),
     /// A hash keyed with the overlay's secret over both ids.
     Secret([u8; 32]),
 }

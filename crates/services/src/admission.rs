@@ -489,7 +489,7 @@ impl Closed {
         let number = self.number();
         let proof = match (&self.membership, &self.credential) {
             (Membership::Secret(secret), _) => secret_proof(secret, &self.overlay, &self.me, &to),
-            (_, Some(credential)) => Proof::Credential(credential.clone()),
+            (_, Some(credential)) => Proof::Credential(Box::new(credential.clone())),
             // An invitation without keys: nobody accepts it, and nobody made one.
             (_, None) => Proof::Secret([0; 32]),
         };

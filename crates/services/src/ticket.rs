@@ -128,7 +128,7 @@ pub enum Pass {
     /// Keys that the authority has signed.
     Keys {
         /// The authority's word for them.
-        invitation: Certificate,
+        invitation: Box<Certificate>,
         /// From what they follow.
         seed: Secret,
     },
@@ -243,7 +243,7 @@ impl Card {
             Pass::Secret { secret, .. } => Membership::Secret(secret),
             Pass::Keys { invitation, seed } => Membership::Invited(Invited {
                 authority: invitation.content().issuer,
-                invitation,
+                invitation: *invitation,
                 seed,
                 joined_unix_s: unix_s,
             }),
@@ -390,7 +390,7 @@ mod tests {
             name: "office".into(),
             contacts: ticket().contacts,
             pass: Pass::Keys {
-                invitation: Certificate::sign(&authority, overlay, subject, valid),
+                invitation: Box::new(Certificate::sign(&authority, overlay, subject, valid)),
                 seed,
             },
         }

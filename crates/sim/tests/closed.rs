@@ -304,7 +304,7 @@ fn a_copied_certificate_and_a_foreign_authority_let_nobody_in() {
         invitation: Some(office.certificate(&office.authority, member, YEAR_S)),
     };
     let presentation = Presentation {
-        proof: Proof::Credential(credential),
+        proof: Proof::Credential(Box::new(credential)),
         known: false,
         revocations: 0,
     };

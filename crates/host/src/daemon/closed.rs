@@ -129,6 +129,7 @@ fn keys(authority: &Keypair, uses: Option<u8>, expires_unix_s: u64) -> Result<Pa
     };
     let overlay = enishi_overlay::OverlayId::of_authority(&authority.id());
     let invitation = Certificate::sign(authority, overlay, subject, now..expires_unix_s);
+    let invitation = Box::new(invitation);
     Ok(Pass::Keys { invitation, seed })
 }
 
