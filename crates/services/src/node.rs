@@ -407,7 +407,10 @@ impl Node {
             Effect::Send { to, message } => self.send(now, to, message),
             Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
-            Effect::Drop(peer) => self.outputs.push_back(Output::Drop(peer)),
+            Effect::Drop(peer) => {
+                self.gate.session_ended(peer);
+                self.outputs.push_back(Output::Drop(peer));
+            }
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {

@@ -58,7 +58,7 @@ impl Member {
             ));
         }
         let overlay = self.card.membership.overlay();
-        let key = closed::authority(&self.data, &overlay).map_err(sentence)?;
+        let key = closed::authority(&self.data, &overlay).map_err(|error| sentence(&error))?;
         key.ok_or_else(|| {
             no(
                 "This node does not have the key of the overlay's authority. Ask whoever made the \
@@ -229,7 +229,7 @@ fn member(desk: &Desk) -> Result<&Member, Failure> {
     })
 }
 
-fn sentence(error: ClosedError) -> Failure {
+fn sentence(error: &ClosedError) -> Failure {
     let mut text = format!("{error}.");
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
