@@ -167,7 +167,8 @@ impl Certificate {
         self.content.version == VERSION && self.content.overlay == *overlay
     }
 
-    fn is_bounded(&self) -> bool {
+    /// Tells whether it has no more keys than it may.
+    pub fn is_bounded(&self) -> bool {
         match &self.content.subject {
             Subject::Member(_) => true,
             Subject::Invitation { keys, .. } => keys.len() <= INVITATION_KEYS_MAX,

@@ -57,7 +57,7 @@ const USE_KEY: &[u8] = b"use";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Membership {
     /// The simple form: it knows the overlay's secret.
-    Secret(Secret),
+    Secret(#[serde(with = "crate::recording::secret")] Secret),
     /// The authority has signed its certificate.
     Certified {
         /// The authority.
@@ -77,6 +77,7 @@ pub struct Invited {
     /// What the authority has signed.
     pub invitation: Certificate,
     /// From what the invitation's keys follow ([`invitation_keys`]).
+    #[serde(with = "crate::recording::secret")]
     pub seed: Secret,
     /// When the node took it up.
     pub joined_unix_s: u64,
@@ -138,6 +139,15 @@ impl Membership {
         }
     }
 
+    /// Tells whether all lists in it are within their limits.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Secret(_) => true,
+            Self::Certified { certificate, .. } => certificate.is_bounded(),
+            Self::Invited(invited) => invited.invitation.is_bounded(),
+        }
+    }
+
     /// Returns the authority; none for the simple form.
     pub fn authority(&self) -> Option<NodeId> {
         match self {
@@ -183,7 +193,7 @@ impl Membership {
 }
 
 /// What may be asked of the gate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Takes a list of the authority's over and spreads it.
     Revoke(Revocations),
@@ -624,6 +634,7 @@ impl Service for Gate {
             | ServiceInput::Asked { .. }
             | ServiceInput::Answered { .. }
             | ServiceInput::Failed { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::AddressesChanged
             | ServiceInput::Gone(_)

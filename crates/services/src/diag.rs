@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
+use enishi_overlay::overlay::Manner;
 use enishi_overlay::{Contact, NodeId, Position, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
 
@@ -21,7 +23,7 @@ const RESPONSE: u8 = 1;
 const UNDER_WAY_MAX: usize = 1024;
 
 /// What may be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Sends an echo request; answered by [`Event::Pong`] or [`Event::Lost`].
     Ping {
@@ -40,10 +42,20 @@ pub enum Command {
         /// The position.
         target: Position,
     },
+    /// Looks up who is in charge of a position, as services do it; answered by
+    /// [`Event::Located`].
+    Locate {
+        /// The host's number for it.
+        id: u64,
+        /// The position.
+        target: Position,
+        /// Who may answer.
+        manner: Manner,
+    },
 }
 
 /// What is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// The node answered.
     Pong {
@@ -78,6 +90,14 @@ pub enum Event {
         /// none when nobody answered.
         end: Option<(NodeId, u8, Duration)>,
     },
+    /// A lookup ended.
+    Located {
+        /// The host's number.
+        id: u64,
+        /// The node in charge, the hops of the question, and the time until its answer;
+        /// none when nobody answered.
+        end: Option<(NodeId, u8, Duration)>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +117,14 @@ enum Asking {
     /// Where is the node that is to be pinged?
     Ping(u64),
     /// A trace.
-    Trace { id: u64, started: Time },
+    Trace {
+        id: u64,
+        started: Time,
+    },
+    Locate {
+        id: u64,
+        started: Time,
+    },
 }
 
 /// Ping and trace.
@@ -131,7 +158,7 @@ impl Diag {
             None => {
                 let token = self.ask(Asking::Ping(id));
                 let position = cx.overlay().position_of(&target);
-                cx.locate(token, position, false);
+                cx.locate(token, position, Manner::EXACT);
             }
         }
     }
@@ -152,7 +179,16 @@ impl Diag {
             id,
             started: cx.now(),
         });
-        cx.locate(token, target, true);
+        cx.locate(token, target, Manner::TRACED);
+    }
+
+    fn locate(&mut self, id: u64, target: Position, manner: Manner, cx: &mut Cx<'_>) {
+        if self.asking.len() >= UNDER_WAY_MAX {
+            return cx.emit(Event::Located { id, end: None });
+        }
+        let started = cx.now();
+        let token = self.ask(Asking::Locate { id, started });
+        cx.locate(token, target, manner);
     }
 
     fn ask(&mut self, asking: Asking) -> u64 {
@@ -199,7 +235,9 @@ impl Diag {
             Some(Asking::Ping(id)) => {
                 let target = self.pinging.get(&id).map(|pinging| pinging.target);
                 let Reply::Nodes(nodes) = reply else { return };
-                match nodes.iter().find(|contact| Some(contact.id()) == target) {
+                let contacts = nodes.iter().map(|entry| &entry.contact);
+                let mut found = contacts.filter(|contact| Some(contact.id()) == target);
+                match found.next() {
                     Some(contact) => self.send_echo(id, contact.clone(), cx),
                     None => self.lost(id, cx),
                 }
@@ -207,6 +245,12 @@ impl Diag {
             Some(Asking::Trace { id, started }) => {
                 let end = Some((from, hops, cx.now().since(started)));
                 cx.emit(Event::Traced { id, end });
+            }
+            Some(Asking::Locate { id, started }) => {
+                let Reply::Nodes(nodes) = reply else { return };
+                let in_charge = nodes.first().map(|entry| entry.contact.id());
+                let end = in_charge.map(|node| (node, hops, cx.now().since(started)));
+                cx.emit(Event::Located { id, end });
             }
             None => {}
         }
@@ -216,6 +260,7 @@ impl Diag {
         match self.asking.remove(&token) {
             Some(Asking::Ping(id)) => self.lost(id, cx),
             Some(Asking::Trace { id, .. }) => cx.emit(Event::Traced { id, end: None }),
+            Some(Asking::Locate { id, .. }) => cx.emit(Event::Located { id, end: None }),
             None => {}
         }
     }
@@ -239,6 +284,9 @@ impl Service for Diag {
                 self.ping(id, target, timeout, cx);
             }
             ServiceInput::Command(Command::Trace { id, target }) => self.trace(id, target, cx),
+            ServiceInput::Command(Command::Locate { id, target, manner }) => {
+                self.locate(id, target, manner, cx);
+            }
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Answered {
                 token,
@@ -267,6 +315,7 @@ impl Service for Diag {
                 }
             }
             ServiceInput::Asked { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Restored { .. }

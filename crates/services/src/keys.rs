@@ -18,33 +18,19 @@ use std::ops::Deref;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use enishi_overlay::{Keypair, Rng};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// How many octets sealing adds to a value.
 pub const SEAL_BYTES: usize = 24 + 16;
 
 /// A secret of 32 octets. Zeroised when dropped, never printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[u8; 32]", into = "[u8; 32]")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<[u8; 32]>);
 
 impl Secret {
     /// Takes the octets of a secret.
     pub fn new(octets: [u8; 32]) -> Self {
         Self(Zeroizing::new(octets))
-    }
-}
-
-impl From<[u8; 32]> for Secret {
-    fn from(octets: [u8; 32]) -> Self {
-        Self::new(octets)
-    }
-}
-
-impl From<Secret> for [u8; 32] {
-    fn from(secret: Secret) -> Self {
-        *secret
     }
 }
 

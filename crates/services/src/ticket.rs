@@ -121,6 +121,7 @@ pub enum Pass {
     /// The secret of the simple form.
     Secret {
         /// The secret.
+        #[serde(with = "crate::recording::secret")]
         secret: Secret,
         /// After when the invitation is no longer to be used, in seconds since 1970.
         expires_unix_s: u64,
@@ -130,6 +131,7 @@ pub enum Pass {
         /// The authority's word for them.
         invitation: Box<Certificate>,
         /// From what they follow.
+        #[serde(with = "crate::recording::secret")]
         seed: Secret,
     },
 }

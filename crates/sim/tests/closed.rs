@@ -12,8 +12,9 @@ use enishi_services::dht::{self, Caller, Consistency, GetAnswer, PutAnswer};
 use enishi_services::keys::Secret;
 use enishi_services::names::OpenName;
 use enishi_services::{Command, Event, admission, diag};
-use enishi_sim::network::Model;
+use enishi_sim::internet::Model;
 use enishi_sim::oracle::Census;
+use enishi_sim::participant::Setting;
 use enishi_sim::world::{EPOCH_UNIX_S, Index, Setup, World};
 
 const MEMBERS: usize = 24;
@@ -66,10 +67,12 @@ impl Office {
         membership: impl FnOnce(&Self, NodeId) -> Option<Membership>,
     ) -> Index {
         self.born += 1;
-        let keypair = Keypair::from_seed(&[self.born; 32]);
-        let membership = membership(self, keypair.id());
-        self.world
-            .spawn_closed(keypair, self.overlay, membership, bootstrap)
+        let secret = [self.born; 32];
+        let setting = Setting {
+            overlay: enishi_overlay::Config::new(self.overlay),
+            membership: membership(self, Keypair::from_seed(&secret).id()),
+        };
+        self.world.spawn_as(secret, setting, bootstrap)
     }
 
     fn certificate(&self, issuer: &Keypair, member: NodeId, valid_s: u64) -> Certificate {

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 mod connect;
 mod dht;
 mod ping;
+mod replay;
 pub(crate) mod sim;
 mod status;
 mod ticket;

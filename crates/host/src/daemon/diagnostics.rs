@@ -136,7 +136,7 @@ pub(super) async fn trace(
                     .await;
             }
             diag::Event::Traced { end: reached, .. } => end = reached,
-            diag::Event::Pong { .. } | diag::Event::Lost { .. } => {}
+            diag::Event::Pong { .. } | diag::Event::Lost { .. } | diag::Event::Located { .. } => {}
         }
     }
     let hops = route.hops(end);

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Ask, Desk, Opened, Shared};
 use super::outbox::Outbox;
 use super::rates::Rates;
+use super::recorder::Recorder;
 use super::streams;
 use crate::packets::Note;
 use crate::session::{SessionEvent, Sessions};
@@ -71,6 +72,7 @@ struct Waiting {
 pub(super) struct Driver {
     clock: Clock,
     outbox: Outbox,
+    recorder: Recorder,
     sessions: Sessions,
     events: broadcast::Sender<vnet::Event>,
     shared: Arc<Shared>,
@@ -84,6 +86,7 @@ impl Driver {
     pub(super) fn new(
         clock: Clock,
         outbox: Outbox,
+        recorder: Recorder,
         sessions: Sessions,
         events: broadcast::Sender<vnet::Event>,
         shared: Arc<Shared>,
@@ -91,6 +94,7 @@ impl Driver {
         Self {
             clock,
             outbox,
+            recorder,
             sessions,
             events,
             shared,
@@ -134,7 +138,9 @@ impl Driver {
     pub(super) fn handle(&mut self, node: &mut Node, input: Input) {
         let now = self.clock.now();
         self.outbox.begin(now);
+        self.recorder.begin(now, &input);
         for output in node.handle(now, input) {
+            self.recorder.output(&output);
             match output {
                 Output::Persist {
                     service,
@@ -158,6 +164,7 @@ impl Driver {
                 Output::Event(event) => self.outbox.tell(event),
             }
         }
+        self.recorder.finish(node.next_timeout());
         self.outbox.flush(now);
         self.follow_outbox(node);
     }
@@ -318,6 +325,7 @@ impl Driver {
     async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
         self.handle(&mut node, Input::Leave);
         self.shared.networks.close();
+        self.recorder.close().await;
         let settle = async {
             while !self.outbox.is_settled() {
                 let Some(outcome) = inlets.outcomes.recv().await else {
@@ -381,6 +389,8 @@ impl Waiting {
             diag::Event::Traced { id, .. } => {
                 let _ = self.traces.remove(&id).map(|reply| reply.try_send(event));
             }
+            // Only services and experiments look up without a trace.
+            diag::Event::Located { .. } => {}
         }
     }
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enishi_overlay::{Contact, Keypair, OverlayId};
+use enishi_services::Input;
+use enishi_services::recording::Header;
 use enishi_services::service::ServiceId;
 use enishi_services::ticket::{Ticket, TicketError};
-use enishi_services::{Input, Node};
 use tokio::sync::{broadcast, mpsc};
+use zeroize::Zeroizing;
 
 use super::closed::Member;
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
+use super::recorder::{RecordError, Recorder, Target};
 use super::{Daemon, Options, control};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError};
@@ -59,6 +62,9 @@ pub enum StartError {
     /// The node cannot listen.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// The recording cannot be begun.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -80,6 +86,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     );
     let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let keypair = data.identity()?;
+    let target = record_target(&options, &config)?;
     let state = closed.as_ref().map(|member| member.state.clone());
     let (store, found, outcomes) = Store::open(state.as_deref().unwrap_or(data.path()))?;
     let control = Control::bind(data.path())?;
@@ -91,11 +98,12 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
     networks.start(sessions.clone());
 
-    let mut node = make_node(&keypair, overlay, &config, &sessions)?;
+    let mut birth = birth(&keypair, overlay, &config, &sessions)?;
     if let Some(member) = &closed {
-        node = node.in_closed_overlay(member.card.membership.clone());
+        birth = birth.in_closed_overlay(member.card.membership.clone());
         bootstrap.extend(member.card.contacts.iter().cloned());
     }
+    let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let mut shared = Shared::new(keypair, overlay, config, networks);
     shared.closed = closed;
@@ -103,6 +111,9 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
+    let recorder = Recorder::start(target, &birth, Arc::clone(&shared))?;
+    // From here on the keys are the node's.
+    drop(birth);
     let (asks, asks_inlet) = mpsc::channel(ASKS_MAX);
     let (events_out, _) = broadcast::channel(EVENTS_MAX);
     let ending = Ending::default();
@@ -117,6 +128,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let mut driver = Driver::new(
         clock,
         outbox,
+        recorder,
         sessions.clone(),
         events_out,
         Arc::clone(&shared),
@@ -218,21 +230,30 @@ fn with_port(listen: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
     listen.iter().map(fill).collect()
 }
 
-fn make_node(
+/// Opens the file to record into, if there is to be one.
+fn record_target(options: &Options, config: &Config) -> Result<Option<Target>, RecordError> {
+    let limit = options.record_limit.unwrap_or(config.record_limit);
+    let path = options.record.as_ref().or(config.record.as_ref());
+    path.map(|path| Target::open(path, limit.bytes()))
+        .transpose()
+}
+
+/// All that the node is made of, so that a recording can begin with it.
+fn birth(
     keypair: &Keypair,
     overlay: OverlayId,
     config: &Config,
     sessions: &Sessions,
-) -> Result<Node, StartError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(StartError::Random)?;
+) -> Result<Header, StartError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(StartError::Random)?;
     let config = enishi_services::Config {
         overlay: enishi_overlay::Config::new(overlay),
         addresses: sessions.addresses(),
         host_name: config.host_name(),
         started_unix_s: unix_s(),
     };
-    Ok(Node::new(keypair.clone(), config, seed))
+    Ok(Header::new(keypair, &config, &seed))
 }
 
 fn note_at_start(shared: &Shared, found: &Found) {
