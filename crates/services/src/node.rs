@@ -13,14 +13,14 @@
 //! One input is worked off to its end: effects and calls are handed on until none is
 //! left. Nothing here decides anything; it only dispatches.
 
+mod handed;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
-use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
 use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
+
+use handed::Handed;
 
 /// How a node is set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -621,103 +623,5 @@ impl Node {
 
     fn input_gate(&mut self, now: Time, input: ServiceInput<admission::Command>) {
         hand_to!(self, gate, gate_events, ServiceId::Admission, now, input);
-    }
-}
-
-/// An input that is the same for every service.
-enum Handed {
-    Direct {
-        from: NodeId,
-        body: Bytes,
-    },
-    Asked {
-        asker: overlay::Asker,
-        target: enishi_overlay::Position,
-        body: Bytes,
-    },
-    Answered {
-        token: u64,
-        from: NodeId,
-        hops: u8,
-        reply: Reply,
-    },
-    Failed {
-        token: u64,
-    },
-    Searched {
-        token: u64,
-        found: Vec<Entry>,
-        asked: u32,
-    },
-    HopReport {
-        token: u64,
-        from: NodeId,
-        hops: u8,
-        next: Option<NodeId>,
-    },
-    Got {
-        token: u64,
-        answer: dht::GetAnswer,
-    },
-    PutDone {
-        token: u64,
-        answer: dht::PutAnswer,
-    },
-    Restored {
-        key: Vec<u8>,
-        value: Vec<u8>,
-        age_s: u64,
-    },
-}
-
-impl Handed {
-    fn into_input<C>(self) -> ServiceInput<C> {
-        match self {
-            Self::Direct { from, body } => ServiceInput::Direct { from, body },
-            Self::Asked {
-                asker,
-                target,
-                body,
-            } => ServiceInput::Asked {
-                asker,
-                target,
-                body,
-            },
-            Self::Answered {
-                token,
-                from,
-                hops,
-                reply,
-            } => ServiceInput::Answered {
-                token,
-                from,
-                hops,
-                reply,
-            },
-            Self::Failed { token } => ServiceInput::Failed { token },
-            Self::Searched {
-                token,
-                found,
-                asked,
-            } => ServiceInput::Searched {
-                token,
-                found,
-                asked,
-            },
-            Self::HopReport {
-                token,
-                from,
-                hops,
-                next,
-            } => ServiceInput::HopReport {
-                token,
-                from,
-                hops,
-                next,
-            },
-            Self::Got { token, answer } => ServiceInput::Got { token, answer },
-            Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },
-            Self::Restored { key, value, age_s } => ServiceInput::Restored { key, value, age_s },
-        }
     }
 }
