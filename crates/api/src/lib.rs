@@ -8,10 +8,14 @@
 //! `POST /v1/stream` with a [`StreamRequest`] and `Upgrade: enishi-stream` turns
 //! the connection into the byte stream itself.
 
+mod closed;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+pub use closed::{Gate, Overlay, OverlayInvitation, OverlayInvite};
 
 /// The name of the control socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -75,6 +79,18 @@ pub enum Request {
     DhtRemove {
         /// The name.
         key: String,
+    },
+    /// Asks for an invitation to the closed overlay; answered by
+    /// [`Answer::OverlayInvitation`].
+    OverlayInvite(OverlayInvite),
+    /// Asks how the node stands in the closed overlay; answered by [`Answer::Overlay`].
+    OverlayShow,
+    /// Removes a node or an invitation from the closed overlay; answered by
+    /// [`Answer::Overlay`].
+    OverlayRevoke {
+        /// A node's id, the first characters of one that the node knows, an invitation or
+        /// its name.
+        subject: String,
     },
     /// Ends the daemon in good order; answered by [`Answer::Done`].
     Shutdown,
@@ -222,6 +238,10 @@ pub enum Answer {
         /// The version.
         seq: u64,
     },
+    /// An invitation to the closed overlay.
+    OverlayInvitation(OverlayInvitation),
+    /// How the node stands in the closed overlay.
+    Overlay(Overlay),
     /// The request failed; nothing follows.
     Failure(Failure),
 }

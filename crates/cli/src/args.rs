@@ -55,6 +55,9 @@ pub(crate) enum Command {
     Peers,
     /// Print an invitation to the overlay alone, for `enishi up --bootstrap`
     Invite,
+    /// Make, join, leave and look after a closed overlay
+    #[command(subcommand)]
+    Overlay(Overlay),
     /// Make, join, leave and list channels, the private networks
     #[command(subcommand)]
     Channel(Channel),
@@ -99,6 +102,53 @@ pub(crate) struct Up {
     /// How large the recording may become before it ends: 64M, 2G [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub(crate) record_limit: Option<RecordLimit>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Overlay {
+    /// Make a closed overlay, with this node as its first member; before `enishi up`
+    Create {
+        /// The overlay's name: 1 to 63 letters, digits, `-` and `_`
+        name: String,
+        /// The simple form: all members share a random secret, and nobody can be removed
+        #[arg(long, conflicts_with = "authority")]
+        secret: bool,
+        /// Go on with the authority whose key is in this file: a copy of authority-….key
+        #[arg(long, value_name = "FILE")]
+        authority: Option<PathBuf>,
+    },
+    /// Print an invitation to the closed overlay
+    Invite {
+        /// How many nodes may join by it, 1 to 16, or `any` [default: 1; `any` with --secret]
+        #[arg(long, value_name = "N", value_parser = uses)]
+        uses: Option<Uses>,
+        /// For how long it may be used, for example 90s, 10m, 12h, 30d [default: 7d]
+        #[arg(long, value_name = "TIME", value_parser = valid_s)]
+        expires: Option<u64>,
+    },
+    /// Join a closed overlay by invitation, or renew the membership; before `enishi up`
+    Join {
+        /// The invitation, `-` to read it from standard input
+        invitation: String,
+    },
+    /// Leave the closed overlay; after `enishi down`
+    Leave,
+    /// Show the closed overlay and how this node stands in it
+    Show,
+    /// Remove a node, or an invitation with all who came by it, from the closed overlay
+    Revoke {
+        /// A node id, the first characters of one, an invitation or its name
+        subject: String,
+    },
+}
+
+/// How many nodes may join by an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uses {
+    /// So many.
+    Of(u8),
+    /// Any number.
+    Any,
 }
 
 #[derive(Debug, Subcommand)]
@@ -335,8 +385,30 @@ pub(crate) enum Recorded {
     },
 }
 
-/// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
+fn uses(text: &str) -> Result<Uses, String> {
+    match (text, text.parse()) {
+        ("any", _) => Ok(Uses::Any),
+        (_, Ok(number @ 1..=16)) => Ok(Uses::Of(number)),
+        _ => Err("write a number from 1 to 16, or any".to_owned()),
+    }
+}
+
+fn valid_s(text: &str) -> Result<u64, String> {
+    match length_s(text)? {
+        0 => Err("that is no time at all".to_owned()),
+        length_s => Ok(length_s.into()),
+    }
+}
+
 fn lease_s(text: &str) -> Result<u32, String> {
+    match length_s(text)? {
+        0..30 => Err("the shortest lease is 30 seconds".to_owned()),
+        lease_s => Ok(lease_s),
+    }
+}
+
+/// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
+fn length_s(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_s: u32 = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -348,11 +420,9 @@ fn lease_s(text: &str) -> Result<u32, String> {
     let number: u32 = digits
         .parse()
         .map_err(|_| "write for example 90s, 10m, 12h or 30d")?;
-    match number.checked_mul(unit_s) {
-        Some(0..30) => Err("the shortest lease is 30 seconds".to_owned()),
-        Some(lease_s) => Ok(lease_s),
-        None => Err("that is too long".to_owned()),
-    }
+    number
+        .checked_mul(unit_s)
+        .ok_or_else(|| "that is too long".to_owned())
 }
 
 #[cfg(test)]
@@ -380,6 +450,15 @@ mod tests {
             "peers --json",
             "invite",
             "down",
+            "overlay create office",
+            "overlay create office --secret --json",
+            "overlay create office --authority f",
+            "overlay invite --uses 3 --expires 12h",
+            "overlay invite --uses any",
+            "overlay join -",
+            "overlay leave",
+            "overlay show --json",
+            "overlay revoke abc",
             "channel create office --network 10.77.0.0/16 --password-file f --address 10.77.0.9",
             "channel create office",
             "channel invite office",
@@ -415,6 +494,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused() {
         for line in [
+            "overlay create office --secret --authority f",
+            "overlay invite --uses 0",
+            "overlay invite --uses 17",
+            "overlay invite --expires 0",
             "channel join",
             "channel join TICKET --name office",
             "channel join --name office",

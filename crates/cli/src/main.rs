@@ -56,6 +56,12 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Status => DaemonCommand::Status,
         Command::Peers => DaemonCommand::Peers,
         Command::Invite => DaemonCommand::Invite,
+        Command::Overlay(command) => {
+            match commands::closed::without_daemon(&out, &data, &command) {
+                Some(done) => return done,
+                None => DaemonCommand::Overlay(command),
+            }
+        }
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),

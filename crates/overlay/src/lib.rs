@@ -3,6 +3,7 @@
 //! Pure: no sockets, no clock, no randomness of its own. Input in, effects out,
 //! one deadline.
 
+pub mod admission;
 pub mod config;
 pub mod contact;
 pub mod coordinate;

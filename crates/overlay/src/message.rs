@@ -23,10 +23,12 @@
 //! | routing | `Routed`, `HopAck`, `HopNack`, `Back`, `Answer` | recursive forwarding |
 //! | search | `Find`, `Found` | iterative lookups, each step by the asker itself |
 //! | services | `Direct` | whatever a service says to one node |
+//! | admission | `Admission` | in a closed overlay: showing that one is a member |
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
@@ -132,6 +134,8 @@ pub enum Message {
         /// In the service's own format.
         body: Bytes,
     },
+    /// What nodes of a closed overlay show each other first.
+    Admission(Box<Admission>),
 }
 
 /// The body of `Hello` and `Welcome`.
@@ -305,6 +309,7 @@ impl Message {
                 Reply::Service(_) => true,
             },
             Self::Found { nodes, .. } => nodes.len() <= NODES_MAX,
+            Self::Admission(admission) => admission.is_bounded(),
             Self::Back {
                 returned: Returned::Report(_),
                 ..

@@ -434,6 +434,8 @@ impl Overlay {
                     body,
                 });
             }
+            // Only for the gate in front of a closed overlay.
+            Message::Admission(_) => self.refuse(),
         }
     }
 

@@ -22,6 +22,8 @@ pub enum ServiceId {
     Diag = 2,
     /// The control of virtual networks.
     Vnet = 3,
+    /// The gate of a closed overlay. Other nodes cannot address it by this number.
+    Admission = 4,
 }
 
 impl ServiceId {
@@ -31,6 +33,7 @@ impl ServiceId {
             1 => Some(Self::Dht),
             2 => Some(Self::Diag),
             3 => Some(Self::Vnet),
+            4 => Some(Self::Admission),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! One file for each family of commands; this one only tells which.
 
 mod channel;
+pub(crate) mod closed;
 pub(crate) mod completions;
 mod connect;
 mod dht;
@@ -14,7 +15,7 @@ mod trace;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Ping, Trace};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -27,6 +28,7 @@ pub(crate) enum DaemonCommand {
     Status,
     Peers,
     Invite,
+    Overlay(Overlay),
     Channel(Channel),
     Ping(Ping),
     Trace(Trace),
@@ -53,6 +55,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Status => status::status(cx).await,
         DaemonCommand::Peers => status::peers(cx).await,
         DaemonCommand::Invite => ticket::overlay(cx).await,
+        DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,

@@ -65,6 +65,63 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "On the other machine, or scanned from above (who has it, may join):\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseClosedTicket {
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = match uses {
+                Some(1) => "one node".to_owned(),
+                Some(uses) => format!("{uses} nodes"),
+                None => "any number of nodes".to_owned(),
+            };
+            let join = format!(
+                "On the other machine, or scanned from above ({uses}; who has it, may join):\n  \
+                 enishi overlay join {ticket}\n  enishi up"
+            );
+            match revoke {
+                Some(key) => format!("{join}\nTo take it back:\n  enishi overlay revoke {key}"),
+                None => join,
+            }
+        }
+        Message::OverlayCreated { name, key } => match key {
+            Some(key) => format!(
+                "The closed overlay {name} is made; `enishi up` runs this node in it.\nKeep a copy \
+                 of {key} in a safe place: who has it decides who is a member, and without it \
+                 nobody can be invited or removed."
+            ),
+            None => format!(
+                "The closed overlay {name} is made; `enishi up` runs this node in it.\nAll members \
+                 share its secret: nobody can be removed."
+            ),
+        },
+        Message::OverlayJoined { name } => format!(
+            "This node is a member of the closed overlay {name}; `enishi up` runs it there."
+        ),
+        Message::OverlayLeft { name } => format!(
+            "This node has left the closed overlay {name}; what it kept there stays in its data \
+             directory."
+        ),
+        Message::OverlayRevoked => "Revoked; the other members hear of it from each other. A \
+            member that is away hears of it when it comes back."
+            .to_owned(),
+        Message::Membership {
+            refusal: Some(refusal),
+            ..
+        } => format!("refused by the other members: {refusal}"),
+        Message::Membership {
+            days, is_authority, ..
+        } => {
+            let role = if *is_authority {
+                "member with the authority's key"
+            } else {
+                "member"
+            };
+            days.map_or_else(
+                || role.to_owned(),
+                |days| format!("{role}, for {days} more days"),
+            )
+        }
         Message::Stored { replicas, seq } => {
             format!("Stored as version {seq}; {replicas} nodes hold it.")
         }
@@ -135,5 +192,11 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Check => "check",
         Label::Time => "time",
         Label::Result => "result",
+        Label::Id => "id",
+        Label::Authority => "authority",
+        Label::Membership => "this node",
+        Label::Admitted => "admitted now",
+        Label::TurnedAway => "turned away (messages / proofs)",
+        Label::Revoked => "revoked",
     }
 }

@@ -70,6 +70,60 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "相手のマシンで実行するか、上のコードを読み取ってください（持っている人は誰でも参加できます）:\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseClosedTicket {
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = uses.map_or_else(
+                || "ノード数の制限なし".to_owned(),
+                |uses| format!("{uses} ノードまで"),
+            );
+            let join = format!(
+                "相手のマシンで実行するか、上のコードを読み取ってください（{uses}。持っている人は誰でも\
+                 参加できます）:\n  enishi overlay join {ticket}\n  enishi up"
+            );
+            match revoke {
+                Some(key) => format!("{join}\n取り消すには:\n  enishi overlay revoke {key}"),
+                None => join,
+            }
+        }
+        Message::OverlayCreated { name, key } => match key {
+            Some(key) => format!(
+                "閉じたオーバーレイ {name} を作成しました。`enishi up` でこのノードが動きます。\n{key} の\
+                 コピーを安全な場所に保管してください。これを持つ人がメンバーを決め、これがなければ誰も\
+                 招待も除名もできません。"
+            ),
+            None => format!(
+                "閉じたオーバーレイ {name} を作成しました。`enishi up` でこのノードが動きます。\n全メンバーが\
+                 一つの秘密を共有するため、誰も除名できません。"
+            ),
+        },
+        Message::OverlayJoined { name } => format!(
+            "このノードは閉じたオーバーレイ {name} のメンバーになりました。`enishi up` で動きます。"
+        ),
+        Message::OverlayLeft { name } => format!(
+            "閉じたオーバーレイ {name} から退出しました。そこで保存したものはデータディレクトリーに残ります。"
+        ),
+        Message::OverlayRevoked => {
+            "取り消しました。他のメンバーには順に伝わります。停止中のメンバーには\
+            復帰したときに伝わります。"
+                .to_owned()
+        }
+        Message::Membership {
+            refusal: Some(refusal),
+            ..
+        } => format!("他のメンバーに拒否されています: {refusal}"),
+        Message::Membership {
+            days, is_authority, ..
+        } => {
+            let role = if *is_authority {
+                "認証局の鍵を持つメンバー"
+            } else {
+                "メンバー"
+            };
+            days.map_or_else(|| role.to_owned(), |days| format!("{role}、残り {days} 日"))
+        }
         Message::Stored { replicas, seq } => {
             format!("バージョン {seq} として保存しました。{replicas} 個のノードが保持しています。")
         }
@@ -142,5 +196,11 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Check => "検査",
         Label::Time => "時間",
         Label::Result => "結果",
+        Label::Id => "ID",
+        Label::Authority => "認証局",
+        Label::Membership => "このノード",
+        Label::Admitted => "認証済み",
+        Label::TurnedAway => "拒否（メッセージ / 証明）",
+        Label::Revoked => "取り消し済み",
     }
 }

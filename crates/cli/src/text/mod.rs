@@ -74,6 +74,27 @@ pub(crate) enum Message<'a> {
     UseChannelTicket {
         ticket: &'a str,
     },
+    UseClosedTicket {
+        ticket: &'a str,
+        uses: Option<u8>,
+        revoke: Option<&'a str>,
+    },
+    OverlayCreated {
+        name: &'a str,
+        key: Option<&'a str>,
+    },
+    OverlayJoined {
+        name: &'a str,
+    },
+    OverlayLeft {
+        name: &'a str,
+    },
+    OverlayRevoked,
+    Membership {
+        refusal: Option<&'a str>,
+        days: Option<u64>,
+        is_authority: bool,
+    },
     Stored {
         replicas: u32,
         seq: u64,
@@ -144,6 +165,12 @@ pub(crate) enum Label {
     Check,
     Time,
     Result,
+    Id,
+    Authority,
+    Membership,
+    Admitted,
+    TurnedAway,
+    Revoked,
 }
 
 impl Language {

@@ -138,6 +138,10 @@ fn script(request: Request) -> Vec<Answer> {
             channels: vec![channel()],
         }],
         Request::Ping(ping) => ping_answers(&ping.target),
+        Request::OverlayInvite(_) | Request::OverlayShow | Request::OverlayRevoke { .. } => {
+            let message = "This node is in no closed overlay.";
+            vec![Answer::Failure(failure(FailureKind::No, message))]
+        }
         Request::Trace { target } => vec![Answer::TraceSummary(trace(&target))],
         Request::DhtPut { .. } => vec![Answer::Stored {
             replicas: 3,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Failure, FailureKind};
+use enishi_overlay::admission::Revocations;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Position};
 use enishi_services::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use enishi_services::record::Key;
@@ -18,6 +19,7 @@ use enishi_services::{Node, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::closed::Member;
 use super::streams::Listeners;
 use crate::config::Config;
 use crate::packets::Networks;
@@ -53,6 +55,8 @@ pub(super) enum Ask {
     Open(ChannelSpec, Option<Ipv4Addr>, oneshot::Sender<Opened>),
     /// Anything else of the virtual networks; answered by events.
     Vnet(vnet::Command),
+    /// Removes nodes from the closed overlay.
+    Revoke(Revocations),
 }
 
 /// What came of [`Ask::Open`].
@@ -72,6 +76,8 @@ pub(super) enum Opened {
 pub(super) struct Shared {
     pub(super) keypair: Keypair,
     pub(super) overlay: OverlayId,
+    /// The membership in a closed overlay.
+    pub(super) closed: Option<Member>,
     pub(super) config: Config,
     pub(super) started: Instant,
     pub(super) networks: Arc<Networks>,
@@ -94,6 +100,7 @@ impl Shared {
         Self {
             keypair,
             overlay,
+            closed: None,
             config,
             started: Instant::now(),
             networks,
@@ -229,6 +236,11 @@ impl Desk {
     /// Asks anything else of the virtual networks.
     pub(super) async fn vnet(&self, command: vnet::Command) -> Result<(), Failure> {
         self.ask(Ask::Vnet(command)).await
+    }
+
+    /// Removes nodes from the closed overlay.
+    pub(super) async fn revoke(&self, list: Revocations) -> Result<(), Failure> {
+        self.ask(Ask::Revoke(list)).await
     }
 
     /// Follows what happens in the virtual networks from now on.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use enishi_overlay::{Message, NodeId, Time};
 use enishi_services::dht::{Caller, GetAnswer, PutAnswer};
-use enishi_services::{Command, Event, Input, Node, Output, dht, diag, vnet};
+use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -278,6 +278,7 @@ impl Driver {
                 Command::Diag(diag::Command::Trace { id, target })
             }
             Ask::Vnet(command) => Command::Vnet(command),
+            Ask::Revoke(list) => Command::Admission(admission::Command::Revoke(list)),
         };
         self.handle(node, Input::Command(command));
     }

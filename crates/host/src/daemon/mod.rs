@@ -17,10 +17,11 @@
 //! | `rates` | how many messages a peer may send |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
-//! | `channels`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
 //! | `target` | which node a person means |
 
 mod channels;
+mod closed;
 mod control;
 mod desk;
 mod diagnostics;

@@ -9,8 +9,8 @@ use enishi_overlay::NodeId;
 use enishi_overlay::overlay::Counters;
 use enishi_services::Node;
 
-use super::channels;
 use super::desk::Desk;
+use super::{channels, closed};
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
@@ -27,6 +27,8 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let (overlay_size_estimate, joined, records_held, counters, malformed) =
         desk.look(look).await?;
     let shared = &desk.shared;
+    let mut notices = shared.noted();
+    notices.extend(closed::notice(desk).await?);
     Ok(Answer::Status(Status {
         node_id: desk.sessions.me().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -38,7 +40,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         records_held: records_held as u64,
         refused: refused(desk, counters, malformed),
         channels,
-        notices: shared.noted(),
+        notices,
     }))
 }
 

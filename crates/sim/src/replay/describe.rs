@@ -45,6 +45,7 @@ pub(super) fn input(input: &Input) -> String {
         Input::Command(Command::Dht(command)) => told("command", command),
         Input::Command(Command::Diag(command)) => told("command", command),
         Input::Command(Command::Vnet(command)) => told("command", command),
+        Input::Command(Command::Admission(command)) => told("command", command),
         other => short(&format!("{other:?}")),
     }
 }
