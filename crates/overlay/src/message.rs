@@ -30,6 +30,7 @@ use crate::contact::Contact;
 use crate::id::NodeId;
 use crate::ring::Position;
 use crate::view::ViewUpdate;
+use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
 pub const WIRE_VERSION: u8 = 1;
@@ -94,10 +95,8 @@ pub enum Message {
     HopReport {
         /// The origin's request.
         request: u64,
-        /// How many hops the message had made on arrival, from 1.
-        hops: u8,
-        /// Where it goes next; none when the sender is in charge.
-        next: Option<NodeId>,
+        /// What the hop tells; its number of hops counts from 1.
+        report: HopReport,
     },
     /// The answer of the node in charge, straight to the origin.
     Answer(Answer),

@@ -40,6 +40,7 @@ use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::view::View;
+use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
 use forward::{Hops, Seen};
@@ -71,6 +72,18 @@ pub enum Input {
     Bootstrap(Vec<Contact>),
     /// The node's own addresses changed.
     Addresses(Vec<SocketAddr>),
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program uses, in thousandths
+    /// ([`Vitals::load_per_mille`]).
+    Load(u16),
     /// The node is about to stop: take leave of the peers.
     Leave,
     /// The deadline has come.
@@ -130,16 +143,14 @@ pub enum Effect {
     },
     /// A question was not answered, after all tries.
     Failed(RequestId),
-    /// A hop of a traced question reported.
+    /// A hop of a traced question reported; this node itself first, as hop 0.
     HopReport {
         /// The question.
         request: RequestId,
-        /// The reporting node.
-        from: NodeId,
-        /// Its place in the route, from 1.
-        hops: u8,
-        /// Where the question went next; none when it is in charge.
-        next: Option<NodeId>,
+        /// Which try of the question it is, from 0; each may take another route.
+        attempt: u8,
+        /// What the hop tells, as it says itself.
+        report: HopReport,
     },
 }
 
@@ -196,6 +207,8 @@ pub struct Overlay {
     requests: Requests,
     deadlines: Deadlines<Alarm>,
     counters: Counters,
+    paths: Paths,
+    load_per_mille: u16,
     effects: VecDeque<Effect>,
     joined: bool,
     left: bool,
@@ -228,6 +241,8 @@ impl Overlay {
             seen: Seen::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
+            paths: Paths::default(),
+            load_per_mille: 0,
             effects: VecDeque::new(),
             joined: false,
             left: false,
@@ -244,9 +259,18 @@ impl Overlay {
         match input {
             Input::Message { from, message } => self.receive(now, from, message),
             Input::Unreachable(peer) => self.unreachable(now, peer),
-            Input::Closed(peer) => self.closed(now, peer),
+            Input::Closed(peer) => {
+                self.paths.forget(peer);
+                self.closed(now, peer);
+            }
             Input::Bootstrap(contacts) => self.bootstrap(now, contacts),
             Input::Addresses(addresses) => self.readdress(now, addresses),
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => self.paths.note(peer, kind, address),
+            Input::Load(load_per_mille) => self.load_per_mille = load_per_mille,
             Input::Leave => self.take_leave(),
             Input::Timeout => {}
         }
@@ -306,6 +330,16 @@ impl Overlay {
         self.counters
     }
 
+    /// Returns what this node tells others of itself; none when it declines to.
+    pub fn vitals(&self) -> Option<Vitals> {
+        self.config.reports_hops.then(|| self.own_vitals())
+    }
+
+    /// Returns the path of the session with a node, and where the node is seen on it.
+    pub fn path(&self, peer: NodeId) -> (PathKind, Option<SocketAddr>) {
+        (self.paths.kind(peer), self.paths.address(peer))
+    }
+
     /// Returns how to reach a node if this one, a peer or a peer's view knows it.
     pub fn contact_of(&self, id: NodeId) -> Option<Contact> {
         if id == self.me.id() {
@@ -362,13 +396,7 @@ impl Overlay {
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Message::HopReport {
-                request,
-                hops,
-                next,
-            } => {
-                self.on_hop_report(from, request, hops, next);
-            }
+            Message::HopReport { request, report } => self.on_hop_report(request, report),
             Message::Answer(answer) => self.on_answer(now, from, answer),
             Message::Direct { service, body } => {
                 self.effects.push_back(Effect::Direct {
@@ -412,6 +440,13 @@ impl Overlay {
 
     fn refuse(&mut self) {
         self.counters.messages_refused += 1;
+    }
+
+    fn own_vitals(&self) -> Vitals {
+        Vitals {
+            software: Software::THIS,
+            load_per_mille: self.load_per_mille,
+        }
     }
 
     fn place_of(&self, id: NodeId) -> Place {

@@ -174,7 +174,8 @@ fn a_trace_hears_from_each_hop_unless_it_declines() {
     let request = net.overlays[1].locate(now, target, true);
     net.run_for(Duration::from_secs(2));
     let reported = net.effects.iter().any(|(number, effect)| {
-        matches!(effect, Effect::HopReport { request: r, next: None, .. } if *number == 1 && *r == request)
+        matches!(effect, Effect::HopReport { request: r, report, .. }
+            if *number == 1 && *r == request && report.next.is_none())
     });
     assert!(reported);
 }

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId};
-use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
+use enishi_overlay::{Contact, HopReport, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
 
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
@@ -74,6 +74,17 @@ pub enum Input {
         /// Whether it works.
         works: bool,
     },
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program used lately, in thousandths.
+    Load(u16),
     /// The host asks something of a service.
     Command(Command),
     /// The node is about to stop.
@@ -232,6 +243,19 @@ impl Node {
                 let command = dht::Command::Storage { works };
                 self.input_dht(now, ServiceInput::Command(command));
             }
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => {
+                let path = overlay::Input::Path {
+                    peer,
+                    kind,
+                    address,
+                };
+                self.overlay.handle(now, path);
+            }
+            Input::Load(load) => self.overlay.handle(now, overlay::Input::Load(load)),
             Input::Command(Command::Dht(command)) => {
                 self.input_dht(now, ServiceInput::Command(command));
             }
@@ -390,9 +414,8 @@ impl Node {
             }
             Effect::HopReport {
                 request,
-                from,
-                hops,
-                next,
+                attempt,
+                report,
             } => {
                 if let Some((service, token)) = self.asked.get(&request).copied() {
                     self.hand(
@@ -400,9 +423,8 @@ impl Node {
                         service,
                         Handed::HopReport {
                             token,
-                            from,
-                            hops,
-                            next,
+                            attempt,
+                            report,
                         },
                     );
                 }
@@ -531,9 +553,8 @@ enum Handed {
     },
     HopReport {
         token: u64,
-        from: NodeId,
-        hops: u8,
-        next: Option<NodeId>,
+        attempt: u8,
+        report: HopReport,
     },
     Got {
         token: u64,
@@ -577,14 +598,12 @@ impl Handed {
             Self::Failed { token } => ServiceInput::Failed { token },
             Self::HopReport {
                 token,
-                from,
-                hops,
-                next,
+                attempt,
+                report,
             } => ServiceInput::HopReport {
                 token,
-                from,
-                hops,
-                next,
+                attempt,
+                report,
             },
             Self::Got { token, answer } => ServiceInput::Got { token, answer },
             Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Asker;
-use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
+use enishi_overlay::{Contact, HopReport, Keypair, NodeId, Overlay, Position, Rng, Time};
 
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
@@ -91,12 +91,10 @@ pub enum ServiceInput<C> {
     HopReport {
         /// From the call.
         token: u64,
-        /// The reporting node.
-        from: NodeId,
-        /// Its place in the route, from 1.
-        hops: u8,
-        /// Where the question went next.
-        next: Option<NodeId>,
+        /// Which try of the question it is, from 0.
+        attempt: u8,
+        /// What the hop tells; this node itself is hop 0.
+        report: HopReport,
     },
     /// [`Context::get`] ended.
     Got {

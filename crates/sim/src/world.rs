@@ -30,6 +30,8 @@ struct Inhabitant {
     part: u32,
     born_at: Time,
     timer_at: Option<Time>,
+    /// Whether it declines to be traced.
+    reticent: bool,
 }
 
 #[derive(Debug)]
@@ -126,10 +128,16 @@ impl World {
             part: 0,
             born_at: self.now,
             timer_at: None,
+            reticent: false,
         });
         self.by_id.insert(id, index);
         self.start(index, bootstrap);
         index
+    }
+
+    /// Has a node decline to be traced from its next start on.
+    pub fn make_reticent(&mut self, index: Index) {
+        self.nodes[index].reticent = true;
     }
 
     /// Starts a node that was killed, with its key and what it had kept.
@@ -254,6 +262,7 @@ impl World {
     fn config(&self, index: Index) -> Config {
         let mut overlay = enishi_overlay::Config::new(OverlayId::from_name("simulated"));
         overlay.long_links = self.setup.long_links;
+        overlay.reports_hops = !self.nodes[index].reticent;
         Config {
             overlay,
             addresses: vec![address(index)],

@@ -20,6 +20,7 @@ use crate::message::{Message, Query, Reply, Routed};
 use crate::near::Place;
 use crate::ring::Position;
 use crate::time::Time;
+use crate::vitals::{HopReport, PathKind};
 
 /// After so many hops a message is dropped; routes in a whole ring of a million nodes
 /// take under 20.
@@ -241,6 +242,9 @@ impl Overlay {
         if let Some((place, via)) = another {
             self.counters.hops_hedged += 1;
             let contact = self.contact_for(place.id, via);
+            if flight.routed.trace {
+                self.report_hop(&flight.routed, Some(place.id));
+            }
             self.introduce(now, place.id, via);
             return self.transmit(now, hop, flight, contact);
         }
@@ -345,14 +349,28 @@ impl Overlay {
         }
     }
 
+    /// Tells the origin where the message goes; once more when it is sent elsewhere
+    /// because the first choice was silent. A node that declines tells nothing.
     fn report_hop(&mut self, routed: &Routed, next: Option<NodeId>) {
-        if self.config.reports_hops && !self.is_self(routed.origin.id()) {
-            let report = Message::HopReport {
-                request: routed.request,
-                hops: routed.hops,
-                next,
-            };
-            self.send(routed.origin.clone(), report);
+        let mine = self.is_self(routed.origin.id());
+        if !mine && !self.config.reports_hops {
+            return;
+        }
+        let report = HopReport {
+            by: self.me.id(),
+            hops: routed.hops,
+            next,
+            next_path: next.map_or(PathKind::Unconnected, |next| self.paths.kind(next)),
+            vitals: self.own_vitals(),
+        };
+        let request = routed.request;
+        if mine {
+            self.on_hop_report(request, report);
+        } else {
+            self.send(
+                routed.origin.clone(),
+                Message::HopReport { request, report },
+            );
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::message::{Answer, Message, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
+use crate::vitals::HopReport;
 
 /// How long to wait for the answer to each try.
 const TRY_TIMEOUTS: [Duration; 4] = [
@@ -259,21 +260,13 @@ impl Overlay {
         self.on_answer(now, self.me.id(), answer);
     }
 
-    pub(super) fn on_hop_report(
-        &mut self,
-        from: NodeId,
-        request: u64,
-        hops: u8,
-        next: Option<NodeId>,
-    ) {
+    pub(super) fn on_hop_report(&mut self, request: u64, report: HopReport) {
         let id = request >> TRY_BITS;
         if self.requests.open.get(&id).is_some_and(|open| open.trace) {
-            let request = RequestId(id);
             self.effects.push_back(Effect::HopReport {
-                request,
-                from,
-                hops,
-                next,
+                request: RequestId(id),
+                attempt: (request & ((1 << TRY_BITS) - 1)) as u8,
+                report,
             });
         }
     }
