@@ -39,6 +39,9 @@ pub struct Config {
     pub tun: bool,
     /// How long invitations are valid, in days, 1 to 3,650.
     pub ticket_valid_days: u32,
+    /// Whether this node tells others how it is when they trace a route through it or
+    /// ping it; otherwise it only confirms.
+    pub reports_hops: bool,
     /// What is logged, as `tracing` filters are written: `info`, `enishi_host=debug`.
     pub log: String,
 }
@@ -51,6 +54,7 @@ impl Default for Config {
             host_name: String::new(),
             tun: true,
             ticket_valid_days: 7,
+            reports_hops: true,
             log: "info".to_owned(),
         }
     }
@@ -141,9 +145,10 @@ mod tests {
     fn every_key_is_optional_and_unknown_ones_are_named() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
-                    tun = false\nticket_valid_days = 1\nlog = \"debug\"";
+                    tun = false\nticket_valid_days = 1\nreports_hops = false\nlog = \"debug\"";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
+        assert!(!config.reports_hops);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let error = Config::parse("lisen = []").unwrap_err();
         assert!(error.contains("lisen"), "{error}");

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
-use super::{Daemon, Options, control};
+use super::{Daemon, Options, control, vitals};
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
@@ -83,7 +83,13 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
 
     let mut node = make_node(&keypair, overlay, &config, &sessions)?;
     let clock = Clock::new(Instant::now());
-    let shared = Arc::new(Shared::new(keypair, overlay, config, networks));
+    let shared = Arc::new(Shared::new(
+        keypair,
+        overlay,
+        config,
+        data.path().to_owned(),
+        networks,
+    ));
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
@@ -119,6 +125,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
+    tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
@@ -211,7 +218,10 @@ fn make_node(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(StartError::Random)?;
     let config = enishi_services::Config {
-        overlay: enishi_overlay::Config::new(overlay),
+        overlay: enishi_overlay::Config {
+            reports_hops: config.reports_hops,
+            ..enishi_overlay::Config::new(overlay)
+        },
         addresses: sessions.addresses(),
         host_name: config.host_name(),
         started_unix_s: unix_s(),
