@@ -4,6 +4,8 @@ mod channel;
 pub(crate) mod completions;
 mod connect;
 mod dht;
+mod doctor;
+pub(crate) mod overlay;
 mod ping;
 pub(crate) mod sim;
 mod status;
@@ -13,7 +15,7 @@ mod trace;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Ping, Trace};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -29,6 +31,8 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Ping(Ping),
     Trace(Trace),
+    Doctor,
+    Overlay(Overlay),
     Dht(Dht),
     Connect(Connect),
 }
@@ -55,6 +59,8 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Doctor => doctor::run(cx).await,
+        DaemonCommand::Overlay(command) => overlay::run(cx, command).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,
         DaemonCommand::Connect(options) => connect::run(cx, options).await,
     }
