@@ -435,7 +435,7 @@ mod tests {
         let mut route = Route::default();
         for round in 0..10 {
             for octet in 0..=255 {
-                probe(&mut route, octet, &[(octet, round * 30, Some(!octet))]);
+                probe(&mut route, octet, &[(octet, round * 20, Some(!octet))]);
             }
             route.end_probe(end(round, 255));
         }
