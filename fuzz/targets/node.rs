@@ -16,7 +16,8 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enishi_overlay::message::{Answer, Query, Reply, Routed, WIRE_VERSION};
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::{
     HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
@@ -66,6 +67,7 @@ struct Said {
     ping: u32,
     version: u32,
     hop: u32,
+    find: u32,
     request: u64,
     dht: u64,
 }
@@ -224,13 +226,24 @@ impl<'a> World<'a> {
             target: self.position()?,
             hops: self.octet()?,
             hop: self.number()? as u32,
+            toward: match self.flag()? {
+                true => Some(self.position()?),
+                false => None,
+            },
+            straight: self.flag()?,
+            any: self.flag()?,
             trace: self.flag()?,
             query: match self.octet()? % 3 {
-                0 => Query::Nodes,
+                0 => Query::Nodes {
+                    count: self.octet()?,
+                },
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
                     let body = encode(&Question { key, consistency }).into();
-                    Query::Service { service: 1, body }
+                    Query::Service {
+                        service: 1,
+                        body,
+                    }
                 }
                 _ => Query::Service {
                     service: self.octet()?,
@@ -246,7 +259,7 @@ impl<'a> World<'a> {
         let from = self.peer()?;
         let back = u64::from(self.octet()? / 16);
         let reply = if self.flag()? {
-            Reply::Nodes(self.list(12, Self::contact)?)
+            Reply::Nodes(self.list(12, Self::entry)?)
         } else {
             Reply::Service(self.body()?)
         };
@@ -256,26 +269,45 @@ impl<'a> World<'a> {
             hops: 3,
             reply,
         };
-        self.say(from, Message::Answer(answer));
+        let message = match self.flag()? {
+            true => Message::Answer(answer),
+            false => Message::Back {
+                hop: self.said.hop,
+                by: self.id()?,
+                returned: Returned::Answer(answer),
+            },
+        };
+        self.say(from, message);
         Some(())
     }
 
     fn hop(&mut self) -> Option<()> {
         let from = self.peer()?;
-        let message = match self.octet()? % 4 {
+        let message = match self.octet()? % 7 {
             0 => Message::HopAck { hop: self.said.hop },
-            1 => Message::HopReport {
-                request: self.said.request,
-                report: HopReport {
-                    by: self.id()?,
+            1 => Message::Back {
+                hop: self.said.hop,
+                by: self.id()?,
+                returned: Returned::Report(HopReport {
+                    request: self.said.request,
                     hops: self.octet()?,
                     next: Some(self.id()?),
                     next_path: PathKind::Direct,
+                    gives_back: self.octet()? & 1 == 1,
                     vitals: Vitals {
                         software: Software::THIS,
                         load_per_mille: 0,
                     },
-                },
+                }),
+            },
+            3 => Message::HopNack { hop: self.said.hop },
+            4 => Message::Find {
+                nonce: self.number()? as u32,
+                target: self.position()?,
+            },
+            5 => Message::Found {
+                nonce: self.said.find,
+                nodes: self.list(12, Self::entry)?,
             },
             2 => Message::Introduce {
                 subject: self.id()?,
@@ -363,6 +395,7 @@ impl<'a> World<'a> {
             7 => Command::Diag(diag::Command::Locate {
                 id: self.octet()?.into(),
                 target: self.position()?,
+                manner: [Manner::EXACT, Manner::ANY][usize::from(self.flag()?)],
             }),
             8 => Command::Diag(diag::Command::FindMe {
                 id: self.octet()?.into(),
@@ -492,6 +525,7 @@ impl Said {
         match message {
             Message::Hello(hello) => self.hello = hello.nonce,
             Message::Ping { nonce, version } => (self.ping, self.version) = (*nonce, *version),
+            Message::Find { nonce, .. } => self.find = *nonce,
             Message::Routed(routed) => (self.hop, self.request) = (routed.hop, routed.request),
             Message::Direct { service: 1, body } => match DhtMessage::decode(body) {
                 Ok(

@@ -39,6 +39,8 @@ pub struct Remote {
 pub enum HopState {
     /// It reported.
     Reported,
+    /// It reported that it knew no way on, and that it gave the question back.
+    GaveBack,
     /// It passed the question on, or answered it, but declines to be traced.
     Declined,
     /// The hop before it named it, and nothing was heard of the question from there on.
@@ -323,6 +325,10 @@ pub struct MapNode {
     pub path: PathKind,
     /// Smoothed round-trip time in milliseconds, where it was measured.
     pub rtt_ms: Option<f64>,
+    /// Round-trip time in milliseconds as the network coordinates predict it, for nodes
+    /// that are only known from others.
+    #[serde(default)]
+    pub rtt_predicted_ms: Option<f64>,
     /// Its class, where it is known.
     #[serde(default)]
     pub class: Option<String>,

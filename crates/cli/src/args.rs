@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use enishi_host::config::RecordLimit;
 use enishi_sim::Scenario;
 
 use crate::text::Language;
@@ -95,6 +97,13 @@ pub(crate) struct Up {
     /// An invitation of a node to join by; may be given several times
     #[arg(long, value_name = "TICKET")]
     pub(crate) bootstrap: Vec<String>,
+    /// Record everything that goes into the node to a new file, for `enishi sim replay`;
+    /// the file holds the node's secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// How large the recording may become before it ends: 64M, 2G [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) record_limit: Option<RecordLimit>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -242,22 +251,117 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Sim {
-    /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once) or `partition`
-    /// (two halves meet again)
-    pub(crate) scenario: Scenario,
+    #[command(subcommand)]
+    pub(crate) recorded: Option<Recorded>,
+    /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
+    /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
+    /// `storage` (values stay while nodes come and go) or `bursts` (upkeep over time)
+    #[arg(required = true)]
+    pub(crate) scenario: Option<Scenario>,
     /// How many nodes
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) nodes: u32,
     /// The source of everything random: the same seed gives the same run
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Run with so many seeds, from the given one on, and tell means, least and greatest
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) seeds: u32,
     /// Long links per node [default: half the binary logarithm of the estimated size]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=32))]
     pub(crate) links: Option<u32>,
-    /// How many routes to ask for and judge
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub(crate) routes: u32,
+    /// How many packets are lost [default: 1]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) loss: Option<u32>,
+    /// How many pairs of nodes can never reach each other [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) broken_pairs: Option<u32>,
+    /// How many routes, lookups or gets to ask for and judge [default: 2000]
+    #[arg(long, value_name = "N")]
+    pub(crate) routes: Option<u32>,
+    /// How long a node stays on average, for example 1h or 84s [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) session_mean: Option<Duration>,
+    /// How long half of the nodes stay at least, instead of the mean
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
+    pub(crate) session_median: Option<Duration>,
+    /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
+    /// storage, 512s for bursts]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) duration: Option<Duration>,
+    /// After how long each node asks for something, on average [default: 100s]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) lookup_interval: Option<Duration>,
+    /// How many nodes take leave before they go; the others crash [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) polite: Option<u32>,
+    /// How many nodes die at once before the lookups [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) dead: Option<u32>,
+    /// How many nodes are hostile [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) hostile: Option<u32>,
+    /// How many values to store [default: a fifth of the nodes, at least 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) values: Option<u64>,
+    /// Draw a picture of the result into this file, as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// Reads a share such as `5`, `0.5` or `5%`, in millionths.
+fn percent(text: &str) -> Result<u32, String> {
+    let number = text.trim_end_matches('%');
+    match decimal(number, 10_000) {
+        Some(share) if share <= 1_000_000 => Ok(share as u32),
+        Some(_) => Err("that is more than 100 %".to_owned()),
+        None => Err("write a percentage, for example 5 or 0.5".to_owned()),
+    }
+}
+
+/// Reads a length of time such as `1h`, `84s`, `1.4m` or `500ms`; a plain number is
+/// seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_micros = match &text[digits.len()..] {
+        "ms" => 1_000,
+        "" | "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return Err("the unit is ms, s, m, h or d".to_owned()),
+    };
+    match decimal(digits, unit_micros) {
+        Some(0) => Err("it has to be longer than nothing".to_owned()),
+        Some(micros) if micros <= 366 * 86_400_000_000 => Ok(Duration::from_micros(micros)),
+        Some(_) => Err("that is more than a year".to_owned()),
+        None => Err("write for example 84s, 10m, 1.5h or 24h".to_owned()),
+    }
+}
+
+/// Reads a number with at most six decimal places as a multiple of 1 / `one`.
+fn decimal(text: &str, one: u64) -> Option<u64> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(places) || places.len() > 6 {
+        return None;
+    }
+    let scale = 10_u64.pow(u32::try_from(places.len()).ok()?);
+    let whole = whole.parse::<u64>().ok()?.checked_mul(one)?;
+    let part = places.parse::<u64>().ok()?.checked_mul(one)? / scale;
+    whole.checked_add(part)
+}
+
+/// What is done with a recorded node instead of a scenario.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recorded {
+    /// Give a recorded node all its inputs again; exit code 1 when it does not say the same
+    Replay {
+        /// The recording of `enishi up --record`
+        file: PathBuf,
+    },
 }
 
 /// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
@@ -326,7 +430,14 @@ mod tests {
             "connect 10.77.0.2 echo",
             "connect --listen echo",
             "demo --keep --json",
-            "sim hops --nodes 100 --seed 7 --links 5 --json",
+            "up --record r --record-limit 64M",
+            "sim replay r --json",
+            "sim hops --nodes 100 --seed 7 --links 5 --json --plot hops.svg",
+            "sim churn --session-mean 1h --loss 1 --broken-pairs 5 --duration 30m --seeds 3",
+            "sim churn --session-median 1.4m --polite 50 --lookup-interval 10s",
+            "sim latency --dead 30 --routes 500",
+            "sim storage --values 100 --duration 24h",
+            "sim bursts",
             "completions bash",
             "status --lang ja",
         ] {
@@ -353,10 +464,41 @@ mod tests {
             "dht put key value --lease soon",
             "up --listen nowhere",
             "make tea",
+            "up --record-limit 1",
+            "sim",
+            "sim replay",
+            "sim replay r --nodes 5",
+            "sim --nodes 5 replay r",
             "sim tea",
             "sim hops --nodes 1",
+            "sim hops --loss 101",
+            "sim hops --seeds 0",
+            "sim churn --session-mean 1h --session-median 1h",
+            "sim churn --session-mean 0",
+            "sim churn --duration 1w",
+            "sim storage --values 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_and_shares_may_have_places() {
+        assert_eq!(time("84"), Ok(Duration::from_secs(84)));
+        assert_eq!(time("1.4m"), Ok(Duration::from_secs(84)));
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(percent("0.5"), Ok(5_000));
+        assert_eq!(percent("100%"), Ok(1_000_000));
+        for wrong in [
+            "",
+            ".5",
+            "5.",
+            "-1",
+            "1e3",
+            "99999999999999999999",
+            "0.1234567",
+        ] {
+            assert!(time(wrong).is_err() && percent(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) fn run(out: &Output, data: PathBuf, up: Up) -> Result<Verdict, Proble
         no_tun: up.no_tun,
         listen: up.listen,
         bootstrap: up.bootstrap,
+        record: up.record,
+        record_limit: up.record_limit,
     };
     let config = Config::load(options.config.as_deref(), &options.data);
     let config = config.map_err(|error| Problem::Usage(with_stop(&error.to_string())))?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -22,6 +23,9 @@ const LISTEN_MAX: usize = 8;
 
 /// The longest that an invitation may be valid, in days.
 const TICKET_VALID_DAYS_MAX: u32 = 3650;
+
+/// The least that a recording may be allowed, in octets.
+const RECORD_BYTES_MIN: u64 = 1 << 20;
 
 /// What the operator chose.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -42,6 +46,11 @@ pub struct Config {
     /// Whether this node tells others how it is when they trace a route through it or
     /// ping it; otherwise it only confirms.
     pub reports_hops: bool,
+    /// The file that everything that goes into the node is recorded to, its secret key
+    /// included; none for no recording.
+    pub record: Option<PathBuf>,
+    /// How large that file may become.
+    pub record_limit: RecordLimit,
     /// What is logged, as `tracing` filters are written: `info`, `enishi_host=debug`.
     pub log: String,
 }
@@ -55,8 +64,64 @@ impl Default for Config {
             tun: true,
             ticket_valid_days: 7,
             reports_hops: true,
+            record: None,
+            record_limit: RecordLimit::default(),
             log: "info".to_owned(),
         }
+    }
+}
+
+/// How large a recording may become, 1 MiB at least; written as a number of octets, or
+/// followed by `K`, `M`, `G` or `T` for powers of 1,024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RecordLimit(u64);
+
+impl RecordLimit {
+    /// Returns it in octets.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for RecordLimit {
+    /// 1 GiB: months of a node with a few peers and nothing to do.
+    fn default() -> Self {
+        Self(1 << 30)
+    }
+}
+
+impl FromStr for RecordLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match &text[digits.len()..] {
+            "" => 0,
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            _ => return Err("the unit is K, M, G or T".to_owned()),
+        };
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| "write for example 64M or 2G".to_owned())?;
+        match number.checked_mul(1 << shift) {
+            Some(bytes) if bytes < RECORD_BYTES_MIN => {
+                Err("a recording needs at least 1M".to_owned())
+            }
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err("that is too much".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for RecordLimit {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -155,6 +220,18 @@ mod tests {
         let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
         assert!(error.contains("listen"), "{error}");
         assert!(Config::parse("ticket_valid_days = 0").is_err());
+    }
+
+    #[test]
+    fn a_recording_has_a_limit_with_a_unit() {
+        let config = Config::parse("record = \"r\"\nrecord_limit = \"64M\"").unwrap();
+        assert_eq!(config.record_limit.bytes(), 64 * 1024 * 1024);
+        assert_eq!("1048576".parse(), Ok(RecordLimit(1 << 20)));
+        assert_eq!("1G".parse(), Ok(RecordLimit::default()));
+        for wrong in ["1023K", "", "M", "1X", "1.5G", "-1G", "99999999999T"] {
+            assert!(wrong.parse::<RecordLimit>().is_err(), "{wrong}");
+        }
+        assert!(Config::parse("record_limit = \"1\"").is_err());
     }
 
     #[test]

@@ -1,9 +1,27 @@
 //! What an operator, an experiment or a test may choose about the overlay.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::OverlayId;
 
+/// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
+/// on the ring, or that know one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forwarding {
+    /// The peer nearest to the target (Symphony, section 3).
+    Greedy,
+    /// The peer that knows the node nearest to the target (Symphony, section 4.3).
+    Lookahead,
+    /// That node itself, which is dialled if need be: the fewest hops.
+    Jump,
+    /// What promises the earliest arrival by measured and predicted round trips; opening
+    /// a session costs one, so messages mostly stay in the open ones.
+    #[default]
+    Fastest,
+}
+
 /// How one node takes part in the overlay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The overlay to take part in.
     pub overlay: OverlayId,
@@ -13,9 +31,12 @@ pub struct Config {
     /// Long links that this node draws; none means floor(log2 n / 2) of the estimated
     /// size n, as many as Symphony's paper finds worth their upkeep (section 5).
     pub long_links: Option<u32>,
-    /// Whether a message jumps straight to the best node in any peer's view; otherwise
-    /// it goes to the peer whose view holds that node (the paper's lookahead).
-    pub jump: bool,
+    /// How the next hop of a message is chosen.
+    pub forwarding: Forwarding,
+    /// Whether long links go to near places in the network among those that suit.
+    pub proximity: bool,
+    /// When the six periodic actions are due.
+    pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
 }
@@ -27,8 +48,22 @@ impl Config {
             overlay,
             near_per_side: 6,
             long_links: None,
-            jump: true,
+            forwarding: Forwarding::Fastest,
+            proximity: true,
+            upkeep: UpkeepClock::Primes,
             reports_hops: true,
         }
     }
+}
+
+/// When the periodic actions are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpkeepClock {
+    /// At prime periods, from a random phase on, each interval lengthened or shortened by
+    /// up to a fifth.
+    #[default]
+    Primes,
+    /// All of them every 17 seconds from the start on, to the moment: what the primes are
+    /// to be compared with in experiments, and nothing for a real overlay.
+    Common,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::NodeId;
 
@@ -15,8 +15,8 @@ pub const ADDRESSES_MAX: usize = 8;
 ///
 /// Cheap to clone: tables and messages share one allocation. Addresses are hints
 /// that anyone may have written; only a session, which proves the key, is proof.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Parts", into = "Parts")]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Parts")]
 pub struct Contact(Arc<Parts>);
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +50,9 @@ impl From<Parts> for Contact {
     }
 }
 
-impl From<Contact> for Parts {
-    fn from(contact: Contact) -> Self {
-        Self::clone(&contact.0)
+impl Serialize for Contact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 

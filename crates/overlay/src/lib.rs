@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod contact;
+pub mod coordinate;
 pub mod deadlines;
 pub mod id;
 pub mod message;
@@ -19,6 +20,7 @@ pub mod vitals;
 
 pub use config::Config;
 pub use contact::Contact;
+pub use coordinate::Coordinate;
 pub use id::{Keypair, NodeId, OverlayId};
 pub use message::Message;
 pub use overlay::Overlay;

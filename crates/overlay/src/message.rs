@@ -20,26 +20,28 @@
 //! | liveness | `Ping`, `Pong` | is it there, how far, is its view newer |
 //! | views | `ViewRequest`, `ViewUpdate` | a peer's own neighbours: the routing table |
 //! | introduction | `Introduce`, `Introduced` | the neighbour in common makes two meet |
-//! | routing | `Routed`, `HopAck`, `HopReport`, `Answer` | recursive forwarding |
+//! | routing | `Routed`, `HopAck`, `HopNack`, `Back`, `Answer` | recursive forwarding |
+//! | search | `Find`, `Found` | iterative lookups, each step by the asker itself |
 //! | services | `Direct` | whatever a service says to one node |
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::ring::Position;
-use crate::view::ViewUpdate;
+use crate::view::{Entry, ViewUpdate};
 use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// The largest message, in octets.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// The most contacts in one list of an answer.
-pub const CONTACTS_MAX: usize = 64;
+/// The most nodes in one list of an answer.
+pub const NODES_MAX: usize = 64;
 
 /// What one node says to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +67,8 @@ pub enum Message {
         version: u32,
         /// Whether the sender counts the receiver among its neighbours and links.
         known: bool,
+        /// Where in the network the sender thinks to be.
+        coordinate: Coordinate,
     },
     /// Asks for the receiver's view.
     ViewRequest {
@@ -91,15 +95,37 @@ pub enum Message {
         /// The number that the sender gave this transmission.
         hop: u32,
     },
-    /// Tells the origin of a traced message that it came by.
-    HopReport {
-        /// The origin's request.
-        request: u64,
-        /// What the hop tells; its number of hops counts from 1.
-        report: HopReport,
+    /// Gives a routed message back: the sender knows no way on, or declines.
+    HopNack {
+        /// The number that the receiver gave this transmission.
+        hop: u32,
+    },
+    /// What goes back to the origin of a routed message, over the sessions that it came by.
+    Back {
+        /// The number that the receiver gave the transmission in which the message left it.
+        hop: u32,
+        /// Who says it.
+        by: NodeId,
+        /// What.
+        returned: Returned,
     },
     /// The answer of the node in charge, straight to the origin.
     Answer(Answer),
+    /// Asks whom the receiver knows near a position.
+    Find {
+        /// Comes back in the answer.
+        nonce: u32,
+        /// The position.
+        target: Position,
+    },
+    /// Answers `Find`.
+    Found {
+        /// From the question.
+        nonce: u32,
+        /// The nearest that the sender knows, itself among them, nearest first; at most
+        /// [`NODES_MAX`].
+        nodes: Vec<Entry>,
+    },
     /// A service's message to the same service of the receiver.
     Direct {
         /// The service's number.
@@ -116,6 +142,8 @@ pub struct Hello {
     pub nonce: u32,
     /// How the sender may be reached. Its id must be the sender's.
     pub contact: Contact,
+    /// Where in the network it thinks to be.
+    pub coordinate: Coordinate,
     /// In `Hello`: the sender asks for a long link. In `Welcome`: granted.
     pub link: bool,
     /// All of the sender's view.
@@ -133,8 +161,16 @@ pub struct Routed {
     pub target: Position,
     /// How many hops it has made, counting the present one.
     pub hops: u8,
-    /// The sender's number for this transmission, returned in `HopAck`.
+    /// The sender's number for this transmission, returned in `HopAck` and `Back`.
     pub hop: u32,
+    /// Where the node sits, known to the receiver, for whose sake it was chosen; none when
+    /// it was chosen for its own.
+    pub toward: Option<Position>,
+    /// Whether the answer goes straight to the origin, not back the same way.
+    pub straight: bool,
+    /// Whether any of the nodes nearest to the target, as many as replicas, will do. Each of
+    /// them knows who is in charge.
+    pub any: bool,
     /// Whether each hop reports to the origin.
     pub trace: bool,
     /// What is asked.
@@ -144,8 +180,11 @@ pub struct Routed {
 /// What a routed message asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Query {
-    /// Who is in charge, and who is near it; answered by [`Reply::Nodes`].
-    Nodes,
+    /// Who is in charge, and who is near the target; answered by [`Reply::Nodes`].
+    Nodes {
+        /// How many nodes are enough.
+        count: u8,
+    },
     /// A service's question to the same service of the node in charge.
     Service {
         /// The service's number.
@@ -153,6 +192,15 @@ pub enum Query {
         /// In the service's own format.
         body: Bytes,
     },
+}
+
+/// What goes back to the origin of a routed message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Returned {
+    /// The answer.
+    Answer(Answer),
+    /// A traced message came by.
+    Report(HopReport),
 }
 
 /// The answer to a routed message.
@@ -169,9 +217,9 @@ pub struct Answer {
 /// What is answered to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The answering node first, then its neighbours by their nearness to the
-    /// target; at most [`CONTACTS_MAX`].
-    Nodes(Vec<Contact>),
+    /// The node in charge first, then its neighbours by their nearness to the
+    /// target; at most [`NODES_MAX`].
+    Nodes(Vec<Entry>),
     /// In the service's own format.
     Service(Bytes),
 }
@@ -235,14 +283,19 @@ impl Message {
         match self {
             Self::Hello(hello) | Self::Welcome(hello) => hello.view.is_bounded(),
             Self::ViewUpdate(update) => update.is_bounded(),
-            Self::Answer(Answer {
-                reply: Reply::Nodes(nodes),
+            Self::Answer(answer)
+            | Self::Back {
+                returned: Returned::Answer(answer),
                 ..
-            }) => nodes.len() <= CONTACTS_MAX,
-            Self::Answer(Answer {
-                reply: Reply::Service(_),
+            } => match &answer.reply {
+                Reply::Nodes(nodes) => nodes.len() <= NODES_MAX,
+                Reply::Service(_) => true,
+            },
+            Self::Found { nodes, .. } => nodes.len() <= NODES_MAX,
+            Self::Back {
+                returned: Returned::Report(_),
                 ..
-            })
+            }
             | Self::Leave
             | Self::Ping { .. }
             | Self::Pong { .. }
@@ -251,7 +304,8 @@ impl Message {
             | Self::Introduced { .. }
             | Self::Routed(_)
             | Self::HopAck { .. }
-            | Self::HopReport { .. }
+            | Self::HopNack { .. }
+            | Self::Find { .. }
             | Self::Direct { .. } => true,
         }
     }
@@ -268,6 +322,14 @@ mod tests {
         Contact::new(Keypair::from_seed(&[seed; 32]).id(), [address])
     }
 
+    fn entry(seed: u8) -> Entry {
+        Entry {
+            contact: contact(seed),
+            role: crate::view::Role::Near,
+            coordinate: Coordinate::default(),
+        }
+    }
+
     fn routed() -> Message {
         Message::Routed(Routed {
             request: 7,
@@ -275,6 +337,9 @@ mod tests {
             target: Position::from_number(99),
             hops: 3,
             hop: 12,
+            toward: None,
+            straight: false,
+            any: false,
             trace: true,
             query: Query::Service {
                 service: 1,
@@ -285,7 +350,7 @@ mod tests {
 
     #[test]
     fn every_family_round_trips_and_knows_its_length() {
-        let nodes = Reply::Nodes((1..=9).map(contact).collect());
+        let nodes = Reply::Nodes((1..=9).map(entry).collect());
         for message in [
             routed(),
             Message::Leave,
@@ -324,7 +389,7 @@ mod tests {
 
     #[test]
     fn overlong_lists_are_refused() {
-        let reply = Reply::Nodes(vec![contact(1); CONTACTS_MAX + 1]);
+        let reply = Reply::Nodes(vec![entry(1); NODES_MAX + 1]);
         let octets = Message::Answer(Answer {
             request: 1,
             hops: 2,

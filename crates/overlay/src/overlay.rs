@@ -7,19 +7,25 @@
 //! | `acquaint` | hello and welcome, views, who becomes a near neighbour |
 //! | `liveness` | signs of life, who is dead, what follows from it |
 //! | `links` | long links: how many, drawn where, granted to whom |
-//! | `forward` | one hop: choose, send, confirm, hedge, introduce |
+//! | `route` | where a message goes next |
+//! | `forward` | one hop: send, confirm, hedge, give back, introduce |
+//! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
+//! | `search` | iterative lookups, over paths that have no node in common |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
 //! | `estimate` | how many nodes there are |
 
 mod acquaint;
+mod back;
 mod estimate;
 mod forward;
 mod links;
 mod liveness;
 mod rejoin;
 mod requests;
+mod route;
+mod search;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,11 +37,12 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::contact::Contact;
+use crate::coordinate::{Coordinate, Vivaldi};
 use crate::deadlines::Deadlines;
 use crate::id::NodeId;
-use crate::message::{Message, Routed};
+use crate::message::Message;
 use crate::near::{NearSet, Place};
-use crate::peers::{Peer, Peers};
+use crate::peers::{Peer, Peers, RoundTrip};
 use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -46,8 +53,11 @@ use acquaint::Greeting;
 use forward::{Hops, Seen};
 use liveness::Quarantine;
 use rejoin::Remembered;
-pub use requests::RequestId;
 use requests::Requests;
+pub use requests::{Manner, RequestId};
+pub use route::NextHop;
+use search::Searches;
+pub use search::{Density, PATHS_MAX, SearchId};
 use upkeep::Period;
 
 /// After a change among the near neighbours, how long further changes are gathered
@@ -143,12 +153,23 @@ pub enum Effect {
     },
     /// A question was not answered, after all tries.
     Failed(RequestId),
+    /// An iterative lookup ended.
+    Searched {
+        /// Which.
+        search: SearchId,
+        /// Who answered, nearest to the target first; each has proven its key.
+        found: Vec<crate::view::Entry>,
+        /// How many nodes were asked.
+        asked: u32,
+    },
     /// A hop of a traced question reported; this node itself first, as hop 0.
     HopReport {
         /// The question.
         request: RequestId,
         /// Which try of the question it is, from 0; each may take another route.
         attempt: u8,
+        /// The reporting node. It is a claim: the report came by way of others.
+        by: NodeId,
         /// What the hop tells, as it says itself.
         report: HopReport,
     },
@@ -161,6 +182,10 @@ pub struct Asker {
     pub contact: Contact,
     pub(crate) request: u64,
     pub(crate) hops: u8,
+    pub(crate) straight: bool,
+    /// The answer must not overtake the reports, which go back the way of the question.
+    pub(crate) traced: bool,
+    pub(crate) back: Option<back::Previous>,
 }
 
 /// What happens when.
@@ -171,6 +196,7 @@ enum Alarm {
     Probe(NodeId),
     Hop(u32),
     Request(u64),
+    Find(u32),
     Announce,
     Reconnect,
 }
@@ -195,6 +221,13 @@ pub struct Overlay {
     me: Contact,
     position: Position,
     rng: Rng,
+    vivaldi: Vivaldi,
+    /// What others are told of the place in the network.
+    coordinate: Coordinate,
+    /// The round trips to all peers as one.
+    typical: RoundTrip,
+    /// The number of nodes as estimated last.
+    size: u64,
     peers: Peers,
     near: NearSet,
     view: Arc<View>,
@@ -205,6 +238,7 @@ pub struct Overlay {
     hops: Hops,
     seen: Seen,
     requests: Requests,
+    searches: Searches,
     deadlines: Deadlines<Alarm>,
     counters: Counters,
     paths: Paths,
@@ -231,6 +265,10 @@ impl Overlay {
             position,
             requests: Requests::new(&mut rng),
             rng,
+            vivaldi: Vivaldi::new(),
+            coordinate: Coordinate::default(),
+            typical: RoundTrip::default(),
+            size: 1,
             peers: Peers::new(),
             view: Arc::default(),
             view_stale: true,
@@ -239,6 +277,7 @@ impl Overlay {
             remembered: Remembered::default(),
             hops: Hops::default(),
             seen: Seen::default(),
+            searches: Searches::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
             paths: Paths::default(),
@@ -300,6 +339,11 @@ impl Overlay {
         self.position
     }
 
+    /// Returns where in the network this node thinks to be.
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinate
+    }
+
     /// Returns the place of any node in this overlay.
     pub fn position_of(&self, id: &NodeId) -> Position {
         Position::of_node(&self.config.overlay, id)
@@ -348,10 +392,14 @@ impl Overlay {
         if let Some(peer) = self.peers.get(&id) {
             return Some(peer.contact.clone());
         }
-        self.peers
+        let position = self.position_of(&id);
+        let mut entries = self
+            .peers
             .values()
-            .find_map(|peer| peer.view.contact(id))
-            .cloned()
+            .filter_map(|peer| peer.view.at(position));
+        entries
+            .find(|entry| entry.contact.id() == id)
+            .map(|entry| entry.contact.clone())
     }
 
     /// Returns every node that a peer's view holds, once each, without the peers.
@@ -387,8 +435,9 @@ impl Overlay {
                 nonce,
                 version,
                 known,
+                coordinate,
             } => {
-                self.on_pong(now, from, nonce, version, known);
+                self.on_pong(now, from, nonce, version, known, coordinate);
             }
             Message::ViewRequest { have } => self.on_view_request(from, have),
             Message::ViewUpdate(update) => self.on_view_update(now, from, &update),
@@ -396,7 +445,10 @@ impl Overlay {
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Message::HopReport { request, report } => self.on_hop_report(request, report),
+            Message::HopNack { hop } => self.on_hop_nack(now, from, hop),
+            Message::Back { hop, by, returned } => self.on_back(now, from, hop, by, returned),
+            Message::Find { nonce, target } => self.on_find(from, nonce, target),
+            Message::Found { nonce, nodes } => self.on_found(now, from, nonce, &nodes),
             Message::Answer(answer) => self.on_answer(now, from, answer),
             Message::Direct { service, body } => {
                 self.effects.push_back(Effect::Direct {
@@ -415,6 +467,7 @@ impl Overlay {
             Alarm::Probe(id) => self.probe_timed_out(now, id),
             Alarm::Hop(hop) => self.hop_timed_out(now, hop),
             Alarm::Request(request) => self.request_timed_out(now, request),
+            Alarm::Find(nonce) => self.find_timed_out(now, nonce),
             Alarm::Announce => self.announce_to_near(),
             Alarm::Reconnect => self.reconnect(now),
         }
@@ -459,13 +512,4 @@ impl Overlay {
     fn is_self(&self, id: NodeId) -> bool {
         id == self.me.id()
     }
-}
-
-/// A message on its way: to whom it was sent, and how often nothing but waiting was left.
-#[derive(Clone, Debug)]
-struct InFlight {
-    routed: Routed,
-    tried: Vec<NodeId>,
-    waits: u32,
-    sent_at: Time,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::near::Place;
 use crate::ring::Position;
@@ -14,25 +15,43 @@ use crate::view::View;
 
 /// The round-trip time before anything was measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(400);
+/// What a round trip takes as long as none was measured.
+const RTT_USUAL: Duration = Duration::from_millis(100);
 
 /// A smoothed round-trip time and its variation (RFC 6298, section 2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
+    /// The least of late: queues and repeated packets only add to it.
+    least: Duration,
+    guessed: bool,
 }
 
 impl RoundTrip {
+    /// Takes in what may be the round trip, until one is measured.
+    pub fn guess(&mut self, sample: Duration) {
+        if self.smoothed.is_none() {
+            self.smoothed = Some(sample);
+            self.variation = sample / 2;
+            self.least = sample;
+            self.guessed = true;
+        }
+    }
+
     /// Takes in a measurement.
     pub fn measured(&mut self, sample: Duration) {
-        match self.smoothed {
+        match self.smoothed.filter(|_| !self.guessed) {
             None => {
                 self.smoothed = Some(sample);
                 self.variation = sample / 2;
+                self.least = sample;
+                self.guessed = false;
             }
             Some(smoothed) => {
                 self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
                 self.smoothed = Some((smoothed * 7 + sample) / 8);
+                self.least = sample.min(self.least + self.least / 16);
             }
         }
     }
@@ -40,6 +59,17 @@ impl RoundTrip {
     /// Returns the smoothed time; none before the first measurement.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// Returns the least time of late, which tells of the way itself; none before the first
+    /// measurement.
+    pub fn least(&self) -> Option<Duration> {
+        self.smoothed.map(|_| self.least)
+    }
+
+    /// Returns the smoothed time, or what is usual before anything was measured.
+    pub fn usual(&self) -> Duration {
+        self.smoothed.unwrap_or(RTT_USUAL)
     }
 
     /// Returns how long to wait before a second try is worth its cost: 1.3 round trips
@@ -79,7 +109,9 @@ pub struct Peer {
     pub(crate) link_in: bool,
     pub(crate) round_trip: RoundTrip,
     pub(crate) heard_at: Time,
-    pub(crate) view: View,
+    /// Where in the network it says to be.
+    pub(crate) coordinate: Coordinate,
+    pub(crate) view: Arc<View>,
     /// The view of this node that the peer was sent last.
     pub(crate) sent: Option<Arc<View>>,
     pub(crate) probe: Option<Probe>,
@@ -94,7 +126,8 @@ impl Peer {
             link_in: false,
             round_trip: RoundTrip::default(),
             heard_at: now,
-            view: View::default(),
+            coordinate: Coordinate::default(),
+            view: Arc::default(),
             sent: None,
             probe: None,
         }
@@ -103,6 +136,11 @@ impl Peer {
     /// Returns how the peer may be reached.
     pub fn contact(&self) -> &Contact {
         &self.contact
+    }
+
+    /// Returns where in the network it says to be.
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinate
     }
 
     /// Returns its round-trip time.

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeId, OverlayId};
 use crate::rng::Rng;
 
+/// How well a node suits a key; the least is in charge ([`Position::rank`]).
+pub type Rank = (u64, bool);
+
 /// A place on the ring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position(u64);
@@ -53,7 +56,7 @@ impl Position {
     }
 
     /// Orders nodes by how well they suit `self` as a key: the least is in charge.
-    pub const fn rank(self, node: Self) -> (u64, bool) {
+    pub const fn rank(self, node: Self) -> Rank {
         let (up, down) = (self.clockwise(node), node.clockwise(self));
         if up <= down {
             (up, false)

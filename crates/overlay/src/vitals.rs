@@ -75,14 +75,16 @@ pub enum PathKind {
 /// What one hop of a traced message tells the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopReport {
-    /// The reporting node. It is a claim: the report may have come by way of others.
-    pub by: NodeId,
+    /// The origin's request.
+    pub request: u64,
     /// How many hops the message had made on arrival; 0 at the origin itself.
     pub hops: u8,
-    /// Where it goes next; none when the reporting node is in charge.
+    /// Where it goes next; none when the reporting node is in charge or gives it back.
     pub next: Option<NodeId>,
     /// How the reporting node reaches the next one.
     pub next_path: PathKind,
+    /// Whether the reporting node knows no way on, and gives the message back.
+    pub gives_back: bool,
     /// How the reporting node is.
     pub vitals: Vitals,
 }

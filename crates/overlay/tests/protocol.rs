@@ -5,9 +5,9 @@ mod net;
 use std::time::Duration;
 
 use enishi_overlay::message::{Hello, Query, Reply, Routed};
-use enishi_overlay::overlay::{Effect, Input};
-use enishi_overlay::view::ViewUpdate;
-use enishi_overlay::{Contact, Message, Position};
+use enishi_overlay::overlay::{Effect, Input, Manner};
+use enishi_overlay::view::{Snapshot, ViewUpdate};
+use enishi_overlay::{Contact, Coordinate, Message, Position};
 
 use net::{Net, id};
 
@@ -87,7 +87,7 @@ fn a_message_for_the_dead_goes_to_the_next_in_charge() {
     net.kill(3);
     net.effects.clear();
     let now = net.now;
-    let request = net.overlays[1].locate(now, target, false);
+    let request = net.overlays[1].locate(now, target, Manner::TRACED);
     net.run_for(Duration::from_secs(12));
     let living = [0, 1, 2, 4];
     let in_charge = living
@@ -108,7 +108,7 @@ fn a_message_for_the_dead_goes_to_the_next_in_charge() {
         });
     let (from, reply) = answer.expect("an answer");
     assert_eq!(from, id(in_charge));
-    assert!(matches!(reply, Reply::Nodes(nodes) if nodes[0].id() == id(in_charge)));
+    assert!(matches!(reply, Reply::Nodes(nodes) if nodes[0].contact.id() == id(in_charge)));
 }
 
 #[test]
@@ -119,11 +119,13 @@ fn a_hello_in_another_name_is_refused() {
         version: 1,
         removed: vec![],
         added: vec![],
+        snapshot: Snapshot::default(),
     };
     let contact = Contact::new(id(50), []);
     let hello = Hello {
         nonce: 1,
         contact,
+        coordinate: Coordinate::default(),
         link: true,
         view,
     };
@@ -147,8 +149,11 @@ fn messages_do_not_go_round_for_ever() {
         target: Position::from_number(5),
         hops: 64,
         hop: 1,
+        toward: None,
+        straight: false,
+        any: false,
         trace: false,
-        query: Query::Nodes,
+        query: Query::Nodes { count: 4 },
     };
     net.sent.clear();
     net.input(
@@ -170,12 +175,13 @@ fn messages_do_not_go_round_for_ever() {
 fn a_trace_hears_from_each_hop_unless_it_declines() {
     let mut net = Net::new(8);
     let target = net.overlays[6].position();
+    let in_charge = net.overlays[6].me().id();
     let now = net.now;
-    let request = net.overlays[1].locate(now, target, true);
+    let request = net.overlays[1].locate(now, target, Manner::TRACED);
     net.run_for(Duration::from_secs(2));
     let reported = net.effects.iter().any(|(number, effect)| {
-        matches!(effect, Effect::HopReport { request: r, report, .. }
-            if *number == 1 && *r == request && report.next.is_none())
+        matches!(effect, Effect::HopReport { request: r, by, report, .. }
+            if *number == 1 && *r == request && *by == in_charge && report.next.is_none())
     });
     assert!(reported);
 }

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use enishi_overlay::Keypair;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Kind, Record};
 
 /// How sure a reader wants to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consistency {
     /// The first holder's word.
     Any,
@@ -16,13 +17,15 @@ pub enum Consistency {
 }
 
 /// A record to write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PutRequest {
     /// What sort of record.
     pub kind: Kind,
     /// The key pair that all who may write there share.
+    #[serde(with = "crate::recording::keypair")]
     pub writer: Keypair,
     /// The key pair of the owner.
+    #[serde(with = "crate::recording::keypair")]
     pub owner: Keypair,
     /// The lease in seconds, within [`crate::record::LEASE_S`].
     pub lease_s: u32,
@@ -31,7 +34,7 @@ pub struct PutRequest {
 }
 
 /// What came of a put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum PutAnswer {
     /// A majority of the holders has it.
     Stored {
@@ -49,7 +52,7 @@ pub enum PutAnswer {
 }
 
 /// What came of a get.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum GetAnswer {
     /// The records under the key, at most one for [`Kind::Lease`]; empty when there is
     /// none. Their signatures are checked.

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod names;
 pub mod node;
 pub mod record;
+pub mod recording;
 pub mod service;
 pub mod ticket;
 pub mod vnet;

@@ -18,8 +18,10 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
-use enishi_overlay::overlay::{self, Effect, RequestId};
+use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, HopReport, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
@@ -27,7 +29,7 @@ use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
 
 /// How a node is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// How it takes part in the overlay.
     pub overlay: enishi_overlay::Config,
@@ -40,13 +42,14 @@ pub struct Config {
 }
 
 /// What happens to a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
     /// A message arrived in the session with `from`.
     Message {
         /// Who sent it; proven by the session.
         from: NodeId,
         /// What it says.
+        #[serde(with = "crate::recording::message")]
         message: Message,
     },
     /// A node cannot be reached.
@@ -94,7 +97,7 @@ pub enum Input {
 }
 
 /// What the host may ask of the services.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Of the DHT.
     Dht(dht::Command),
@@ -105,7 +108,7 @@ pub enum Command {
 }
 
 /// What the host has to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Output {
     /// Keep or, without a value, forget this. Everything after it in the same batch may
     /// leave the node only when this is on disk.
@@ -135,7 +138,7 @@ pub enum Output {
 }
 
 /// What a node tells its host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// The node has found its place on the ring.
     Joined,
@@ -159,6 +162,7 @@ pub struct Node {
     started_unix_s: u64,
     calls: VecDeque<Call>,
     asked: BTreeMap<RequestId, (ServiceId, u64)>,
+    searched: BTreeMap<SearchId, (ServiceId, u64)>,
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     vnet_events: VecDeque<vnet::Event>,
@@ -199,6 +203,7 @@ impl Node {
             started_unix_s: config.started_unix_s,
             calls: VecDeque::new(),
             asked: BTreeMap::new(),
+            searched: BTreeMap::new(),
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
@@ -412,9 +417,24 @@ impl Node {
                     self.hand(now, service, Handed::Failed { token });
                 }
             }
+            Effect::Searched {
+                search,
+                found,
+                asked,
+            } => {
+                if let Some((service, token)) = self.searched.remove(&search) {
+                    let handed = Handed::Searched {
+                        token,
+                        found,
+                        asked,
+                    };
+                    self.hand(now, service, handed);
+                }
+            }
             Effect::HopReport {
                 request,
                 attempt,
+                by,
                 report,
             } => {
                 if let Some((service, token)) = self.asked.get(&request).copied() {
@@ -424,6 +444,7 @@ impl Node {
                         Handed::HopReport {
                             token,
                             attempt,
+                            by,
                             report,
                         },
                     );
@@ -439,19 +460,29 @@ impl Node {
                 service,
                 token,
                 target,
+                any,
                 body,
             } => {
-                let request = self.overlay.request(now, target, service as u8, body);
+                let request = self.overlay.request(now, target, any, service as u8, body);
                 self.asked.insert(request, (service, token));
             }
             Call::Locate {
                 service,
                 token,
                 target,
-                trace,
+                manner,
             } => {
-                let request = self.overlay.locate(now, target, trace);
+                let request = self.overlay.locate(now, target, manner);
                 self.asked.insert(request, (service, token));
+            }
+            Call::Search {
+                service,
+                token,
+                target,
+                paths,
+            } => {
+                let search = self.overlay.search(now, target, paths);
+                self.searched.insert(search, (service, token));
             }
             Call::Answer { asker, body } => self.overlay.answer(asker, Reply::Service(body)),
             Call::Get {
@@ -551,9 +582,15 @@ enum Handed {
     Failed {
         token: u64,
     },
+    Searched {
+        token: u64,
+        found: Vec<Entry>,
+        asked: u32,
+    },
     HopReport {
         token: u64,
         attempt: u8,
+        by: NodeId,
         report: HopReport,
     },
     Got {
@@ -596,13 +633,24 @@ impl Handed {
                 reply,
             },
             Self::Failed { token } => ServiceInput::Failed { token },
+            Self::Searched {
+                token,
+                found,
+                asked,
+            } => ServiceInput::Searched {
+                token,
+                found,
+                asked,
+            },
             Self::HopReport {
                 token,
                 attempt,
+                by,
                 report,
             } => ServiceInput::HopReport {
                 token,
                 attempt,
+                by,
                 report,
             },
             Self::Got { token, answer } => ServiceInput::Got { token, answer },

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use enishi_overlay::message::Reply;
-use enishi_overlay::overlay::Asker;
+use enishi_overlay::overlay::{Asker, Manner};
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, HopReport, Keypair, NodeId, Overlay, Position, Rng, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
 
 /// Which service; the number on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ServiceId {
     /// The distributed hash table.
@@ -87,12 +89,23 @@ pub enum ServiceInput<C> {
         /// From the call.
         token: u64,
     },
+    /// [`Context::search`] ended.
+    Searched {
+        /// From the call.
+        token: u64,
+        /// Who answered, nearest to the target first; each has proven its key.
+        found: Vec<Entry>,
+        /// How many nodes were asked.
+        asked: u32,
+    },
     /// A hop of a traced [`Context::locate`] reported.
     HopReport {
         /// From the call.
         token: u64,
         /// Which try of the question it is, from 0.
         attempt: u8,
+        /// The reporting node. It is a claim: the report came by way of others.
+        by: NodeId,
         /// What the hop tells; this node itself is hop 0.
         report: HopReport,
     },
@@ -141,13 +154,20 @@ pub(crate) enum Call {
         service: ServiceId,
         token: u64,
         target: Position,
+        any: bool,
         body: Bytes,
     },
     Locate {
         service: ServiceId,
         token: u64,
         target: Position,
-        trace: bool,
+        manner: Manner,
+    },
+    Search {
+        service: ServiceId,
+        token: u64,
+        target: Position,
+        paths: usize,
     },
     Answer {
         asker: Asker,
@@ -235,24 +255,37 @@ impl<E> Context<'_, E> {
         self.send(contact, body);
     }
 
-    /// Asks the same service of the node in charge of a position.
-    pub fn ask(&mut self, token: u64, target: Position, body: impl Into<Bytes>) {
+    /// Asks the same service of the node in charge of a position; with `any`, any node near
+    /// it may answer.
+    pub fn ask(&mut self, token: u64, target: Position, any: bool, body: impl Into<Bytes>) {
         let call = Call::Ask {
             service: self.service,
             token,
             target,
+            any,
             body: body.into(),
         };
         self.calls.push_back(call);
     }
 
-    /// Asks which nodes are in charge of a position; with `trace` each hop reports.
-    pub fn locate(&mut self, token: u64, target: Position, trace: bool) {
+    /// Asks which nodes are in charge of a position.
+    pub fn locate(&mut self, token: u64, target: Position, manner: Manner) {
         self.calls.push_back(Call::Locate {
             service: self.service,
             token,
             target,
-            trace,
+            manner,
+        });
+    }
+
+    /// Looks a position up over paths that have no node in common, 1 to
+    /// [`enishi_overlay::overlay::PATHS_MAX`] of them.
+    pub fn search(&mut self, token: u64, target: Position, paths: usize) {
+        self.calls.push_back(Call::Search {
+            service: self.service,
+            token,
+            target,
+            paths,
         });
     }
 

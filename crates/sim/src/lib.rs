@@ -3,12 +3,23 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+pub mod draws;
+mod ground;
+pub mod internet;
 pub mod network;
 pub mod oracle;
+pub mod participant;
+pub mod plot;
 pub mod queue;
+pub mod replay;
+pub mod rival;
 pub mod scenario;
+mod sorts;
 pub mod statistics;
+mod trace;
 pub mod world;
 
+pub use enishi_services::recording;
+pub use participant::Participant;
 pub use scenario::{Options, Report, Scenario};
 pub use world::World;

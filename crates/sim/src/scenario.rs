@@ -1,67 +1,100 @@
 //! The scenarios, each a story with an end that can be judged.
+//!
+//! A scenario is one file below with a function `run`, and one line in the list of
+//! [`Scenario`]s.
 
+mod bursts;
+mod churn;
 mod crash;
+mod crowd;
 mod grow;
 mod hops;
+mod latency;
+mod options;
 mod partition;
 mod routes;
+mod storage;
+mod subject;
 mod values;
 
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::network::Model;
+use crate::participant::Participant;
+use crate::plot::Picture;
 use crate::statistics::Results;
-use crate::world::{Setup, World};
+use crate::world::World;
 
-/// Which story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scenario {
+pub use options::Options;
+
+/// Makes the enum of scenarios from a list: what it is about, its name in Rust, the module
+/// with its `run`, and the options that it heeds beside those of every scenario.
+macro_rules! scenarios {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $module:ident [$($takes:literal),*];)+) => {
+        /// Which story.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Scenario {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Scenario {
+            /// Every scenario.
+            pub const ALL: [Self; [$(stringify!($module)),+].len()] = [$(Self::$variant),+];
+
+            /// Returns the name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($module),)+
+                }
+            }
+
+            /// Returns the names of the options that the scenario heeds, beside those that
+            /// every scenario does: how many nodes, the seed, links, loss, broken pairs. `plot`
+            /// is among them if the scenario has a picture.
+            pub const fn takes(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$variant => &[$($takes),*],)+
+                }
+            }
+
+            fn tell(self, options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
+                match self {
+                    $(Self::$variant => $module::run(options, progress),)+
+                }
+            }
+        }
+    };
+}
+
+scenarios! {
     /// Nodes join one after the other; then routes from anywhere to anywhere.
-    Hops,
+    Hops => hops ["routes", "plot"];
     /// A fifth of the nodes crashes at once while values are stored.
-    Crash,
+    Crash => crash ["routes"];
     /// The network splits into halves, which later meet again.
-    Partition,
+    Partition => partition ["routes"];
+    /// How long lookups take, with none or some of the nodes suddenly dead.
+    Latency => latency ["routes", "dead", "plot"];
+    /// Nodes come and go all the time, and lookups go on.
+    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "plot"];
+    /// Nodes come and go all the time, and values have to stay.
+    Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
+    /// How evenly the upkeep of nodes that started together is spread over time.
+    Bursts => bursts ["duration", "plot"];
 }
 
 impl Scenario {
-    /// Every scenario.
-    pub const ALL: [Self; 3] = [Self::Hops, Self::Crash, Self::Partition];
-
-    /// Returns the name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hops => "hops",
-            Self::Crash => "crash",
-            Self::Partition => "partition",
-        }
-    }
-
     /// Runs the story. `progress` hears what share of it is done, in thousandths.
     pub fn run(self, options: &Options, progress: &mut impl FnMut(u32)) -> Report {
-        let setup = Setup {
-            seed: options.seed,
-            model: Model::default(),
-            long_links: options.long_links,
-        };
-        let mut world = World::new(setup);
-        let mut results = match self {
-            Self::Hops => hops::run(&mut world, options, progress),
-            Self::Crash => crash::run(&mut world, options, progress),
-            Self::Partition => partition::run(&mut world, options, progress),
-        };
-        results.inputs = world.counters().inputs;
-        results.trace = world.trace()[..8]
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect();
+        let Outcome { results, picture } = self.tell(options, progress);
+        progress(1000);
         Report {
             scenario: self.name(),
             nodes: options.nodes,
             seed: options.seed,
             results,
+            picture,
         }
     }
 }
@@ -83,17 +116,34 @@ impl FromStr for Scenario {
     }
 }
 
-/// How a scenario is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How many nodes, at least 2.
-    pub nodes: usize,
-    /// The source of everything random.
-    pub seed: u64,
-    /// Long links per node; none lets each node decide.
-    pub long_links: Option<u32>,
-    /// How many routes are asked for and judged.
-    pub routes: u64,
+/// What a scenario hands back.
+#[derive(Debug)]
+struct Outcome {
+    results: Results,
+    picture: Option<Picture>,
+}
+
+impl Outcome {
+    /// Adds what is told of every world: how many inputs it worked off, and its trace.
+    fn new<P: Participant>(world: &World<P>, mut results: Results) -> Self {
+        let counters = world.counters();
+        results.inputs = counters.inputs;
+        results.events = counters.inputs + counters.lost;
+        results.trace = world.trace()[..8]
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect();
+        Self {
+            results,
+            picture: None,
+        }
+    }
+
+    /// Adds a picture.
+    fn showing(mut self, picture: Picture) -> Self {
+        self.picture = Some(picture);
+        self
+    }
 }
 
 /// What came of a scenario.
@@ -107,4 +157,7 @@ pub struct Report {
     pub seed: u64,
     /// What was found.
     pub results: Results,
+    /// A picture of it, if the scenario has one.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
 }

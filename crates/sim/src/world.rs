@@ -1,15 +1,14 @@
 //! The world: nodes, the network between them, and time.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use enishi_overlay::{Contact, Keypair, Message, NodeId, OverlayId, Rng, Time};
-use enishi_services::service::ServiceId;
-use enishi_services::{Command, Config, Event, Input, Node, Output};
+use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
+use enishi_services::Node;
 
-use crate::network::{DIAL_TIMEOUT, Fate, Model, Network, Spot};
-use crate::queue::Queue;
+use crate::ground::{Ground, Happening, Letter};
+use crate::internet::Model;
+use crate::participant::{Birth, Input, Participant};
 
 /// The simulated clock's beginning, in seconds since 1970.
 pub const EPOCH_UNIX_S: u64 = 1_700_000_000;
@@ -17,45 +16,13 @@ pub const EPOCH_UNIX_S: u64 = 1_700_000_000;
 /// The number of a node in the world, in the order of their births.
 pub type Index = usize;
 
-/// What a node's host keeps for it: when it was written, and what.
-type Disk = BTreeMap<(ServiceId, Vec<u8>), (Time, Vec<u8>)>;
-
-#[derive(Debug)]
-struct Inhabitant {
-    node: Option<Node>,
-    keypair: Keypair,
-    disk: Disk,
-    id: NodeId,
-    spot: Spot,
-    part: u32,
-    born_at: Time,
-    timer_at: Option<Time>,
-    /// Whether it declines to be traced.
-    reticent: bool,
-}
-
-#[derive(Debug)]
-enum Happening {
-    Arrival {
-        to: Index,
-        from: Index,
-        message: Message,
-    },
-    Undeliverable {
-        to: Index,
-        peer: NodeId,
-    },
-    Timer {
-        node: Index,
-        at: Time,
-    },
-}
-
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Inputs that nodes worked off.
     pub inputs: u64,
+    /// Messages that reached nobody: on the way to a node that was or had gone.
+    pub lost: u64,
     /// Messages sent.
     pub messages: u64,
     /// Octets sent, each message with its length on the wire.
@@ -73,71 +40,60 @@ pub struct Setup {
     pub long_links: Option<u32>,
 }
 
-/// Many nodes and the network between them.
+/// What was sent of one sort of message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// What was sent, by the sort of message ([`Participant::sort`]).
+pub type Traffic = BTreeMap<&'static str, Tally>;
+
+/// Many nodes of one protocol, by default Enishi's, and the network between them.
 #[derive(Debug)]
-pub struct World {
-    setup: Setup,
-    now: Time,
-    rng: Rng,
-    network: Network,
-    nodes: Vec<Inhabitant>,
-    by_id: BTreeMap<NodeId, Index>,
-    queue: Queue<Happening>,
-    events: Vec<(Time, Index, Event)>,
-    tapped: Option<Index>,
-    tape: Vec<(NodeId, Message)>,
-    counters: Counters,
-    trace: blake3::Hasher,
+pub struct World<P: Participant = Node> {
+    config: P::Config,
+    /// The living; apart from the rest, so that a node's effects are carried out while
+    /// it still hands them over.
+    lives: Vec<Option<Box<P>>>,
+    ground: Ground<P>,
 }
 
 impl World {
-    /// Makes an empty world.
+    /// Makes an empty world for Enishi's nodes.
     pub fn new(setup: Setup) -> Self {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&setup.seed.to_le_bytes());
-        let mut rng = Rng::from_seed(seed);
-        let network = Network::new(setup.model.clone(), Rng::from_seed(rng.octets()));
+        let mut config = enishi_overlay::Config::new(OverlayId::from_name("simulated"));
+        config.long_links = setup.long_links;
+        Self::inhabited(setup.seed, setup.model, config)
+    }
+}
+
+impl<P: Participant> World<P> {
+    /// Makes an empty world for the nodes of any protocol, all set up by `config`.
+    pub fn inhabited(seed: u64, model: Model, config: P::Config) -> Self {
+        let mut octets = [0; 32];
+        octets[..8].copy_from_slice(&seed.to_le_bytes());
         Self {
-            setup,
-            now: Time::ZERO,
-            rng,
-            network,
-            nodes: Vec::new(),
-            by_id: BTreeMap::new(),
-            queue: Queue::default(),
-            events: Vec::new(),
-            tapped: None,
-            tape: Vec::new(),
-            counters: Counters::default(),
-            trace: blake3::Hasher::new(),
+            config,
+            lives: Vec::new(),
+            ground: Ground::new(model, Rng::from_seed(octets)),
         }
     }
 
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
-        let keypair = Keypair::from_seed(&self.rng.octets());
-        let index = self.nodes.len();
-        let id = keypair.id();
-        let spot = Spot::random(&mut self.rng);
-        self.nodes.push(Inhabitant {
-            node: None,
-            keypair,
-            disk: Disk::new(),
-            id,
-            spot,
-            part: 0,
-            born_at: self.now,
-            timer_at: None,
-            reticent: false,
-        });
-        self.by_id.insert(id, index);
+        let index = self.ground.settle();
+        self.lives.push(None);
         self.start(index, bootstrap);
         index
     }
 
-    /// Has a node decline to be traced from its next start on.
-    pub fn make_reticent(&mut self, index: Index) {
-        self.nodes[index].reticent = true;
+    /// Lets the nodes that start from now on be set up in another way.
+    pub fn config_mut(&mut self) -> &mut P::Config {
+        &mut self.config
     }
 
     /// Starts a node that was killed, with its key and what it had kept.
@@ -146,242 +102,204 @@ impl World {
     }
 
     fn start(&mut self, index: Index, bootstrap: Option<Index>) {
-        let config = self.config(index);
-        let seed = self.rng.octets();
-        let inhabitant = &mut self.nodes[index];
-        inhabitant.node = Some(Node::new(inhabitant.keypair.clone(), config, seed));
-        inhabitant.born_at = self.now;
-        inhabitant.timer_at = None;
+        let ground = &mut self.ground;
+        let now = ground.now;
+        let seed = ground.rng.octets();
+        ground.wake(index);
+        let estate = &ground.estates[index];
+        let birth = Birth {
+            keypair: Keypair::from_seed(&estate.secret),
+            index,
+            contact: ground.contact(index),
+            unix_s: EPOCH_UNIX_S + now.as_micros() / 1_000_000,
+            seed,
+        };
+        let kept = estate.disk.clone();
+        self.lives[index] = Some(Box::new(P::new(birth, &self.config)));
         self.reset_timer(index);
-        for ((service, key), (written_at, value)) in self.nodes[index].disk.clone() {
-            let age_s = self.now.since(written_at).as_secs();
-            self.input(
-                index,
-                Input::Restored {
-                    service,
-                    key,
-                    value,
-                    age_s,
-                },
-            );
+        for (key, (written_at, value)) in kept {
+            let age_s = now.since(written_at).as_secs();
+            self.input(index, Input::Restored { key, value, age_s });
         }
-        if let Some(contact) = bootstrap.map(|bootstrap| self.contact(bootstrap)) {
-            self.input(index, Input::Bootstrap(vec![contact]));
+        if let Some(contact) = bootstrap.map(|bootstrap| self.ground.contact(bootstrap)) {
+            self.input(index, Input::Bootstrap(contact));
         }
     }
 
     /// Kills a node without a word.
     pub fn kill(&mut self, index: Index) {
-        self.nodes[index].node = None;
-        self.network.forget(index as u32);
+        self.lives[index] = None;
+        self.ground.bury(index);
+    }
+
+    /// Lets a node take leave of the others, and stops it.
+    pub fn leave(&mut self, index: Index) {
+        if let Some(node) = &mut self.lives[index] {
+            let age = self.ground.age(index);
+            for effect in node.leave(age) {
+                self.ground.carry_out(index, effect);
+            }
+        }
+        self.kill(index);
+    }
+
+    /// Tells whether two nodes, born or yet to be born, can never reach each other.
+    pub fn is_broken(&self, a: Index, b: Index) -> bool {
+        self.ground.network.is_broken(a as u32, b as u32)
+    }
+
+    /// Lets a node try to join through another one once more.
+    pub fn bootstrap(&mut self, index: Index, via: Index) {
+        let contact = self.ground.contact(via);
+        self.input(index, Input::Bootstrap(contact));
     }
 
     /// Puts a node into a part; nodes of different parts cannot reach each other.
     pub fn set_part(&mut self, index: Index, part: u32) {
-        self.nodes[index].part = part;
+        self.ground.bodies[index].part = part;
     }
 
     /// Lets a node's host ask something.
-    pub fn command(&mut self, index: Index, command: Command) {
+    pub fn command(&mut self, index: Index, command: P::Command) {
         self.input(index, Input::Command(command));
     }
 
     /// Records what arrives at a node from now on, for [`Self::take_tape`].
     pub fn tap(&mut self, index: Index) {
-        self.tapped = Some(index);
+        self.ground.tapped = Some(index);
     }
 
     /// Takes what arrived at the tapped node, with the senders.
-    pub fn take_tape(&mut self) -> Vec<(NodeId, Message)> {
-        std::mem::take(&mut self.tape)
+    pub fn take_tape(&mut self) -> Vec<(NodeId, P::Message)> {
+        std::mem::take(&mut self.ground.tape)
     }
 
     /// Lets a message arrive at a node at once, as if sent by `from`, which is taken to
     /// have proven that key.
-    pub fn inject(&mut self, to: Index, from: NodeId, message: Message) {
+    pub fn inject(&mut self, to: Index, from: NodeId, message: P::Message) {
         self.input(to, Input::Message { from, message });
     }
 
     /// Lets time go by.
     pub fn run_for(&mut self, duration: Duration) {
-        let until = self.now + duration;
-        while let Some((at, happening)) = self.queue.pop_until(until) {
-            self.now = at;
+        let until = self.ground.now + duration;
+        while let Some((at, happening)) = self.ground.queue.pop_until(until) {
+            self.ground.now = at;
             self.happen(happening);
         }
-        self.now = until;
+        self.ground.now = until;
     }
 
     /// Returns the present time.
     pub fn now(&self) -> Time {
-        self.now
+        self.ground.now
     }
 
     /// Returns the world's randomness, for the choices of a scenario.
     pub fn rng(&mut self) -> &mut Rng {
-        &mut self.rng
+        &mut self.ground.rng
     }
 
     /// Returns a living node.
-    pub fn node(&self, index: Index) -> Option<&Node> {
-        self.nodes[index].node.as_ref()
+    pub fn node(&self, index: Index) -> Option<&P> {
+        self.lives[index].as_deref()
     }
 
-    /// Visits the living nodes.
-    pub fn living(&self) -> impl Iterator<Item = (Index, &Node)> {
-        let nodes = self.nodes.iter().enumerate();
-        nodes.filter_map(|(index, inhabitant)| Some((index, inhabitant.node.as_ref()?)))
+    /// Visits the living nodes in the order of their births.
+    pub fn living(&self) -> impl Iterator<Item = (Index, &P)> {
+        let lives = self.lives.iter().enumerate();
+        lives.filter_map(|(index, life)| Some((index, life.as_deref()?)))
     }
 
     /// Returns the number of a node.
     pub fn index_of(&self, id: NodeId) -> Option<Index> {
-        self.by_id.get(&id).copied()
+        self.ground.index_of(&id)
     }
 
-    /// Draws a living node.
+    /// Returns who a node is, dead or alive.
+    pub fn id(&self, index: Index) -> NodeId {
+        self.ground.bodies[index].id
+    }
+
+    /// Draws a living node. There must be one.
     pub fn any(&mut self) -> Index {
-        let living: Vec<Index> = self.living().map(|(index, _)| index).collect();
-        living[self.rng.below(living.len() as u64) as usize]
+        self.ground.any()
     }
 
     /// Takes the events that nodes told their hosts since the last call.
-    pub fn take_events(&mut self) -> Vec<(Time, Index, Event)> {
-        std::mem::take(&mut self.events)
+    pub fn take_events(&mut self) -> Vec<(Time, Index, P::Event)> {
+        std::mem::take(&mut self.ground.events)
     }
 
     /// Returns what was counted.
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.ground.counters
     }
 
-    /// Returns a hash of everything that has happened: when, to whom, what sort, how long.
+    /// Returns what was sent, by the sort of message.
+    pub fn traffic(&self) -> &Traffic {
+        &self.ground.traffic
+    }
+
+    /// Returns a hash of everything that has happened: who sent how much to whom, and when.
     pub fn trace(&self) -> [u8; 32] {
-        *self.trace.finalize().as_bytes()
-    }
-
-    fn config(&self, index: Index) -> Config {
-        let mut overlay = enishi_overlay::Config::new(OverlayId::from_name("simulated"));
-        overlay.long_links = self.setup.long_links;
-        overlay.reports_hops = !self.nodes[index].reticent;
-        Config {
-            overlay,
-            addresses: vec![address(index)],
-            host_name: format!("host{index}"),
-            started_unix_s: EPOCH_UNIX_S + self.now.as_micros() / 1_000_000,
-        }
-    }
-
-    fn contact(&self, index: Index) -> Contact {
-        Contact::new(self.nodes[index].id, [address(index)])
+        self.ground.trace.digest()
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrival { to, from, message } => {
-                let from = self.nodes[from].id;
-                if self.tapped == Some(to) {
-                    self.tape.push((from, message.clone()));
+            Happening::Letter(number) => match self.ground.letters.remove(number as usize) {
+                Letter::Message { to, from, message } => self.deliver(to as Index, from, message),
+                Letter::Undeliverable { to, peer } => {
+                    self.input(to as Index, Input::Unreachable(peer));
                 }
-                self.input(to, Input::Message { from, message });
-            }
-            Happening::Undeliverable { to, peer } => self.input(to, Input::Unreachable(peer)),
-            Happening::Timer { node, at } => {
-                if self.nodes[node].timer_at == Some(at) {
-                    self.nodes[node].timer_at = None;
-                    self.input(node, Input::Timeout);
+            },
+            Happening::Timer(node) => {
+                let index = node as Index;
+                if self.ground.take_timer(index) {
+                    let due = self.due(index);
+                    match due {
+                        Some(due) if due <= self.ground.now => self.input(index, Input::Timeout),
+                        _ => self.reset_timer(index),
+                    }
                 }
             }
         }
     }
 
+    fn deliver(&mut self, to: Index, from: u32, message: P::Message) {
+        let from = self.ground.bodies[from as Index].id;
+        if self.ground.tapped == Some(to) {
+            self.ground.tape.push((from, message.clone()));
+        }
+        if self.lives[to].is_none() {
+            self.ground.counters.lost += 1;
+        }
+        self.input(to, Input::Message { from, message });
+    }
+
     /// Hands an input to a node and carries out what it wants.
-    fn input(&mut self, index: Index, input: Input) {
-        let inhabitant = &mut self.nodes[index];
-        let since_birth = Time::ZERO + self.now.since(inhabitant.born_at);
-        let Some(node) = &mut inhabitant.node else {
+    fn input(&mut self, index: Index, input: Input<P>) {
+        let Some(node) = &mut self.lives[index] else {
             return;
         };
-        self.counters.inputs += 1;
-        let outputs: Vec<Output> = node.handle(since_birth, input).collect();
-        for output in outputs {
-            match output {
-                Output::Send { to, message } => self.send(index, to.id(), message),
-                Output::Drop(peer) => {
-                    if let Some(peer) = self.index_of(peer) {
-                        self.network.close(index as u32, peer as u32);
-                    }
-                }
-                Output::Event(event) => self.events.push((self.now, index, event)),
-                Output::Persist {
-                    service,
-                    key,
-                    value,
-                } => {
-                    let disk = &mut self.nodes[index].disk;
-                    match value {
-                        Some(value) => disk.insert((service, key), (self.now, value)),
-                        None => disk.remove(&(service, key)),
-                    };
-                }
-                Output::Remember(_) | Output::Dial(_) => {}
-            }
+        let ground = &mut self.ground;
+        ground.counters.inputs += 1;
+        for effect in node.handle(ground.age(index), input) {
+            ground.carry_out(index, effect);
         }
         self.reset_timer(index);
     }
 
-    fn send(&mut self, from: Index, to: NodeId, message: Message) {
-        let bytes = message.encoded_len() as u64;
-        self.counters.messages += 1;
-        self.counters.bytes += bytes;
-        self.note(from, &to, bytes);
-        let Some(receiver) = self.index_of(to) else {
-            return self.queue.push(
-                self.now + DIAL_TIMEOUT,
-                Happening::Undeliverable { to: from, peer: to },
-            );
-        };
-        let (a, b) = (&self.nodes[from], &self.nodes[receiver]);
-        let reachable = b.node.is_some() && a.part == b.part;
-        let ends = ((from as u32, a.spot), (receiver as u32, b.spot));
-        match self.network.send(self.now, ends.0, ends.1, reachable) {
-            Fate::Arrives(delay) => {
-                let arrival = Happening::Arrival {
-                    to: receiver,
-                    from,
-                    message,
-                };
-                self.queue.push(self.now + delay, arrival);
-            }
-            Fate::Lost => {}
-            Fate::Undeliverable => {
-                let undeliverable = Happening::Undeliverable { to: from, peer: to };
-                self.queue.push(self.now + DIAL_TIMEOUT, undeliverable);
-            }
-        }
-    }
-
-    fn note(&mut self, from: Index, to: &NodeId, bytes: u64) {
-        self.trace.update(&self.now.as_micros().to_le_bytes());
-        self.trace.update(&(from as u64).to_le_bytes());
-        self.trace.update(to.as_bytes());
-        self.trace.update(&bytes.to_le_bytes());
+    /// Returns when a living node wants to be woken.
+    fn due(&self, index: Index) -> Option<Time> {
+        let due = self.lives[index].as_ref()?.next_timeout()?;
+        Some(self.ground.bodies[index].born_at + due.since(Time::ZERO))
     }
 
     fn reset_timer(&mut self, index: Index) {
-        let inhabitant = &mut self.nodes[index];
-        let due = inhabitant.node.as_ref().and_then(Node::next_timeout);
-        let Some(due) = due else { return };
-        let at = (inhabitant.born_at + due.since(Time::ZERO)).max(self.now);
-        if inhabitant.timer_at.is_none_or(|present| present != at) {
-            inhabitant.timer_at = Some(at);
-            self.queue.push(at, Happening::Timer { node: index, at });
+        if let Some(due) = self.due(index) {
+            self.ground.set_timer(index, due);
         }
     }
-}
-
-/// An address that looks like one and names the node.
-fn address(index: Index) -> SocketAddr {
-    let low = index as u32;
-    let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, (low >> 16) as u16, low as u16);
-    SocketAddr::new(ip.into(), 7000)
 }

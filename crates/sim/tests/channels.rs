@@ -6,7 +6,7 @@ use std::time::Duration;
 use enishi_services::keys::Secret;
 use enishi_services::vnet::{ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent};
 use enishi_services::{Command, Event};
-use enishi_sim::network::Model;
+use enishi_sim::internet::Model;
 use enishi_sim::world::{Index, Setup, World};
 
 const CHANNEL: ChannelId = ChannelId(1);

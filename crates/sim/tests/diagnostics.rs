@@ -1,15 +1,17 @@
 //! What diagnostics promise, story by story.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use enishi_overlay::{Keypair, NodeId, Position, Rng};
 use enishi_services::dht::{Caller, Event as DhtEvent, Held, Holding, REPLICAS};
-use enishi_services::diag::route::{End, HopState, Route};
+use enishi_services::diag::route::{End, Hop, HopState, Route};
 use enishi_services::diag::{Command as Diag, Event as DiagEvent};
 use enishi_services::names::OpenName;
 use enishi_services::{Command, Event, dht};
-use enishi_sim::network::Model;
+use enishi_sim::internet::Model;
 use enishi_sim::world::{Index, Setup, World};
 
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -36,6 +38,14 @@ fn id(world: &World, index: Index) -> NodeId {
     world.node(index).unwrap().id()
 }
 
+/// Has a node decline to be traced.
+fn restart_reticent(world: &mut World, index: Index) {
+    world.kill(index);
+    world.config_mut().reports_hops = false;
+    world.restart(index, Some(0));
+    world.config_mut().reports_hops = true;
+}
+
 /// Probes the route to a position.
 fn trace(world: &mut World, from: Index, target: Position, probes: u64) -> Route {
     let mut route = Route::default();
@@ -48,10 +58,11 @@ fn trace(world: &mut World, from: Index, target: Position, probes: u64) -> Route
             match event {
                 Event::Diag(DiagEvent::Hop {
                     attempt,
+                    by,
                     report,
                     round_trip,
                     ..
-                }) if index == from => route.report(attempt, report, round_trip),
+                }) if index == from => route.report(attempt, by, report, round_trip),
                 Event::Diag(DiagEvent::Traced { end: reached, .. }) if index == from => {
                     end = reached.map(|(node, hops, round_trip)| End {
                         node,
@@ -85,53 +96,68 @@ fn a_trace_names_every_hop_with_its_vitals() {
     let (from, to, route) = long_route(&mut world, 2);
     let target = position(&world, to);
     let route_again = trace(&mut world, from, target, 3);
-    for route in [route, route_again] {
+    for (route, probes) in [(route, 1), (route_again, 3)] {
         let hops = route.hops();
-        for (place, hop) in (1..).zip(&hops) {
-            assert_eq!(
-                (hop.place, hop.state),
-                (place, HopState::Reported),
-                "{hops:?}"
-            );
-            assert_eq!(hop.received, hop.sent);
-            assert!(hop.vitals.is_some() && hop.round_trips.len() == hop.sent as usize);
+        assert_whole(&hops, probes);
+        for hop in hops.iter().filter(|hop| hop.received > 0) {
+            assert_eq!(hop.state, HopState::Reported, "{hops:?}");
+            assert_eq!(hop.vitals.is_some(), hop.node.is_some());
+            assert_eq!(hop.round_trips.len(), hop.received as usize);
         }
-        assert_eq!(hops.last().unwrap().node, Some(id(&world, to)));
+        assert_eq!(hops.last().unwrap().node, Some(id(&world, to)), "{hops:?}");
         assert_eq!(hops.last().unwrap().next, None);
     }
+}
+
+/// Checks that all probes were heard of at the first place, and that no place is missing.
+/// Each probe may take its own way.
+fn assert_whole(hops: &[Hop], probes: u32) {
+    let first = hops.iter().filter(|hop| hop.place == 1);
+    let heard: u32 = first.map(|hop| hop.received).sum();
+    assert!(heard >= probes, "{hops:?}");
+    let places: BTreeSet<u8> = hops.iter().map(|hop| hop.place).collect();
+    assert!(
+        places.into_iter().eq(1..=hops.last().unwrap().place),
+        "{hops:?}"
+    );
 }
 
 #[test]
 fn nodes_that_decline_are_neither_lost_nor_left_out() {
     let mut world = world(150, 3);
-    let reticent = |index: Index| index > 0 && index % 3 == 0;
+    let reticent = |index: Index| index > 0 && index.is_multiple_of(3);
     for index in (0..150).filter(|index| reticent(*index)) {
-        world.kill(index);
-        world.make_reticent(index);
-        world.restart(index, Some(0));
+        restart_reticent(&mut world, index);
         world.run_for(Duration::from_secs(2));
     }
     world.run_for(Duration::from_secs(60));
     let mut seen = [0; 3];
+    let mut overtaken = 0;
     for (from, to) in (0..20).map(|from| (from, from + 45)) {
         let target = position(&world, to);
         let route = trace(&mut world, from, target, 3);
         let hops = route.hops();
         assert_eq!(route.end().map(|end| end.node), Some(id(&world, to)));
-        for (place, hop) in (1..).zip(&hops) {
+        assert_whole(&hops, 3);
+        for hop in &hops {
             let index = hop.node.and_then(|node| world.index_of(node));
             let expected = match index {
                 Some(index) if !reticent(index) => HopState::Reported,
                 Some(_) | None => HopState::Declined,
             };
-            assert_eq!((hop.place, hop.state), (place, expected), "{hops:?}");
+            // A copy that was overtaken by another.
+            if hop.state == HopState::Lost {
+                overtaken += 1;
+                continue;
+            }
+            assert_eq!(hop.state, expected, "{hops:?}");
             assert_eq!(hop.vitals.is_some(), expected == HopState::Reported);
-            assert_eq!((hop.sent, hop.received), (3, 3), "{hops:?}");
             let kind = usize::from(expected == HopState::Declined) + usize::from(index.is_none());
             seen[kind] += 1;
         }
     }
     assert!(seen[0] > 0 && seen[1] > 0, "the story needs both: {seen:?}");
+    assert!(overtaken * 10 < seen[0] + seen[1], "{seen:?}, {overtaken}");
     // The echo of a node that declines is an acknowledgement and nothing else.
     world.take_events();
     let timeout = Duration::from_secs(5);
@@ -182,18 +208,17 @@ fn a_hop_that_just_died_is_lost_and_the_route_goes_round_it() {
 #[test]
 fn nobody_in_charge_looks_like_a_loss() {
     let mut world = world(60, 5);
-    // All others are gone at once: the last row is a loss.
+    // All others are gone at once: every question is lost, until this node sees that
+    // nobody but itself is left.
     for index in 1..60 {
         world.set_part(index, 1);
     }
     let target = position(&world, 30);
     let route = trace(&mut world, 0, target, 1);
     let hops = route.hops();
-    assert_eq!(
-        hops.first().map(|hop| hop.state),
-        Some(HopState::Lost),
-        "{hops:?}"
-    );
+    let mut others = hops.iter().filter(|hop| hop.place > 0).peekable();
+    assert!(others.peek().is_some());
+    assert!(others.all(|hop| hop.state == HopState::Lost), "{hops:?}");
 }
 
 fn survey(world: &mut World, from: Index, name: &str) -> Vec<Holding> {
@@ -306,9 +331,7 @@ fn a_stranger_finds_a_node_at_its_position_unless_it_cannot_be_reached() {
     assert_eq!(in_charge, Some(me));
 
     // Whoever declines, does not look either.
-    world.kill(stranger);
-    world.make_reticent(stranger);
-    world.restart(stranger, Some(0));
+    restart_reticent(&mut world, stranger);
     world.run_for(Duration::from_secs(30));
     assert_eq!(find_me(&mut world, 10, stranger), None);
 }

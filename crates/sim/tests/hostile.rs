@@ -5,7 +5,7 @@ use std::time::Duration;
 use enishi_overlay::view::VIEW_NODES_MAX;
 use enishi_overlay::{Keypair, Message, NodeId};
 use enishi_services::{Command, Event, diag};
-use enishi_sim::network::Model;
+use enishi_sim::internet::Model;
 use enishi_sim::oracle::Census;
 use enishi_sim::world::{Setup, World};
 

@@ -9,6 +9,7 @@ fn run(scenario: Scenario, nodes: usize, seed: u64, long_links: Option<u32>) -> 
             seed,
             long_links,
             routes: 1000,
+            ..Options::default()
         },
         &mut |_| {},
     )
@@ -18,6 +19,7 @@ fn run(scenario: Scenario, nodes: usize, seed: u64, long_links: Option<u32>) -> 
 fn a_thousand_nodes_join_and_every_route_ends_at_the_node_in_charge() {
     let results = run(Scenario::Hops, 1000, 1, Some(5)).results;
     assert_eq!(results.success, Some(1.0));
+    assert_eq!(results.ring_gaps, Some(0));
     // A model of the same design with two near neighbours: 2.15 hops at 2^10 nodes and
     // k = 5. This one has twelve, so it has to be at or below that.
     assert!(

@@ -10,7 +10,7 @@ use enishi_services::dht::{
 };
 use enishi_services::record::{Key, Kind};
 use enishi_services::{Command, Event};
-use enishi_sim::network::Model;
+use enishi_sim::internet::Model;
 use enishi_sim::oracle::Census;
 use enishi_sim::world::{Index, Setup, World};
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
-use enishi_overlay::view::{Entry, Role, ViewUpdate};
+use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
 use enishi_overlay::{Contact, NodeId, Position};
 use enishi_services::dht::Consistency;
 use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
@@ -66,6 +66,10 @@ impl World<'_> {
             .map(|octet| Contact::new(stranger(octet.into()), [address(octet)]))
     }
 
+    pub(super) fn entry(&mut self) -> Option<Entry> {
+        self.contact().map(|contact| entry(contact, Role::Near))
+    }
+
     pub(super) fn position(&mut self) -> Option<Position> {
         let (high, low) = (self.octet()?, self.number()?);
         Some(Position::from_number((u64::from(high) << 56) ^ low))
@@ -78,7 +82,7 @@ impl World<'_> {
             None
         };
         let version = self.number()? as u32;
-        let removed = self.list(8, Self::id)?;
+        let removed = self.list(8, Self::position)?;
         // Whole crowds at once are what fills tables.
         let (first, count) = (self.octet()?, self.octet()? % 161);
         let added = (0..count).map(|number| {
@@ -89,13 +93,14 @@ impl World<'_> {
                 Role::Near
             };
             let contact = Contact::new(stranger(number.into()), [address(number)]);
-            Entry { contact, role }
+            entry(contact, role)
         });
         Some(ViewUpdate {
             base,
             version,
             removed,
             added: added.collect(),
+            snapshot: Snapshot::default(),
         })
     }
 
@@ -199,11 +204,20 @@ pub(super) fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number], 7000))
 }
 
+fn entry(contact: Contact, role: Role) -> Entry {
+    Entry {
+        contact,
+        role,
+        coordinate: Coordinate::default(),
+    }
+}
+
 pub(super) fn hello(from: usize, nonce: u32, link: bool, view: ViewUpdate) -> Hello {
     let contact = Contact::new(keypairs()[from].id(), [address(from as u8)]);
     Hello {
         nonce,
         contact,
+        coordinate: Coordinate::default(),
         link,
         view,
     }

@@ -18,6 +18,8 @@ const MANY_ROUTES: u32 = 21_000;
 
 const FIGURES: &[Figure] = &[
     figure("inputs", "1/s"),
+    figure("events", "1/s"),
+    figure("memory_per_node", "B"),
     figure("lookups", "1/s"),
     figure("mean_hops", "hops"),
     figure("bytes_per_second_per_node", "B/s"),
@@ -44,6 +46,8 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
         let (many_s, many) = simulate(&program, run, MANY_ROUTES)?;
         ensure!(many_s > few_s, "the clock stood still");
         report.add("inputs", (few.inputs + many.inputs) / (few_s + many_s));
+        report.add("events", (few.events + many.events) / (few_s + many_s));
+        report.add("memory_per_node", few.memory_bytes_per_node);
         let routes = f64::from(MANY_ROUTES - FEW_ROUTES);
         report.add("lookups", routes / (many_s - few_s));
         report.add("mean_hops", many.mean_hops);
@@ -54,6 +58,8 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
 
 struct Results {
     inputs: f64,
+    events: f64,
+    memory_bytes_per_node: f64,
     mean_hops: f64,
     bytes_per_second_per_node: f64,
 }
@@ -77,6 +83,8 @@ fn simulate(program: &Path, run: u32, routes: u32) -> anyhow::Result<(f64, Resul
     ensure!(number("success")? > 0.999, "routes went astray");
     let results = Results {
         inputs: number("inputs")?,
+        events: number("events")?,
+        memory_bytes_per_node: number("memory_bytes_per_node")?,
         mean_hops: number("mean_hops")?,
         bytes_per_second_per_node: number("bytes_per_second_per_node")?,
     };

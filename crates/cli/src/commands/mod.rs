@@ -7,6 +7,7 @@ mod dht;
 mod doctor;
 pub(crate) mod overlay;
 mod ping;
+mod replay;
 pub(crate) mod sim;
 mod status;
 mod ticket;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use enishi_api::{Answer, MapRole, OverlayMap, Request};
+use enishi_api::{Answer, MapNode, MapRole, OverlayMap, Request};
 
 use super::{Context, trace};
 use crate::args::{Map, Overlay};
@@ -74,11 +74,17 @@ fn table(cx: &Context, map: &OverlayMap) -> String {
             node.position.clone(),
             node.node_id.clone(),
             cx.out.label(role_label(node.role)).to_owned(),
-            or_dash(node.rtt_ms.map(|rtt_ms| format!("{rtt_ms:.2} ms"))),
+            round_trip(node),
             cx.out.label(trace::path_label(node.path)).to_owned(),
         ]);
     }
     table.print()
+}
+
+/// The measured round trip, or the predicted one behind a tilde: it is a guess.
+fn round_trip(node: &MapNode) -> String {
+    let measured = node.rtt_ms.map(|ms| format!("{ms:.2} ms"));
+    or_dash(measured.or_else(|| Some(format!("~{:.0} ms", node.rtt_predicted_ms?))))
 }
 
 /// What a role on the map is called.

@@ -1,12 +1,18 @@
 //! `enishi sim`.
 
+use std::fs;
 use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use enishi_sim::{Options, Report};
+use enishi_sim::internet::Model;
+use enishi_sim::plot::Picture;
+use enishi_sim::{Options, Scenario};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::args::Sim;
+use super::replay;
+use crate::args::{Recorded, Sim};
 use crate::output::Output;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
@@ -14,22 +20,45 @@ use crate::problem::{Problem, Verdict};
 /// The parts into which a run is divided for the progress bar.
 const PARTS: u64 = 1000;
 
-/// Runs a scenario and tells what came of it.
+/// Runs a scenario, once or with several seeds, and tells what came of it.
 ///
 /// # Errors
-/// [`Problem`] when the result cannot be written.
-pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
-    let bar = progress_bar(out);
-    let simulated = Options {
-        nodes: options.nodes as usize,
-        seed: options.seed,
-        long_links: options.links,
-        routes: u64::from(options.routes),
+/// [`Problem`] when an option does not fit the scenario, or the result or the picture
+/// cannot be written.
+pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
+    if let Some(Recorded::Replay { file }) = &arguments.recorded {
+        return replay::run(out, file);
+    }
+    let Some(scenario) = arguments.scenario else {
+        return Err(Problem::Usage("Name a scenario.".to_owned()));
     };
-    let report = options
-        .scenario
-        .run(&simulated, &mut |done| bar.set_position(u64::from(done)));
+    check(scenario, arguments)?;
+    let bar = progress_bar(out, PARTS * u64::from(arguments.seeds));
+    let mut results = Vec::new();
+    let mut picture = None;
+    for number in 0..arguments.seeds {
+        let done_before = PARTS * u64::from(number);
+        let simulated = options(arguments, arguments.seed.wrapping_add(u64::from(number)));
+        let (started, memory_before) = (Instant::now(), memory_most_bytes());
+        let mut report = scenario.run(&simulated, &mut |done| {
+            bar.set_position(done_before + u64::from(done));
+        });
+        picture = picture.or(report.picture);
+        let figures = &mut report.results;
+        figures.events_per_second = Some(figures.events as f64 / started.elapsed().as_secs_f64());
+        figures.memory_bytes_per_node = memory_most_bytes()
+            .zip(memory_before)
+            .map(|(after, before)| (after - before) / u64::from(arguments.nodes));
+        match serde_json::to_value(&report.results) {
+            Ok(Value::Object(figures)) => results.push(figures),
+            _ => return Err(Problem::No("The figures cannot be told.".to_owned())),
+        }
+    }
     bar.finish_and_clear();
+    if let Some(path) = &arguments.plot {
+        draw(path, picture)?;
+    }
+    let report = report(scenario, arguments, &results);
     if out.json {
         out.object(&report)?;
     } else {
@@ -38,33 +67,190 @@ pub(crate) fn run(out: &Output, options: &Sim) -> Result<Verdict, Problem> {
     Ok(Verdict::Yes)
 }
 
-fn progress_bar(out: &Output) -> ProgressBar {
+/// Refuses options that the scenario does not heed.
+fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
+    let given = [
+        ("routes", arguments.routes.is_some()),
+        ("session-mean", arguments.session_mean.is_some()),
+        ("session-median", arguments.session_median.is_some()),
+        ("duration", arguments.duration.is_some()),
+        ("lookup-interval", arguments.lookup_interval.is_some()),
+        ("polite", arguments.polite.is_some()),
+        ("dead", arguments.dead.is_some()),
+        ("hostile", arguments.hostile.is_some()),
+        ("values", arguments.values.is_some()),
+        ("plot", arguments.plot.is_some()),
+    ];
+    let foreign = given
+        .into_iter()
+        .find(|(name, given)| *given && !scenario.takes().contains(name));
+    let Some((name, _)) = foreign else {
+        return Ok(());
+    };
+    let heeding = Scenario::ALL
+        .into_iter()
+        .filter(|s| s.takes().contains(&name));
+    let heeding: Vec<&str> = heeding.map(Scenario::name).collect();
+    let heeding = match heeding.as_slice() {
+        [] => "no scenario".to_owned(),
+        names => names.join(", "),
+    };
+    let scenario = scenario.name();
+    Err(Problem::Usage(match name {
+        "plot" => format!("The scenario {scenario} has no picture; there is one of {heeding}."),
+        _ => format!("--{name} means nothing to the scenario {scenario}; it does to {heeding}."),
+    }))
+}
+
+fn options(arguments: &Sim, seed: u64) -> Options {
+    let defaults = Options::default();
+    let model = Model {
+        loss_per_million: arguments.loss.unwrap_or(defaults.model.loss_per_million),
+        broken_per_million: arguments.broken_pairs.unwrap_or(0),
+        ..defaults.model.clone()
+    };
+    // The median of the exponential distribution is its mean times ln 2.
+    let of_median = |median: Duration| median.div_f64(std::f64::consts::LN_2);
+    let session_mean = arguments.session_median.map(of_median);
+    let session_mean = session_mean.or(arguments.session_mean);
+    Options {
+        nodes: arguments.nodes as usize,
+        seed,
+        long_links: arguments.links,
+        model,
+        routes: arguments.routes.map_or(defaults.routes, u64::from),
+        duration: arguments.duration,
+        session_mean: session_mean.unwrap_or(defaults.session_mean),
+        polite_per_million: arguments.polite.unwrap_or(0),
+        lookup_interval: arguments
+            .lookup_interval
+            .unwrap_or(defaults.lookup_interval),
+        dead_per_million: arguments.dead.unwrap_or(0),
+        hostile_per_million: arguments.hostile.unwrap_or(0),
+        values: arguments.values,
+    }
+}
+
+fn draw(path: &Path, picture: Option<Picture>) -> Result<(), Problem> {
+    let svg = picture.map(|picture| picture.to_svg()).unwrap_or_default();
+    fs::write(path, svg).map_err(|error| {
+        let path = path.display();
+        Problem::No(format!("The picture cannot be written to {path}: {error}."))
+    })
+}
+
+/// Returns the most memory that this process ever had, where the kernel tells it.
+fn memory_most_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// A bar of so many parts, for a person alone.
+pub(super) fn progress_bar(out: &Output, parts: u64) -> ProgressBar {
     if out.json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left");
-    let bar = ProgressBar::new(PARTS);
+    let bar = ProgressBar::new(parts);
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
-fn table(report: &Report) -> String {
-    let mut table = Table::new(["figure", "value"]).right(1);
-    table.row(["scenario".to_owned(), report.scenario.to_owned()]);
-    table.row(["nodes".to_owned(), report.nodes.to_string()]);
-    table.row(["seed".to_owned(), report.seed.to_string()]);
-    if let Ok(Value::Object(figures)) = serde_json::to_value(&report.results) {
+/// Puts together what is told: the figures of the one run, or the means of several with
+/// the least and the greatest.
+fn report(scenario: Scenario, arguments: &Sim, results: &[Map<String, Value>]) -> Value {
+    let mut report = json!({
+        "scenario": scenario.name(),
+        "nodes": arguments.nodes,
+        "seed": arguments.seed,
+    });
+    if let [only] = results {
+        report["results"] = Value::Object(only.clone());
+        return report;
+    }
+    let sum = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    report["seeds"] = json!(arguments.seeds);
+    report["results"] = fold(results, &sum);
+    report["least"] = fold(results, &least);
+    report["greatest"] = fold(results, &most);
+    report
+}
+
+/// Makes one figure of those of all runs that have it; only numbers can be.
+fn fold(results: &[Map<String, Value>], make: &impl Fn(&[f64]) -> f64) -> Value {
+    let mut names: Vec<&String> = Vec::new();
+    for name in results.iter().flat_map(Map::keys) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut folded = Map::new();
+    for name in names {
+        let found: Vec<&Value> = results.iter().filter_map(|run| run.get(name)).collect();
+        let numbers: Vec<f64> = found.iter().filter_map(|value| value.as_f64()).collect();
+        if !numbers.is_empty() {
+            folded.insert(name.clone(), json!(make(&numbers)));
+        }
+        let each = found.iter().filter_map(|value| value.as_object().cloned());
+        let each: Vec<Map<String, Value>> = each.collect();
+        if !each.is_empty() {
+            folded.insert(name.clone(), fold(&each, make));
+        }
+    }
+    Value::Object(folded)
+}
+
+fn table(report: &Value) -> String {
+    let several = report.get("seeds").is_some();
+    let mut table = if several {
+        Table::new(["figure", "mean", "least", "greatest"])
+            .right(1)
+            .right(2)
+            .right(3)
+    } else {
+        Table::new(["figure", "value"]).right(1)
+    };
+    for name in ["scenario", "nodes", "seed", "seeds"] {
+        if let Some(value) = report.get(name) {
+            table.row(row(name, [Some(value), None, None], several));
+        }
+    }
+    let part = |part: &str, name: &str| report.get(part).and_then(|part| part.get(name));
+    if let Some(Value::Object(figures)) = report.get("results") {
         for (name, value) in figures {
-            table.row([name, figure(&value)]);
+            let (least, greatest) = (part("least", name), part("greatest", name));
+            let Value::Object(each) = value else {
+                table.row(row(name, [Some(value), least, greatest], several));
+                continue;
+            };
+            for (of, value) in each {
+                let of_each = |figures: Option<&Value>| figures.and_then(|f| f.get(of)).cloned();
+                let (least, greatest) = (of_each(least), of_each(greatest));
+                let values = [Some(value), least.as_ref(), greatest.as_ref()];
+                table.row(row(&format!("{name}: {of}"), values, several));
+            }
         }
     }
     table.print()
+}
+
+fn row(name: &str, values: [Option<&Value>; 3], several: bool) -> Vec<String> {
+    let shown = values.into_iter().take(if several { 3 } else { 1 });
+    let cells = shown.map(|value| value.map(figure).unwrap_or_default());
+    [name.to_owned()].into_iter().chain(cells).collect()
 }
 
 fn figure(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) if number.is_f64() => {
-            format!("{:.3}", number.as_f64().unwrap_or_default())
+            let number = number.as_f64().unwrap_or_default();
+            // Shares near 1 need their nines.
+            let places = if (0.99..1.0).contains(&number) { 6 } else { 3 };
+            format!("{number:.places$}")
         }
         other => other.to_string(),
     }

@@ -110,6 +110,7 @@ fn hop_cells(cx: &Context, hop: &Hop, answered_by: Option<&str>) -> [String; 11]
         HopState::Reported if in_charge => Label::InCharge,
         HopState::Declined if in_charge => Label::InChargeDeclined,
         HopState::Reported => Label::Reported,
+        HopState::GaveBack => Label::GaveBack,
         HopState::Declined => Label::Declined,
         HopState::Lost => Label::Lost,
     };

@@ -394,6 +394,7 @@ mod tests {
             role,
             path: PathKind::Direct,
             rtt_ms: Some(number as f64),
+            rtt_predicted_ms: None,
             class: None,
         }
     }

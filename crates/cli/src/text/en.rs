@@ -188,6 +188,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "class",
         Label::ToNext => "to the next",
         Label::Reported => "reports",
+        Label::GaveBack => "gave back",
         Label::Declined => "declined",
         Label::Lost => "lost",
         Label::InCharge => "in charge",

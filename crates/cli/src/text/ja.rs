@@ -186,6 +186,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "クラス",
         Label::ToNext => "次への経路",
         Label::Reported => "報告あり",
+        Label::GaveBack => "返却",
         Label::Declined => "辞退",
         Label::Lost => "応答なし",
         Label::InCharge => "担当",

@@ -187,6 +187,7 @@ pub(crate) enum Label {
     Class,
     ToNext,
     Reported,
+    GaveBack,
     Declined,
     Lost,
     InCharge,

@@ -312,6 +312,7 @@ fn doctor() -> Vec<Answer> {
 
 fn map() -> OverlayMap {
     let node = |id: &str, position: &str, role, rtt_ms| MapNode {
+        rtt_predicted_ms: None,
         node_id: id.to_owned(),
         position: position.to_owned(),
         role,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Failure, FailureKind};
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind, Position};
 use enishi_services::dht::{Consistency, GetAnswer, Holding, PutAnswer, PutRequest};
 use enishi_services::diag::wire::{EchoDetail, Found};
@@ -53,7 +54,7 @@ pub(super) enum Ask {
     /// Has another node look for this one at its position.
     FindMe(NodeId, Duration, oneshot::Sender<Option<Found>>),
     /// Asks which nodes are near a position.
-    Locate(Position, oneshot::Sender<Vec<Contact>>),
+    Locate(Position, oneshot::Sender<Vec<Entry>>),
     /// Asks which nodes hold a record.
     Survey(Key, oneshot::Sender<Vec<Holding>>),
     /// What the host has measured.
@@ -243,7 +244,7 @@ impl Desk {
 
     /// Asks which nodes are near a position, the one in charge first; none when nobody
     /// answers.
-    pub(super) async fn locate(&self, target: Position) -> Result<Vec<Contact>, Failure> {
+    pub(super) async fn locate(&self, target: Position) -> Result<Vec<Entry>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Locate(target, reply)).await?;
         answer.await.map_err(|_| stopping())

@@ -165,10 +165,11 @@ async fn follow(
         match report {
             diag::Event::Hop {
                 attempt,
+                by,
                 report,
                 round_trip,
                 ..
-            } => route.report(attempt, report, round_trip),
+            } => route.report(attempt, by, report, round_trip),
             diag::Event::Traced { end: reached, .. } => {
                 end = reached.map(|(node, hops, round_trip)| route::End {
                     node,
@@ -193,6 +194,7 @@ fn api_hop(desk: &Desk, hop: &route::Hop) -> Hop {
         node_id: hop.node.map(|node| node.to_string()),
         state: match hop.state {
             route::HopState::Reported => HopState::Reported,
+            route::HopState::GaveBack => HopState::GaveBack,
             route::HopState::Declined => HopState::Declined,
             route::HopState::Lost => HopState::Lost,
         },

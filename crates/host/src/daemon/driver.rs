@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use enishi_overlay::{Contact, Message, NodeId, PathKind, Time};
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::view::Entry;
+use enishi_overlay::{Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
 use enishi_services::{Command, Event, Input, Node, Output, dht, diag, vnet};
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared};
 use super::outbox::Outbox;
 use super::rates::Rates;
+use super::recorder::Recorder;
 use super::streams;
 use crate::packets::Note;
 use crate::session::{SessionEvent, Sessions};
@@ -66,7 +69,7 @@ struct Waiting {
     puts: BTreeMap<u64, oneshot::Sender<PutAnswer>>,
     pings: BTreeMap<u64, oneshot::Sender<Option<Echo>>>,
     finds: BTreeMap<u64, oneshot::Sender<Option<Found>>>,
-    locates: BTreeMap<u64, oneshot::Sender<Vec<Contact>>>,
+    locates: BTreeMap<u64, oneshot::Sender<Vec<Entry>>>,
     surveys: BTreeMap<u64, oneshot::Sender<Vec<Holding>>>,
     traces: BTreeMap<u64, mpsc::Sender<diag::Event>>,
 }
@@ -75,6 +78,7 @@ struct Waiting {
 pub(super) struct Driver {
     clock: Clock,
     outbox: Outbox,
+    recorder: Recorder,
     sessions: Sessions,
     events: broadcast::Sender<vnet::Event>,
     shared: Arc<Shared>,
@@ -88,6 +92,7 @@ impl Driver {
     pub(super) fn new(
         clock: Clock,
         outbox: Outbox,
+        recorder: Recorder,
         sessions: Sessions,
         events: broadcast::Sender<vnet::Event>,
         shared: Arc<Shared>,
@@ -95,6 +100,7 @@ impl Driver {
         Self {
             clock,
             outbox,
+            recorder,
             sessions,
             events,
             shared,
@@ -138,7 +144,9 @@ impl Driver {
     pub(super) fn handle(&mut self, node: &mut Node, input: Input) {
         let now = self.clock.now();
         self.outbox.begin(now);
+        self.recorder.begin(now, &input);
         for output in node.handle(now, input) {
+            self.recorder.output(&output);
             match output {
                 Output::Persist {
                     service,
@@ -162,6 +170,7 @@ impl Driver {
                 Output::Event(event) => self.outbox.tell(event),
             }
         }
+        self.recorder.finish(node.next_timeout());
         self.outbox.flush(now);
         self.follow_outbox(node);
     }
@@ -314,7 +323,11 @@ impl Driver {
             Ask::Locate(target, reply) => {
                 let id = self.waiting.number();
                 self.waiting.locates.insert(id, reply);
-                Command::Diag(diag::Command::Locate { id, target })
+                Command::Diag(diag::Command::Locate {
+                    id,
+                    target,
+                    manner: Manner::EXACT,
+                })
             }
             Ask::Survey(key, reply) => {
                 let id = self.waiting.number();
@@ -373,6 +386,7 @@ impl Driver {
     async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
         self.handle(&mut node, Input::Leave);
         self.shared.networks.close();
+        self.recorder.close().await;
         let settle = async {
             while !self.outbox.is_settled() {
                 let Some(outcome) = inlets.outcomes.recv().await else {
@@ -432,7 +446,7 @@ impl Waiting {
                 let echo = Echo { round_trip, detail };
                 let _ = self.pings.remove(&id).map(|reply| reply.send(Some(echo)));
             }
-            diag::Event::Located { id, nodes } => {
+            diag::Event::Located { id, nodes, .. } => {
                 let _ = self.locates.remove(&id).map(|reply| reply.send(nodes));
             }
             diag::Event::FoundMe { id, found } => {
@@ -442,10 +456,14 @@ impl Waiting {
                 let _ = self.pings.remove(&id).map(|reply| reply.send(None));
             }
             diag::Event::Hop { id, .. } => {
-                let _ = self.traces.get(&id).map(|reply| reply.try_send(event));
+                if let Some(reply) = self.traces.get(&id) {
+                    let _ = reply.try_send(event);
+                }
             }
             diag::Event::Traced { id, .. } => {
-                let _ = self.traces.remove(&id).map(|reply| reply.try_send(event));
+                if let Some(reply) = self.traces.remove(&id) {
+                    let _ = reply.try_send(event);
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ struct Known {
     position: Position,
     role: MapRole,
     rtt: Option<Duration>,
+    predicted: Option<Duration>,
 }
 
 /// What the node sees.
@@ -58,25 +59,27 @@ fn look(node: &Node) -> Seen {
         size_estimate: overlay.size_estimate(),
         ..Seen::default()
     };
-    let mut know = |id: NodeId, role, rtt| {
+    let mut know = |id: NodeId, role, rtt, predicted| {
         let known = Known {
             position: overlay.position_of(&id),
             role,
             rtt,
+            predicted,
         };
         seen.nodes.insert(id, known);
     };
+    let predicted = predictions(node);
     for id in overlay.known().into_keys().take(NODES_MAX) {
-        know(id, MapRole::Known, None);
+        know(id, MapRole::Known, None, predicted.get(&id).copied());
     }
     let me = node.id();
     for peer in overlay.peers() {
         let id = peer.contact().id();
         let near = overlay.near().contains(id);
         let role = if near { MapRole::Near } else { MapRole::Long };
-        know(id, role, peer.round_trip().smoothed());
+        know(id, role, peer.round_trip().smoothed(), None);
     }
-    know(me, MapRole::Itself, None);
+    know(me, MapRole::Itself, None, None);
     for peer in overlay.peers() {
         let id = peer.contact().id();
         seen.link(me, id, !overlay.near().contains(id));
@@ -85,6 +88,19 @@ fn look(node: &Node) -> Seen {
         }
     }
     seen
+}
+
+/// What the round trips to nodes in the views of peers should be, by the places in the
+/// network that these nodes told.
+fn predictions(node: &Node) -> BTreeMap<NodeId, Duration> {
+    let overlay = node.overlay();
+    let here = overlay.coordinate();
+    let entries = overlay.peers().flat_map(|peer| peer.view().entries());
+    let predicted = entries.filter_map(|entry| {
+        let round_trip = here.round_trip(&entry.coordinate)?;
+        Some((entry.contact.id(), round_trip))
+    });
+    predicted.collect()
 }
 
 impl Seen {
@@ -112,19 +128,23 @@ async fn ask_around(desk: &Desk, seen: &mut Seen, budget: u32) -> Result<(), Fai
         asked.insert(id);
         ticks.tick().await;
         let nodes = desk.locate(position).await?;
-        let ids: Vec<NodeId> = nodes.iter().map(enishi_overlay::Contact::id).collect();
-        let positions = desk.look(move |node| {
-            let positions = ids.into_iter();
-            let with = positions.map(|id| (id, node.overlay().position_of(&id)));
-            with.collect::<Vec<_>>()
-        });
-        for (id, position) in positions.await? {
-            if seen.nodes.len() < NODES_MAX {
-                seen.nodes.entry(id).or_insert(Known {
-                    position,
+        let found = desk.look(move |node| {
+            let (overlay, here) = (node.overlay(), node.overlay().coordinate());
+            let with = nodes.iter().map(|entry| {
+                let id = entry.contact.id();
+                let known = Known {
+                    position: overlay.position_of(&id),
                     role: MapRole::Found,
                     rtt: None,
-                });
+                    predicted: here.round_trip(&entry.coordinate),
+                };
+                (id, known)
+            });
+            with.collect::<Vec<_>>()
+        });
+        for (id, known) in found.await? {
+            if seen.nodes.len() < NODES_MAX {
+                seen.nodes.entry(id).or_insert(known);
             }
         }
     }
@@ -148,6 +168,7 @@ fn draw(desk: &Desk, seen: &Seen) -> OverlayMap {
         role: known.role,
         path: api_path(desk, **id),
         rtt_ms: known.rtt.map(ms),
+        rtt_predicted_ms: known.predicted.map(ms),
         class: None,
     });
     OverlayMap {

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `driver` | the loop: hands inputs to the node and its outputs on |
 //! | `outbox` | keeps what the node persists, holds messages back until it is on disk |
+//! | `recorder` | records everything that goes into the node, if that is wanted |
 //! | `rates` | how many messages a peer may send |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
@@ -33,6 +34,7 @@ mod map;
 mod names;
 mod outbox;
 mod rates;
+mod recorder;
 mod start;
 mod status;
 mod streams;
@@ -46,11 +48,12 @@ use std::time::Duration;
 use enishi_overlay::NodeId;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, RecordLimit};
 use crate::data_dir::DataDir;
 use crate::session::Sessions;
 
 use desk::Ending;
+pub use recorder::RecordError;
 pub use start::StartError;
 
 /// What a daemon is started with.
@@ -66,6 +69,10 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Invitations of nodes to join by.
     pub bootstrap: Vec<String>,
+    /// The file to record into instead of that of the configuration.
+    pub record: Option<PathBuf>,
+    /// How large it may become, instead of what the configuration says.
+    pub record_limit: Option<RecordLimit>,
 }
 
 /// How long the driver may take to end once it is told to.

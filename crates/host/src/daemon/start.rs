@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enishi_overlay::{Contact, Keypair, OverlayId};
+use enishi_services::Input;
+use enishi_services::recording::Header;
 use enishi_services::service::ServiceId;
 use enishi_services::ticket::{Ticket, TicketError};
-use enishi_services::{Input, Node};
 use tokio::sync::{broadcast, mpsc};
+use zeroize::Zeroizing;
 
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
+use super::recorder::{RecordError, Recorder, Target};
 use super::{Daemon, Options, control, vitals};
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, STREAMS_MAX};
@@ -54,6 +57,9 @@ pub enum StartError {
     /// The node cannot listen.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// The recording cannot be begun.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -71,6 +77,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let data = DataDir::open(&options.data)?;
     let keypair = data.identity()?;
+    let target = record_target(&options, &config)?;
     let (store, found, outcomes) = Store::open(data.path())?;
     let control = Control::bind(data.path())?;
     let (notes, notes_inlet) = mpsc::channel(NOTES_MAX);
@@ -81,7 +88,8 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
     networks.start(sessions.clone());
 
-    let mut node = make_node(&keypair, overlay, &config, &sessions)?;
+    let birth = birth(&keypair, overlay, &config, &sessions)?;
+    let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let shared = Arc::new(Shared::new(
         keypair,
@@ -93,6 +101,9 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
+    let recorder = Recorder::start(target, &birth, Arc::clone(&shared))?;
+    // From here on the keys are the node's.
+    drop(birth);
     let (asks, asks_inlet) = mpsc::channel(ASKS_MAX);
     let (events_out, _) = broadcast::channel(EVENTS_MAX);
     let ending = Ending::default();
@@ -107,6 +118,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let mut driver = Driver::new(
         clock,
         outbox,
+        recorder,
         sessions.clone(),
         events_out,
         Arc::clone(&shared),
@@ -209,14 +221,23 @@ fn with_port(listen: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
     listen.iter().map(fill).collect()
 }
 
-fn make_node(
+/// Opens the file to record into, if there is to be one.
+fn record_target(options: &Options, config: &Config) -> Result<Option<Target>, RecordError> {
+    let limit = options.record_limit.unwrap_or(config.record_limit);
+    let path = options.record.as_ref().or(config.record.as_ref());
+    path.map(|path| Target::open(path, limit.bytes()))
+        .transpose()
+}
+
+/// All that the node is made of, so that a recording can begin with it.
+fn birth(
     keypair: &Keypair,
     overlay: OverlayId,
     config: &Config,
     sessions: &Sessions,
-) -> Result<Node, StartError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(StartError::Random)?;
+) -> Result<Header, StartError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(StartError::Random)?;
     let config = enishi_services::Config {
         overlay: enishi_overlay::Config {
             reports_hops: config.reports_hops,
@@ -226,7 +247,7 @@ fn make_node(
         host_name: config.host_name(),
         started_unix_s: unix_s(),
     };
-    Ok(Node::new(keypair.clone(), config, seed))
+    Ok(Header::new(keypair, &config, &seed))
 }
 
 fn note_at_start(shared: &Shared, found: &Found) {

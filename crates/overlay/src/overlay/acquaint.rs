@@ -6,7 +6,6 @@
 //! and what they learn there leads to the next hello: this alone closes the ring
 //! again after crashes and zips two rings into one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::id::NodeId;
 use crate::message::{Hello, Message};
 use crate::peers::Peer;
 use crate::time::Time;
-use crate::view::{Entry, Role, View, ViewUpdate};
+use crate::view::{Entry, Role, ViewUpdate};
 
 /// The most hellos that wait for their welcome at one time.
 const GREETINGS_MAX: usize = 64;
@@ -74,7 +73,7 @@ impl Overlay {
     fn say_hello(&mut self, now: Time, id: NodeId) {
         let nonce = self.rng.number() as u32;
         let view = self.view.update_since(None);
-        let me = self.me.clone();
+        let (me, coordinate) = (self.me.clone(), self.coordinate);
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
         };
@@ -85,6 +84,7 @@ impl Overlay {
         let hello = Hello {
             nonce,
             contact: me,
+            coordinate,
             link: greeting.link,
             view,
         };
@@ -131,6 +131,7 @@ impl Overlay {
         let welcome = Hello {
             nonce: hello.nonce,
             contact: self.me.clone(),
+            coordinate: self.coordinate,
             link: granted,
             view: self.view.update_since(None),
         };
@@ -153,9 +154,12 @@ impl Overlay {
         let (asked, round_trip) = (greeting.link, now.since(greeting.sent_at));
         self.forget_greeting(from);
         let drawn = (asked && hello.link).then(|| self.size_estimate());
+        // It includes opening the session, which takes a round trip of its own.
+        let round_trip = round_trip / 2;
+        self.place_in_network(&hello.coordinate, round_trip);
         self.admit(now, hello, |peer| {
             peer.drawn_at_size = drawn.or(peer.drawn_at_size);
-            peer.round_trip.measured(round_trip);
+            peer.round_trip.guess(round_trip);
         });
         if asked {
             self.draw_links(now);
@@ -175,9 +179,12 @@ impl Overlay {
         peer.heard_at = now;
         change(&mut peer);
         peer.contact = hello.contact.clone();
+        peer.coordinate = hello.coordinate;
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
-            peer.view.apply(&self.config.overlay, &hello.view);
+            if let Some(view) = peer.view.updated(&self.config.overlay, &hello.view) {
+                peer.view = view;
+            }
             self.peers.insert(id, peer);
         }
         self.view_stale = true;
@@ -193,6 +200,7 @@ impl Overlay {
         self.peers
             .retain(|id, peer| peer.is_long() || near.contains(*id));
         self.view_stale = true;
+        self.estimate_size();
         self.remember_soon(now);
         self.effects.push_back(Effect::NeighboursChanged);
         if !self.joined && !self.near.is_empty() {
@@ -250,19 +258,17 @@ impl Overlay {
         let entry = |peer: &Peer| {
             let near = self.near.contains(peer.contact.id());
             let role = if near { Role::Near } else { Role::Long };
-            (
-                peer.contact.id(),
-                Entry {
-                    contact: peer.contact.clone(),
-                    role,
-                },
-            )
+            let entry = Entry {
+                contact: peer.contact.clone(),
+                role,
+                coordinate: peer.coordinate,
+            };
+            (peer.position, entry)
         };
-        let entries: BTreeMap<NodeId, Entry> = self.peers.values().map(entry).collect();
-        let mut view = View::clone(&self.view);
-        let changed = view.replace(&self.config.overlay, entries);
-        if changed {
-            self.view = Arc::new(view);
+        let next = self.view.next(self.peers.values().map(entry));
+        let changed = next.is_some();
+        if let Some(next) = next {
+            self.view = Arc::new(next);
         }
         changed
     }
@@ -309,11 +315,13 @@ impl Overlay {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if peer.view.apply(&self.config.overlay, update) {
-            self.learn_from(now, from, update);
-            self.check_removed(now, &update.removed);
-        } else {
-            self.send_to(from, Message::ViewRequest { have: 0 });
+        match peer.view.updated(&self.config.overlay, update) {
+            Some(view) => {
+                peer.view = view;
+                self.learn_from(now, from, update);
+                self.check_removed(now, &update.removed);
+            }
+            None => self.send_to(from, Message::ViewRequest { have: 0 }),
         }
     }
 

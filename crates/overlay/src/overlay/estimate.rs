@@ -14,6 +14,15 @@ impl Overlay {
         if self.near.spans_ring() {
             return self.near.len() as u64 + 1;
         }
+        self.size
+    }
+
+    /// Estimates the number of nodes anew.
+    pub(super) fn estimate_size(&mut self) {
+        if self.near.spans_ring() {
+            self.size = self.near.len() as u64 + 1;
+            return;
+        }
         let peers = self
             .peers
             .values()
@@ -24,8 +33,8 @@ impl Overlay {
                 (length + u128::from(span), segments + u128::from(gaps))
             });
         let estimate = (segments << 64) / length.max(1);
-        u64::try_from(estimate)
+        self.size = u64::try_from(estimate)
             .unwrap_or(u64::MAX)
-            .max(self.near.len() as u64 + 1)
+            .max(self.near.len() as u64 + 1);
     }
 }

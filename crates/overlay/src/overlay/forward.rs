@@ -1,25 +1,25 @@
-//! One hop: choose, send, confirm, hedge, introduce.
+//! One hop: send, confirm, hedge, give back, introduce.
 //!
-//! The next hop is the node nearest to the target among the peers and everyone in
-//! their views, as long as it is nearer than this node itself; so a message cannot
-//! loop, and where no nearer node is known it has arrived. The receiver confirms each
-//! hop. Without a confirmation after 1.3 round trips a second copy goes to the next
-//! best node, and so on; receivers drop what they have seen. A message counts as arrived
-//! only when every nearer node is known to be gone, not while one is merely slow.
+//! The receiver confirms each hop. Without a confirmation after 1.3 round trips a second
+//! copy goes to the next best node, and so on; receivers drop what they have seen. A node
+//! that knows no way on gives the message back. It counts as arrived only when every nearer
+//! node is known to be gone, not while one is merely slow.
 //!
-//! A node known only from a peer's view is dialled directly; the peer in common is
+//! A node known only from a peer's view may be dialled directly; the peer in common is
 //! asked to tell it, so that both can open their NATs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Alarm, Asker, Effect, InFlight, Overlay};
+use super::back::{Previous, Returns};
+use super::route::{Limits, NextHop};
+use super::{Alarm, Asker, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
-use crate::message::{Message, Query, Reply, Routed};
-use crate::near::Place;
+use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
 use crate::time::Time;
+use crate::view::{Entry, Role};
 use crate::vitals::{HopReport, PathKind};
 
 /// After so many hops a message is dropped; routes in a whole ring of a million nodes
@@ -33,9 +33,8 @@ const HOP_TRIES: usize = 6;
 /// further node to try.
 const HOP_WAITS: u32 = 5;
 const HOP_WAIT: Duration = Duration::from_millis(500);
-/// How many nodes are named to whoever asks for those near a position. The asker hears
-/// of more from their views.
-const NODES_ANSWERED: usize = 4;
+/// The most nodes that are named to whoever asks for those near a position.
+const NODES_ANSWERED_MAX: usize = 16;
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
@@ -43,11 +42,28 @@ const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(30);
 /// The most introductions that are remembered.
 const INTRODUCTIONS_MAX: usize = 256;
 
-/// Messages that wait for their next hop's confirmation.
+/// A message on its way.
+#[derive(Clone, Debug)]
+struct InFlight {
+    routed: Routed,
+    /// From whom this node has it; none when it is its own.
+    previous: Option<Previous>,
+    tried: Vec<NodeId>,
+    /// The places of the tried, and of nodes that they know no longer.
+    avoid: Vec<Position>,
+    /// For whose sake the last try was chosen.
+    toward: Option<Position>,
+    /// How often nothing but waiting was left.
+    waits: u32,
+    sent_at: Time,
+}
+
+/// Messages that wait for their next hop's confirmation, and the ways back.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hops {
     next: u32,
     pending: BTreeMap<u32, InFlight>,
+    pub(super) returns: Returns,
     introduced: BTreeMap<NodeId, Time>,
 }
 
@@ -73,138 +89,200 @@ impl Seen {
     }
 }
 
+/// What became of a traced message here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Passed(NodeId),
+    Arrived,
+    GivenBack,
+}
+
+/// What to do with a message.
+enum Decision {
+    Pass(NextHop),
+    Arrived,
+    GiveBack,
+}
+
 impl Overlay {
-    /// Returns the best next hop towards `target`, and the peer that knows it if it is
-    /// not a peer itself; none when this node is the nearest known.
-    ///
-    /// Looks at every peer and at a few nodes of each peer's view.
-    pub fn next_hop(&self, now: Time, target: Position) -> Option<(Place, Option<NodeId>)> {
-        self.best_hop(now, target, &[])
-    }
-
-    fn best_hop(
-        &self,
-        now: Time,
-        target: Position,
-        avoid: &[NodeId],
-    ) -> Option<(Place, Option<NodeId>)> {
-        let usable = |id: NodeId| {
-            !self.is_self(id) && !avoid.contains(&id) && !self.quarantine.holds(id, now)
-        };
-        let mut best: Option<(Place, Option<NodeId>)> = None;
-        let mut rank = target.rank(self.position);
-        for (id, peer) in &self.peers {
-            if usable(*id) && target.rank(peer.position) < rank {
-                rank = target.rank(peer.position);
-                best = Some((peer.place(), None));
-            }
-        }
-        for (via, peer) in &self.peers {
-            let Some(place) = peer.view.nearest(target, usable) else {
-                continue;
-            };
-            if target.rank(place.position) < rank {
-                rank = target.rank(place.position);
-                best = Some((place, Some(*via)));
-            }
-        }
-        if self.config.jump {
-            return best;
-        }
-        // The paper's lookahead: through the peer that knows the best node.
-        best.map(
-            |(place, via)| match via.and_then(|via| self.peers.get(&via)) {
-                Some(peer) if target.rank(peer.position) < target.rank(self.position) => {
-                    (peer.place(), None)
-                }
-                _ => (place, via),
-            },
-        )
-    }
-
     pub(super) fn on_routed(&mut self, now: Time, from: NodeId, routed: Routed) {
-        self.send_to(from, Message::HopAck { hop: routed.hop });
+        let hop = routed.hop;
         let origin = routed.origin.id();
         if routed.hops >= HOPS_MAX || !self.seen.note(origin, routed.request) {
-            return;
+            return self.send_to(from, Message::HopAck { hop });
         }
         if self.is_self(origin) {
+            self.send_to(from, Message::HopAck { hop });
             return self.returned_home(now, &routed);
         }
-        self.forward(now, routed, &[]);
+        match self.decide(now, &routed, Some(from), &[]) {
+            Decision::GiveBack => self.give_back((from, hop), &routed),
+            decision => {
+                self.send_to(from, Message::HopAck { hop });
+                self.carry_out(now, decision, routed, Some((from, hop)), &[]);
+            }
+        }
     }
 
-    /// Hands a message on to the best node, if possible none of those to be shunned, or
-    /// takes it as arrived when no nearer node is known.
-    pub(super) fn forward(&mut self, now: Time, routed: Routed, shunned: &[NodeId]) {
-        let target = routed.target;
-        let origin = routed.origin.id();
-        let next = if target == self.position_of(&origin) {
-            // Whoever asks for its own place wants its neighbours there, not itself: it
-            // may have restarted and forgotten all of them, while they remember it.
-            self.best_hop(now, target, &[shunned, &[origin]].concat())
-        } else {
-            self.best_hop(now, target, shunned)
-                .or_else(|| self.next_hop(now, target))
+    /// Hands a message of this node on to the best node, if possible none of those to be
+    /// shunned, or takes it as arrived when no nearer node is known.
+    pub(super) fn forward(&mut self, now: Time, routed: Routed, shunned: &[Position]) {
+        let decision = match self.decide(now, &routed, None, shunned) {
+            Decision::Pass(hop) => Decision::Pass(hop),
+            Decision::Arrived | Decision::GiveBack => self.decide(now, &routed, None, &[]),
         };
-        if routed.trace {
-            self.report_hop(&routed, next.map(|(place, _)| place.id));
+        self.carry_out(now, decision, routed, None, shunned);
+    }
+
+    fn decide(
+        &self,
+        now: Time,
+        routed: &Routed,
+        from: Option<NodeId>,
+        shunned: &[Position],
+    ) -> Decision {
+        let target = routed.target;
+        if self.may_answer_for_another(routed) {
+            return Decision::Arrived;
         }
-        match next {
-            Some((place, via)) => {
-                let contact = self.contact_for(place.id, via);
-                self.introduce(now, place.id, via);
-                self.launch(now, contact, routed);
+        let mine = target.rank(self.position);
+        let mut avoid = shunned.to_vec();
+        // Back there it goes in vain. Who asks for its own place wants its neighbours: it may
+        // have restarted and forgotten all of them, while they remember it.
+        avoid.push(self.position_of(&routed.origin.id()));
+        avoid.extend(from.map(|from| self.position_of(&from)));
+        if let Some(toward) = routed.toward {
+            let limits = Limits {
+                nearer_than: mine.min(target.rank(toward)),
+                toward: Some(toward),
+                any: routed.any,
+                avoid: &avoid,
+            };
+            if let Some(hop) = self.best_hop(now, target, limits) {
+                return Decision::Pass(hop);
             }
-            None => self.arrived(routed),
+            // Whoever made the sender choose this node is gone.
+            avoid.push(toward);
         }
+        let sender = from.map(|from| self.position_of(&from));
+        let theirs = sender
+            .filter(|sender| *sender != target)
+            .map(|sender| target.rank(sender));
+        let limits = Limits {
+            nearer_than: theirs.map_or(mine, |theirs| theirs.min(mine)),
+            toward: None,
+            any: routed.any,
+            avoid: &avoid,
+        };
+        match self.best_hop(now, target, limits) {
+            Some(hop) => Decision::Pass(hop),
+            None if theirs.is_some_and(|theirs| theirs < mine) => Decision::GiveBack,
+            None => Decision::Arrived,
+        }
+    }
+
+    /// Tells whether any node near the target will do, and this is one.
+    fn may_answer_for_another(&self, routed: &Routed) -> bool {
+        let replicas = self.config.near_per_side;
+        routed.any && !self.near.is_empty() && self.near.arc_held(replicas).contains(routed.target)
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Time,
+        decision: Decision,
+        routed: Routed,
+        previous: Option<Previous>,
+        shunned: &[Position],
+    ) {
+        match decision {
+            Decision::Pass(hop) => self.launch(now, &hop, routed, previous, shunned),
+            Decision::Arrived | Decision::GiveBack => {
+                self.report_hop(previous, &routed, Fate::Arrived);
+                self.arrived(routed, previous);
+            }
+        }
+    }
+
+    fn give_back(&mut self, previous: Previous, routed: &Routed) {
+        self.report_hop(Some(previous), routed, Fate::GivenBack);
+        let (id, hop) = previous;
+        self.send_to(id, Message::HopNack { hop });
     }
 
     /// Sends a message to a chosen next hop and waits for the confirmation.
-    pub(super) fn launch(&mut self, now: Time, to: Contact, routed: Routed) {
-        if self.hops.pending.len() >= HOPS_PENDING_MAX {
-            self.counters.hops_dropped += 1;
-            return;
-        }
-        self.hops.next = self.hops.next.wrapping_add(1);
+    fn launch(
+        &mut self,
+        now: Time,
+        to: &NextHop,
+        routed: Routed,
+        previous: Option<Previous>,
+        shunned: &[Position],
+    ) {
         let flight = InFlight {
             routed,
+            previous,
             tried: Vec::new(),
+            avoid: shunned.to_vec(),
+            toward: None,
             waits: 0,
             sent_at: now,
         };
-        self.transmit(now, self.hops.next, flight, to);
+        if let Some(hop) = self.number_hop() {
+            self.transmit_by(now, hop, flight, to);
+        }
+    }
+
+    /// Sends a message of this node to a given first hop.
+    pub(super) fn launch_by(&mut self, now: Time, first_hop: Contact, routed: Routed) {
+        let flight = InFlight {
+            routed,
+            previous: None,
+            tried: Vec::new(),
+            avoid: Vec::new(),
+            toward: None,
+            waits: 0,
+            sent_at: now,
+        };
+        if let Some(hop) = self.number_hop() {
+            self.transmit(now, hop, flight, first_hop);
+        }
+    }
+
+    fn number_hop(&mut self) -> Option<u32> {
+        if self.hops.pending.len() >= HOPS_PENDING_MAX {
+            self.counters.hops_dropped += 1;
+            return None;
+        }
+        self.hops.next = self.hops.next.wrapping_add(1);
+        Some(self.hops.next)
+    }
+
+    fn transmit_by(&mut self, now: Time, hop: u32, mut flight: InFlight, to: &NextHop) {
+        let contact = self.contact_for(to);
+        self.introduce(now, to);
+        flight.toward = to.toward;
+        flight.avoid.push(to.place.position);
+        self.transmit(now, hop, flight, contact);
     }
 
     fn transmit(&mut self, now: Time, hop: u32, mut flight: InFlight, to: Contact) {
         let wait = match self.peers.get(&to.id()) {
             Some(peer) => peer.round_trip.hedge_delay(),
             // A session has to be opened first, which takes some round trips.
-            None => self.typical_hedge_delay() * 3,
+            None => self.typical.hedge_delay() * 3,
         };
+        self.report_hop(flight.previous, &flight.routed, Fate::Passed(to.id()));
         let mut routed = flight.routed.clone();
         routed.hop = hop;
         routed.hops += 1;
+        routed.toward = flight.toward;
         flight.tried.push(to.id());
         flight.sent_at = now;
+        self.hops.returns.note(now, hop, flight.previous, to.id());
         self.hops.pending.insert(hop, flight);
         self.deadlines.set(Alarm::Hop(hop), now + wait);
         self.send(to, Message::Routed(routed));
-    }
-
-    fn typical_hedge_delay(&self) -> Duration {
-        let known = self
-            .peers
-            .values()
-            .filter(|peer| peer.round_trip.smoothed().is_some());
-        let (sum, count) = known.fold((Duration::ZERO, 0_u32), |(sum, count), peer| {
-            (sum + peer.round_trip.hedge_delay(), count + 1)
-        });
-        if count == 0 {
-            Duration::from_millis(400)
-        } else {
-            sum / count
-        }
     }
 
     pub(super) fn on_hop_ack(&mut self, now: Time, from: NodeId, hop: u32) {
@@ -218,35 +296,86 @@ impl Overlay {
         let round_trip = (flight.tried.last() == Some(&from)).then(|| now.since(flight.sent_at));
         self.hops.pending.remove(&hop);
         self.deadlines.cancel(Alarm::Hop(hop));
-        if let (Some(peer), Some(round_trip)) = (self.peers.get_mut(&from), round_trip) {
-            peer.round_trip.measured(round_trip);
+        if let Some(round_trip) = round_trip {
+            self.measured(from, round_trip);
         }
     }
 
-    pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
+    /// The next hop gave the message back: another is chosen, and whom it should have
+    /// reached through that one counts as gone unless it is known here, too.
+    pub(super) fn on_hop_nack(&mut self, now: Time, from: NodeId, hop: u32) {
+        let Some(flight) = self.hops.pending.get_mut(&hop) else {
+            return;
+        };
+        if !flight.tried.contains(&from) {
+            return self.refuse();
+        }
+        if flight.tried.last() != Some(&from) || self.is_bound_to_first(hop) {
+            return;
+        }
         let Some(mut flight) = self.hops.pending.remove(&hop) else {
             return;
         };
-        if self.is_bound(&flight.routed) {
-            return;
+        self.deadlines.cancel(Alarm::Hop(hop));
+        let toward = flight.toward.take();
+        let known = |position| self.peers.values().any(|peer| peer.position == position);
+        flight
+            .avoid
+            .extend(toward.filter(|position| !known(*position)));
+        match self.another(now, &flight) {
+            Some(next) => self.transmit_by(now, hop, flight, &next),
+            None => self.stuck(now, flight),
         }
-        if let Some(silent) = flight.tried.last() {
-            self.probe(now, *silent);
+    }
+
+    /// No further node is left to try, and all that were tried gave the message back.
+    fn stuck(&mut self, now: Time, flight: InFlight) {
+        let sender = flight.previous.map(|(id, _)| self.position_of(&id));
+        let target = flight.routed.target;
+        let mine = target.rank(self.position);
+        match flight.previous {
+            Some(previous) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
+                self.give_back(previous, &flight.routed);
+            }
+            previous => {
+                let decision = Decision::Arrived;
+                self.carry_out(now, decision, flight.routed, previous, &[]);
+            }
+        }
+    }
+
+    /// Chooses a node that was not tried yet.
+    fn another(&self, now: Time, flight: &InFlight) -> Option<NextHop> {
+        if flight.tried.len() >= HOP_TRIES {
+            return None;
         }
         let target = flight.routed.target;
         // It came from the origin, so back there it goes in vain.
-        let shunned = [&flight.tried[..], &[flight.routed.origin.id()]].concat();
-        let another = (flight.tried.len() < HOP_TRIES)
-            .then(|| self.best_hop(now, target, &shunned))
-            .flatten();
-        if let Some((place, via)) = another {
+        let mut avoid = flight.avoid.clone();
+        avoid.push(self.position_of(&flight.routed.origin.id()));
+        let limits = Limits {
+            nearer_than: target.rank(self.position),
+            toward: None,
+            any: flight.routed.any,
+            avoid: &avoid,
+        };
+        self.best_hop(now, target, limits)
+    }
+
+    pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
+        if self.is_bound_to_first(hop) {
+            self.hops.pending.remove(&hop);
+            return;
+        }
+        let Some(mut flight) = self.hops.pending.remove(&hop) else {
+            return;
+        };
+        if let Some(silent) = flight.tried.last() {
+            self.probe(now, *silent);
+        }
+        if let Some(next) = self.another(now, &flight) {
             self.counters.hops_hedged += 1;
-            let contact = self.contact_for(place.id, via);
-            if flight.routed.trace {
-                self.report_hop(&flight.routed, Some(place.id));
-            }
-            self.introduce(now, place.id, via);
-            return self.transmit(now, hop, flight, contact);
+            return self.transmit_by(now, hop, flight, &next);
         }
         if flight
             .tried
@@ -254,7 +383,11 @@ impl Overlay {
             .all(|id| self.quarantine.holds(*id, now))
         {
             // All nodes nearer to the target are gone.
-            return self.forward(now, flight.routed, &[]);
+            let InFlight {
+                routed, previous, ..
+            } = flight;
+            let decision = self.decide(now, &routed, None, &[]);
+            return self.carry_out(now, decision, routed, previous, &[]);
         }
         flight.waits += 1;
         if flight.waits < HOP_WAITS {
@@ -269,6 +402,12 @@ impl Overlay {
                 .filter(|id| !self.peers.contains_key(id));
             strangers.for_each(|id| self.quarantine.put(*id, now));
         }
+    }
+
+    /// Tells whether a message in flight must go by way of one given node and no other.
+    fn is_bound_to_first(&self, hop: u32) -> bool {
+        let flight = self.hops.pending.get(&hop);
+        flight.is_some_and(|flight| self.is_bound(&flight.routed))
     }
 
     /// The node is known to be gone: what waits for its confirmation goes elsewhere.
@@ -286,12 +425,14 @@ impl Overlay {
     }
 
     /// Answers a message for which this node is in charge.
-    fn arrived(&mut self, routed: Routed) {
+    fn arrived(&mut self, routed: Routed, back: Option<Previous>) {
         let Routed {
             request,
             origin,
             target,
             hops,
+            straight,
+            trace,
             query,
             ..
         } = routed;
@@ -299,13 +440,16 @@ impl Overlay {
             contact: origin,
             request,
             hops,
+            straight,
+            traced: trace,
+            back,
         };
         match query {
-            Query::Nodes => {
-                let nodes = self.nodes_near(target);
+            Query::Nodes { count } => {
+                let nodes = self.nodes_near(target, count.into());
                 self.answer(asker, Reply::Nodes(nodes));
             }
-            Query::Service { service, body } => {
+            Query::Service { service, body, .. } => {
                 self.effects.push_back(Effect::Asked {
                     asker,
                     target,
@@ -317,25 +461,32 @@ impl Overlay {
     }
 
     /// Returns the few nodes nearest to the target that this one knows among itself and its
-    /// neighbours, nearest first.
-    pub fn nodes_near(&self, target: Position) -> Vec<Contact> {
-        let nearest = self.near.nearest(target, NODES_ANSWERED);
-        nearest
-            .iter()
-            .filter_map(|place| self.contact_of(place.id))
-            .collect()
+    /// neighbours, nearest first; at most 16.
+    pub fn nodes_near(&self, target: Position, count: usize) -> Vec<Entry> {
+        let nearest = self.near.nearest(target, count.min(NODES_ANSWERED_MAX));
+        let entries = nearest.iter().map(|place| self.entry_of(place.id));
+        entries.flatten().collect()
     }
 
-    fn contact_for(&self, id: NodeId, via: Option<NodeId>) -> Contact {
-        let known = match via {
-            Some(via) => self.peers.get(&via).and_then(|peer| peer.view.contact(id)),
-            None => self.peers.get(&id).map(|peer| &peer.contact),
+    /// Returns what this node tells of itself or a peer.
+    pub(super) fn entry_of(&self, id: NodeId) -> Option<Entry> {
+        let (contact, coordinate) = if self.is_self(id) {
+            (self.me.clone(), self.coordinate)
+        } else {
+            let peer = self.peers.get(&id)?;
+            (peer.contact.clone(), peer.coordinate)
         };
-        known.cloned().unwrap_or_else(|| Contact::new(id, []))
+        let role = Role::Near;
+        Some(Entry {
+            contact,
+            role,
+            coordinate,
+        })
     }
 
-    fn introduce(&mut self, now: Time, subject: NodeId, via: Option<NodeId>) {
-        let Some(via) = via else { return };
+    fn introduce(&mut self, now: Time, to: &NextHop) {
+        let Some(via) = to.via else { return };
+        let subject = to.place.id;
         let lately = |at: &Time| now.since(*at) < INTRODUCTION_INTERVAL;
         if self.hops.introduced.get(&subject).is_some_and(lately) {
             return;
@@ -349,28 +500,29 @@ impl Overlay {
         }
     }
 
-    /// Tells the origin where the message goes; once more when it is sent elsewhere
-    /// because the first choice was silent. A node that declines tells nothing.
-    fn report_hop(&mut self, routed: &Routed, next: Option<NodeId>) {
-        let mine = self.is_self(routed.origin.id());
-        if !mine && !self.config.reports_hops {
+    /// Tells the origin where a traced message goes; once more when it is sent elsewhere
+    /// because the first choice was silent or gave it back. A node that declines tells
+    /// nothing.
+    pub(super) fn report_hop(&mut self, previous: Option<Previous>, routed: &Routed, fate: Fate) {
+        if !routed.trace || (previous.is_some() && !self.config.reports_hops) {
             return;
         }
+        let next = match fate {
+            Fate::Passed(next) => Some(next),
+            Fate::Arrived | Fate::GivenBack => None,
+        };
         let report = HopReport {
-            by: self.me.id(),
+            request: routed.request,
             hops: routed.hops,
             next,
             next_path: next.map_or(PathKind::Unconnected, |next| self.paths.kind(next)),
+            gives_back: matches!(fate, Fate::GivenBack),
             vitals: self.own_vitals(),
         };
-        let request = routed.request;
-        if mine {
-            self.on_hop_report(request, report);
-        } else {
-            self.send(
-                routed.origin.clone(),
-                Message::HopReport { request, report },
-            );
+        let me = self.me.id();
+        match previous {
+            Some(previous) => self.send_back(previous, me, Returned::Report(report)),
+            None => self.on_hop_report(me, report),
         }
     }
 }

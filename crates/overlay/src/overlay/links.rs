@@ -6,17 +6,24 @@
 //! a factor of two since (section 4.2), one at a time so that routes stay short
 //! meanwhile.
 
-use super::{Effect, Overlay};
-use crate::contact::Contact;
+use std::time::Duration;
+
+use super::upkeep::Period;
+use super::{Alarm, Effect, Overlay};
 use crate::id::NodeId;
 use crate::message::Query;
 use crate::ring::harmonic_distance;
 use crate::time::Time;
+use crate::view::Entry;
 
 use super::requests::Purpose;
 
 /// The most long links a node draws, whatever is configured or estimated.
-pub(super) const LINKS_MAX: u32 = 32;
+pub(super) const LINKS_MAX: u32 = 64;
+/// Among how many nodes about a drawn point the link goes to the nearest in the network.
+const CANDIDATES: u8 = 16;
+/// How long after the first neighbour the first links are drawn.
+const LINKING_DELAY: Duration = Duration::from_secs(2);
 /// How many draws in a row may fail before the next period tries again.
 const DRAWS_PER_ROUND: u32 = 8;
 
@@ -47,10 +54,11 @@ impl Overlay {
         (others as u32) < (2 * self.links_wanted()).max(2)
     }
 
-    /// Begins to draw links, right after the node has found its place.
+    /// Begins to draw links soon after the node has found its place: by then it knows its
+    /// neighbours, the size of the ring and its place in the network.
     pub(super) fn start_linking(&mut self, now: Time) {
-        self.draws_left = DRAWS_PER_ROUND;
-        self.draw_links(now);
+        let link = Alarm::Period(Period::Link);
+        self.deadlines.set_no_later(link, now + LINKING_DELAY);
     }
 
     /// The periodic look at the links.
@@ -90,14 +98,15 @@ impl Overlay {
             self.draws_left -= 1;
             let distance = harmonic_distance(&mut self.rng, size);
             let target = self.position.advance(distance);
-            self.ask(now, target, Query::Nodes, Purpose::Link);
+            let count = if self.config.proximity { CANDIDATES } else { 1 };
+            self.ask(now, target, Query::Nodes { count }, Purpose::Link);
         }
     }
 
     /// The node in charge of a drawn point is known: ask it for a link.
-    pub(super) fn link_found(&mut self, now: Time, nodes: &[Contact]) {
-        let suits = |contact: &&Contact| {
-            let id = contact.id();
+    pub(super) fn link_found(&mut self, now: Time, nodes: &[Entry]) {
+        let suits = |entry: &&Entry| {
+            let id = entry.contact.id();
             let linked = self
                 .peers
                 .get(&id)
@@ -105,7 +114,17 @@ impl Overlay {
             !linked && !self.is_self(id) && !self.near.contains(id)
         };
         // A node that refuses would refuse again; a new point is drawn then.
-        match nodes.iter().find(suits).cloned() {
+        let mut candidates = nodes.iter().filter(suits);
+        let chosen = if self.config.proximity {
+            // Of nodes at about the same place of the ring, the one nearest in the network.
+            candidates.min_by_key(|entry| {
+                let round_trip = self.coordinate.round_trip(&entry.coordinate);
+                round_trip.unwrap_or(Duration::MAX)
+            })
+        } else {
+            candidates.next()
+        };
+        match chosen.map(|entry| entry.contact.clone()) {
             Some(contact) if !self.greetings.contains_key(&contact.id()) => {
                 self.greet(now, &contact, true);
             }
@@ -123,7 +142,7 @@ impl Overlay {
         }
     }
 
-    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: Contact) {
+    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: crate::Contact) {
         if self.peers.contains_key(&from) && !self.is_self(newcomer.id()) {
             self.effects.push_back(Effect::Dial(newcomer));
         } else {

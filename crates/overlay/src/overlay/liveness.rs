@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::message::Message;
 use crate::peers::Probe;
+use crate::ring::Position;
 use crate::time::Time;
 
 /// How often to ask before a peer is taken for dead.
@@ -113,6 +115,7 @@ impl Overlay {
             nonce,
             version: self.view.version(),
             known,
+            coordinate: self.coordinate,
         };
         self.send_to(from, pong);
         self.compare_version(from, version);
@@ -125,6 +128,7 @@ impl Overlay {
         nonce: u32,
         version: u32,
         known: bool,
+        coordinate: Coordinate,
     ) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
@@ -132,12 +136,34 @@ impl Overlay {
         let Some(probe) = peer.probe.filter(|probe| probe.nonce == nonce) else {
             return;
         };
-        peer.round_trip.measured(now.since(probe.sent_at));
+        peer.coordinate = coordinate;
+        self.measured(from, now.since(probe.sent_at));
         self.end_probe(from);
         if known {
             self.compare_version(from, version);
         } else {
             self.forgotten_by(now, from);
+        }
+    }
+
+    /// Takes in a measured round trip to a peer.
+    pub(super) fn measured(&mut self, id: NodeId, round_trip: Duration) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.round_trip.measured(round_trip);
+        self.typical.measured(round_trip);
+        let least = peer.round_trip.least().unwrap_or(round_trip);
+        let coordinate = peer.coordinate;
+        self.place_in_network(&coordinate, least);
+    }
+
+    /// Corrects this node's place in the network by a round trip.
+    pub(super) fn place_in_network(&mut self, other: &Coordinate, round_trip: Duration) {
+        self.vivaldi.measured(other, round_trip, &mut self.rng);
+        let coordinate = self.vivaldi.coordinate();
+        if coordinate.has_moved_from(&self.coordinate) {
+            self.coordinate = coordinate;
         }
     }
 
@@ -158,14 +184,13 @@ impl Overlay {
     }
 
     /// A peer says that these are no longer its neighbours: see for ourselves.
-    pub(super) fn check_removed(&mut self, now: Time, removed: &[NodeId]) {
-        for id in removed {
-            let silent = self
-                .peers
-                .get(id)
-                .is_some_and(|peer| now.since(peer.heard_at) > HEARD_LATELY);
-            if silent && self.near.contains(*id) {
-                self.probe(now, *id);
+    pub(super) fn check_removed(&mut self, now: Time, removed: &[Position]) {
+        let gone = self.near.iter().filter(|p| removed.contains(&p.position));
+        let gone: Vec<NodeId> = gone.map(|place| place.id).collect();
+        for id in gone {
+            let peer = self.peers.get(&id);
+            if peer.is_some_and(|peer| now.since(peer.heard_at) > HEARD_LATELY) {
+                self.probe(now, id);
             }
         }
     }
@@ -178,6 +203,7 @@ impl Overlay {
         self.forget_greeting(id);
         self.quarantine.put(id, now);
         self.expedite_hops(now, id);
+        self.fail_finds(now, id);
     }
 
     /// A session may end because nothing was said for long; a peer is asked.
@@ -210,6 +236,7 @@ impl Overlay {
             self.effects.push_back(Effect::Drop(id));
         }
         self.expedite_hops(now, id);
+        self.fail_finds(now, id);
     }
 
     fn remove_peer(&mut self, now: Time, id: NodeId) -> Option<Contact> {

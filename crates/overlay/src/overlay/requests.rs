@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use super::{Alarm, Asker, Effect, Overlay};
+use super::forward::Fate;
+use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
-use crate::message::{Answer, Message, Query, Reply, Routed};
+use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
+use crate::view::Entry;
 use crate::vitals::HopReport;
 
 /// How long to wait for the answer to each try.
@@ -27,6 +30,13 @@ const TRY_TIMEOUTS: [Duration; 4] = [
 ];
 /// How long to wait when the first hop is given: it may have to be dialled.
 const VIA_TIMEOUT: Duration = Duration::from_secs(8);
+/// How many tries have their answer sent back the way they came; then that way is in doubt.
+const TRIES_BACK: u32 = 2;
+/// Which try goes from node to node itself (`search`): tables may be too stale for others to
+/// forward well.
+const ITERATIVE_TRY: usize = 2;
+/// How many nodes near a position are asked for; the asker hears of more from their views.
+const NODES_ASKED: u8 = 4;
 /// The most questions of this node that are open at one time.
 const REQUESTS_MAX: usize = 1024;
 /// Numbers of tries share the number of their request; this many bits tell them apart.
@@ -47,15 +57,43 @@ pub(super) enum Purpose {
     Self_,
 }
 
+/// Who may answer a question, and whether its way is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manner {
+    /// Any of the nodes nearest to the target, as many as replicas, instead of the one in
+    /// charge alone. They know who is in charge, but may not have noticed yet that it died.
+    pub any: bool,
+    /// Each hop reports ([`Effect::HopReport`]).
+    pub trace: bool,
+}
+
+impl Manner {
+    /// The node in charge answers.
+    pub const EXACT: Self = Self {
+        any: false,
+        trace: false,
+    };
+    /// Any of the nodes nearest to the target answers.
+    pub const ANY: Self = Self {
+        any: true,
+        trace: false,
+    };
+    /// The node in charge answers, and each hop reports.
+    pub const TRACED: Self = Self {
+        any: false,
+        trace: true,
+    };
+}
+
 #[derive(Clone, Debug)]
 struct Open {
     target: Position,
     query: Query,
     purpose: Purpose,
-    trace: bool,
+    manner: Manner,
     first_hop: Option<Contact>,
     tries: u32,
-    avoid: Vec<NodeId>,
+    avoid: Vec<Position>,
 }
 
 /// The questions that wait for their answers.
@@ -87,40 +125,29 @@ impl Requests {
 impl Overlay {
     /// Asks a service of the node in charge of `target`. [`Effect::Answered`] or
     /// [`Effect::Failed`] follows within ten seconds.
-    pub fn request(&mut self, now: Time, target: Position, service: u8, body: Bytes) -> RequestId {
-        self.open(
-            now,
-            target,
-            Query::Service { service, body },
-            Purpose::Service,
-            false,
-            None,
-        )
+    ///
+    /// With `any` a node near the target may answer in place of the one in charge.
+    pub fn request(
+        &mut self,
+        now: Time,
+        target: Position,
+        any: bool,
+        service: u8,
+        body: Bytes,
+    ) -> RequestId {
+        let query = Query::Service { service, body };
+        let manner = Manner { any, trace: false };
+        self.open(now, target, query, Purpose::Service, manner, None)
     }
 
-    /// Asks who is in charge of `target` and near it; answered by [`Reply::Nodes`]. With
-    /// `trace` each hop reports ([`Effect::HopReport`]).
-    pub fn locate(&mut self, now: Time, target: Position, trace: bool) -> RequestId {
-        self.open(now, target, Query::Nodes, Purpose::Service, trace, None)
-    }
-
-    /// Answers a question that was put to this node.
-    pub fn answer(&mut self, asker: Asker, reply: Reply) {
-        let answer = Answer {
-            request: asker.request,
-            hops: asker.hops,
-            reply,
-        };
-        if self.is_self(asker.contact.id()) {
-            let id = self.me.id();
-            self.close(id, answer);
-        } else {
-            self.send(asker.contact, Message::Answer(answer));
-        }
+    /// Asks who is in charge of `target` and near it; answered by [`Reply::Nodes`].
+    pub fn locate(&mut self, now: Time, target: Position, manner: Manner) -> RequestId {
+        let query = Query::Nodes { count: NODES_ASKED };
+        self.open(now, target, query, Purpose::Service, manner, None)
     }
 
     pub(super) fn ask(&mut self, now: Time, target: Position, query: Query, purpose: Purpose) {
-        self.open(now, target, query, purpose, false, None);
+        self.open(now, target, query, purpose, Manner::ANY, None);
     }
 
     /// Asks who is near this node's own position, by way of the given node.
@@ -128,9 +155,9 @@ impl Overlay {
         self.open(
             now,
             self.position,
-            Query::Nodes,
+            Query::Nodes { count: NODES_ASKED },
             Purpose::Self_,
-            false,
+            Manner::ANY,
             Some(via),
         );
     }
@@ -141,7 +168,7 @@ impl Overlay {
         target: Position,
         query: Query,
         purpose: Purpose,
-        trace: bool,
+        manner: Manner,
         first_hop: Option<Contact>,
     ) -> RequestId {
         self.requests.next += 1;
@@ -154,7 +181,7 @@ impl Overlay {
             target,
             query,
             purpose,
-            trace,
+            manner,
             first_hop,
             tries: 0,
             avoid: vec![],
@@ -165,38 +192,75 @@ impl Overlay {
     }
 
     fn try_request(&mut self, now: Time, id: u64) {
-        let me = self.me.clone();
-        let Some(open) = self.requests.open.get_mut(&id) else {
+        let Some(open) = self.requests.open.get(&id) else {
             return;
         };
+        let tries = open.tries as usize;
         let wait = match open.first_hop {
             Some(_) => VIA_TIMEOUT,
-            None => TRY_TIMEOUTS[open.tries as usize],
+            None => TRY_TIMEOUTS[tries],
         };
-        let routed = Routed {
-            request: (id << TRY_BITS) | u64::from(open.tries),
-            origin: me,
-            target: open.target,
-            hops: 0,
-            hop: 0,
-            trace: open.trace,
-            query: open.query.clone(),
-        };
-        open.tries += 1;
-        let (first_hop, avoid) = (open.first_hop.clone(), open.avoid.clone());
+        let (first_hop, avoid, target) = (open.first_hop.clone(), open.avoid.clone(), open.target);
         self.deadlines.set(Alarm::Request(id), now + wait);
+        if tries == ITERATIVE_TRY && first_hop.is_none() {
+            self.next_try(id);
+            return self.search_for(now, id, target);
+        }
+        let Some(routed) = self.next_try(id) else {
+            return;
+        };
         match first_hop {
-            Some(contact) => self.launch(now, contact, routed),
+            Some(contact) => self.launch_by(now, contact, routed),
             None => {
-                if let Some((place, _)) = self.next_hop(now, routed.target) {
-                    self.avoid_next_time(id, place.id);
+                if let Some(hop) = self.next_hop(now, routed.target) {
+                    self.avoid_next_time(id, hop.place.position);
                 }
                 self.forward(now, routed, &avoid);
             }
         }
     }
 
-    fn avoid_next_time(&mut self, id: u64, first_hop: NodeId) {
+    /// Makes the message of the next try.
+    fn next_try(&mut self, id: u64) -> Option<Routed> {
+        let open = self.requests.open.get_mut(&id)?;
+        let routed = Routed {
+            request: (id << TRY_BITS) | u64::from(open.tries),
+            origin: self.me.clone(),
+            target: open.target,
+            hops: 0,
+            hop: 0,
+            toward: None,
+            // Reports take the way back, and the answer must not overtake them.
+            straight: open.tries >= TRIES_BACK && !open.manner.trace,
+            any: open.manner.any,
+            trace: open.manner.trace,
+            query: open.query.clone(),
+        };
+        open.tries += 1;
+        Some(routed)
+    }
+
+    /// An iterative lookup found who is near the target: the question goes straight there.
+    pub(super) fn found_for_request(&mut self, now: Time, id: u64, found: &[Entry]) {
+        let Some(open) = self.requests.open.get_mut(&id) else {
+            return;
+        };
+        open.tries -= 1;
+        let Some(routed) = self.next_try(id) else {
+            return;
+        };
+        let target = routed.target;
+        let nearest = found.first().map(|entry| entry.contact.clone());
+        let nearer = |contact: &Contact| {
+            target.rank(self.position_of(&contact.id())) < target.rank(self.position)
+        };
+        match nearest.filter(nearer) {
+            Some(contact) => self.launch_by(now, contact, routed),
+            None => self.forward(now, routed, &[]),
+        }
+    }
+
+    fn avoid_next_time(&mut self, id: u64, first_hop: Position) {
         if let Some(open) = self.requests.open.get_mut(&id) {
             open.avoid.push(first_hop);
         }
@@ -232,7 +296,7 @@ impl Overlay {
                 if let Reply::Nodes(nodes) = answer.reply {
                     nodes
                         .iter()
-                        .for_each(|contact| self.learn(now, contact, from));
+                        .for_each(|entry| self.learn(now, &entry.contact, from));
                 }
             }
         }
@@ -247,11 +311,11 @@ impl Overlay {
 
     /// A question of this node came back to it: it is in charge itself.
     pub(super) fn returned_home(&mut self, now: Time, routed: &Routed) {
-        let nodes = self.nodes_near(routed.target);
         let reply = match routed.query {
-            Query::Nodes => Reply::Nodes(nodes),
+            Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
             Query::Service { .. } => return,
         };
+        self.report_hop(None, routed, Fate::Arrived);
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,
@@ -260,26 +324,27 @@ impl Overlay {
         self.on_answer(now, self.me.id(), answer);
     }
 
-    pub(super) fn on_hop_report(&mut self, request: u64, report: HopReport) {
-        let id = request >> TRY_BITS;
-        if self.requests.open.get(&id).is_some_and(|open| open.trace) {
+    pub(super) fn on_hop_report(&mut self, by: NodeId, report: HopReport) {
+        let id = report.request >> TRY_BITS;
+        let open = self.requests.open.get(&id);
+        if open.is_some_and(|open| open.manner.trace) {
             self.effects.push_back(Effect::HopReport {
                 request: RequestId(id),
-                attempt: (request & ((1 << TRY_BITS) - 1)) as u8,
+                attempt: (report.request & ((1 << TRY_BITS) - 1)) as u8,
+                by,
                 report,
             });
         }
     }
 
-    fn close(&mut self, from: NodeId, answer: Answer) {
+    pub(super) fn close(&mut self, from: NodeId, answer: Answer) {
         let id = answer.request >> TRY_BITS;
         if self.finish(id) {
-            let Answer { hops, reply, .. } = answer;
             self.effects.push_back(Effect::Answered {
                 request: RequestId(id),
                 from,
-                hops,
-                reply,
+                hops: answer.hops,
+                reply: answer.reply,
             });
         }
     }

@@ -9,8 +9,12 @@
 use std::time::Duration;
 
 use super::{Alarm, Overlay};
+use crate::config::UpkeepClock;
 use crate::id::NodeId;
 use crate::time::Time;
+
+/// The period of everything by [`UpkeepClock::Common`].
+const COMMON_PERIOD: Duration = Duration::from_secs(17);
 
 /// In how many rounds of [`Period::Probe`] every peer has been asked once.
 const PROBE_ROUNDS: usize = 7;
@@ -60,7 +64,10 @@ impl Period {
 impl Overlay {
     pub(super) fn start_periods(&mut self, now: Time) {
         for period in Period::ALL {
-            let phase = self.rng.duration_below(period.length());
+            let phase = match self.config.upkeep {
+                UpkeepClock::Primes => self.rng.duration_below(period.length()),
+                UpkeepClock::Common => COMMON_PERIOD,
+            };
             self.deadlines.set(Alarm::Period(period), now + phase);
         }
     }
@@ -72,8 +79,14 @@ impl Overlay {
     }
 
     pub(super) fn on_period(&mut self, now: Time, period: Period) {
-        let wait = self.rng.jitter(period.length());
+        let wait = match self.config.upkeep {
+            UpkeepClock::Primes => self.rng.jitter(period.length()),
+            UpkeepClock::Common => COMMON_PERIOD,
+        };
         self.deadlines.set(Alarm::Period(period), now + wait);
+        if matches!(period, Period::Probe | Period::Link) {
+            self.estimate_size();
+        }
         match period {
             Period::Stabilise => self.probe_nearest(now),
             Period::Probe => self.probe_silent(now),

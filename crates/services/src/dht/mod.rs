@@ -33,6 +33,7 @@ pub mod wire;
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
 use enishi_overlay::{NodeId, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::record::Key;
 use crate::service::{Context, Service, ServiceInput};
@@ -55,7 +56,7 @@ const SEEKING_MAX: Time = Time::from_secs(6);
 const EARLY_MAX: usize = 256;
 
 /// Who asked for a put or get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Caller {
     /// The host, with its number for the command.
     Host(u64),
@@ -64,7 +65,7 @@ pub enum Caller {
 }
 
 /// What may be asked of the DHT.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Reads.
     Get {
@@ -97,7 +98,7 @@ pub enum Command {
 }
 
 /// What the DHT tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// A get ended.
     Got {
@@ -304,6 +305,7 @@ impl Service for Dht {
             ServiceInput::Gone(_)
             | ServiceInput::AddressesChanged
             | ServiceInput::HopReport { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Timeout => {}

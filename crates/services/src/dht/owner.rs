@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use enishi_overlay::{Contact, NodeId};
+use enishi_overlay::NodeId;
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::view::Entry;
 
 use super::wire::{self, DhtMessage, Found, Outcome, Question};
 use super::{Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest};
@@ -82,6 +84,7 @@ impl Dht {
         cx.ask(
             token,
             key.position(),
+            consistency == Consistency::Any,
             wire::encode(&Question { key, consistency }),
         );
     }
@@ -178,17 +181,18 @@ impl Dht {
 
     fn begin(&mut self, putting: Putting, cx: &mut Cx<'_>) {
         let token = self.holder.token();
-        cx.locate(token, putting.record.key().position(), false);
+        let target = putting.record.key().position();
+        cx.locate(token, target, Manner::EXACT);
         self.owner.putting.insert(token, putting);
     }
 
     /// The nodes in charge are known: send to the first, or to another after a failure.
-    pub(super) fn put_located(&mut self, token: u64, nodes: &[Contact], cx: &mut Cx<'_>) {
+    pub(super) fn put_located(&mut self, token: u64, nodes: &[Entry], cx: &mut Cx<'_>) {
         let Some(putting) = self.owner.putting.get_mut(&token) else {
             // An answer to a question that was not asked: a get wants records.
             return self.call_failed(token, cx);
         };
-        let Some(holder) = nodes.first() else {
+        let Some(holder) = nodes.first().map(|entry| &entry.contact) else {
             return self.try_again(token, cx);
         };
         putting.holder = Some(holder.id());

@@ -8,7 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, NodeId};
+use serde::Serialize;
 
 use super::wire::{Aged, DhtMessage};
 use super::{Alarm, Cx, Dht, Event, REPLICAS};
@@ -22,7 +25,7 @@ const NEAR_TIMEOUT: Duration = Duration::from_secs(3);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What one of the nodes nearest to a key has under it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holding {
     /// The node.
     pub node: NodeId,
@@ -31,7 +34,7 @@ pub struct Holding {
 }
 
 /// What a node has under a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Held {
     /// A value.
     Value {
@@ -81,7 +84,7 @@ impl Dht {
         };
         self.surveys.0.insert(token, survey);
         // Answered or given up by the overlay within ten seconds.
-        cx.locate(question, key.position(), false);
+        cx.locate(question, key.position(), Manner::EXACT);
     }
 
     /// Takes in which nodes are near; tells whether a survey had asked. Without nodes the
@@ -89,7 +92,7 @@ impl Dht {
     pub(super) fn survey_located(
         &mut self,
         question: u64,
-        nodes: &[Contact],
+        nodes: &[Entry],
         cx: &mut Cx<'_>,
     ) -> bool {
         let mut surveys = self.surveys.0.iter_mut();
@@ -98,8 +101,8 @@ impl Dht {
             return false;
         };
         let (token, key) = (*token, survey.key);
-        survey.take_in(nodes);
-        match nodes.first() {
+        survey.take_in(nodes.iter().map(|entry| &entry.contact));
+        match nodes.first().map(|entry| &entry.contact) {
             Some(contact) => {
                 survey.in_charge = Some(contact.id());
                 self.deadlines
@@ -122,7 +125,7 @@ impl Dht {
         let survey = self.surveys.0.get_mut(&token);
         let awaited = survey.filter(|s| s.in_charge == Some(from) && s.asked.is_empty());
         if let Some(survey) = awaited {
-            survey.take_in(nodes);
+            survey.take_in(nodes.iter());
             self.ask_holders(token, cx);
         }
     }
@@ -194,7 +197,7 @@ impl Dht {
 }
 
 impl Survey {
-    fn take_in(&mut self, nodes: &[Contact]) {
+    fn take_in<'a>(&mut self, nodes: impl Iterator<Item = &'a Contact>) {
         for contact in nodes {
             self.nodes
                 .entry(contact.id())

@@ -20,7 +20,10 @@ use std::time::Duration;
 
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, HopReport, NodeId, Position, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
 
@@ -32,7 +35,7 @@ const UNDER_WAY_MAX: usize = 1024;
 const FINDING_MAX: usize = 16;
 
 /// What may be asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Sends an echo request; answered by [`Event::Pong`] or [`Event::Lost`].
     Ping {
@@ -51,12 +54,15 @@ pub enum Command {
         /// The position.
         target: Position,
     },
-    /// Asks which nodes are near a position; answered by [`Event::Located`].
+    /// Looks up who is in charge of a position and who is near it, as services do it;
+    /// answered by [`Event::Located`].
     Locate {
         /// The host's number for it.
         id: u64,
         /// The position.
         target: Position,
+        /// Who may answer.
+        manner: Manner,
     },
     /// Asks another node to look for this one at its position; answered by
     /// [`Event::FoundMe`].
@@ -71,7 +77,7 @@ pub enum Command {
 }
 
 /// What is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub enum Event {
     /// The node answered.
     Pong {
@@ -93,6 +99,8 @@ pub enum Event {
         id: u64,
         /// Which try of the question it is, from 0.
         attempt: u8,
+        /// The hop, as it says itself.
+        by: NodeId,
         /// What it reported.
         report: HopReport,
         /// From the question until the report.
@@ -106,13 +114,17 @@ pub enum Event {
         /// none when nobody answered.
         end: Option<(NodeId, u8, Duration)>,
     },
-    /// The nodes near a position, the one in charge first; none when nobody answered.
+    /// A lookup ended.
     Located {
         /// The host's number.
         id: u64,
-        /// As the node in charge knows them, at most
-        /// [`CONTACTS_MAX`](enishi_overlay::message::CONTACTS_MAX).
-        nodes: Vec<Contact>,
+        /// The node in charge, the hops of the question, and the time until its answer;
+        /// none when nobody answered.
+        end: Option<(NodeId, u8, Duration)>,
+        /// The nodes near the position, the one in charge first, as the node that
+        /// answered knows them; at most
+        /// [`NODES_MAX`](enishi_overlay::message::NODES_MAX), none when nobody answered.
+        nodes: Vec<Entry>,
     },
     /// What a stranger found at this node's position.
     FoundMe {
@@ -151,7 +163,7 @@ enum Asking {
     /// A trace.
     Trace { id: u64, started: Time },
     /// Which nodes are near a position?
-    Locate(u64),
+    Locate { id: u64, started: Time },
     /// Who is in charge of the position of a node that wants to know?
     Find { asker: NodeId, nonce: u64 },
 }
@@ -188,7 +200,7 @@ impl Diag {
             None => {
                 let token = self.ask(Asking::Ping(id));
                 let position = cx.overlay().position_of(&target);
-                cx.locate(token, position, false);
+                cx.locate(token, position, Manner::EXACT);
             }
         }
     }
@@ -213,16 +225,16 @@ impl Diag {
             id,
             started: cx.now(),
         });
-        cx.locate(token, target, true);
+        cx.locate(token, target, Manner::TRACED);
     }
 
-    fn locate(&mut self, id: u64, target: Position, cx: &mut Cx<'_>) {
+    fn locate(&mut self, id: u64, target: Position, manner: Manner, cx: &mut Cx<'_>) {
         if self.asking.len() >= UNDER_WAY_MAX {
-            let nodes = Vec::new();
-            return cx.emit(Event::Located { id, nodes });
+            return emit_nowhere(id, cx);
         }
-        let token = self.ask(Asking::Locate(id));
-        cx.locate(token, target, false);
+        let started = cx.now();
+        let token = self.ask(Asking::Locate { id, started });
+        cx.locate(token, target, manner);
     }
 
     fn ask(&mut self, asking: Asking) -> u64 {
@@ -263,7 +275,7 @@ impl Diag {
     fn find(&mut self, asker: NodeId, nonce: u64, cx: &mut Cx<'_>) {
         let finding = self.asking.values().filter_map(|asking| match asking {
             Asking::Find { asker, .. } => Some(*asker),
-            Asking::Ping(_) | Asking::Trace { .. } | Asking::Locate(_) => None,
+            Asking::Ping(_) | Asking::Trace { .. } | Asking::Locate { .. } => None,
         });
         let finding: Vec<NodeId> = finding.collect();
         let busy = finding.len() >= FINDING_MAX || finding.contains(&asker);
@@ -272,7 +284,7 @@ impl Diag {
         }
         let token = self.ask(Asking::Find { asker, nonce });
         let position = cx.overlay().position_of(&asker);
-        cx.locate(token, position, false);
+        cx.locate(token, position, Manner::EXACT);
     }
 
     /// Ends a question to one node with the node's response.
@@ -306,7 +318,9 @@ impl Diag {
         match self.asking.remove(&token) {
             Some(Asking::Ping(id)) => {
                 let target = self.pinging.get(&id).map(|pinging| pinging.target);
-                match nodes.iter().find(|contact| Some(contact.id()) == target) {
+                let contacts = nodes.iter().map(|entry| &entry.contact);
+                let mut found = contacts.filter(|contact| Some(contact.id()) == target);
+                match found.next() {
                     Some(contact) => self.send_question(id, contact.clone(), cx),
                     None => self.lost(id, cx),
                 }
@@ -315,7 +329,11 @@ impl Diag {
                 let end = Some((from, hops, cx.now().since(started)));
                 cx.emit(Event::Traced { id, end });
             }
-            Some(Asking::Locate(id)) => cx.emit(Event::Located { id, nodes }),
+            Some(Asking::Locate { id, started }) => {
+                let in_charge = nodes.first().map(|entry| entry.contact.id());
+                let end = in_charge.map(|node| (node, hops, cx.now().since(started)));
+                cx.emit(Event::Located { id, end, nodes });
+            }
             Some(Asking::Find { asker, nonce }) => {
                 let in_charge = Some(from);
                 let found = DiagMessage::Found(Found { in_charge, hops });
@@ -329,10 +347,7 @@ impl Diag {
         match self.asking.remove(&token) {
             Some(Asking::Ping(id)) => self.lost(id, cx),
             Some(Asking::Trace { id, .. }) => cx.emit(Event::Traced { id, end: None }),
-            Some(Asking::Locate(id)) => {
-                let nodes = Vec::new();
-                cx.emit(Event::Located { id, nodes });
-            }
+            Some(Asking::Locate { id, .. }) => emit_nowhere(id, cx),
             Some(Asking::Find { asker, nonce }) => {
                 let found = Found {
                     in_charge: None,
@@ -352,7 +367,7 @@ impl Diag {
                 timeout,
             } => self.ping(id, Asked::Echo, target, timeout, cx),
             Command::Trace { id, target } => self.trace(id, target, cx),
-            Command::Locate { id, target } => self.locate(id, target, cx),
+            Command::Locate { id, target, manner } => self.locate(id, target, manner, cx),
             Command::FindMe {
                 id,
                 stranger,
@@ -381,6 +396,15 @@ fn emit_silence(id: u64, asked: Asked, cx: &mut Cx<'_>) {
     }
 }
 
+/// A lookup found nobody.
+fn emit_nowhere(id: u64, cx: &mut Cx<'_>) {
+    cx.emit(Event::Located {
+        id,
+        end: None,
+        nodes: Vec::new(),
+    });
+}
+
 impl Service for Diag {
     type Command = Command;
     type Event = Event;
@@ -401,6 +425,7 @@ impl Service for Diag {
             ServiceInput::HopReport {
                 token,
                 attempt,
+                by,
                 report,
             } => {
                 if let Some(Asking::Trace { id, started }) = self.asking.get(&token) {
@@ -408,12 +433,14 @@ impl Service for Diag {
                     cx.emit(Event::Hop {
                         id: *id,
                         attempt,
+                        by,
                         report,
                         round_trip,
                     });
                 }
             }
             ServiceInput::Asked { .. }
+            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Restored { .. }

@@ -10,6 +10,7 @@
 //! | yes | no | yes | declined: it passed the question on, and keeps silent about itself |
 //! | yes | no | no, or another was then named in its place and spoke | lost |
 //! | no | no | yes | declined, and unknown: the hop before it declined as well |
+//! | - | that it knows no way on | - | gave back: another is tried in its place |
 //!
 //! Reports are claims. Whoever is on the route can invent others; the places are bounded
 //! ([`ROWS_MAX`]), and only what people read depends on them.
@@ -27,14 +28,16 @@ pub const ROWS_MAX: usize = 128;
 const REPORTS_MAX: usize = 256;
 
 /// What became of the questions at a hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HopState {
-    /// It reported.
-    Reported,
-    /// It passed the question on, or answered it, without a report of its own.
-    Declined,
     /// It was named, and nothing was heard of the question from there on.
     Lost,
+    /// It passed the question on, or answered it, without a report of its own.
+    Declined,
+    /// It reported that it knows no way on, and that it gave the question back.
+    GaveBack,
+    /// It reported where the question goes, or that it is in charge.
+    Reported,
 }
 
 /// One hop of a route, over all probes.
@@ -44,7 +47,7 @@ pub struct Hop {
     pub place: u8,
     /// The node; none when neither it nor the one before it names it.
     pub node: Option<NodeId>,
-    /// What became of the questions there.
+    /// What became of the questions there; of several the best.
     pub state: HopState,
     /// How many questions went there.
     pub sent: u32,
@@ -83,18 +86,39 @@ pub struct Route {
 /// One try of a question.
 #[derive(Clone, Debug, Default)]
 struct Attempt {
-    reports: Vec<(HopReport, Duration)>,
+    reports: Vec<Report>,
+}
+
+/// One report of a try.
+#[derive(Clone, Copy, Debug)]
+struct Report {
+    by: NodeId,
+    told: HopReport,
+    round_trip: Duration,
+}
+
+/// Who said something at one place.
+#[derive(Debug, Default)]
+struct Spoke {
+    all: Vec<NodeId>,
+    /// Some of them did not just give the question back.
+    took_it: bool,
 }
 
 impl Route {
-    /// Takes in a report of the present probe.
-    pub fn report(&mut self, attempt: u8, report: HopReport, round_trip: Duration) {
-        if report.hops > PLACE_MAX || self.reports >= REPORTS_MAX {
+    /// Takes in a report of the present probe: of which try, by whom, what, and how long
+    /// after the question.
+    pub fn report(&mut self, attempt: u8, by: NodeId, told: HopReport, round_trip: Duration) {
+        if told.hops > PLACE_MAX || self.reports >= REPORTS_MAX {
             return;
         }
         self.reports += 1;
         let attempt = self.attempts.entry(attempt).or_default();
-        attempt.reports.push((report, round_trip));
+        attempt.reports.push(Report {
+            by,
+            told,
+            round_trip,
+        });
     }
 
     /// Ends the present probe with its answer, if there was one; the next one may begin.
@@ -125,55 +149,77 @@ impl Route {
 
     /// Notes what one try tells of each hop.
     fn settle(&mut self, attempt: &Attempt, end: Option<End>) {
-        let furthest = attempt.reports.iter().map(|(report, _)| report.hops);
+        let furthest = attempt.reports.iter().map(|report| report.told.hops);
         let furthest = furthest.chain(end.map(|end| end.hops)).max().unwrap_or(0);
         let last = furthest.saturating_add(1).min(PLACE_MAX);
         for place in u8::from(end.is_none_or(|end| end.hops > 0))..=last {
             let spoke = self.settle_reports(attempt, place, end);
             let passed = place < furthest;
-            self.settle_silent(attempt, place, passed, &spoke);
+            self.settle_silent(attempt, place, passed, &spoke, end);
         }
     }
 
     /// Notes who spoke at a place, and returns them.
-    fn settle_reports(&mut self, attempt: &Attempt, place: u8, end: Option<End>) -> Vec<NodeId> {
-        let mut spoke = Vec::new();
-        let here = attempt.reports.iter().filter(|(r, _)| r.hops == place);
-        for (report, round_trip) in here {
-            let Some(hop) = self.row(place, Some(report.by)) else {
+    fn settle_reports(&mut self, attempt: &Attempt, place: u8, end: Option<End>) -> Spoke {
+        let mut spoke = Spoke::default();
+        let here = attempt.reports.iter().filter(|r| r.told.hops == place);
+        for Report {
+            by,
+            told,
+            round_trip,
+        } in here
+        {
+            let Some(hop) = self.row(place, Some(*by)) else {
                 continue;
             };
-            hop.vitals = (place > 0).then_some(report.vitals);
-            hop.next = report.next.map(|next| (next, report.next_path));
+            hop.vitals = (place > 0).then_some(told.vitals);
+            hop.next = told.next.map(|next| (next, told.next_path));
+            let gave_back = attempt.gave_back(place, *by);
             // A second report of the same try only tells of a second choice.
-            if !spoke.contains(&report.by) {
-                hop.heard(HopState::Reported, Some(*round_trip));
-                spoke.push(report.by);
+            if !spoke.all.contains(by) {
+                let state = match gave_back {
+                    true => HopState::GaveBack,
+                    false => HopState::Reported,
+                };
+                hop.heard(state, Some(*round_trip));
+                spoke.all.push(*by);
+                spoke.took_it |= !gave_back;
             }
         }
-        let silent_end = end.filter(|end| end.hops == place && !spoke.contains(&end.node));
+        let silent_end = end.filter(|end| end.hops == place && !spoke.all.contains(&end.node));
         if let Some(end) = silent_end
             && let Some(hop) = self.row(place, Some(end.node))
         {
             hop.heard(HopState::Declined, Some(end.round_trip));
-            spoke.push(end.node);
+            spoke.all.push(end.node);
+            spoke.took_it = true;
         }
         spoke
     }
 
     /// Notes who was named at a place, but said nothing.
-    fn settle_silent(&mut self, attempt: &Attempt, place: u8, passed: bool, spoke: &[NodeId]) {
+    fn settle_silent(
+        &mut self,
+        attempt: &Attempt,
+        place: u8,
+        passed: bool,
+        spoke: &Spoke,
+        end: Option<End>,
+    ) {
         let named = attempt.named(place);
         let count = named.len();
-        let first_spoke = named.iter().position(|node| spoke.contains(node));
+        let took_it = |node: &NodeId| spoke.all.contains(node) && !attempt.gave_back(place, *node);
+        let first_took = named.iter().position(took_it);
         for (index, node) in named.into_iter().enumerate() {
             // A second copy, sent because the first was slow and not lost: the answer came
-            // before anything could be heard of it.
-            if spoke.contains(&node) || first_spoke.is_some_and(|first| first < index) {
+            // before anything could be heard of it, or it came where the first had been.
+            let needless = first_took.is_some_and(|first| first < index);
+            let had_it = attempt.heard_elsewhere(place, node, end);
+            if spoke.all.contains(&node) || needless || had_it {
                 continue;
             }
             // Of several that were tried in turn, the last is the one that took it.
-            let took_it = passed && spoke.is_empty() && index + 1 == count;
+            let took_it = passed && !spoke.took_it && index + 1 == count;
             if let Some(hop) = self.row(place, Some(node)) {
                 if took_it {
                     hop.heard(HopState::Declined, None);
@@ -182,7 +228,7 @@ impl Route {
                 }
             }
         }
-        let unnamed = passed && count == 0 && spoke.is_empty() && place > 0;
+        let unnamed = passed && count == 0 && spoke.all.is_empty() && place > 0;
         if unnamed && let Some(hop) = self.row(place, None) {
             hop.heard(HopState::Declined, None);
         }
@@ -210,10 +256,10 @@ impl Attempt {
     /// otherwise the one that came furthest, otherwise the last.
     fn answered_among(attempts: &[Self], end: End) -> Option<usize> {
         let fits = |attempt: &Self| {
-            let is_end = |r: &HopReport| r.by == end.node && r.hops == end.hops;
-            let reported = attempt.reports.iter().any(|(report, _)| is_end(report));
+            let is_end = |r: &Report| r.by == end.node && r.told.hops == end.hops;
+            let reported = attempt.reports.iter().any(is_end);
             let named = attempt.named(end.hops).contains(&end.node);
-            let furthest = attempt.reports.iter().map(|(report, _)| report.hops).max();
+            let furthest = attempt.reports.iter().map(|r| r.told.hops).max();
             (reported, named, furthest)
         };
         (0..attempts.len()).max_by_key(|number| (fits(&attempts[*number]), *number))
@@ -222,16 +268,27 @@ impl Attempt {
     /// Returns who was named for a place, each once, in the order of the last mention.
     fn named(&self, place: u8) -> Vec<NodeId> {
         let mut named = Vec::new();
-        for (report, _) in &self.reports {
-            if let Some(next) = report
-                .next
-                .filter(|_| report.hops.checked_add(1) == Some(place))
-            {
+        for Report { told, .. } in &self.reports {
+            let before = told.hops.checked_add(1) == Some(place);
+            if let Some(next) = told.next.filter(|_| before) {
                 named.retain(|node| *node != next);
                 named.push(next);
             }
         }
         named
+    }
+
+    /// Tells whether a node gave the question back at a place.
+    fn gave_back(&self, place: u8, node: NodeId) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|r| r.by == node && r.told.hops == place && r.told.gives_back)
+    }
+
+    /// Tells whether a node had the question at another place.
+    fn heard_elsewhere(&self, place: u8, node: NodeId, end: Option<End>) -> bool {
+        let mut reports = self.reports.iter();
+        end.is_some_and(|end| end.node == node && end.hops != place)
+            || reports.any(|r| r.by == node && r.told.hops != place)
     }
 }
 
@@ -241,9 +298,7 @@ impl Hop {
         self.sent += 1;
         self.received += 1;
         self.round_trips.extend(round_trip);
-        if self.state != HopState::Reported {
-            self.state = state;
-        }
+        self.state = self.state.max(state);
     }
 }
 
@@ -264,16 +319,17 @@ mod tests {
     fn probe(route: &mut Route, attempt: u8, reports: &[(u8, u8, Option<u8>)]) {
         for (by, hops, next) in reports {
             let report = HopReport {
-                by: node(*by),
+                request: 0,
                 hops: *hops,
                 next: next.map(node),
                 next_path: PathKind::Direct,
+                gives_back: false,
                 vitals: Vitals {
                     software: Software::THIS,
                     load_per_mille: 0,
                 },
             };
-            route.report(attempt, report, ms(u64::from(*hops) * 10));
+            route.report(attempt, node(*by), report, ms(u64::from(*hops) * 10));
         }
     }
 
@@ -296,7 +352,7 @@ mod tests {
         route.hops().iter().map(row).collect()
     }
 
-    use HopState::{Declined, Lost, Reported};
+    use HopState::{Declined, GaveBack, Lost, Reported};
 
     #[test]
     fn hops_that_report_are_in_order_with_their_round_trips() {
@@ -389,6 +445,50 @@ mod tests {
             (3, Some(4), Reported, 1, 1),
         ];
         assert_eq!(rows(&route), expected);
+    }
+
+    #[test]
+    fn a_hop_that_gives_the_question_back_is_told_from_the_one_that_took_it() {
+        let giver = HopReport {
+            request: 0,
+            hops: 2,
+            next: None,
+            next_path: PathKind::Unconnected,
+            gives_back: true,
+            vitals: Vitals {
+                software: Software::THIS,
+                load_per_mille: 0,
+            },
+        };
+        let mut route = Route::default();
+        probe(&mut route, 0, &[(0, 0, Some(1)), (1, 1, Some(2))]);
+        route.report(0, node(2), giver, ms(20));
+        probe(&mut route, 0, &[(1, 1, Some(3)), (4, 3, None)]);
+        route.end_probe(end(4, 3));
+        let expected = [
+            (1, Some(1), Reported, 1, 1),
+            (2, Some(2), GaveBack, 1, 1),
+            (2, Some(3), Declined, 1, 1),
+            (3, Some(4), Reported, 1, 1),
+        ];
+        assert_eq!(rows(&route), expected);
+    }
+
+    #[test]
+    fn a_second_copy_that_comes_where_the_first_has_been_is_no_loss() {
+        let mut route = Route::default();
+        let reports = [
+            (0, 0, Some(1)),
+            (0, 0, Some(2)),
+            (1, 1, Some(3)),
+            (2, 1, Some(4)),
+            (4, 2, Some(3)),
+            (3, 2, None),
+        ];
+        probe(&mut route, 0, &reports);
+        route.end_probe(end(3, 2));
+        assert!(rows(&route).iter().all(|row| row.2 == Reported));
+        assert_eq!(rows(&route).len(), 4, "nobody twice");
     }
 
     #[test]

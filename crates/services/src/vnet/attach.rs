@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use enishi_overlay::message::Reply;
+use enishi_overlay::overlay::Manner;
 use enishi_overlay::{Contact, NodeId, Time};
 
 use super::claim::own_claim;
@@ -141,7 +142,7 @@ impl Vnet {
                     // Its claim may be older than its addresses: the ring knows them.
                     let position = cx.overlay().position_of(&peer);
                     let token = self.token(Purpose::Locate(id, peer));
-                    cx.locate(token, position, false);
+                    cx.locate(token, position, Manner::EXACT);
                 }
                 self.send_attach(id, peer, cx);
             }
@@ -154,7 +155,8 @@ impl Vnet {
         let Reply::Nodes(nodes) = reply else {
             return;
         };
-        let found = nodes.iter().find(|contact| contact.id() == peer);
+        let mut contacts = nodes.iter().map(|entry| &entry.contact);
+        let found = contacts.find(|contact| contact.id() == peer);
         let channel = self.channels.get_mut(&id);
         let attaching = channel.and_then(|channel| channel.attaching.get_mut(&peer));
         let asked = attaching.and_then(|attaching| attaching.asked.as_mut());

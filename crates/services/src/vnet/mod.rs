@@ -31,6 +31,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::{NodeId, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::keys::Secret;
 use crate::service::{Context, Service, ServiceInput};
@@ -47,22 +48,23 @@ pub const MTU: u16 = 1280;
 pub const CHANNELS_MAX: usize = 64;
 
 /// The number of a channel on this node, for as long as the node runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChannelId(pub u32);
 
 /// What names a channel and lets one in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChannelSpec {
     /// Its name.
     pub name: String,
     /// Its network.
     pub network: Network,
     /// Its secret.
+    #[serde(with = "crate::recording::secret")]
     pub secret: Secret,
 }
 
 /// What may be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Take part in a channel, or in one that exists by name already with the same
     /// secret; [`Event::Claimed`] or [`Event::ClaimFailed`] follows.
@@ -94,7 +96,7 @@ pub enum Command {
 }
 
 /// What is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Event {
     /// The address is this node's; the device can be set up, or changed.
     Claimed {
@@ -319,8 +321,10 @@ impl Service for Vnet {
                 self.purposes.remove(&token);
             }
             ServiceInput::Gone(peer) => self.gone(peer, cx),
-            ServiceInput::Asked { .. } | ServiceInput::HopReport { .. } | ServiceInput::Timeout => {
-            }
+            ServiceInput::Asked { .. }
+            | ServiceInput::HopReport { .. }
+            | ServiceInput::Searched { .. }
+            | ServiceInput::Timeout => {}
         }
         while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
             self.ring(alarm, cx);

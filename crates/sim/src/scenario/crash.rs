@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::Stored;
-use super::{Options, grow, routes, values};
+use super::{Options, Outcome, grow, routes, values};
 use crate::oracle::Census;
 use crate::statistics::{Results, mean, percentile, share};
 use crate::world::World;
@@ -13,7 +13,8 @@ const VALUES_PER_NODE: usize = 1;
 const PATIENCE_S: u64 = 300;
 const STEP: Duration = Duration::from_secs(1);
 
-pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
+pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
+    let world = &mut options.world();
     grow::grow(world, options.nodes, &mut |done| progress(done * 5 / 10));
     let stored = values::store(world, options.nodes * VALUES_PER_NODE);
     progress(650);
@@ -29,8 +30,7 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
     progress(800);
     let lost = values::unreadable(world, &left);
     let routes = routes::ask(world, options.routes);
-    progress(1000);
-    Results {
+    let results = Results {
         mean_hops: mean(&routes.hops),
         p99_hops: percentile(&routes.hops, 99),
         success: share(routes.succeeded(), routes.asked),
@@ -40,7 +40,8 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
         ring_whole_after_s: whole,
         replicated_after_s: replicated,
         ..Results::default()
-    }
+    };
+    Outcome::new(world, results)
 }
 
 /// Waits for the ring and the replicas; returns after how many seconds each was whole.

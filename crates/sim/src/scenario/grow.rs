@@ -1,22 +1,83 @@
 //! Letting an overlay grow by the protocol alone.
+//!
+//! Each node brings others, so births are as frequent as nodes are many, and the time to
+//! grow rises with the logarithm of their number: 100,000 nodes are there after four
+//! minutes. Small overlays grow at a steady pace.
 
 use std::time::Duration;
 
-use crate::world::World;
+use crate::participant::Participant;
+use crate::world::{Index, World};
 
-/// Between two births.
+/// Between two births at the steady pace.
 const BIRTHS_APART: Duration = Duration::from_millis(50);
+/// In how much time the overlay doubles once that is faster than the steady pace.
+const DOUBLING: Duration = Duration::from_secs(25);
+/// 1,000,000 times the natural logarithm of 2.
+const LN_2_MILLIONTHS: u64 = 693_147;
+/// How long a node has been there before others join through it; the first one at once.
+const KNOWN_AFTER: Duration = Duration::from_secs(5);
 /// How long the overlay is left alone after the last birth.
 const SETTLING: Duration = Duration::from_secs(90);
 
-/// Brings `nodes` to life, each through one drawn from those before it, and waits until
-/// the overlay has settled. `progress` hears the share done, in thousandths.
-pub(super) fn grow(world: &mut World, nodes: usize, progress: &mut impl FnMut(u32)) {
+/// Brings `nodes` to life in an empty world, each through one drawn from those that have
+/// been there for a while, and waits until the overlay has settled. `progress` hears the
+/// share done, in thousandths.
+pub(super) fn grow<P: Participant>(
+    world: &mut World<P>,
+    nodes: usize,
+    progress: &mut impl FnMut(u32),
+) {
+    let mut births = Vec::with_capacity(nodes);
+    let mut known = 0;
     for born in 0..nodes {
-        let bootstrap = (born > 0).then(|| world.any());
+        let since = world.now() - KNOWN_AFTER;
+        while known < born && (births[known] < since || known == 0) {
+            known += 1;
+        }
+        let bootstrap = (known > 0).then(|| inviter(world, born, known));
+        births.push(world.now());
         world.spawn(bootstrap);
-        world.run_for(BIRTHS_APART);
+        world.run_for(pause(born as u64 + 1));
         progress((born * 1000 / nodes) as u32);
     }
     world.run_for(SETTLING);
+}
+
+/// Draws the node through which the next one joins, among the first `known` and of those
+/// that it can reach: an invitation that does not work is not used.
+fn inviter<P: Participant>(world: &mut World<P>, born: Index, known: usize) -> Index {
+    const TRIES: usize = 16;
+    let mut via = world.rng().below(known as u64) as usize;
+    for _ in 0..TRIES {
+        if !world.is_broken(born, via) {
+            break;
+        }
+        via = world.rng().below(known as u64) as usize;
+    }
+    via
+}
+
+/// Returns the time until the next birth while so many are alive.
+fn pause(alive: u64) -> Duration {
+    let micros = DOUBLING.as_secs() * 1_000_000 * 1_000_000 / LN_2_MILLIONTHS / alive;
+    BIRTHS_APART.min(Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_overlays_grow_in_the_logarithm_of_their_size() {
+        let time = |nodes: u64| (1..nodes).map(pause).sum::<Duration>();
+        assert_eq!(time(501), Duration::from_secs(25));
+        // At the steady pace 100,000 would take 83 minutes.
+        assert!((200..230).contains(&time(100_000).as_secs()));
+        let doubling = time(200_000) - time(100_000);
+        assert!(
+            doubling.abs_diff(DOUBLING) < Duration::from_millis(100),
+            "{doubling:?}"
+        );
+    }
 }

@@ -9,7 +9,7 @@ use enishi_services::keys::Secret;
 use enishi_services::vnet::{self, ChannelSpec, Network};
 use enishi_services::{Command, Node};
 
-use super::{Options, grow, routes};
+use super::{Options, Outcome, grow, routes};
 use crate::oracle::Census;
 use crate::statistics::{Results, mean, percentile, share};
 use crate::world::{Index, World};
@@ -24,7 +24,8 @@ const STEP: Duration = Duration::from_secs(1);
 const MEMBERS: usize = 60;
 const NETWORK: &str = "192.168.7.0/25";
 
-pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMut(u32)) -> Results {
+pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
+    let world = &mut options.world();
     grow::grow(world, options.nodes, &mut |done| progress(done * 5 / 10));
     let everyone: Vec<Index> = world.living().map(|(index, _)| index).collect();
     for (number, index) in everyone.iter().enumerate() {
@@ -43,8 +44,7 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
     let (whole, resolved) = recover(world);
     progress(850);
     let routes = routes::ask(world, options.routes);
-    progress(1000);
-    Results {
+    let results = Results {
         mean_hops: mean(&routes.hops),
         p99_hops: percentile(&routes.hops, 99),
         success: share(routes.succeeded(), routes.asked),
@@ -52,7 +52,8 @@ pub(super) fn run(world: &mut World, options: &Options, progress: &mut impl FnMu
         duplicates: Some(duplicates),
         duplicates_resolved_after_s: resolved,
         ..Results::default()
-    }
+    };
+    Outcome::new(world, results)
 }
 
 fn open() -> vnet::Command {

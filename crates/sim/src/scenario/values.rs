@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use enishi_overlay::Keypair;
+use enishi_overlay::{Keypair, Rng};
 use enishi_services::dht::{self, Caller, Consistency, GetAnswer, PutAnswer, PutRequest, REPLICAS};
 use enishi_services::record::{Key, Kind};
 use enishi_services::{Command, Event};
 
 use crate::oracle::Census;
-use crate::world::World;
+use crate::world::{Index, World};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,25 +23,42 @@ const AT_ONCE: usize = 200;
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) key: Key,
+    /// Who put it.
+    pub(super) putter: Index,
     value: Bytes,
 }
 
-/// Stores `count` values from drawn nodes; returns those acknowledged.
+/// Stores `count` values from drawn nodes under random names; returns those acknowledged.
 pub(super) fn store(world: &mut World, count: usize) -> Vec<Stored> {
+    store_as(world, count, LEASE_S, |rng, _| {
+        Keypair::from_seed(&rng.octets())
+    })
+}
+
+/// Stores `count` values from drawn nodes, each under the name that `writer` gives to its
+/// number; returns those acknowledged.
+pub(super) fn store_as(
+    world: &mut World,
+    count: usize,
+    lease_s: u32,
+    writer: impl Fn(&mut Rng, usize) -> Keypair,
+) -> Vec<Stored> {
     let mut acknowledged = Vec::new();
     let numbers: Vec<usize> = (0..count).collect();
     for batch in numbers.chunks(AT_ONCE) {
         let mut under_way = BTreeMap::new();
         for number in batch {
-            let writer = Keypair::from_seed(&world.rng().octets());
+            let writer = writer(world.rng(), *number);
             let owner = Keypair::from_seed(&world.rng().octets());
             let id = *number as u64;
             let key = Key::new(Kind::Lease, &writer.id());
             let value = Bytes::from(format!("value {number}"));
+            let putter = world.any();
             under_way.insert(
                 id,
                 Stored {
                     key,
+                    putter,
                     value: value.clone(),
                 },
             );
@@ -49,14 +66,13 @@ pub(super) fn store(world: &mut World, count: usize) -> Vec<Stored> {
                 kind: Kind::Lease,
                 writer,
                 owner,
-                lease_s: LEASE_S,
+                lease_s,
                 value: Some(value),
             });
             let command = dht::Command::Put {
                 caller: Caller::Host(id),
                 request,
             };
-            let putter = world.any();
             world.command(putter, Command::Dht(command));
         }
         world.run_for(PATIENCE);
@@ -78,18 +94,27 @@ pub(super) fn store(world: &mut World, count: usize) -> Vec<Stored> {
 
 /// Reads the values from drawn nodes; returns how many cannot be read as they were stored.
 pub(super) fn unreadable(world: &mut World, stored: &[Stored]) -> usize {
-    let mut missing: BTreeMap<u64, &Stored> = (0..).zip(stored).collect();
-    let numbered: Vec<(u64, &Stored)> = (0..).zip(stored).collect();
+    let all: Vec<&Stored> = stored.iter().collect();
+    unread(world, &all, World::any)
+}
+
+/// Reads values, some perhaps several times, from the nodes that `reader` draws; returns how
+/// many readings did not give what was stored.
+pub(super) fn unread(
+    world: &mut World,
+    readings: &[&Stored],
+    mut reader: impl FnMut(&mut World) -> Index,
+) -> usize {
+    let numbered: Vec<(u64, &&Stored)> = (0..).zip(readings).collect();
+    let mut missing: BTreeMap<u64, &&Stored> = numbered.iter().copied().collect();
     for batch in numbered.chunks(AT_ONCE) {
         for (id, stored) in batch {
-            let caller = Caller::Host(*id);
-            let consistency = Consistency::Any;
-            let reader = world.any();
             let command = dht::Command::Get {
-                caller,
+                caller: Caller::Host(*id),
                 key: stored.key,
-                consistency,
+                consistency: Consistency::Any,
             };
+            let reader = reader(world);
             world.command(reader, Command::Dht(command));
         }
         world.run_for(PATIENCE);
@@ -110,17 +135,19 @@ pub(super) fn unreadable(world: &mut World, stored: &[Stored]) -> usize {
     missing.len()
 }
 
+/// Tells whether a node lives and holds the key.
+pub(super) fn holds(world: &World, index: Index, key: Key) -> bool {
+    world.node(index).is_some_and(|node| {
+        let mut held = node.dht().store().under(key, enishi_overlay::Time::ZERO);
+        held.next().is_some()
+    })
+}
+
 /// Returns how many living nodes hold the key.
 pub(super) fn holders(world: &World, key: Key) -> usize {
-    world
-        .living()
-        .filter(|(_, node)| {
-            node.dht()
-                .store()
-                .under(key, enishi_overlay::Time::ZERO)
-                .count()
-                > 0
-        })
+    let living = world.living();
+    living
+        .filter(|(index, _)| holds(world, *index, key))
         .count()
 }
 
@@ -128,17 +155,7 @@ pub(super) fn holders(world: &World, key: Key) -> usize {
 pub(super) fn fully_replicated(world: &World, values: &[Stored]) -> bool {
     let census = Census::take(world);
     values.iter().all(|Stored { key, .. }| {
-        census
-            .nearest(key.position(), REPLICAS)
-            .into_iter()
-            .all(|index| {
-                world.node(index).is_some_and(|node| {
-                    node.dht()
-                        .store()
-                        .under(*key, enishi_overlay::Time::ZERO)
-                        .count()
-                        > 0
-                })
-            })
+        let nearest = census.nearest(key.position(), REPLICAS);
+        nearest.into_iter().all(|index| holds(world, index, *key))
     })
 }

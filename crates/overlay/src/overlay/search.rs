@@ -1,0 +1,356 @@
+//! Iterative lookups: the asker itself goes from node to node.
+//!
+//! A routed message is as honest as every node on its way, and as quick as the tables are
+//! fresh. Here the asker asks nodes directly whom they know near the target, goes on with
+//! the nearest of those, and keeps several paths apart: no node is asked on two paths, so a
+//! hostile node spoils one of them at most (I. Baumgart, S. Mies, "S/Kademlia: A
+//! Practicable Approach Towards Secure Key-Based Routing", 2007, section 4.4). Only nodes
+//! that answered themselves count as found: their sessions prove their keys, and so their
+//! places on the ring. Of an honest path's findings nothing can be taken away by the others.
+//!
+//! Each step sees the views of all peers of the asked node, so a path takes few steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
+use crate::id::NodeId;
+use crate::message::{Message, NODES_MAX};
+use crate::ring::{Position, Rank};
+use crate::time::Time;
+use crate::view::{Entry, Role};
+
+/// The most paths of one lookup.
+pub const PATHS_MAX: usize = 8;
+/// How many nodes are asked at one time on one path.
+const PARALLEL: usize = 2;
+/// How many nodes a node names when it is asked.
+const NODES_TOLD: usize = 8;
+/// How many of the nearest nodes of a path must have answered for it to end.
+const NEAREST_ANSWERED: usize = 3;
+/// The most nodes asked on one path.
+const ASKED_MAX: usize = 24;
+/// The most nodes that a path keeps in mind.
+const CANDIDATES_MAX: usize = 48;
+/// The most lookups at one time.
+const SEARCHES_MAX: usize = 64;
+
+/// An iterative lookup of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SearchId(u64);
+
+/// How the nodes found near a target compare with those around this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Density {
+    /// As far apart as usual.
+    Usual,
+    /// Much further apart: somebody may have hidden nodes.
+    Sparse,
+    /// Much closer together: somebody may have chosen keys to sit there.
+    Dense,
+}
+
+/// How far a node that a path knows has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Asked,
+    Answered,
+    Failed,
+    /// Another path has it.
+    Elsewhere,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    rank: Rank,
+    entry: Entry,
+    state: State,
+}
+
+/// One path: the nodes it knows, nearest to the target first.
+#[derive(Clone, Debug, Default)]
+struct Path {
+    candidates: Vec<Candidate>,
+    asked: usize,
+}
+
+impl Path {
+    fn take_in(&mut self, rank: Rank, entry: Entry) {
+        let id = entry.contact.id();
+        if self.candidates.iter().any(|c| c.entry.contact.id() == id) {
+            return;
+        }
+        let at = self.candidates.partition_point(|other| other.rank < rank);
+        let state = State::New;
+        self.candidates.insert(at, Candidate { rank, entry, state });
+        self.candidates.truncate(CANDIDATES_MAX);
+    }
+
+    fn set(&mut self, id: NodeId, state: State) {
+        let candidate = self
+            .candidates
+            .iter_mut()
+            .find(|c| c.entry.contact.id() == id);
+        if let Some(candidate) = candidate {
+            candidate.state = state;
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.candidates
+            .iter()
+            .filter(|c| c.state == State::Asked)
+            .count()
+    }
+
+    /// Tells whether the nearest nodes have answered, or nobody is left to ask.
+    fn is_over(&self) -> bool {
+        let mut live = self.candidates.iter().filter(|c| c.state != State::Failed);
+        let settled = live
+            .by_ref()
+            .take(NEAREST_ANSWERED)
+            .all(|c| matches!(c.state, State::Answered | State::Elsewhere));
+        let fresh = self.candidates.iter().any(|c| c.state == State::New);
+        settled || (self.waiting() == 0 && (!fresh || self.asked >= ASKED_MAX))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Search {
+    target: Position,
+    /// The routed question for whose sake it is made.
+    request: Option<u64>,
+    paths: Vec<Path>,
+    /// Everyone asked, on whatever path.
+    taken: BTreeSet<NodeId>,
+}
+
+/// The iterative lookups under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Searches {
+    next: u64,
+    open: BTreeMap<u64, Search>,
+    /// The questions under way: which lookup, which path, to whom.
+    finds: BTreeMap<u32, (u64, usize, NodeId)>,
+}
+
+impl Overlay {
+    /// Looks the target up over `paths` paths (1 to [`PATHS_MAX`]) that have no node in
+    /// common. [`Effect::Searched`] follows; with nobody found if too many lookups are
+    /// under way.
+    pub fn search(&mut self, now: Time, target: Position, paths: usize) -> SearchId {
+        SearchId(self.start_search(now, target, paths, None))
+    }
+
+    /// Looks the target of a routed question up, over one path.
+    pub(super) fn search_for(&mut self, now: Time, request: u64, target: Position) {
+        self.start_search(now, target, 1, Some(request));
+    }
+
+    fn start_search(
+        &mut self,
+        now: Time,
+        target: Position,
+        paths: usize,
+        request: Option<u64>,
+    ) -> u64 {
+        self.searches.next += 1;
+        let id = self.searches.next;
+        let mut search = Search {
+            target,
+            request,
+            paths: vec![Path::default(); paths.clamp(1, PATHS_MAX)],
+            taken: BTreeSet::new(),
+        };
+        if self.searches.open.len() < SEARCHES_MAX {
+            self.deal(now, &mut search);
+        }
+        self.searches.open.insert(id, search);
+        self.advance(now, id);
+        id
+    }
+
+    /// Compares how close together found nodes sit with how the ring is elsewhere. The
+    /// nodes are the nearest to `target` that were found, in any order.
+    ///
+    /// Castro et al., "Secure Routing for Structured Peer-to-Peer Overlay Networks", OSDI
+    /// 2002, section 5.2, test for nodes left out; the same ratio tells of too many.
+    pub fn density(&self, target: Position, found: &[Entry]) -> Density {
+        /// How many times closer or further than on average is suspicious: of six nodes
+        /// drawn evenly, fewer than one in a thousand is so by chance.
+        const FACTOR: u128 = 5;
+        let farthest = found
+            .iter()
+            .map(|entry| target.distance(self.position_of(&entry.contact.id())))
+            .max();
+        let Some(farthest) = farthest else {
+            return Density::Sparse;
+        };
+        // The nodes lie within `farthest` on both sides, so on average n · 2d / 2^64 do.
+        let size = u128::from(self.size_estimate());
+        let expected_256 = (size * u128::from(farthest) * 2 * 256) >> 64;
+        let found_256 = found.len() as u128 * 256;
+        if found_256 > expected_256 * FACTOR {
+            Density::Dense
+        } else if found_256 * FACTOR < expected_256 {
+            Density::Sparse
+        } else {
+            Density::Usual
+        }
+    }
+
+    /// Gives each path nodes of its own to begin with, the nearest known ones in turn.
+    fn deal(&self, now: Time, search: &mut Search) {
+        let mut known = self.known_near(search.target, search.paths.len() * NODES_TOLD);
+        known.retain(|(_, entry)| !self.quarantine.holds(entry.contact.id(), now));
+        let paths = search.paths.len();
+        for (turn, (rank, entry)) in known.into_iter().enumerate() {
+            search.paths[turn % paths].take_in(rank, entry);
+        }
+    }
+
+    /// Returns the nodes nearest to the target among the peers and everyone in their views,
+    /// without this one; nearest first.
+    fn known_near(&self, target: Position, count: usize) -> Vec<(Rank, Entry)> {
+        let peer = |peer: &crate::peers::Peer| Entry {
+            contact: peer.contact.clone(),
+            role: Role::Near,
+            coordinate: peer.coordinate,
+        };
+        let peers = self
+            .peers
+            .values()
+            .map(|p| (target.rank(p.position), peer(p)));
+        let views = self.peers.values().flat_map(|peer| peer.view.places());
+        let views = views.map(|(position, entry)| (target.rank(position), entry.clone()));
+        let mut known: Vec<(Rank, Entry)> = peers.chain(views).collect();
+        known.sort_by_key(|(rank, _)| *rank);
+        known.dedup_by_key(|(rank, _)| *rank);
+        known.retain(|(_, entry)| !self.is_self(entry.contact.id()));
+        known.truncate(count);
+        known
+    }
+
+    /// Asks on, on every path that needs it; ends the lookup when all are over.
+    fn advance(&mut self, now: Time, id: u64) {
+        let Some(search) = self.searches.open.get_mut(&id) else {
+            return;
+        };
+        let mut questions: Vec<(usize, Contact)> = Vec::new();
+        for (number, path) in search.paths.iter_mut().enumerate() {
+            while !path.is_over() && path.waiting() < PARALLEL && path.asked < ASKED_MAX {
+                let mut new = path.candidates.iter_mut().filter(|c| c.state == State::New);
+                let Some(candidate) = new.next() else { break };
+                let contact = candidate.entry.contact.clone();
+                if search.taken.insert(contact.id()) {
+                    candidate.state = State::Asked;
+                    path.asked += 1;
+                    questions.push((number, contact));
+                } else {
+                    candidate.state = State::Elsewhere;
+                }
+            }
+        }
+        let (target, over) = (search.target, search.paths.iter().all(Path::is_over));
+        for (path, contact) in questions {
+            self.find(now, id, path, target, contact);
+        }
+        if over {
+            self.end_search(now, id);
+        }
+    }
+
+    fn find(&mut self, now: Time, search: u64, path: usize, target: Position, to: Contact) {
+        let nonce = self.rng.number() as u32;
+        let wait = match self.peers.get(&to.id()) {
+            Some(peer) => peer.round_trip.hedge_delay() * 2,
+            None => self.typical.hedge_delay() * 4,
+        };
+        self.searches.finds.insert(nonce, (search, path, to.id()));
+        self.deadlines.set(Alarm::Find(nonce), now + wait);
+        self.send(to, Message::Find { nonce, target });
+    }
+
+    fn end_search(&mut self, now: Time, id: u64) {
+        let Some(search) = self.searches.open.remove(&id) else {
+            return;
+        };
+        let obsolete = self.searches.finds.iter().filter(|(_, f)| f.0 == id);
+        let obsolete: Vec<u32> = obsolete.map(|(nonce, _)| *nonce).collect();
+        for nonce in obsolete {
+            self.deadlines.cancel(Alarm::Find(nonce));
+            self.searches.finds.remove(&nonce);
+        }
+        let paths = search.paths.into_iter();
+        let answered = paths.flat_map(|path| path.candidates);
+        let answered = answered.filter(|candidate| candidate.state == State::Answered);
+        let mut found: Vec<(Rank, Entry)> = answered.map(|c| (c.rank, c.entry)).collect();
+        found.sort_by_key(|(rank, _)| *rank);
+        let found: Vec<Entry> = found.into_iter().map(|(_, entry)| entry).collect();
+        match search.request {
+            Some(request) => self.found_for_request(now, request, &found),
+            None => self.effects.push_back(Effect::Searched {
+                search: SearchId(id),
+                found,
+                asked: search.taken.len() as u32,
+            }),
+        }
+    }
+
+    pub(super) fn on_find(&mut self, from: NodeId, nonce: u32, target: Position) {
+        let mut nodes = self.known_near(target, NODES_TOLD);
+        if let Some(me) = self.entry_of(self.me.id()) {
+            nodes.push((target.rank(self.position), me));
+            nodes.sort_by_key(|(rank, _)| *rank);
+            nodes.truncate(NODES_TOLD);
+        }
+        let nodes = nodes.into_iter().map(|(_, entry)| entry).collect();
+        self.send_to(from, Message::Found { nonce, nodes });
+    }
+
+    pub(super) fn on_found(&mut self, now: Time, from: NodeId, nonce: u32, nodes: &[Entry]) {
+        let asked = self.searches.finds.get(&nonce).copied();
+        let Some((id, number, _)) = asked.filter(|(_, _, to)| *to == from) else {
+            return self.refuse();
+        };
+        self.searches.finds.remove(&nonce);
+        self.deadlines.cancel(Alarm::Find(nonce));
+        let overlay = self.config.overlay;
+        let me = self.me.id();
+        let Some(search) = self.searches.open.get_mut(&id) else {
+            return;
+        };
+        let path = &mut search.paths[number];
+        path.set(from, State::Answered);
+        for entry in nodes.iter().take(NODES_TOLD.min(NODES_MAX)) {
+            let other = entry.contact.id();
+            if other != me && !self.quarantine.holds(other, now) {
+                let position = Position::of_node(&overlay, &other);
+                path.take_in(search.target.rank(position), entry.clone());
+            }
+        }
+        self.advance(now, id);
+    }
+
+    pub(super) fn find_timed_out(&mut self, now: Time, nonce: u32) {
+        let Some((id, path, to)) = self.searches.finds.remove(&nonce) else {
+            return;
+        };
+        if let Some(search) = self.searches.open.get_mut(&id) {
+            search.paths[path].set(to, State::Failed);
+        }
+        self.probe(now, to);
+        self.advance(now, id);
+    }
+
+    /// The node cannot be reached: whoever waits for its answer goes on.
+    pub(super) fn fail_finds(&mut self, now: Time, gone: NodeId) {
+        let finds = self.searches.finds.iter().filter(|(_, f)| f.2 == gone);
+        let nonces: Vec<u32> = finds.map(|(nonce, _)| *nonce).collect();
+        for nonce in nonces {
+            self.deadlines.cancel(Alarm::Find(nonce));
+            self.find_timed_out(now, nonce);
+        }
+    }
+}

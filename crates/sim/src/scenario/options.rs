@@ -1,0 +1,84 @@
+//! How a scenario is run.
+
+use std::time::Duration;
+
+use enishi_overlay::{Config, OverlayId};
+
+use crate::internet::{Internet, Model};
+use crate::world::World;
+
+/// How a scenario is run. What a scenario does not heed ([`takes`]) is without effect.
+///
+/// [`takes`]: crate::Scenario::takes
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes, at least 2.
+    pub nodes: usize,
+    /// The source of everything random.
+    pub seed: u64,
+    /// Long links per node; none lets each node decide.
+    pub long_links: Option<u32>,
+    /// How the network behaves.
+    pub model: Model,
+    /// How many routes, lookups or gets are asked for and judged.
+    pub routes: u64,
+    /// How long the measured part lasts; none lets the scenario decide.
+    pub duration: Option<Duration>,
+    /// How long a node stays on average.
+    pub session_mean: Duration,
+    /// How many of a million leave politely; the others crash.
+    pub polite_per_million: u32,
+    /// After how long each node asks for something, on average.
+    pub lookup_interval: Duration,
+    /// How many of a million die at once before lookups begin.
+    pub dead_per_million: u32,
+    /// How many of a million are hostile.
+    pub hostile_per_million: u32,
+    /// How many values are stored; none lets the scenario decide.
+    pub values: Option<u64>,
+}
+
+impl Default for Options {
+    /// A thousand nodes that stay for an hour on average, crash, and ask every 100 s.
+    fn default() -> Self {
+        Self {
+            nodes: 1000,
+            seed: 1,
+            long_links: None,
+            model: Model::default(),
+            routes: 2000,
+            duration: None,
+            session_mean: Duration::from_secs(3600),
+            polite_per_million: 0,
+            lookup_interval: Duration::from_secs(100),
+            dead_per_million: 0,
+            hostile_per_million: 0,
+            values: None,
+        }
+    }
+}
+
+impl Options {
+    /// Makes an empty world of Enishi's nodes.
+    pub(super) fn world(&self) -> World {
+        self.world_with(|_| {})
+    }
+
+    /// Makes an empty world of Enishi's nodes that are set up differently.
+    pub(super) fn world_with(&self, change: impl FnOnce(&mut Config)) -> World {
+        let mut config = Config::new(OverlayId::from_name("simulated"));
+        config.long_links = self.long_links;
+        change(&mut config);
+        World::inhabited(self.seed, self.model.clone(), config)
+    }
+
+    /// Returns the median round trip between two nodes.
+    pub(super) fn median_round_trip(&self) -> Duration {
+        Internet::new(self.model.clone(), self.seed).median_round_trip()
+    }
+
+    /// Returns the title of a picture.
+    pub(super) fn title(&self, what: &str) -> String {
+        format!("{what}: {} nodes, seed {}", self.nodes, self.seed)
+    }
+}

@@ -1,0 +1,142 @@
+//! Each scenario at a small scale: that it measures what it says it does.
+
+use std::time::Duration;
+
+use enishi_sim::statistics::Results;
+use enishi_sim::{Options, Report, Scenario};
+
+fn tell(scenario: Scenario, change: impl FnOnce(&mut Options)) -> Report {
+    let mut options = Options {
+        nodes: 60,
+        seed: 3,
+        routes: 200,
+        ..Options::default()
+    };
+    change(&mut options);
+    let mut last = 0;
+    let report = scenario.run(&options, &mut |done| {
+        assert!((last..=1000).contains(&done), "from {last} to {done}");
+        last = done;
+    });
+    assert_eq!(last, 1000);
+    if let Some(picture) = &report.picture {
+        let svg = picture.to_svg();
+        assert!(!svg.contains("NaN") && svg.contains(scenario.name()));
+    }
+    let drawn = scenario.takes().contains(&"plot");
+    assert_eq!(report.picture.is_some(), drawn);
+    report
+}
+
+fn number(results: &Results, name: &str) -> f64 {
+    let number = results.figures.number(name);
+    number.unwrap_or_else(|| panic!("no {name} in {results:?}"))
+}
+
+#[test]
+fn lookups_without_failures_are_right_and_take_a_round_trip_or_two() {
+    let results = tell(Scenario::Latency, |_| {}).results;
+    assert!(number(&results, "correct") == 1.0);
+    assert!((140.0..165.0).contains(&number(&results, "median_round_trip_ms")));
+    let mean = number(&results, "mean_in_round_trips");
+    assert!((0.8..3.0).contains(&mean), "{mean}");
+    assert!(number(&results, "p99_ms") > number(&results, "p50_ms"));
+}
+
+#[test]
+fn lookups_right_after_deaths_take_longer() {
+    let alive = tell(Scenario::Latency, |_| {}).results;
+    let shaken = tell(Scenario::Latency, |options| {
+        options.dead_per_million = 300_000;
+    })
+    .results;
+    assert!(number(&shaken, "dead") == 18.0);
+    assert!(number(&shaken, "mean_ms") > 1.2 * number(&alive, "mean_ms"));
+    assert!(number(&shaken, "answered") > 0.8);
+}
+
+fn churn(session: Duration, duration: Duration) -> Results {
+    tell(Scenario::Churn, |options| {
+        options.session_mean = session;
+        options.duration = Some(duration);
+        options.lookup_interval = Duration::from_secs(30);
+    })
+    .results
+}
+
+#[test]
+fn lookups_stay_right_while_nodes_come_and_go() {
+    let results = churn(Duration::from_secs(3600), Duration::from_secs(600));
+    // 60 nodes that ask every 30 s for 600 s, and die every 60 s.
+    assert!((1050.0..1350.0).contains(&number(&results, "lookups")));
+    assert!((2.0..25.0).contains(&number(&results, "deaths")));
+    assert!(number(&results, "correct") >= 0.99, "{results:?}");
+    let parts = ["upkeep", "lookup"].map(|part| format!("{part}_bytes_per_second_per_node"));
+    let sum: f64 = parts.iter().map(|part| number(&results, part)).sum();
+    let whole = number(&results, "bytes_per_second_per_node");
+    assert!((sum - whole).abs() < 0.01 && whole > 5.0);
+}
+
+#[test]
+fn shorter_sessions_cost_more_and_every_newcomer_joins() {
+    let for_time = Duration::from_secs(240);
+    let calm = churn(Duration::from_secs(3600), for_time);
+    let wild = churn(Duration::from_secs(120), for_time);
+    let bytes = |results| number(results, "bytes_per_second_per_node");
+    assert!(bytes(&wild) > 1.5 * bytes(&calm));
+    let (deaths, joins) = (number(&wild, "deaths"), number(&wild, "joins"));
+    assert!((80.0..160.0).contains(&deaths), "{deaths}");
+    assert!(joins > 0.9 * deaths, "{joins} of {deaths}");
+    assert!(number(&wild, "correct") >= 0.8, "{wild:?}");
+}
+
+#[test]
+fn values_outlive_their_owners_and_holders() {
+    let report = tell(Scenario::Storage, |options| {
+        options.nodes = 40;
+        options.duration = Some(Duration::from_secs(5400));
+        options.values = Some(30);
+    });
+    let results = report.results;
+    assert_eq!(results.acknowledged, Some(30));
+    assert_eq!((results.lost, results.without_holder), (Some(0), Some(0)));
+    assert!(number(&results, "least_holders") >= 3.0, "{results:?}");
+    assert!(number(&results, "gets_right") == 1.0);
+    // Doubling from a minute, an owner puts again at most seven times in ninety minutes.
+    let reputs = number(&results, "reputs_per_value");
+    assert!((4.0..12.0).contains(&reputs), "{reputs}");
+    assert!(number(&results, "reputs_per_value_at_fixed_60_s") == 90.0);
+    assert!(number(&results, "repair_to_bound") > 0.3);
+}
+
+#[test]
+fn prime_periods_spread_what_one_common_period_throws_together() {
+    let report = tell(Scenario::Bursts, |options| {
+        options.duration = Some(Duration::from_secs(128));
+    });
+    let results = report.results;
+    let [primes, common] =
+        ["primes", "common"].map(|clock| number(&results, &format!("peak_to_mean_{clock}")));
+    assert!(3.0 * primes < common, "{primes}, {common}");
+    let [primes, common] =
+        ["primes", "common"].map(|clock| number(&results, &format!("strongest_wave_{clock}")));
+    assert!(2.0 * primes < common, "{primes}, {common}");
+}
+
+#[test]
+fn loss_is_felt() {
+    let mean_ms = |loss_per_million| {
+        let change = |options: &mut Options| options.model.loss_per_million = loss_per_million;
+        number(&tell(Scenario::Latency, change).results, "mean_ms")
+    };
+    let (clean, dirty) = (mean_ms(0), mean_ms(100_000));
+    assert!(dirty > 1.1 * clean, "{clean}, {dirty}");
+}
+
+#[test]
+fn nodes_join_and_answer_though_some_pairs_cannot_talk() {
+    let change = |options: &mut Options| options.model.broken_per_million = 50_000;
+    let results = tell(Scenario::Latency, change).results;
+    assert!(number(&results, "joined") == 60.0);
+    assert!(number(&results, "answered") > 0.9, "{results:?}");
+}
