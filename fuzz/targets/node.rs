@@ -16,8 +16,8 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enishi_overlay::overlay::Manner;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
+use enishi_overlay::overlay::Manner;
 use enishi_overlay::{
     HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
@@ -240,10 +240,7 @@ impl<'a> World<'a> {
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
                     let body = encode(&Question { key, consistency }).into();
-                    Query::Service {
-                        service: 1,
-                        body,
-                    }
+                    Query::Service { service: 1, body }
                 }
                 _ => Query::Service {
                     service: self.octet()?,
