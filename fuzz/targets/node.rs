@@ -16,8 +16,11 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enishi_overlay::message::{Answer, HopReport, Query, Reply, Returned, Routed, WIRE_VERSION};
-use enishi_overlay::{Keypair, Message, NodeId, OverlayId, Time};
+use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::{
+    HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
+};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
@@ -237,10 +240,7 @@ impl<'a> World<'a> {
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
                     let body = encode(&Question { key, consistency }).into();
-                    Query::Service {
-                        service: 1,
-                        body,
-                    }
+                    Query::Service { service: 1, body }
                 }
                 _ => Query::Service {
                     service: self.octet()?,
@@ -289,6 +289,12 @@ impl<'a> World<'a> {
                     request: self.said.request,
                     hops: self.octet()?,
                     next: Some(self.id()?),
+                    next_path: PathKind::Direct,
+                    gives_back: self.octet()? & 1 == 1,
+                    vitals: Vitals {
+                        software: Software::THIS,
+                        load_per_mille: 0,
+                    },
                 }),
             },
             3 => Message::HopNack { hop: self.said.hop },
@@ -313,7 +319,7 @@ impl<'a> World<'a> {
 
     fn dht(&mut self) -> Option<()> {
         let (from, token) = (self.peer()?, self.said.dht);
-        let message = match self.octet()? % 9 {
+        let message = match self.octet()? % 11 {
             0 => DhtMessage::Put {
                 token,
                 record: self.record()?,
@@ -342,6 +348,14 @@ impl<'a> World<'a> {
             7 => DhtMessage::Want {
                 items: self.list(8, Self::item)?,
             },
+            8 => DhtMessage::Near {
+                token,
+                key: self.key()?,
+            },
+            9 => DhtMessage::NearReply {
+                token,
+                nodes: vec![self.contact()?],
+            },
             _ => DhtMessage::Records {
                 records: self.list(6, Self::aged)?,
             },
@@ -353,7 +367,7 @@ impl<'a> World<'a> {
 
     fn command(&mut self) -> Option<()> {
         let node = usize::from(self.octet()?) % NODES;
-        let command = match self.octet()? % 8 {
+        let command = match self.octet()? % 11 {
             0 => Command::Vnet(self.open()?),
             1 => Command::Vnet(vnet::Command::Close(ChannelId(self.octet()?.into()))),
             2 => Command::Vnet(vnet::Command::Resolve {
@@ -374,6 +388,20 @@ impl<'a> World<'a> {
                 id: self.octet()?.into(),
                 target: self.id()?,
                 timeout: Duration::from_secs(1),
+            }),
+            7 => Command::Diag(diag::Command::Locate {
+                id: self.octet()?.into(),
+                target: self.position()?,
+                manner: [Manner::EXACT, Manner::ANY][usize::from(self.flag()?)],
+            }),
+            8 => Command::Diag(diag::Command::FindMe {
+                id: self.octet()?.into(),
+                stranger: self.id()?,
+                timeout: Duration::from_secs(1),
+            }),
+            9 => Command::Dht(dht::Command::Survey {
+                id: self.octet()?.into(),
+                key: self.key()?,
             }),
             _ => Command::Diag(diag::Command::Trace {
                 id: self.octet()?.into(),

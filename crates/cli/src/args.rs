@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Peers,
     /// Print an invitation to the overlay alone, for `enishi up --bootstrap`
     Invite,
-    /// Make, join, leave and look after a closed overlay
+    /// Draw the overlay; make, join, leave and look after a closed one
     #[command(subcommand)]
     Overlay(Overlay),
     /// Make, join, leave and list channels, the private networks
@@ -63,8 +63,10 @@ pub(crate) enum Command {
     Channel(Channel),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
-    /// Show the route to a node, hop by hop
+    /// Show the route to a node or key, hop by hop, and who holds a key
     Trace(Trace),
+    /// Check the node end to end and say what is wrong and what to do
+    Doctor,
     /// Store and read small values in the overlay
     #[command(subcommand)]
     Dht(Dht),
@@ -106,6 +108,8 @@ pub(crate) struct Up {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Overlay {
+    /// Draw the ring as this node knows it
+    Map(Map),
     /// Make a closed overlay, with this node as its first member; before `enishi up`
     Create {
         /// The overlay's name: 1 to 63 letters, digits, `-` and `_`
@@ -220,8 +224,26 @@ pub(crate) struct Ping {
 
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
-    /// A node id, a virtual address, or `key:TEXT` for the node in charge of a key
+    /// A node id, the first characters of one, a virtual address, or `key:TEXT` for the
+    /// node in charge of a key
     pub(crate) target: String,
+    /// The target is the key of a value in the overlay, as with `key:`
+    #[arg(long)]
+    pub(crate) key: bool,
+    /// How many times to send the question
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) probes: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Map {
+    /// Write a drawing to a file, `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Ask up to N nodes for their neighbours, 20 a second, to find nodes that this one
+    /// does not know
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) crawl: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -469,6 +491,10 @@ mod tests {
             "channel list",
             "ping 10.77.0.2 -c 3 --json",
             "trace key:hello --json",
+            "trace hello --key --probes 20",
+            "doctor --json",
+            "overlay map",
+            "overlay map --svg ring.svg --crawl 200 --json",
             "dht put key value --lease 12h",
             "dht put key -",
             "dht get key",
@@ -507,6 +533,9 @@ mod tests {
             "connect 10.77.0.2 echo --listen echo",
             "ping x -c 0",
             "ping x -c 1001",
+            "trace x --probes 0",
+            "trace x --probes 21",
+            "overlay map --crawl 1001",
             "dht put key",
             "dht put key value --lease soon",
             "up --listen nowhere",

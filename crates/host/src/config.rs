@@ -43,6 +43,9 @@ pub struct Config {
     pub tun: bool,
     /// How long invitations are valid, in days, 1 to 3,650.
     pub ticket_valid_days: u32,
+    /// Whether this node tells others how it is when they trace a route through it or
+    /// ping it; otherwise it only confirms.
+    pub reports_hops: bool,
     /// The file that everything that goes into the node is recorded to, its secret key
     /// included; none for no recording.
     pub record: Option<PathBuf>,
@@ -60,6 +63,7 @@ impl Default for Config {
             host_name: String::new(),
             tun: true,
             ticket_valid_days: 7,
+            reports_hops: true,
             record: None,
             record_limit: RecordLimit::default(),
             log: "info".to_owned(),
@@ -206,9 +210,10 @@ mod tests {
     fn every_key_is_optional_and_unknown_ones_are_named() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
-                    tun = false\nticket_valid_days = 1\nlog = \"debug\"";
+                    tun = false\nticket_valid_days = 1\nreports_hops = false\nlog = \"debug\"";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
+        assert!(!config.reports_hops);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let error = Config::parse("lisen = []").unwrap_err();
         assert!(error.contains("lisen"), "{error}");

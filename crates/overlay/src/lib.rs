@@ -17,6 +17,7 @@ pub mod ring;
 pub mod rng;
 pub mod time;
 pub mod view;
+pub mod vitals;
 
 pub use config::Config;
 pub use contact::Contact;
@@ -27,3 +28,4 @@ pub use overlay::Overlay;
 pub use ring::{Arc, Position};
 pub use rng::Rng;
 pub use time::Time;
+pub use vitals::{HopReport, PathKind, Software, Vitals};

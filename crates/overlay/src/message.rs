@@ -34,6 +34,7 @@ use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::ring::Position;
 use crate::view::{Entry, ViewUpdate};
+use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
 pub const WIRE_VERSION: u8 = 2;
@@ -205,17 +206,6 @@ pub enum Returned {
     Answer(Answer),
     /// A traced message came by.
     Report(HopReport),
-}
-
-/// Tells the origin of a traced message that it came by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HopReport {
-    /// The origin's request.
-    pub request: u64,
-    /// How many hops the message had made on arrival, from 1.
-    pub hops: u8,
-    /// Where it goes next; none when the reporting node is in charge.
-    pub next: Option<NodeId>,
 }
 
 /// The answer to a routed message.

@@ -47,6 +47,7 @@ use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::view::View;
+use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
 use forward::{Hops, Seen};
@@ -82,6 +83,18 @@ pub enum Input {
     Bootstrap(Vec<Contact>),
     /// The node's own addresses changed.
     Addresses(Vec<SocketAddr>),
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program uses, in thousandths
+    /// ([`Vitals::load_per_mille`]).
+    Load(u16),
     /// The node is about to stop: take leave of the peers.
     Leave,
     /// The deadline has come.
@@ -150,16 +163,16 @@ pub enum Effect {
         /// How many nodes were asked.
         asked: u32,
     },
-    /// A hop of a traced question reported.
+    /// A hop of a traced question reported; this node itself first, as hop 0.
     HopReport {
         /// The question.
         request: RequestId,
-        /// The reporting node.
-        from: NodeId,
-        /// Its place in the route, from 1.
-        hops: u8,
-        /// Where the question went next; none when it is in charge.
-        next: Option<NodeId>,
+        /// Which try of the question it is, from 0; each may take another route.
+        attempt: u8,
+        /// The reporting node. It is a claim: the report came by way of others.
+        by: NodeId,
+        /// What the hop tells, as it says itself.
+        report: HopReport,
     },
 }
 
@@ -171,6 +184,8 @@ pub struct Asker {
     pub(crate) request: u64,
     pub(crate) hops: u8,
     pub(crate) straight: bool,
+    /// The answer must not overtake the reports, which go back the way of the question.
+    pub(crate) traced: bool,
     pub(crate) back: Option<back::Previous>,
 }
 
@@ -236,6 +251,8 @@ pub struct Overlay {
     searches: Searches,
     deadlines: Deadlines<Alarm>,
     counters: Counters,
+    paths: Paths,
+    load_per_mille: u16,
     effects: VecDeque<Effect>,
     joined: bool,
     left: bool,
@@ -278,6 +295,8 @@ impl Overlay {
             searches: Searches::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
+            paths: Paths::default(),
+            load_per_mille: 0,
             effects: VecDeque::new(),
             joined: false,
             left: false,
@@ -294,9 +313,18 @@ impl Overlay {
         match input {
             Input::Message { from, message } => self.receive(now, from, message),
             Input::Unreachable(peer) => self.unreachable(now, peer),
-            Input::Closed(peer) => self.closed(now, peer),
+            Input::Closed(peer) => {
+                self.paths.forget(peer);
+                self.closed(now, peer);
+            }
             Input::Bootstrap(contacts) => self.bootstrap(now, contacts),
             Input::Addresses(addresses) => self.readdress(now, addresses),
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => self.paths.note(peer, kind, address),
+            Input::Load(load_per_mille) => self.load_per_mille = load_per_mille,
             Input::Leave => self.take_leave(),
             Input::Timeout => {}
         }
@@ -359,6 +387,16 @@ impl Overlay {
     /// Returns what limits and refusals left behind.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Returns what this node tells others of itself; none when it declines to.
+    pub fn vitals(&self) -> Option<Vitals> {
+        self.config.reports_hops.then(|| self.own_vitals())
+    }
+
+    /// Returns the path of the session with a node, and where the node is seen on it.
+    pub fn path(&self, peer: NodeId) -> (PathKind, Option<SocketAddr>) {
+        (self.paths.kind(peer), self.paths.address(peer))
     }
 
     /// Returns how to reach a node if this one, a peer or a peer's view knows it.
@@ -476,6 +514,13 @@ impl Overlay {
 
     fn refuse(&mut self) {
         self.counters.messages_refused += 1;
+    }
+
+    fn own_vitals(&self) -> Vitals {
+        Vitals {
+            software: Software::THIS,
+            load_per_mille: self.load_per_mille,
+        }
     }
 
     fn place_of(&self, id: NodeId) -> Place {

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
-use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
+use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{self, Gate, Membership, Order, Passage};
@@ -81,6 +81,17 @@ pub enum Input {
         /// Whether it works.
         works: bool,
     },
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program used lately, in thousandths.
+    Load(u16),
     /// The host asks something of a service.
     Command(Command),
     /// The node is about to stop.
@@ -260,6 +271,19 @@ impl Node {
                 let command = dht::Command::Storage { works };
                 self.input_dht(now, ServiceInput::Command(command));
             }
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => {
+                let path = overlay::Input::Path {
+                    peer,
+                    kind,
+                    address,
+                };
+                self.overlay.handle(now, path);
+            }
+            Input::Load(load) => self.overlay.handle(now, overlay::Input::Load(load)),
             Input::Command(Command::Dht(command)) => {
                 self.input_dht(now, ServiceInput::Command(command));
             }
@@ -492,9 +516,9 @@ impl Node {
             }
             Effect::HopReport {
                 request,
-                from,
-                hops,
-                next,
+                attempt,
+                by,
+                report,
             } => {
                 if let Some((service, token)) = self.asked.get(&request).copied() {
                     self.hand(
@@ -502,9 +526,9 @@ impl Node {
                         service,
                         Handed::HopReport {
                             token,
-                            from,
-                            hops,
-                            next,
+                            attempt,
+                            by,
+                            report,
                         },
                     );
                 }

@@ -113,6 +113,11 @@ impl<P: Participant> World<P> {
         self.ground.settle(secret)
     }
 
+    /// Lets the nodes that start from now on be set up in another way.
+    pub fn config_mut(&mut self) -> &mut P::Config {
+        &mut self.config
+    }
+
     /// Starts a node that was killed, with its key and what it had kept.
     pub fn restart(&mut self, index: Index, bootstrap: Option<Index>) {
         self.start(index, bootstrap);

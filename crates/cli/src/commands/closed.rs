@@ -1,4 +1,4 @@
-//! `enishi overlay create | invite | join | leave | show | revoke`.
+//! `enishi overlay map | create | invite | join | leave | show | revoke`.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use enishi_host::data_dir::DataDir;
 use serde_json::json;
 
 use super::channel::read_ticket;
-use super::{Context, ticket};
+use super::{Context, map, ticket};
 use crate::args::{Overlay, Uses};
 use crate::client::strange;
 use crate::output::Output;
@@ -40,13 +40,14 @@ pub(crate) fn without_daemon(
         }
         Overlay::Join { invitation } => Some(join(out, data, invitation.clone())),
         Overlay::Leave => Some(leave(out, data)),
-        Overlay::Invite { .. } | Overlay::Show | Overlay::Revoke { .. } => None,
+        Overlay::Map(_) | Overlay::Invite { .. } | Overlay::Show | Overlay::Revoke { .. } => None,
     }
 }
 
 /// Carries out what asks the daemon.
 pub(super) async fn run(cx: &Context, command: Overlay) -> Result<Verdict, Problem> {
     match command {
+        Overlay::Map(options) => map::draw(cx, options).await,
         Overlay::Invite { uses, expires } => invite(cx, uses, expires).await,
         Overlay::Show => show(cx).await,
         Overlay::Revoke { subject } => {

@@ -5,6 +5,8 @@ pub(crate) mod closed;
 pub(crate) mod completions;
 mod connect;
 mod dht;
+mod doctor;
+pub(crate) mod map;
 mod ping;
 mod replay;
 pub(crate) mod sim;
@@ -32,6 +34,7 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Ping(Ping),
     Trace(Trace),
+    Doctor,
     Dht(Dht),
     Connect(Connect),
 }
@@ -59,6 +62,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Doctor => doctor::run(cx).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,
         DaemonCommand::Connect(options) => connect::run(cx, options).await,
     }

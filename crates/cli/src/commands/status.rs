@@ -7,7 +7,7 @@ use super::Context;
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
-use crate::text::{Label, Message, or_dash};
+use crate::text::{Label, Message, octets, or_dash};
 
 /// Tells how the node is.
 pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
@@ -164,18 +164,6 @@ fn duration(seconds: u64) -> String {
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
     }
-}
-
-fn octets(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0);
-    format!("{value:.digits$} {}", UNITS[unit])
 }
 
 #[cfg(test)]

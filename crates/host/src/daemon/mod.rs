@@ -17,7 +17,9 @@
 //! | `rates` | how many messages a peer may send |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
-//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
+//! | `machine` | what the system tells of the process and its devices |
+//! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
 
 mod channels;
@@ -25,8 +27,11 @@ mod closed;
 mod control;
 mod desk;
 mod diagnostics;
+mod doctor;
 mod driver;
 mod invitations;
+mod machine;
+mod map;
 mod names;
 mod outbox;
 mod rates;
@@ -35,6 +40,7 @@ mod start;
 mod status;
 mod streams;
 mod target;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
-use super::{Daemon, Options, control};
+use super::{Daemon, Options, control, vitals};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, STREAMS_MAX};
@@ -105,7 +105,8 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     }
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
-    let mut shared = Shared::new(keypair, overlay, config, networks);
+    let path = data.path().to_owned();
+    let mut shared = Shared::new(keypair, overlay, config, path, networks);
     shared.closed = closed;
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
@@ -147,6 +148,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
+    tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
@@ -248,7 +250,10 @@ fn birth(
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Random)?;
     let config = enishi_services::Config {
-        overlay: enishi_overlay::Config::new(overlay),
+        overlay: enishi_overlay::Config {
+            reports_hops: config.reports_hops,
+            ..enishi_overlay::Config::new(overlay)
+        },
         addresses: sessions.addresses(),
         host_name: config.host_name(),
         started_unix_s: unix_s(),

@@ -44,7 +44,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     }))
 }
 
-fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
+pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
     let (shared, sessions) = (&desk.shared, desk.sessions.counters());
     Refused {
         malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,

@@ -70,7 +70,9 @@ impl Overlay {
         let origin = asker.contact.id();
         match asker.back {
             _ if self.is_self(origin) => self.close(origin, answer),
-            Some(previous) if !asker.straight && !self.peers.contains_key(&origin) => {
+            Some(previous)
+                if asker.traced || !(asker.straight || self.peers.contains_key(&origin)) =>
+            {
                 self.send_back(previous, self.me.id(), Returned::Answer(answer));
             }
             _ => self.send(asker.contact, Message::Answer(answer)),
@@ -95,7 +97,7 @@ impl Overlay {
             (None, _) => self.refuse(),
             (Some(Some(previous)), returned) => self.send_back(previous, by, returned),
             (Some(None), Returned::Answer(answer)) => self.on_answer(now, by, answer),
-            (Some(None), Returned::Report(report)) => self.on_hop_report(by, &report),
+            (Some(None), Returned::Report(report)) => self.on_hop_report(by, report),
         }
     }
 }

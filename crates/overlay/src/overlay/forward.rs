@@ -17,10 +17,11 @@ use super::route::{Limits, NextHop};
 use super::{Alarm, Asker, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
-use crate::message::{HopReport, Message, Query, Reply, Returned, Routed};
+use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
 use crate::time::Time;
 use crate::view::{Entry, Role};
+use crate::vitals::{HopReport, PathKind};
 
 /// After so many hops a message is dropped; routes in a whole ring of a million nodes
 /// take under 20.
@@ -89,6 +90,14 @@ impl Seen {
     }
 }
 
+/// What became of a traced message here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Passed(NodeId),
+    Arrived,
+    GivenBack,
+}
+
 /// What to do with a message.
 enum Decision {
     Pass(NextHop),
@@ -108,7 +117,7 @@ impl Overlay {
             return self.returned_home(now, &routed);
         }
         match self.decide(now, &routed, Some(from), &[]) {
-            Decision::GiveBack => self.send_to(from, Message::HopNack { hop }),
+            Decision::GiveBack => self.give_back((from, hop), &routed),
             decision => {
                 self.send_to(from, Message::HopAck { hop });
                 self.carry_out(now, decision, routed, Some((from, hop)), &[]);
@@ -187,18 +196,19 @@ impl Overlay {
         previous: Option<Previous>,
         shunned: &[Position],
     ) {
-        let next = match decision {
-            Decision::Pass(hop) => Some(hop),
-            Decision::Arrived | Decision::GiveBack => None,
-        };
-        if let Some(previous) = previous.filter(|_| routed.trace) {
-            let next = next.as_ref().map(|hop| hop.place.id);
-            self.report_hop(previous, &routed, next);
+        match decision {
+            Decision::Pass(hop) => self.launch(now, &hop, routed, previous, shunned),
+            Decision::Arrived | Decision::GiveBack => {
+                self.report_hop(previous, &routed, Fate::Arrived);
+                self.arrived(routed, previous);
+            }
         }
-        match next {
-            Some(hop) => self.launch(now, &hop, routed, previous, shunned),
-            None => self.arrived(routed, previous),
-        }
+    }
+
+    fn give_back(&mut self, previous: Previous, routed: &Routed) {
+        self.report_hop(Some(previous), routed, Fate::GivenBack);
+        let (id, hop) = previous;
+        self.send_to(id, Message::HopNack { hop });
     }
 
     /// Sends a message to a chosen next hop and waits for the confirmation.
@@ -263,6 +273,7 @@ impl Overlay {
             // A session has to be opened first, which takes some round trips.
             None => self.typical.hedge_delay() * 3,
         };
+        self.report_hop(flight.previous, &flight.routed, Fate::Passed(to.id()));
         let mut routed = flight.routed.clone();
         routed.hop = hop;
         routed.hops += 1;
@@ -324,8 +335,8 @@ impl Overlay {
         let target = flight.routed.target;
         let mine = target.rank(self.position);
         match flight.previous {
-            Some((id, hop)) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
-                self.send_to(id, Message::HopNack { hop });
+            Some(previous) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
+                self.give_back(previous, &flight.routed);
             }
             previous => {
                 let decision = Decision::Arrived;
@@ -422,6 +433,7 @@ impl Overlay {
             target,
             hops,
             straight,
+            trace,
             query,
             ..
         } = routed;
@@ -430,6 +442,7 @@ impl Overlay {
             request,
             hops,
             straight,
+            traced: trace,
             back,
         };
         match query {
@@ -488,15 +501,29 @@ impl Overlay {
         }
     }
 
-    fn report_hop(&mut self, previous: Previous, routed: &Routed, next: Option<NodeId>) {
-        if self.config.reports_hops {
-            let report = HopReport {
-                request: routed.request,
-                hops: routed.hops,
-                next,
-            };
-            let me = self.me.id();
-            self.send_back(previous, me, Returned::Report(report));
+    /// Tells the origin where a traced message goes; once more when it is sent elsewhere
+    /// because the first choice was silent or gave it back. A node that declines tells
+    /// nothing.
+    pub(super) fn report_hop(&mut self, previous: Option<Previous>, routed: &Routed, fate: Fate) {
+        if !routed.trace || (previous.is_some() && !self.config.reports_hops) {
+            return;
+        }
+        let next = match fate {
+            Fate::Passed(next) => Some(next),
+            Fate::Arrived | Fate::GivenBack => None,
+        };
+        let report = HopReport {
+            request: routed.request,
+            hops: routed.hops,
+            next,
+            next_path: next.map_or(PathKind::Unconnected, |next| self.paths.kind(next)),
+            gives_back: matches!(fate, Fate::GivenBack),
+            vitals: self.own_vitals(),
+        };
+        let me = self.me.id();
+        match previous {
+            Some(previous) => self.send_back(previous, me, Returned::Report(report)),
+            None => self.on_hop_report(me, report),
         }
     }
 }

@@ -10,14 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::forward::Fate;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
-use crate::message::{Answer, HopReport, Query, Reply, Routed};
+use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::view::Entry;
+use crate::vitals::HopReport;
 
 /// How long to wait for the answer to each try.
 const TRY_TIMEOUTS: [Duration; 4] = [
@@ -228,7 +230,8 @@ impl Overlay {
             hops: 0,
             hop: 0,
             toward: None,
-            straight: open.tries >= TRIES_BACK,
+            // Reports take the way back, and the answer must not overtake them.
+            straight: open.tries >= TRIES_BACK && !open.manner.trace,
             any: open.manner.any,
             trace: open.manner.trace,
             query: open.query.clone(),
@@ -310,6 +313,7 @@ impl Overlay {
             Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
             Query::Service { .. } => return,
         };
+        self.report_hop(None, routed, Fate::Arrived);
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,
@@ -318,20 +322,15 @@ impl Overlay {
         self.on_answer(now, self.me.id(), answer);
     }
 
-    pub(super) fn on_hop_report(&mut self, from: NodeId, report: &HopReport) {
+    pub(super) fn on_hop_report(&mut self, by: NodeId, report: HopReport) {
         let id = report.request >> TRY_BITS;
-        if self
-            .requests
-            .open
-            .get(&id)
-            .is_some_and(|open| open.manner.trace)
-        {
-            let request = RequestId(id);
+        let open = self.requests.open.get(&id);
+        if open.is_some_and(|open| open.manner.trace) {
             self.effects.push_back(Effect::HopReport {
-                request,
-                from,
-                hops: report.hops,
-                next: report.next,
+                request: RequestId(id),
+                attempt: (report.request & ((1 << TRY_BITS) - 1)) as u8,
+                by,
+                report,
             });
         }
     }

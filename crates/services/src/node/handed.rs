@@ -4,7 +4,7 @@ use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Asker;
 use enishi_overlay::view::Entry;
-use enishi_overlay::{NodeId, Position};
+use enishi_overlay::{HopReport, NodeId, Position};
 
 use crate::dht;
 use crate::service::ServiceInput;
@@ -36,9 +36,9 @@ pub(super) enum Handed {
     },
     HopReport {
         token: u64,
-        from: NodeId,
-        hops: u8,
-        next: Option<NodeId>,
+        attempt: u8,
+        by: NodeId,
+        report: HopReport,
     },
     Got {
         token: u64,
@@ -91,14 +91,14 @@ impl Handed {
             },
             Self::HopReport {
                 token,
-                from,
-                hops,
-                next,
+                attempt,
+                by,
+                report,
             } => ServiceInput::HopReport {
                 token,
-                from,
-                hops,
-                next,
+                attempt,
+                by,
+                report,
             },
             Self::Got { token, answer } => ServiceInput::Got { token, answer },
             Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },

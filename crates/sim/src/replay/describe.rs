@@ -22,6 +22,8 @@ pub(super) const fn kind(input: &Input) -> &'static str {
         Input::Addresses(_) => "addresses",
         Input::Restored { .. } => "restored",
         Input::Storage { .. } => "storage",
+        Input::Path { .. } => "path",
+        Input::Load(_) => "load",
         Input::Command(_) => "command",
         Input::Leave => "leave",
         Input::Timeout => "timeout",

@@ -69,7 +69,7 @@ impl Subject for Node {
     fn seen(event: Event) -> Option<Seen> {
         match event {
             Event::Joined => Some(Seen::Joined),
-            Event::Diag(diag::Event::Located { id, end }) => {
+            Event::Diag(diag::Event::Located { id, end, .. }) => {
                 let end = end.map(|(node, _, time)| End { node, time });
                 Some(Seen::Answered { id, end })
             }
