@@ -228,6 +228,7 @@ impl Overlay {
             hops: 0,
             hop: 0,
             toward: None,
+            by_ring: false,
             straight: open.tries >= TRIES_BACK,
             any: open.manner.any,
             trace: open.manner.trace,
