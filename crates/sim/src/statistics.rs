@@ -217,6 +217,11 @@ pub fn mean(values: &[u64]) -> Option<f64> {
     (!values.is_empty()).then(|| sum as f64 / values.len() as f64)
 }
 
+/// Returns the mean of times in microseconds as a multiple of `unit`; none of nothing.
+pub fn mean_in(micros: &[u64], unit: Duration) -> Option<f64> {
+    mean(micros).map(|mean| mean / unit.as_micros() as f64)
+}
+
 /// Returns the share of `part` in `whole`.
 pub fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
