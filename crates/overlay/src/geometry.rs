@@ -90,8 +90,8 @@ impl Geometry {
     pub(crate) fn slots(self, size: u64) -> u32 {
         match self {
             Self::Symphony => 0,
-            // The next two halvings are within the near neighbours.
-            Self::Chord | Self::Kademlia => size.max(1).ilog2().saturating_sub(2).max(1),
+            // The last three halvings are within the near neighbours, or almost.
+            Self::Chord | Self::Kademlia => size.max(1).ilog2().saturating_sub(3).max(1),
             Self::Can { dimensions } => 2 * axes(dimensions),
         }
     }

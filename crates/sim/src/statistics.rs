@@ -129,6 +129,14 @@ impl Figures {
         self.amount("median_round_trip_ms", Some(round_trip / 1000.0));
     }
 
+    /// Visits the figures that tell how much of each.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, f64>)> {
+        self.0.iter().filter_map(|(name, figure)| match figure {
+            Figure::Each(each) => Some((*name, each)),
+            Figure::Count(_) | Figure::Amount(_) => None,
+        })
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);

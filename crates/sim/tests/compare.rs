@@ -6,8 +6,8 @@ use std::time::Duration;
 use enishi_overlay::config::Forwarding;
 use enishi_overlay::{Config, Geometry, OverlayId, Position};
 use enishi_services::{Command, Event, diag};
-use enishi_sim::World;
-use enishi_sim::internet::Model;
+use enishi_sim::internet::{Model, Transport};
+use enishi_sim::{Options, Protocol, Scenario, World};
 
 const CAN: Geometry = Geometry::Can { dimensions: 4 };
 const ALL: [Geometry; 4] = [Geometry::Symphony, Geometry::Chord, Geometry::Kademlia, CAN];
@@ -64,30 +64,89 @@ fn ask(world: &mut World, count: u64) -> (Vec<u64>, Vec<u128>) {
     (hops, times)
 }
 
+fn mean(values: &[u64]) -> u64 {
+    values.iter().sum::<u64>() * 100 / values.len() as u64
+}
+
 #[test]
 fn every_geometry_brings_every_lookup_to_the_node_in_charge() {
     for geometry in ALL {
-        for forwarding in [Forwarding::Fastest, Forwarding::Greedy] {
-            let mut world = grown(geometry, forwarding, 300);
-            let (hops, times) = ask(&mut world, 600);
-            let mean = hops.iter().sum::<u64>() as f64 / hops.len() as f64;
-            let peers: usize = world
-                .living()
-                .map(|(_, node)| node.overlay().peers().count())
-                .sum();
-            let drawn: u32 = world
-                .living()
-                .map(|(_, node)| node.overlay().links_drawn())
-                .sum();
-            println!(
-                "{geometry:?} {forwarding:?}: {} right, {mean:.2} hops, {} ms, peers {:.1} drawn {:.1} most {:?} {:?}",
-                hops.len(),
-                times.iter().sum::<u128>() / times.len() as u128,
-                peers as f64 / 300.0,
-                f64::from(drawn) / 300.0,
-                hops.iter().max(),
-                times.iter().max(),
-            );
-        }
+        let mut world = grown(geometry, Forwarding::Fastest, 300);
+        let (hops, times) = ask(&mut world, 600);
+        assert_eq!(hops.len(), 600, "{geometry:?}");
+        // CAN has the longest ways; none comes near the bound on hops, 64.
+        assert!(mean(&hops) < 650, "{geometry:?}: {}", mean(&hops));
+        assert!(hops.iter().all(|hops| *hops < 20), "{geometry:?}");
+        assert!(times.iter().all(|ms| *ms < 8_000), "{geometry:?}");
     }
+}
+
+#[test]
+fn greedy_hops_are_what_the_geometry_has() {
+    let hops = |geometry| {
+        let mut world = grown(geometry, Forwarding::Greedy, 300);
+        let (hops, _) = ask(&mut world, 600);
+        assert_eq!(hops.len(), 600, "{geometry:?}");
+        mean(&hops)
+    };
+    // On a torus of four axes the ways are longer than on a ring whose links halve them.
+    let (can, xor) = (hops(CAN), hops(Geometry::Kademlia));
+    assert!((200..400).contains(&xor), "{xor}");
+    assert!(can > xor + 30, "{can} {xor}");
+}
+
+#[test]
+fn the_comparison_has_equal_tables_and_right_answers() {
+    let options = Options {
+        nodes: 100,
+        routes: 150,
+        ..Options::default()
+    };
+    let report = Scenario::Compare.run(&options, &mut |_| {});
+    let rows: BTreeMap<_, _> = report.results.figures.rows().collect();
+    assert_eq!(rows.len(), 39);
+    for (name, row) in &rows {
+        let least = if name.contains("30 %") { 0.95 } else { 0.97 };
+        assert!(row["correct"] >= least, "{name}: {row:?}");
+    }
+    let of = |name: &str, column: &str| rows[format!("{name}, 0 % dead").as_str()][column];
+    for name in ["chord", "kademlia", "can"] {
+        let (ours, theirs) = (of("symphony", "peers"), of(name, "peers"));
+        assert!((theirs / ours - 1.0).abs() < 0.2, "{name}: {theirs} {ours}");
+    }
+    let spent = of("kademlia protocol, equal bytes", "upkeep_bytes_per_second");
+    let ours = of("symphony", "upkeep_bytes_per_second");
+    assert!(spent < ours * 1.35 && spent > ours * 0.5, "{spent} {ours}");
+    assert_eq!(report.picture.map(|picture| picture.panels.len()), Some(2));
+}
+
+#[test]
+fn the_rival_is_measured_by_the_same_scenarios() {
+    let mut options = Options {
+        nodes: 80,
+        routes: 200,
+        dead_per_million: 100_000,
+        protocol: Protocol::Kademlia,
+        ..Options::default()
+    };
+    let datagrams = Scenario::Latency.run(&options, &mut |_| {}).results;
+    assert!(
+        datagrams.figures.number("correct") > Some(0.97),
+        "{datagrams:?}"
+    );
+    options.transport = Some(Transport::Sessions);
+    let sessions = Scenario::Latency.run(&options, &mut |_| {}).results;
+    assert!(sessions.figures.number("mean_ms") > datagrams.figures.number("mean_ms"));
+    options.transport = None;
+    options.duration = Some(Duration::from_secs(300));
+    options.session_mean = Duration::from_secs(600);
+    let churn = Scenario::Churn.run(&options, &mut |_| {}).results.figures;
+    assert!(churn.number("correct") > Some(0.9), "{churn:?}");
+    let part = |name| churn.number(name).unwrap();
+    let (lookups, upkeep) = (
+        part("lookup_bytes_per_second_per_node"),
+        part("upkeep_bytes_per_second_per_node"),
+    );
+    assert!(lookups > 0.0 && upkeep > 0.0, "{lookups} {upkeep}");
+    assert!((lookups + upkeep - part("bytes_per_second_per_node")).abs() < 0.01);
 }

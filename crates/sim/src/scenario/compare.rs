@@ -39,12 +39,12 @@ pub const COLUMNS: [&str; 9] = [
     "correct",
 ];
 
-/// How long the overlay is left alone before its upkeep is counted, and after newcomers.
+/// How long the overlay is left alone before its upkeep is counted, and how long newcomers
+/// have to join.
 const SETTLING: Duration = Duration::from_secs(120);
-/// Over how long the upkeep is counted: all periods of our own have passed twice, most much
-/// more often.
+/// Over how long the upkeep is counted: twice the longest of our own periods, and more.
 const QUIET: Duration = Duration::from_secs(240);
-/// After growth, how long newcomers may take to come up again.
+/// After how long a newcomer that has not joined tries again.
 const RETRY: Duration = Duration::from_secs(30);
 /// How many of a hundred die before each round of lookups; names of rows follow.
 const DEAD_PERCENT: [u64; 3] = [0, 10, 30];
@@ -141,7 +141,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
 
 /// Returns how many long links Chord and Kademlia need beside near neighbours.
 fn links(nodes: usize) -> u32 {
-    nodes.max(1).ilog2().saturating_sub(2).max(1)
+    nodes.max(1).ilog2().saturating_sub(3).max(1)
 }
 
 fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
