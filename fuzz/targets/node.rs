@@ -230,6 +230,7 @@ impl<'a> World<'a> {
                 true => Some(self.position()?),
                 false => None,
             },
+            by_ring: self.flag()?,
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_host::config::RecordLimit;
-use enishi_sim::Scenario;
+use enishi_sim::internet::Transport;
+use enishi_sim::{Protocol, Scenario};
 
 use crate::text::Language;
 
@@ -300,7 +301,8 @@ pub(crate) struct Sim {
     pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
-    /// `storage` (values stay while nodes come and go) or `bursts` (upkeep over time)
+    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
+    /// `compare` (geometries, ways to forward and a rival side by side)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -343,6 +345,16 @@ pub(crate) struct Sim {
     /// How many nodes die at once before the lookups [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) dead: Option<u32>,
+    /// Whose nodes: `enishi`, or the rival `kademlia` (k = 20, alpha = 3) [default: enishi]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<Protocol>,
+    /// What carries messages: `sessions` or `datagrams` [default: sessions for enishi,
+    /// datagrams for kademlia]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<Transport>,
+    /// What a node of the rival spends on its table, in bytes per second [default: 10]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) upkeep: Option<u32>,
     /// How many nodes are hostile [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) hostile: Option<u32>,
@@ -510,6 +522,8 @@ mod tests {
             "sim latency --dead 30 --routes 500",
             "sim storage --values 100 --duration 24h",
             "sim bursts",
+            "sim compare --nodes 100 --plot compare.svg",
+            "sim churn --protocol kademlia --transport sessions --upkeep 20",
             "completions bash",
             "status --lang ja",
         ] {
@@ -553,6 +567,8 @@ mod tests {
             "sim churn --session-mean 0",
             "sim churn --duration 1w",
             "sim storage --values 0",
+            "sim churn --protocol chord",
+            "sim churn --transport pigeons",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::geometry::Geometry;
 use crate::id::OverlayId;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
@@ -31,6 +32,9 @@ pub struct Config {
     /// Long links that this node draws; none means floor(log2 n / 2) of the estimated
     /// size n, as many as Symphony's paper finds worth their upkeep (section 5).
     pub long_links: Option<u32>,
+    /// Which distance and which long links; all nodes of an overlay must agree. Anything but
+    /// the default is for experiments and for closed overlays.
+    pub geometry: Geometry,
     /// How the next hop of a message is chosen.
     pub forwarding: Forwarding,
     /// Whether long links go to near places in the network among those that suit.
@@ -48,6 +52,7 @@ impl Config {
             overlay,
             near_per_side: 6,
             long_links: None,
+            geometry: Geometry::Symphony,
             forwarding: Forwarding::Fastest,
             proximity: true,
             upkeep: UpkeepClock::Primes,

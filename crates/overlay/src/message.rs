@@ -171,6 +171,9 @@ pub struct Routed {
     /// Where the node sits, known to the receiver, for whose sake it was chosen; none when
     /// it was chosen for its own.
     pub toward: Option<Position>,
+    /// Whether it goes by the distance on the ring from now on, whatever the geometry. Always
+    /// false in Symphony, which has no other distance.
+    pub by_ring: bool,
     /// Whether the answer goes straight to the origin, not back the same way.
     pub straight: bool,
     /// Whether any of the nodes nearest to the target, as many as replicas, will do. Each of
@@ -346,6 +349,7 @@ mod tests {
             hops: 3,
             hop: 12,
             toward: None,
+            by_ring: false,
             straight: false,
             any: false,
             trace: true,

@@ -151,6 +151,7 @@ fn messages_do_not_go_round_for_ever() {
         hops: 64,
         hop: 1,
         toward: None,
+        by_ring: false,
         straight: false,
         any: false,
         trace: false,

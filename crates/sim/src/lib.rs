@@ -21,5 +21,5 @@ pub mod world;
 
 pub use enishi_services::recording;
 pub use participant::Participant;
-pub use scenario::{Options, Report, Scenario};
+pub use scenario::{Options, Protocol, Report, Scenario};
 pub use world::World;

@@ -5,6 +5,7 @@
 
 mod bursts;
 mod churn;
+mod compare;
 mod crash;
 mod crowd;
 mod grow;
@@ -26,7 +27,8 @@ use crate::plot::Picture;
 use crate::statistics::Results;
 use crate::world::World;
 
-pub use options::Options;
+pub use compare::COLUMNS as COMPARED;
+pub use options::{Options, Protocol};
 
 /// Makes the enum of scenarios from a list: what it is about, its name in Rust, the module
 /// with its `run`, and the options that it heeds beside those of every scenario.
@@ -75,13 +77,15 @@ scenarios! {
     /// The network splits into halves, which later meet again.
     Partition => partition ["routes"];
     /// How long lookups take, with none or some of the nodes suddenly dead.
-    Latency => latency ["routes", "dead", "plot"];
+    Latency => latency ["routes", "dead", "protocol", "transport", "upkeep", "plot"];
     /// Nodes come and go all the time, and lookups go on.
-    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "plot"];
+    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "protocol", "transport", "upkeep", "plot"];
     /// Nodes come and go all the time, and values have to stay.
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
+    /// Geometries and ways to forward, and the rival, one after the other.
+    Compare => compare ["routes", "plot"];
 }
 
 impl Scenario {

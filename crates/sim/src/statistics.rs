@@ -129,6 +129,14 @@ impl Figures {
         self.amount("median_round_trip_ms", Some(round_trip / 1000.0));
     }
 
+    /// Visits the figures that tell how much of each.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, f64>)> {
+        self.0.iter().filter_map(|(name, figure)| match figure {
+            Figure::Each(each) => Some((*name, each)),
+            Figure::Count(_) | Figure::Amount(_) => None,
+        })
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);
@@ -215,6 +223,11 @@ pub fn rate_of(interval: Duration) -> f64 {
 pub fn mean(values: &[u64]) -> Option<f64> {
     let sum: u64 = values.iter().sum();
     (!values.is_empty()).then(|| sum as f64 / values.len() as f64)
+}
+
+/// Returns the mean of times in microseconds as a multiple of `unit`; none of nothing.
+pub fn mean_in(micros: &[u64], unit: Duration) -> Option<f64> {
+    mean(micros).map(|mean| mean / unit.as_micros() as f64)
 }
 
 /// Returns the share of `part` in `whole`.

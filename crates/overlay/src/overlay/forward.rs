@@ -16,6 +16,7 @@ use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
 use super::{Alarm, Asker, Effect, Overlay};
 use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
@@ -90,6 +91,12 @@ impl Seen {
     }
 }
 
+/// Returns by what a message is recognised: it may pass a node once by the geometry and once
+/// more by the ring. Requests have fewer than 63 bits.
+fn stage(routed: &Routed) -> u64 {
+    routed.request | u64::from(routed.by_ring) << 63
+}
+
 /// What became of a traced message here.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
@@ -109,7 +116,7 @@ impl Overlay {
     pub(super) fn on_routed(&mut self, now: Time, from: NodeId, routed: Routed) {
         let hop = routed.hop;
         let origin = routed.origin.id();
-        if routed.hops >= HOPS_MAX || !self.seen.note(origin, routed.request) {
+        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed)) {
             return self.send_to(from, Message::HopAck { hop });
         }
         if self.is_self(origin) {
@@ -142,19 +149,40 @@ impl Overlay {
         from: Option<NodeId>,
         shunned: &[Position],
     ) -> Decision {
-        let target = routed.target;
         if self.may_answer_for_another(routed) {
             return Decision::Arrived;
         }
-        let mine = target.rank(self.position);
+        let by_ring = self.is_by_ring(routed.target, routed.by_ring);
+        let distance = self.distance(by_ring);
+        let toward = routed.toward.filter(|_| by_ring == routed.by_ring);
+        match self.decide_by(now, distance, (routed, toward), from, shunned) {
+            // Nobody nearer is known by the geometry: the ring ends the way, from here on.
+            Decision::Arrived if distance != Geometry::Symphony => {
+                self.decide_by(now, Geometry::Symphony, (routed, None), None, shunned)
+            }
+            decision => decision,
+        }
+    }
+
+    fn decide_by(
+        &self,
+        now: Time,
+        distance: Geometry,
+        (routed, toward): (&Routed, Option<Position>),
+        from: Option<NodeId>,
+        shunned: &[Position],
+    ) -> Decision {
+        let target = routed.target;
+        let mine = distance.remaining(self.position, target);
         let mut avoid = shunned.to_vec();
         // Back there it goes in vain. Who asks for its own place wants its neighbours: it may
         // have restarted and forgotten all of them, while they remember it.
         avoid.push(self.position_of(&routed.origin.id()));
         avoid.extend(from.map(|from| self.position_of(&from)));
-        if let Some(toward) = routed.toward {
+        if let Some(toward) = toward {
             let limits = Limits {
-                nearer_than: mine.min(target.rank(toward)),
+                distance,
+                nearer_than: mine.min(distance.remaining(toward, target)),
                 toward: Some(toward),
                 any: routed.any,
                 avoid: &avoid,
@@ -168,8 +196,9 @@ impl Overlay {
         let sender = from.map(|from| self.position_of(&from));
         let theirs = sender
             .filter(|sender| *sender != target)
-            .map(|sender| target.rank(sender));
+            .map(|sender| distance.remaining(sender, target));
         let limits = Limits {
+            distance,
             nearer_than: theirs.map_or(mine, |theirs| theirs.min(mine)),
             toward: None,
             any: routed.any,
@@ -263,6 +292,7 @@ impl Overlay {
         let contact = self.contact_for(to);
         self.introduce(now, to);
         flight.toward = to.toward;
+        flight.routed.by_ring |= to.by_ring;
         flight.avoid.push(to.place.position);
         self.transmit(now, hop, flight, contact);
     }
@@ -354,13 +384,8 @@ impl Overlay {
         // It came from the origin, so back there it goes in vain.
         let mut avoid = flight.avoid.clone();
         avoid.push(self.position_of(&flight.routed.origin.id()));
-        let limits = Limits {
-            nearer_than: target.rank(self.position),
-            toward: None,
-            any: flight.routed.any,
-            avoid: &avoid,
-        };
-        self.best_hop(now, target, limits)
+        let by_ring = self.is_by_ring(target, flight.routed.by_ring);
+        self.next_hop_avoiding(now, target, by_ring, flight.routed.any, &avoid)
     }
 
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {

@@ -5,15 +5,19 @@
 //! serve both directions. Links are drawn anew when the estimated size has changed by
 //! a factor of two since (section 4.2), one at a time so that routes stay short
 //! meanwhile.
+//!
+//! Other geometries sort their links into slots, fingers or buckets or directions, and the
+//! emptiest get theirs first ([`Geometry`]).
 
 use std::time::Duration;
 
 use super::upkeep::Period;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query};
-use crate::ring::harmonic_distance;
+use crate::ring::{Position, harmonic_distance};
 use crate::time::Time;
 use crate::view::Entry;
 
@@ -48,7 +52,10 @@ impl Overlay {
         if self.near.spans_ring() {
             return 0;
         }
-        let suited = self.size_estimate().max(1).ilog2() / 2;
+        let suited = match self.config.geometry {
+            Geometry::Symphony => self.size_estimate().max(1).ilog2() / 2,
+            geometry => geometry.slots(self.size_estimate()),
+        };
         self.config.long_links.unwrap_or(suited).min(LINKS_MAX)
     }
 
@@ -80,19 +87,21 @@ impl Overlay {
     pub(super) fn keep_links(&mut self, now: Time) {
         self.draws_left = DRAWS_PER_ROUND;
         if self.links_drawn() > self.links_wanted() {
-            self.give_up_link(|_| true);
+            self.give_up_link(|_, _| true);
+        } else if self.config.geometry != Geometry::Symphony {
+            self.give_up_misplaced();
         } else if self.links_drawn() == self.links_wanted() {
             let size = self.size_estimate();
-            self.give_up_link(|drawn| drawn > size.saturating_mul(2) || drawn < size / 2);
+            self.give_up_link(|_, drawn| drawn > size.saturating_mul(2) || drawn < size / 2);
         }
         self.draw_links(now);
     }
 
-    fn give_up_link(&mut self, outdated: impl Fn(u64) -> bool) {
-        let link = self
-            .peers
-            .iter_mut()
-            .find(|(_, p)| p.drawn_at_size.is_some_and(&outdated));
+    fn give_up_link(&mut self, outdated: impl Fn(Position, u64) -> bool) {
+        let link = self.peers.iter_mut().find(|(_, p)| {
+            p.drawn_at_size
+                .is_some_and(|size| outdated(p.position, size))
+        });
         let Some((id, peer)) = link else { return };
         let id = *id;
         peer.drawn_at_size = None;
@@ -110,27 +119,131 @@ impl Overlay {
         let missing = self
             .links_wanted()
             .saturating_sub(self.links_drawn() + under_way);
+        let mut filled = self.filled_slots(size);
         for _ in 0..missing.min(self.draws_left) {
             self.draws_left -= 1;
-            let distance = harmonic_distance(&mut self.rng, size);
-            let target = self.position.advance(distance);
-            let count = if self.config.proximity { CANDIDATES } else { 1 };
+            let Some(target) = self.draw_point(size, &mut filled) else {
+                return;
+            };
+            let count = self.candidates();
             self.ask(now, target, Query::Nodes { count }, Purpose::Link);
         }
     }
 
+    /// Returns among how many nodes about a point a link is chosen. A zone of CAN has one
+    /// neighbour on each side, and no choice.
+    fn candidates(&self) -> u8 {
+        match self.config.geometry {
+            Geometry::Can { .. } => 1,
+            _ if self.config.proximity => CANDIDATES,
+            _ => 1,
+        }
+    }
+
+    /// Returns how many drawn links each slot of the geometry has; nothing in Symphony.
+    fn filled_slots(&mut self, size: u64) -> Vec<u32> {
+        let geometry = self.config.geometry;
+        let slots = geometry.slots(size);
+        let mut filled = vec![0; slots as usize];
+        if matches!(geometry, Geometry::Can { .. }) {
+            for (slot, count) in (0..slots).zip(&mut filled) {
+                let point = geometry.point(&mut self.rng, self.position, slot, size);
+                *count = point.map_or(0, |point| u32::from(self.covers(point)));
+            }
+        } else if slots > 0 {
+            let drawn = self.peers.values().filter(|p| p.drawn_at_size.is_some());
+            for slot in drawn.filter_map(|p| geometry.slot_of(self.position, p.position)) {
+                if let Some(count) = filled.get_mut(slot as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        filled
+    }
+
+    /// Tells whether this node, or one of its peers, is in charge of a point.
+    fn covers(&self, point: Position) -> bool {
+        let peers = self.peers.values();
+        let Some(nearest) = peers.min_by_key(|peer| point.rank(peer.position)) else {
+            return true;
+        };
+        let best = point.rank(nearest.position);
+        let nearer = nearest.view.nearest(point, |_, _| true);
+        let nearer = nearer.is_some_and(|(at, _)| point.rank(at) < best);
+        point.rank(self.position) < best || !nearer
+    }
+
+    /// Draws a point for a link, in one of the emptiest slots.
+    fn draw_point(&mut self, size: u64, filled: &mut [u32]) -> Option<Position> {
+        let geometry = self.config.geometry;
+        if geometry == Geometry::Symphony {
+            let distance = harmonic_distance(&mut self.rng, size);
+            return Some(self.position.advance(distance));
+        }
+        let least = filled.iter().min().copied()?;
+        // On each side of a zone there is one neighbour and not more.
+        if least > 0 && matches!(geometry, Geometry::Can { .. }) {
+            return None;
+        }
+        let emptiest: Vec<usize> = (0..filled.len()).filter(|i| filled[*i] == least).collect();
+        let slot = emptiest[self.rng.below(emptiest.len() as u64) as usize];
+        filled[slot] += 1;
+        geometry.point(&mut self.rng, self.position, slot as u32, size)
+    }
+
+    /// Tells whether a link to a place goes into one of the emptiest slots.
+    fn is_wanted(&self, place: Position, filled: &[u32]) -> bool {
+        let Some(slot) = self.config.geometry.slot_of(self.position, place) else {
+            return true;
+        };
+        filled.get(slot as usize) == filled.iter().min()
+    }
+
+    /// Gives up a link whose slot has more than others lack, or that no slot needs.
+    fn give_up_misplaced(&mut self) {
+        let size = self.size_estimate();
+        let (geometry, me) = (self.config.geometry, self.position);
+        let filled = self.filled_slots(size);
+        if matches!(geometry, Geometry::Can { .. }) {
+            let points: Vec<Position> = (0..geometry.slots(size))
+                .filter_map(|slot| geometry.point(&mut self.rng, me, slot, size))
+                .collect();
+            // Who is in charge of no point beside this node's zone has no place nearer to one
+            // than all other peers.
+            let nearest = |point: &Position| {
+                let places = self.peers.values().map(|peer| peer.position);
+                places.min_by_key(|at| point.rank(*at))
+            };
+            let needed: Vec<Position> = points.iter().filter_map(nearest).collect();
+            return self.give_up_link(|at, _| !needed.contains(&at));
+        }
+        if self.links_drawn() < self.links_wanted() {
+            return;
+        }
+        let least = filled.iter().min().copied().unwrap_or(0);
+        self.give_up_link(|at, _| {
+            let slot = geometry.slot_of(me, at).unwrap_or(0) as usize;
+            filled.get(slot).is_none_or(|count| *count > least + 1)
+        });
+    }
+
     /// The node in charge of a drawn point is known: ask it for a link.
     pub(super) fn link_found(&mut self, now: Time, nodes: &[Entry]) {
+        let filled = self.filled_slots(self.size_estimate());
         let suits = |entry: &&Entry| {
             let id = entry.contact.id();
             let linked = self
                 .peers
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
-            !linked && !self.is_self(id) && !self.near.contains(id) && !self.refusals.holds(id, now)
+            let free = !linked
+                && !self.is_self(id)
+                && !self.near.contains(id)
+                && !self.refusals.holds(id, now);
+            free && self.is_wanted(self.position_of(&id), &filled)
         };
         let mut candidates: Vec<&Entry> = nodes.iter().filter(suits).collect();
-        if !self.config.proximity {
+        if self.candidates() <= 1 {
             // The node in charge of the drawn point, as in the paper.
             candidates.truncate(1);
         }

@@ -230,6 +230,7 @@ impl Overlay {
             hops: 0,
             hop: 0,
             toward: None,
+            by_ring: false,
             // Reports take the way back, and the answer must not overtake them.
             straight: open.tries >= TRIES_BACK && !open.manner.trace,
             any: open.manner.any,

@@ -1,6 +1,7 @@
 //! Where a message goes next: choosing among the peers and everyone in their views.
 //!
-//! Each hop gets nearer to the target on the ring, or brings the message to a node that
+//! Each hop gets nearer to the target, by the [`Geometry`] of the overlay and at last on the
+//! ring, or brings the message to a node that
 //! knows a nearer one: so it cannot go round in circles, and where nobody nearer is known it
 //! has arrived. Who hands a message to a peer for the sake of a node *X* in the peer's view
 //! says so (`Routed::toward`); the peer then chooses nothing that is further from the target
@@ -18,6 +19,7 @@ use super::Overlay;
 use crate::config::Forwarding;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::near::Place;
 use crate::peers::Peer;
@@ -28,8 +30,6 @@ use crate::view::Entry;
 /// What opening a session costs before the first message arrives, in one-way delays: a
 /// round trip for the handshake, and the way of the message itself.
 const DIAL_COST: u32 = 3;
-/// How many 1/256 hops each doubling of the distance to the target costs, on average.
-const HOPS_PER_DOUBLING_256: u64 = 90;
 
 /// A next hop.
 #[derive(Clone, Debug)]
@@ -40,11 +40,15 @@ pub struct NextHop {
     pub via: Option<NodeId>,
     /// Where the node sits, known to the next hop, for whose sake it is chosen.
     pub toward: Option<Position>,
+    /// Whether it is chosen by the distance on the ring although the geometry has another.
+    pub by_ring: bool,
 }
 
 /// What a message may do to get on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'a> {
+    /// By which distance.
+    pub(super) distance: Geometry,
     /// Every step leads to somebody nearer to the target than this.
     pub(super) nearer_than: Rank,
     /// The node for whose sake the message came here may itself be the next.
@@ -66,13 +70,51 @@ impl Overlay {
     ///
     /// Looks at every peer and at a few nodes of each peer's view.
     pub fn next_hop(&self, now: Time, target: Position) -> Option<NextHop> {
-        let limits = Limits {
-            nearer_than: target.rank(self.position),
+        let by_ring = self.is_by_ring(target, false);
+        self.next_hop_avoiding(now, target, by_ring, false, &[])
+    }
+
+    /// The same, without some nodes; when the geometry knows nobody nearer, by the ring.
+    pub(super) fn next_hop_avoiding(
+        &self,
+        now: Time,
+        target: Position,
+        by_ring: bool,
+        any: bool,
+        avoid: &[Position],
+    ) -> Option<NextHop> {
+        let limits = |distance: Geometry| Limits {
+            distance,
+            nearer_than: distance.remaining(self.position, target),
             toward: None,
-            any: false,
-            avoid: &[],
+            any,
+            avoid,
         };
-        self.best_hop(now, target, limits)
+        let distance = self.distance(by_ring);
+        let hop = self.best_hop(now, target, limits(distance));
+        if hop.is_some() || distance == Geometry::Symphony {
+            return hop;
+        }
+        self.best_hop(now, target, limits(Geometry::Symphony))
+    }
+
+    /// Returns the distance that counts for a message.
+    pub(super) fn distance(&self, by_ring: bool) -> Geometry {
+        if by_ring {
+            Geometry::Symphony
+        } else {
+            self.config.geometry
+        }
+    }
+
+    /// Tells whether a message goes by the ring from here on: it did before, or the target is
+    /// in the neighbourhood, of which this node knows everyone.
+    pub(super) fn is_by_ring(&self, target: Position, before: bool) -> bool {
+        let near = || {
+            let held = self.near.arc_held(self.config.near_per_side);
+            !self.near.is_empty() && held.contains(target)
+        };
+        before || self.config.geometry != Geometry::Symphony && near()
     }
 
     pub(super) fn best_hop(
@@ -91,16 +133,20 @@ impl Overlay {
             if !self.is_usable(now, *id) || limits.avoid.contains(&peer.position) {
                 continue;
             }
-            let own = target.rank(peer.position);
+            let own = limits.distance.remaining(peer.position, target);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
-                let time = self.way_to(peer) + self.remaining(own, limits.any);
+                let time = self.way_to(peer) + self.remaining(own, limits);
                 consider(self.merit(time, own, 0), direct(peer));
             }
             if self.config.forwarding != Forwarding::Greedy {
                 self.look_ahead(now, target, limits, peer, own, &mut consider);
             }
         }
-        best.map(|choice| choice.hop)
+        let by_ring = self.config.geometry != limits.distance;
+        best.map(|choice| NextHop {
+            by_ring,
+            ..choice.hop
+        })
     }
 
     /// Considers the best nodes in a peer's view: through the peer, or straight.
@@ -116,6 +162,20 @@ impl Overlay {
         /// Of several that would do, so many on either side of the target are weighed.
         const WEIGHED: usize = 3;
         let usable = |position, id| !limits.avoid.contains(&position) && self.is_usable(now, id);
+        if limits.distance != Geometry::Symphony {
+            let usable =
+                |(position, entry): &(Position, &Entry)| usable(*position, entry.contact.id());
+            let places = peer.view.places().filter(usable);
+            let ranked =
+                places.map(|(at, entry)| (limits.distance.remaining(at, target), at, entry));
+            if let Some((rank, at, entry)) = ranked.min_by_key(|(rank, at, _)| (*rank, *at))
+                && rank < own
+                && rank < limits.nearer_than
+            {
+                self.consider_known(limits, peer, at, entry, rank, consider);
+            }
+            return;
+        }
         let count = if limits.any { WEIGHED } else { 1 };
         for (position, entry) in peer.view.around(target, count, usable) {
             let rank = target.rank(position);
@@ -137,7 +197,7 @@ impl Overlay {
         let id = entry.contact.id();
         if self.config.forwarding != Forwarding::Jump {
             let onward = self.between(&peer.coordinate, &entry.coordinate);
-            let time = self.way_to(peer) + onward + self.remaining(rank, limits.any);
+            let time = self.way_to(peer) + onward + self.remaining(rank, limits);
             let hop = NextHop {
                 toward: Some(position),
                 ..direct(peer)
@@ -150,11 +210,12 @@ impl Overlay {
         );
         if jumps && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
-            let time = way * DIAL_COST + self.remaining(rank, limits.any);
+            let time = way * DIAL_COST + self.remaining(rank, limits);
             let hop = NextHop {
                 place: Place { position, id },
                 via: Some(peer.contact.id()),
                 toward: None,
+                by_ring: false,
             };
             consider(self.merit(time, rank, 2), hop);
         }
@@ -189,16 +250,13 @@ impl Overlay {
 
     /// Returns how long a message takes on average from a node at this distance to the node
     /// in charge, or to any of those near it.
-    fn remaining(&self, rank: Rank, any: bool) -> Duration {
-        let nodes_256 = (u128::from(rank.0) * u128::from(self.size) * 256) >> 64;
-        let near_256 = if any {
-            self.config.near_per_side as u128 / 2 * 256
+    fn remaining(&self, rank: Rank, limits: Limits<'_>) -> Duration {
+        let near_256 = if limits.any {
+            self.config.near_per_side as u64 / 2 * 256
         } else {
             0
         };
-        let nodes_256 = nodes_256.saturating_sub(near_256);
-        let doublings_256 = log2_256(nodes_256 as u64 + 256) - log2_256(256);
-        let hops_256 = doublings_256 * HOPS_PER_DOUBLING_256 / 256;
+        let hops_256 = limits.distance.hops_left_256(rank, self.size, near_256);
         self.typical.usual() / 2 * hops_256 as u32 / 256
     }
 
@@ -223,26 +281,6 @@ fn direct(peer: &Peer) -> NextHop {
         place: peer.place(),
         via: None,
         toward: None,
-    }
-}
-
-/// Returns the binary logarithm in 1/256, interpolated linearly between powers of two.
-fn log2_256(number: u64) -> u64 {
-    let number = number.max(1);
-    let whole = u64::from(number.ilog2());
-    let rest = (u128::from(number) << 8 >> whole) as u64 - 256;
-    whole * 256 + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logarithms_are_exact_at_powers_of_two_and_grow_between() {
-        for power in 0..64 {
-            assert_eq!(log2_256(1 << power), power * 256);
-        }
-        assert!(log2_256(6) > log2_256(5) && log2_256(6) == 2 * 256 + 128);
+        by_ring: false,
     }
 }

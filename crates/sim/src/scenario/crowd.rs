@@ -31,6 +31,8 @@ pub(super) struct Verdict {
     pub(super) at: Time,
     /// The time until the answer, if one came.
     pub(super) time: Option<Duration>,
+    /// How many hops led to who answered.
+    pub(super) hops: Option<u8>,
     /// Whether the answer was right.
     pub(super) correct: bool,
 }
@@ -182,6 +184,7 @@ impl Crowd {
             self.verdicts.push(Verdict {
                 at: asked.at,
                 time: None,
+                hops: None,
                 correct: false,
             });
         }
@@ -210,6 +213,7 @@ impl Crowd {
         self.verdicts.push(Verdict {
             at: asked.at,
             time: end.map(|end| end.time),
+            hops: end.map(|end| end.hops),
             correct: named.is_some_and(|named| asked.owners.contains(&named)),
         });
     }
