@@ -45,6 +45,7 @@ use crate::near::{NearSet, Place};
 use crate::peers::{Peer, Peers, RoundTrip};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::standing::{Accounts, Budget};
 use crate::time::Time;
 use crate::view::View;
 
@@ -52,8 +53,8 @@ use acquaint::Greeting;
 use forward::{Hops, Seen};
 use liveness::Quarantine;
 use rejoin::Remembered;
-pub use requests::{Manner, RequestId};
 use requests::Requests;
+pub use requests::{Manner, RequestId};
 pub use route::NextHop;
 use search::Searches;
 pub use search::{Density, PATHS_MAX, SearchId};
@@ -221,6 +222,8 @@ pub struct Overlay {
     quarantine: Quarantine,
     remembered: Remembered,
     hops: Hops,
+    accounts: Accounts,
+    budget: Budget,
     seen: Seen,
     requests: Requests,
     searches: Searches,
@@ -243,6 +246,7 @@ impl Overlay {
         };
         let mut overlay = Self {
             near: NearSet::new(place, config.near_per_side),
+            budget: Budget::new(now, config.carried_per_minute),
             config,
             me,
             position,
@@ -259,6 +263,7 @@ impl Overlay {
             quarantine: Quarantine::default(),
             remembered: Remembered::default(),
             hops: Hops::default(),
+            accounts: Accounts::default(),
             seen: Seen::default(),
             searches: Searches::default(),
             deadlines: Deadlines::default(),
@@ -346,6 +351,16 @@ impl Overlay {
         self.counters
     }
 
+    /// Returns what this node and others did for each other.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Returns how this node takes part.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns how to reach a node if this one, a peer or a peer's view knows it.
     pub fn contact_of(&self, id: NodeId) -> Option<Contact> {
         if id == self.me.id() {
@@ -407,11 +422,11 @@ impl Overlay {
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Message::HopNack { hop } => self.on_hop_nack(now, from, hop),
+            Message::HopNack { hop, declined } => self.on_hop_nack(now, from, hop, declined),
             Message::Back { hop, by, returned } => self.on_back(now, from, hop, by, returned),
             Message::Find { nonce, target } => self.on_find(from, nonce, target),
             Message::Found { nonce, nodes } => self.on_found(now, from, nonce, &nodes),
-            Message::Answer(answer) => self.on_answer(now, from, answer),
+            Message::Answer(answer) => self.on_straight_answer(now, from, answer),
             Message::Direct { service, body } => {
                 self.effects.push_back(Effect::Direct {
                     from,

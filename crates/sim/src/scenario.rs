@@ -12,6 +12,8 @@ mod hops;
 mod latency;
 mod options;
 mod partition;
+mod rider;
+mod riders;
 mod routes;
 mod storage;
 mod subject;
@@ -82,6 +84,8 @@ scenarios! {
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
+    /// Some nodes take and do not give: what the others' policies make of it.
+    Riders => riders ["duration", "hostile", "lookup-interval", "plot"];
 }
 
 impl Scenario {

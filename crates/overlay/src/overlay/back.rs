@@ -2,19 +2,27 @@
 //!
 //! Each node remembers for a while from whom it had a message that it passed on, and under
 //! which number. What comes back under its own number for the message goes on to there.
-//! So a lookup opens no session, passes every NAT that the question passed, and the nodes on
-//! the way see whether those to whom they entrust messages deliver them.
+//! So a lookup opens no session and passes every NAT that the question passed.
+//!
+//! Of its own questions a node also notes here who confirmed them and whether an answer
+//! came: that is the experience from which others have their standing
+//! ([`crate::standing`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::requests::FIRST_TRY_TIMEOUT;
 use super::{Asker, Overlay};
 use crate::id::NodeId;
-use crate::message::{Answer, Message, Reply, Returned};
+use crate::message::{Answer, Message, Reply, Returned, Routed};
+use crate::standing::{Outcome, Policy};
 use crate::time::Time;
 
 /// How long the way back is remembered.
 const RETURN_KEPT: Duration = Duration::from_secs(12);
+/// After how long an own question counts as dropped by whoever confirmed it. By then the
+/// origin of any question has tried again twice.
+const DROPPED_AFTER: Duration = Duration::from_secs(5);
 /// The most messages whose way back is remembered.
 const RETURNS_MAX: usize = 4096;
 
@@ -23,7 +31,11 @@ pub(super) type Previous = (NodeId, u32);
 
 /// Ways back by this node's number for each message.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Returns(BTreeMap<u32, Return>);
+pub(super) struct Returns {
+    ways: BTreeMap<u32, Return>,
+    /// Own questions of which it is open what comes, oldest first.
+    own: VecDeque<Entrusted>,
+}
 
 #[derive(Clone, Debug)]
 struct Return {
@@ -34,17 +46,27 @@ struct Return {
     at: Time,
 }
 
+/// An own question in the hands of others.
+#[derive(Clone, Debug)]
+struct Entrusted {
+    hop: u32,
+    request: u64,
+    at: Time,
+    given: Vec<NodeId>,
+    confirmed: Vec<NodeId>,
+}
+
 impl Returns {
     /// Notes that the message went to `next` under the number `hop`.
-    pub(super) fn note(&mut self, now: Time, hop: u32, to: Option<Previous>, next: NodeId) {
-        while let Some(oldest) = self.0.first_entry() {
+    fn note(&mut self, now: Time, hop: u32, to: Option<Previous>, next: NodeId) {
+        while let Some(oldest) = self.ways.first_entry() {
             let old = now.since(oldest.get().at) > RETURN_KEPT;
-            if !old && self.0.len() < RETURNS_MAX {
+            if !old && self.ways.len() < RETURNS_MAX {
                 break;
             }
-            self.0.pop_first();
+            self.ways.pop_first();
         }
-        let entry = self.0.entry(hop).or_insert_with(|| Return {
+        let entry = self.ways.entry(hop).or_insert_with(|| Return {
             to,
             given: Vec::with_capacity(1),
             at: now,
@@ -52,9 +74,50 @@ impl Returns {
         entry.given.push(next);
     }
 
+    /// Notes that an own question went to `next`.
+    fn entrust(&mut self, now: Time, hop: u32, request: u64, next: NodeId) {
+        if let Some(entrusted) = self.entrusted(hop) {
+            return entrusted.given.push(next);
+        }
+        if self.own.len() >= RETURNS_MAX {
+            self.own.pop_front();
+        }
+        self.own.push_back(Entrusted {
+            hop,
+            request,
+            at: now,
+            given: vec![next],
+            confirmed: Vec::new(),
+        });
+    }
+
+    fn entrusted(&mut self, hop: u32) -> Option<&mut Entrusted> {
+        self.own.iter_mut().rev().find(|own| own.hop == hop)
+    }
+
+    /// Notes that a node confirmed a message, if it is an own question.
+    pub(super) fn confirmed(&mut self, hop: u32, by: NodeId) {
+        if let Some(entrusted) = self.entrusted(hop) {
+            entrusted.confirmed.push(by);
+        }
+    }
+
+    /// Takes out the oldest own question for whose answer the time is over.
+    fn take_overdue(&mut self, now: Time) -> Option<Entrusted> {
+        let oldest = self.own.front()?;
+        let overdue = now.since(oldest.at) >= DROPPED_AFTER;
+        overdue.then(|| self.own.pop_front()).flatten()
+    }
+
+    /// Takes out the own question that an answer is for.
+    fn take_answered(&mut self, request: u64) -> Option<Entrusted> {
+        let at = self.own.iter().rposition(|own| own.request == request)?;
+        self.own.remove(at)
+    }
+
     /// Returns where something that `from` returns goes; none when it was not given it.
     fn follow(&self, hop: u32, from: NodeId) -> Option<Option<Previous>> {
-        let entry = self.0.get(&hop)?;
+        let entry = self.ways.get(&hop)?;
         entry.given.contains(&from).then_some(entry.to)
     }
 }
@@ -94,8 +157,102 @@ impl Overlay {
         match (self.hops.returns.follow(hop, from), returned) {
             (None, _) => self.refuse(),
             (Some(Some(previous)), returned) => self.send_back(previous, by, returned),
-            (Some(None), Returned::Answer(answer)) => self.on_answer(now, by, answer),
+            (Some(None), Returned::Answer(answer)) => {
+                self.delivered(now, answer.request, Some(from), by);
+                self.on_answer(now, by, answer);
+            }
             (Some(None), Returned::Report(report)) => self.on_hop_report(by, &report),
         }
+    }
+
+    /// An answer came from the one who gives it, not by the way of its question.
+    pub(super) fn on_straight_answer(&mut self, now: Time, from: NodeId, answer: Answer) {
+        self.delivered(now, answer.request, None, from);
+        self.on_answer(now, from, answer);
+    }
+
+    /// Notes where what goes back for a message is to go, and of an own question that its
+    /// answer is awaited.
+    pub(super) fn note_return(
+        &mut self,
+        now: Time,
+        hop: u32,
+        to: Option<Previous>,
+        next: NodeId,
+        request: u64,
+    ) {
+        self.note_dropped(now);
+        self.hops.returns.note(now, hop, to, next);
+        if to.is_none() {
+            self.hops.returns.entrust(now, hop, request, next);
+        }
+    }
+
+    /// An own question was answered by `by`; `through` is who brought the answer. If it
+    /// came straight, that is known only of a question that one node alone was given.
+    fn delivered(&mut self, now: Time, request: u64, through: Option<NodeId>, by: NodeId) {
+        let Some(entrusted) = self.hops.returns.take_answered(request) else {
+            return;
+        };
+        let only = match entrusted.given.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        // Who answers itself has not passed anything on.
+        if let Some(through) = through.or(only).filter(|through| *through != by) {
+            self.accounts.learned(now, through, Outcome::Delivered);
+        }
+    }
+
+    /// Of own questions that were not answered in time: whoever confirmed one, and was the
+    /// only one to, has dropped it.
+    fn note_dropped(&mut self, now: Time) {
+        while let Some(entrusted) = self.hops.returns.take_overdue(now) {
+            if let [only] = entrusted.confirmed.as_slice() {
+                self.accounts.learned(now, *only, Outcome::Dropped);
+            }
+        }
+    }
+
+    /// Notes that a message is passed on for `previous`.
+    pub(super) fn account_for(&mut self, now: Time, previous: NodeId, routed: &Routed) {
+        let bytes = routed.encoded_len();
+        let own = routed.origin.id() == previous;
+        self.accounts.carried(now, previous, bytes, own);
+        self.budget.spend();
+    }
+
+    /// Tells whether this node does not want to pass a message of `previous` on. Who looks
+    /// for its own place is always served: that the ring is whole concerns everybody.
+    pub(super) fn declines(&mut self, now: Time, previous: NodeId, routed: &Routed) -> bool {
+        if routed.target == self.position_of(&routed.origin.id()) {
+            return false;
+        }
+        match self.config.policy {
+            Policy::None => false,
+            Policy::Trust => {
+                let room = self.budget.has_room(now);
+                !room && !self.config.trusted.contains(&previous)
+            }
+            Policy::Reputation => {
+                let account = self.accounts.of(previous);
+                account.is_some_and(|account| account.is_bad(now))
+            }
+        }
+    }
+
+    /// Returns how much time a message is expected to lose with a node that has to pass it
+    /// on with a probability of `relays_256` / 256.
+    pub(super) fn doubt(&self, now: Time, id: NodeId, relays_256: u64) -> Duration {
+        let whole = match self.config.policy {
+            Policy::None => return Duration::ZERO,
+            Policy::Trust if self.config.trusted.contains(&id) => Duration::ZERO,
+            Policy::Trust => self.typical.usual(),
+            Policy::Reputation => match self.accounts.of(id) {
+                Some(account) => account.doubt(now, FIRST_TRY_TIMEOUT, self.typical.usual()),
+                None => Duration::ZERO,
+            },
+        };
+        whole * relays_256.min(256) as u32 / 256
     }
 }

@@ -19,9 +19,11 @@ use crate::rng::Rng;
 use crate::time::Time;
 use crate::view::Entry;
 
+/// How long to wait for the answer to the first try: what a question loses that is dropped.
+pub(super) const FIRST_TRY_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long to wait for the answer to each try.
 const TRY_TIMEOUTS: [Duration; 4] = [
-    Duration::from_millis(1_000),
+    FIRST_TRY_TIMEOUT,
     Duration::from_millis(1_500),
     Duration::from_millis(3_000),
     Duration::from_millis(4_000),

@@ -10,7 +10,8 @@
 //! promises the earliest arrival: the way to the next node, from there to the one that it
 //! knows, and what experience says of the rest (`remaining`). This is proximity route
 //! selection as in K. Gummadi et al., "The Impact of DHT Routing Geometry on Resilience and
-//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony.
+//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony. Where a policy tells
+//! nodes apart ([`crate::standing`]), what they are likely to lose counts as time.
 
 use std::time::Duration;
 
@@ -93,7 +94,9 @@ impl Overlay {
             }
             let own = target.rank(peer.position);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
-                let time = self.way_to(peer) + self.remaining(own, limits.any);
+                let onward = self.remaining(own, limits.any);
+                let doubt = self.doubt(now, *id, self.hops_left_256(own, limits.any));
+                let time = self.way_to(peer) + onward + doubt;
                 consider(self.merit(time, own, 0), direct(peer));
             }
             if self.config.forwarding != Forwarding::Greedy {
@@ -120,24 +123,27 @@ impl Overlay {
         for (position, entry) in peer.view.around(target, count, usable) {
             let rank = target.rank(position);
             if rank < own && rank < limits.nearer_than {
-                self.consider_known(limits, peer, position, entry, rank, consider);
+                self.consider_known(now, limits, peer, (position, entry), rank, consider);
             }
         }
     }
 
     fn consider_known(
         &self,
+        now: Time,
         limits: Limits<'_>,
         peer: &Peer,
-        position: Position,
-        entry: &Entry,
+        (position, entry): (Position, &Entry),
         rank: Rank,
         consider: &mut impl FnMut((u64, Rank, u8), NextHop),
     ) {
         let id = entry.contact.id();
+        let doubt = self.doubt(now, id, self.hops_left_256(rank, limits.any));
+        let remaining = self.remaining(rank, limits.any) + doubt;
         if self.config.forwarding != Forwarding::Jump {
             let onward = self.between(&peer.coordinate, &entry.coordinate);
-            let time = self.way_to(peer) + onward + self.remaining(rank, limits.any);
+            let doubt = self.doubt(now, peer.contact.id(), 256);
+            let time = self.way_to(peer) + onward + remaining + doubt;
             let hop = NextHop {
                 toward: Some(position),
                 ..direct(peer)
@@ -150,7 +156,7 @@ impl Overlay {
         );
         if jumps && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
-            let time = way * DIAL_COST + self.remaining(rank, limits.any);
+            let time = way * DIAL_COST + remaining;
             let hop = NextHop {
                 place: Place { position, id },
                 via: Some(peer.contact.id()),
@@ -190,6 +196,11 @@ impl Overlay {
     /// Returns how long a message takes on average from a node at this distance to the node
     /// in charge, or to any of those near it.
     fn remaining(&self, rank: Rank, any: bool) -> Duration {
+        self.typical.usual() / 2 * self.hops_left_256(rank, any) as u32 / 256
+    }
+
+    /// Returns how many 1/256 hops that takes.
+    fn hops_left_256(&self, rank: Rank, any: bool) -> u64 {
         let nodes_256 = (u128::from(rank.0) * u128::from(self.size) * 256) >> 64;
         let near_256 = if any {
             self.config.near_per_side as u128 / 2 * 256
@@ -198,8 +209,7 @@ impl Overlay {
         };
         let nodes_256 = nodes_256.saturating_sub(near_256);
         let doublings_256 = log2_256(nodes_256 as u64 + 256) - log2_256(256);
-        let hops_256 = doublings_256 * HOPS_PER_DOUBLING_256 / 256;
-        self.typical.usual() / 2 * hops_256 as u32 / 256
+        doublings_256 * HOPS_PER_DOUBLING_256 / 256
     }
 
     pub(super) fn contact_for(&self, hop: &NextHop) -> Contact {

@@ -27,6 +27,8 @@ struct Asked {
 /// How a lookup ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
+    /// Who asked.
+    pub(super) asker: Index,
     /// When it was asked.
     pub(super) at: Time,
     /// The time until the answer, if one came.
@@ -180,6 +182,7 @@ impl Crowd {
     pub(super) fn give_up(&mut self) {
         for (_, asked) in std::mem::take(&mut self.asked) {
             self.verdicts.push(Verdict {
+                asker: asked.asker,
                 at: asked.at,
                 time: None,
                 correct: false,
@@ -208,6 +211,7 @@ impl Crowd {
         };
         let named = end.and_then(|end| world.index_of(end.node));
         self.verdicts.push(Verdict {
+            asker: asked.asker,
             at: asked.at,
             time: end.map(|end| end.time),
             correct: named.is_some_and(|named| asked.owners.contains(&named)),
