@@ -12,6 +12,7 @@
 //! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
 //! | `search` | iterative lookups, over paths that have no node in common |
+//! | `standing` | whom to serve and on whom to rely |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
 //! | `estimate` | how many nodes there are |
@@ -26,6 +27,7 @@ mod rejoin;
 mod requests;
 mod route;
 mod search;
+mod standing;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};

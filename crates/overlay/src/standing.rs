@@ -45,9 +45,9 @@ const ONE: u32 = 256;
 const WEIGHT_MAX: u32 = 64 * ONE;
 /// How much good evidence everybody is credited with, so that one failure does not condemn.
 const CREDIT: u32 = 2 * ONE;
-/// From how much failure on a node can be in bad standing: of a node on whose routes every
-/// second message fails, so many in a row are one in thirty.
-const BAD_FROM: u32 = 5 * ONE;
+/// From how much failure on a node can be in bad standing. Of a node on whose routes every
+/// fourth message fails, so many in a row are one in sixty, and its next delivery clears it.
+const BAD_FROM: u32 = 2 * ONE + ONE / 2;
 
 /// For whom this node passes messages on, and to whom it gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,6 +85,8 @@ pub struct Account {
     weights: Weights,
     weighed_at: Time,
     used_at: Time,
+    /// When it was last put to the test.
+    tried_at: Time,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,6 +128,15 @@ impl Account {
         let weights = self.weights(now);
         let all = weights.delivered + weights.failed() + CREDIT;
         (drop * weights.dropped + give_back * weights.given_back) / all
+    }
+
+    /// Returns by what the next node to be put to the test is found, the least of all: those
+    /// that failed, never delivered and are not condemned yet; then by the time of the last
+    /// test.
+    pub(crate) fn tried(&self, now: Time) -> (bool, Time) {
+        let weights = self.weights(now);
+        let suspect = weights.failed() > 0 && weights.delivered == 0 && !self.is_bad(now);
+        (!suspect, self.tried_at)
     }
 
     fn weights(&self, now: Time) -> Weights {
@@ -212,6 +223,11 @@ impl Accounts {
     pub(crate) fn declined(&mut self, now: Time, previous: NodeId) {
         self.declined_messages += 1;
         self.open(now, previous).declined_messages += 1;
+    }
+
+    /// Notes that a node is put to the test.
+    pub(crate) fn tries(&mut self, now: Time, id: NodeId) {
+        self.open(now, id).tried_at = now;
     }
 
     /// Notes what came of an own question.
@@ -317,9 +333,9 @@ mod tests {
         assert_eq!(Account::default().doubt(now, DROP, BACK), Duration::ZERO);
         let once = told(&[(Dropped, 1)]);
         assert!(!once.is_bad(now) && once.doubt(now, DROP, BACK) < DROP / 2);
-        assert!(!told(&[(Dropped, 4)]).is_bad(now));
-        assert!(told(&[(Dropped, 5)]).is_bad(now));
-        assert!(told(&[(Dropped, 2), (GivenBack, 3)]).is_bad(now));
+        assert!(!told(&[(Dropped, 2)]).is_bad(now));
+        assert!(told(&[(Dropped, 3)]).is_bad(now));
+        assert!(told(&[(Dropped, 1), (GivenBack, 2)]).is_bad(now));
         // Of a node that fails seven times out of eight less is expected, but it gives.
         assert!(!told(&[(Dropped, 7), (Delivered, 1)]).is_bad(now));
         // Giving back costs less than dropping.
@@ -332,7 +348,7 @@ mod tests {
     fn failures_are_forgotten_with_time() {
         let taker = told(&[(Outcome::Dropped, 8)]);
         let at = |half_lives: u64| Time::from_secs(HALF_LIFE.as_secs() * half_lives);
-        assert!(taker.is_bad(Time::ZERO) && !taker.is_bad(at(1)));
+        assert!(taker.is_bad(at(1)) && !taker.is_bad(at(2)));
         let soon = taker.doubt(at(1), DROP, BACK);
         assert!(soon > DROP / 2 && taker.doubt(at(4), DROP, BACK) < DROP / 4);
         assert_eq!(taker.doubt(at(1000), DROP, BACK), Duration::ZERO);

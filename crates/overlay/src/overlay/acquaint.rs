@@ -126,7 +126,7 @@ impl Overlay {
         if self.left {
             return;
         }
-        let granted = hello.link && self.grants_link(from);
+        let granted = hello.link && self.grants_link(now, from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let welcome = Hello {
             nonce: hello.nonce,

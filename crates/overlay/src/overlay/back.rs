@@ -11,11 +11,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::requests::FIRST_TRY_TIMEOUT;
 use super::{Asker, Overlay};
 use crate::id::NodeId;
-use crate::message::{Answer, Message, Reply, Returned, Routed};
-use crate::standing::{Outcome, Policy};
+use crate::message::{Answer, Message, Reply, Returned};
 use crate::time::Time;
 
 /// How long the way back is remembered.
@@ -48,12 +46,12 @@ struct Return {
 
 /// An own question in the hands of others.
 #[derive(Clone, Debug)]
-struct Entrusted {
+pub(super) struct Entrusted {
     hop: u32,
     request: u64,
     at: Time,
-    given: Vec<NodeId>,
-    confirmed: Vec<NodeId>,
+    pub(super) given: Vec<NodeId>,
+    pub(super) confirmed: Vec<NodeId>,
 }
 
 impl Returns {
@@ -103,14 +101,14 @@ impl Returns {
     }
 
     /// Takes out the oldest own question for whose answer the time is over.
-    fn take_overdue(&mut self, now: Time) -> Option<Entrusted> {
+    pub(super) fn take_overdue(&mut self, now: Time) -> Option<Entrusted> {
         let oldest = self.own.front()?;
         let overdue = now.since(oldest.at) >= DROPPED_AFTER;
         overdue.then(|| self.own.pop_front()).flatten()
     }
 
     /// Takes out the own question that an answer is for.
-    fn take_answered(&mut self, request: u64) -> Option<Entrusted> {
+    pub(super) fn take_answered(&mut self, request: u64) -> Option<Entrusted> {
         let at = self.own.iter().rposition(|own| own.request == request)?;
         self.own.remove(at)
     }
@@ -186,73 +184,5 @@ impl Overlay {
         if to.is_none() {
             self.hops.returns.entrust(now, hop, request, next);
         }
-    }
-
-    /// An own question was answered by `by`; `through` is who brought the answer. If it
-    /// came straight, that is known only of a question that one node alone was given.
-    fn delivered(&mut self, now: Time, request: u64, through: Option<NodeId>, by: NodeId) {
-        let Some(entrusted) = self.hops.returns.take_answered(request) else {
-            return;
-        };
-        let only = match entrusted.given.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        };
-        // Who answers itself has not passed anything on.
-        if let Some(through) = through.or(only).filter(|through| *through != by) {
-            self.accounts.learned(now, through, Outcome::Delivered);
-        }
-    }
-
-    /// Of own questions that were not answered in time: whoever confirmed one, and was the
-    /// only one to, has dropped it.
-    fn note_dropped(&mut self, now: Time) {
-        while let Some(entrusted) = self.hops.returns.take_overdue(now) {
-            if let [only] = entrusted.confirmed.as_slice() {
-                self.accounts.learned(now, *only, Outcome::Dropped);
-            }
-        }
-    }
-
-    /// Notes that a message is passed on for `previous`.
-    pub(super) fn account_for(&mut self, now: Time, previous: NodeId, routed: &Routed) {
-        let bytes = routed.encoded_len();
-        let own = routed.origin.id() == previous;
-        self.accounts.carried(now, previous, bytes, own);
-        self.budget.spend();
-    }
-
-    /// Tells whether this node does not want to pass a message of `previous` on. Who looks
-    /// for its own place is always served: that the ring is whole concerns everybody.
-    pub(super) fn declines(&mut self, now: Time, previous: NodeId, routed: &Routed) -> bool {
-        if routed.target == self.position_of(&routed.origin.id()) {
-            return false;
-        }
-        match self.config.policy {
-            Policy::None => false,
-            Policy::Trust => {
-                let room = self.budget.has_room(now);
-                !room && !self.config.trusted.contains(&previous)
-            }
-            Policy::Reputation => {
-                let account = self.accounts.of(previous);
-                account.is_some_and(|account| account.is_bad(now))
-            }
-        }
-    }
-
-    /// Returns how much time a message is expected to lose with a node that has to pass it
-    /// on with a probability of `relays_256` / 256.
-    pub(super) fn doubt(&self, now: Time, id: NodeId, relays_256: u64) -> Duration {
-        let whole = match self.config.policy {
-            Policy::None => return Duration::ZERO,
-            Policy::Trust if self.config.trusted.contains(&id) => Duration::ZERO,
-            Policy::Trust => self.typical.usual(),
-            Policy::Reputation => match self.accounts.of(id) {
-                Some(account) => account.doubt(now, FIRST_TRY_TIMEOUT, self.typical.usual()),
-                None => Duration::ZERO,
-            },
-        };
-        whole * relays_256.min(256) as u32 / 256
     }
 }

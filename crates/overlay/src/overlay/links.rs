@@ -45,7 +45,10 @@ impl Overlay {
             .count() as u32
     }
 
-    pub(super) fn grants_link(&self, from: NodeId) -> bool {
+    pub(super) fn grants_link(&self, now: Time, from: NodeId) -> bool {
+        if self.only_takes(now, from) {
+            return false;
+        }
         let others = self
             .peers
             .iter()
@@ -64,6 +67,7 @@ impl Overlay {
     /// The periodic look at the links.
     pub(super) fn keep_links(&mut self, now: Time) {
         self.draws_left = DRAWS_PER_ROUND;
+        self.end_vain_links(now);
         if self.links_drawn() > self.links_wanted() {
             self.give_up_link(|_| true);
         } else if self.links_drawn() == self.links_wanted() {
@@ -111,7 +115,8 @@ impl Overlay {
                 .peers
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
-            !linked && !self.is_self(id) && !self.near.contains(id)
+            let vain = self.only_takes(now, id);
+            !linked && !vain && !self.is_self(id) && !self.near.contains(id)
         };
         // A node that refuses would refuse again; a new point is drawn then.
         let mut candidates = nodes.iter().filter(suits);

@@ -55,6 +55,8 @@ pub(super) enum Purpose {
     Link,
     /// Who is near this node's own position.
     Self_,
+    /// Whether a peer passes it on.
+    Trial,
 }
 
 /// Who may answer a question, and whether its way is told.
@@ -160,6 +162,12 @@ impl Overlay {
             Manner::ANY,
             Some(via),
         );
+    }
+
+    /// Asks by way of the given peer what this node has no need to know.
+    pub(super) fn ask_in_vain(&mut self, now: Time, target: Position, via: Contact) {
+        let query = Query::Nodes { count: 1 };
+        self.open(now, target, query, Purpose::Trial, Manner::ANY, Some(via));
     }
 
     fn open(
@@ -284,6 +292,9 @@ impl Overlay {
         match self.requests.open.get(&id).map(|open| open.purpose) {
             None => {}
             Some(Purpose::Service) => self.close(from, answer),
+            Some(Purpose::Trial) => {
+                self.finish(id);
+            }
             Some(Purpose::Link) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {

@@ -23,6 +23,7 @@ use crate::id::NodeId;
 use crate::near::Place;
 use crate::peers::Peer;
 use crate::ring::{Position, Rank};
+use crate::standing::Policy;
 use crate::time::Time;
 use crate::view::Entry;
 
@@ -95,7 +96,7 @@ impl Overlay {
             let own = target.rank(peer.position);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
                 let onward = self.remaining(own, limits.any);
-                let doubt = self.doubt(now, *id, self.hops_left_256(own, limits.any));
+                let doubt = self.doubt(now, *id, self.relays_256(target, own, peer, limits));
                 let time = self.way_to(peer) + onward + doubt;
                 consider(self.merit(time, own, 0), direct(peer));
             }
@@ -104,6 +105,22 @@ impl Overlay {
             }
         }
         best.map(|choice| choice.hop)
+    }
+
+    /// Returns how likely a peer is to have to pass a message on, in 1/256: it does when it
+    /// knows somebody nearer, unless it may answer itself.
+    fn relays_256(&self, target: Position, own: Rank, peer: &Peer, limits: Limits<'_>) -> u64 {
+        if self.config.policy == Policy::None {
+            return 0;
+        }
+        let all = |_, id: NodeId| !self.is_self(id);
+        let mut known = peer.view.around(target, 1, all);
+        let nearer = known.any(|(position, _)| target.rank(position) < own);
+        match self.hops_left_256(own, limits.any) {
+            0 => 0,
+            _ if nearer => 256,
+            _ => 0,
+        }
     }
 
     /// Considers the best nodes in a peer's view: through the peer, or straight.

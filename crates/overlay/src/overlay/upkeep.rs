@@ -92,7 +92,10 @@ impl Overlay {
             Period::Probe => self.probe_silent(now),
             Period::Announce => self.announce_to_long(),
             Period::Link => self.keep_links(now),
-            Period::Place => self.check_place(now),
+            Period::Place => {
+                self.check_place(now);
+                self.try_a_peer(now);
+            }
             Period::Remember => self.keep_contacts(),
         }
     }

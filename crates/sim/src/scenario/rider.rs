@@ -1,8 +1,8 @@
 //! A world of nodes of which some are free riders: they join, ask and store like the
 //! others, and pass nothing on and keep nothing for anybody.
 //!
-//! A rider is the daemon's own node whose host throws away what the node would send for
-//! others, and tells it that its disk is full. Half of the riders confirm what they then
+//! A rider is the daemon's own node, with the policy of all, whose host throws away what the
+//! node would send for others, and tells it that its disk is full. Half of the riders confirm what they then
 //! drop; the other half give it back at once. They answer what is asked of themselves, and
 //! whom they know: without that they would lose their own place.
 
@@ -66,12 +66,8 @@ impl Participant for Member {
 
     fn new(birth: Birth, setting: &Setting) -> Self {
         let manners = Manners::of(birth.index, setting.riders_per_million);
-        let mut config = setting.config.clone();
-        if manners != Manners::Honest {
-            config.policy = enishi_overlay::standing::Policy::None;
-        }
         let id = birth.keypair.id();
-        let mut node = <Node as Participant>::new(birth, &config);
+        let mut node = <Node as Participant>::new(birth, &setting.config);
         if manners != Manners::Honest {
             let full = dht::Command::Storage { works: false };
             let input = enishi_services::Input::Command(Command::Dht(full));

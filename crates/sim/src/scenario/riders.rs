@@ -1,7 +1,7 @@
 //! Some nodes take and do not give: what the others' policies make of it.
 //!
 //! For each share of riders and each policy of the others a world grows, everyone asks for
-//! an hour, and then lookups are counted for half an hour. With `trust` everybody trusts all
+//! 40 minutes, and then lookups are counted for half an hour. With `trust` everybody trusts all
 //! that are no riders, which is the best that trust can do, and passes on as much for
 //! others as an even share of the lookups comes to. `rider.rs` says what riders do.
 
@@ -22,7 +22,7 @@ use crate::world::{Index, World};
 /// How long lookups are counted if nothing else is asked for.
 const DURATION: Duration = Duration::from_secs(1800);
 /// How long everyone asks before, and learns whom to rely on.
-const LEARNING: Duration = Duration::from_secs(3600);
+const LEARNING: Duration = Duration::from_secs(2400);
 /// How long the last answers may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The shares of riders that are compared, in percent, unless one is asked for.
