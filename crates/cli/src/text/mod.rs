@@ -127,6 +127,7 @@ pub(crate) enum Label {
     Overlay,
     Addresses,
     Records,
+    Carried,
     Refused,
     RefusedDetail,
     Dropped,

@@ -4,9 +4,11 @@
 //! A rider is the daemon's own node, with the policy of all, whose host throws away what the
 //! node would send for others, and tells it that its disk is full. Half of the riders confirm what they then
 //! drop; the other half give it back at once. They answer what is asked of themselves, and
-//! whom they know: without that they would lose their own place.
+//! whom they know: without that they would lose their own place. For their first minutes
+//! they are honest: whoever knows nobody but a rider would never get in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use enishi_overlay::{Config, Message, NodeId, Position, Time};
 use enishi_services::{Command, Event, Node, dht, service::ServiceId};
@@ -14,6 +16,9 @@ use enishi_services::{Command, Event, Node, dht, service::ServiceId};
 use super::subject::{Seen, Subject};
 use crate::participant::{Birth, Effect, Input, Participant};
 use crate::world::{Index, Traffic};
+
+/// How old a rider is when it begins to ride: a world has grown by then.
+const HONEST_FOR: Duration = Duration::from_secs(120);
 
 /// How such a world is set up.
 #[derive(Clone, Debug)]
@@ -86,7 +91,7 @@ impl Participant for Member {
         };
         let effects = Participant::handle(&mut self.node, now, input_of(input));
         let mut effects: Vec<Effect<Self>> = effects.map(effect_of).collect();
-        if self.manners != Manners::Honest {
+        if self.manners != Manners::Honest && now.since(Time::ZERO) > HONEST_FOR {
             self.ride(given, &mut effects);
         }
         effects.into_iter()

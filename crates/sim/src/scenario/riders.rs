@@ -336,3 +336,30 @@ fn picture(options: &Options, found: &[Found]) -> Picture {
         ],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nodes_come_and_go_nobody_is_declined() {
+        let options = Options {
+            nodes: 60,
+            ..Options::default()
+        };
+        let config = config(&options, Policy::Reputation, BTreeSet::new());
+        let mut world = world(&options, config, 0);
+        grow::grow(&mut world, options.nodes, &mut |_| {});
+        let mut crowd = Crowd::of(&mut world);
+        let plan = Plan {
+            session_mean: Duration::from_secs(3600),
+            polite_per_million: 0,
+            lookups_apart: Some(Duration::from_millis(300)),
+        };
+        let mut churn = Churn::new(&mut world, &crowd, plan, |_| false);
+        tell(&mut world, &mut crowd, &mut churn, LEARNING, &mut |_| {});
+        assert!(churn.deaths > 20, "{} died", churn.deaths);
+        assert!(carried(&world, |_| true) > 1000);
+        assert_eq!(declined(&world, |_| true), (0, 0));
+    }
+}
