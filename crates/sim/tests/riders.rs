@@ -22,9 +22,10 @@ fn with_reputation_honest_nodes_fare_better_and_riders_worse() {
     }
     assert!(of("honest_mean_ms", "reputation") < 0.5 * of("honest_mean_ms", "none"));
     assert!(of("honest_mean_ms", "trust") < 0.6 * of("honest_mean_ms", "none"));
-    for policy in ["trust", "reputation"] {
+    // With reputation riders lose little: strangers, to whom they are neutral, serve them.
+    for (policy, least) in [("trust", 1.25), ("reputation", 1.1)] {
         let [riders, honest] = ["riders_mean_ms", "honest_mean_ms"].map(|name| of(name, policy));
-        assert!(riders > 1.25 * honest, "{policy}: {riders} {honest}");
+        assert!(riders > least * honest, "{policy}: {riders} {honest}");
     }
     // Those who are declined are the riders.
     let declined = |whose| of(whose, "reputation");
