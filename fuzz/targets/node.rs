@@ -298,7 +298,10 @@ impl<'a> World<'a> {
                     },
                 }),
             },
-            3 => Message::HopNack { hop: self.said.hop },
+            3 => Message::HopNack {
+                hop: self.said.hop,
+                declined: self.octet()? & 1 == 1,
+            },
             4 => Message::Find {
                 nonce: self.number()? as u32,
                 target: self.position()?,

@@ -302,6 +302,9 @@ pub struct Status {
     pub addresses: Vec<SocketAddr>,
     /// How many records the node holds for the overlay.
     pub records_held: u64,
+    /// What the node does for others.
+    #[serde(default)]
+    pub service: Service,
     /// What was refused, dropped or lost since the start.
     pub refused: Refused,
     /// The channels in the order of their names.
@@ -309,6 +312,44 @@ pub struct Status {
     /// What a person should know and maybe act on, for example that the disk is full.
     #[serde(default)]
     pub notices: Vec<String>,
+}
+
+/// What a node does for others, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Whom it serves: `none`, `trust` or `reputation`.
+    pub policy: String,
+    /// Messages passed on for others since the start.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages that it declined to pass on.
+    pub declined_messages: u64,
+    /// Octets of records held for the overlay.
+    pub stored_bytes: u64,
+}
+
+/// What a node and one peer did for each other since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// Messages passed on for the peer.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages of the peer that were not passed on.
+    pub declined_messages: u64,
+    /// Octets of records held that the peer brought.
+    pub stored_bytes: u64,
+    /// Own questions that the peer passed on and that were answered.
+    pub delivered_messages: u64,
+    /// Own questions that it confirmed and that nobody answered.
+    pub dropped_messages: u64,
+    /// Own questions that it gave back.
+    pub given_back_messages: u64,
+    /// Whether it takes and does not give, by this node's own experience.
+    pub bad_standing: bool,
 }
 
 /// What was refused, dropped or lost since the daemon started.
@@ -388,6 +429,9 @@ pub struct Peer {
     pub bytes_sent: u64,
     /// See `bytes_sent`.
     pub bytes_received: u64,
+    /// What the two nodes did for each other.
+    #[serde(default)]
+    pub account: Account,
 }
 
 /// What all echo requests of a ping came to.

@@ -1,9 +1,12 @@
 //! What an operator, an experiment or a test may choose about the overlay.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Geometry;
-use crate::id::OverlayId;
+use crate::id::{NodeId, OverlayId};
+use crate::standing::Policy;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
 /// on the ring, or that know one.
@@ -43,6 +46,13 @@ pub struct Config {
     pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
+    /// For whom this node passes messages on, and to whom it gives them.
+    pub policy: Policy,
+    /// Whom the operator trusts ([`Policy::Trust`]).
+    pub trusted: BTreeSet<NodeId>,
+    /// How many messages are passed on for others per minute before only the trusted are
+    /// served ([`Policy::Trust`]).
+    pub carried_per_minute: u32,
 }
 
 impl Config {
@@ -57,6 +67,9 @@ impl Config {
             proximity: true,
             upkeep: UpkeepClock::Primes,
             reports_hops: true,
+            policy: Policy::None,
+            trusted: BTreeSet::new(),
+            carried_per_minute: 6000,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod overlay;
 pub mod peers;
 pub mod ring;
 pub mod rng;
+pub mod standing;
 pub mod time;
 pub mod view;
 pub mod vitals;

@@ -101,6 +101,8 @@ pub enum Message {
     HopNack {
         /// The number that the receiver gave this transmission.
         hop: u32,
+        /// Whether the sender knows a way on and does not want to be used for it.
+        declined: bool,
     },
     /// What goes back to the origin of a routed message, over the sessions that it came by.
     Back {
@@ -183,6 +185,13 @@ pub struct Routed {
     pub trace: bool,
     /// What is asked.
     pub query: Query,
+}
+
+impl Routed {
+    /// Returns how much of a frame the message takes, in octets.
+    pub fn encoded_len(&self) -> usize {
+        postcard::experimental::serialized_size(self).unwrap_or(0)
+    }
 }
 
 /// What a routed message asks.

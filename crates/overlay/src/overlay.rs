@@ -12,6 +12,7 @@
 //! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
 //! | `search` | iterative lookups, over paths that have no node in common |
+//! | `standing` | whom to serve and on whom to rely |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
 //! | `estimate` | how many nodes there are |
@@ -26,6 +27,7 @@ mod rejoin;
 mod requests;
 mod route;
 mod search;
+mod standing;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +47,7 @@ use crate::near::{NearSet, Place};
 use crate::peers::{Peer, Peers, RoundTrip};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::standing::{Accounts, Budget};
 use crate::time::Time;
 use crate::view::View;
 use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
@@ -246,6 +249,8 @@ pub struct Overlay {
     refusals: Quarantine,
     remembered: Remembered,
     hops: Hops,
+    accounts: Accounts,
+    budget: Budget,
     seen: Seen,
     requests: Requests,
     searches: Searches,
@@ -270,6 +275,7 @@ impl Overlay {
         };
         let mut overlay = Self {
             near: NearSet::new(place, config.near_per_side),
+            budget: Budget::new(now, config.carried_per_minute),
             config,
             me,
             position,
@@ -291,6 +297,7 @@ impl Overlay {
             refusals: Quarantine::default(),
             remembered: Remembered::default(),
             hops: Hops::default(),
+            accounts: Accounts::default(),
             seen: Seen::default(),
             searches: Searches::default(),
             deadlines: Deadlines::default(),
@@ -399,6 +406,16 @@ impl Overlay {
         (self.paths.kind(peer), self.paths.address(peer))
     }
 
+    /// Returns what this node and others did for each other.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Returns how this node takes part.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns how to reach a node if this one, a peer or a peer's view knows it.
     pub fn contact_of(&self, id: NodeId) -> Option<Contact> {
         if id == self.me.id() {
@@ -460,11 +477,11 @@ impl Overlay {
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Message::HopNack { hop } => self.on_hop_nack(now, from, hop),
+            Message::HopNack { hop, declined } => self.on_hop_nack(now, from, hop, declined),
             Message::Back { hop, by, returned } => self.on_back(now, from, hop, by, returned),
             Message::Find { nonce, target } => self.on_find(from, nonce, target),
             Message::Found { nonce, nodes } => self.on_found(now, from, nonce, &nodes),
-            Message::Answer(answer) => self.on_answer(now, from, answer),
+            Message::Answer(answer) => self.on_straight_answer(now, from, answer),
             Message::Direct { service, body } => {
                 self.effects.push_back(Effect::Direct {
                     from,

@@ -13,6 +13,8 @@ mod hops;
 mod latency;
 mod options;
 mod partition;
+mod rider;
+mod riders;
 mod routes;
 mod storage;
 mod subject;
@@ -86,6 +88,8 @@ scenarios! {
     Bursts => bursts ["duration", "plot"];
     /// Geometries and ways to forward, and the rival, one after the other.
     Compare => compare ["routes", "plot"];
+    /// Some nodes take and do not give: what the others' policies make of it.
+    Riders => riders ["duration", "hostile", "lookup-interval", "plot"];
 }
 
 impl Scenario {

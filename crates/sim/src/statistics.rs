@@ -148,6 +148,17 @@ impl Figures {
     }
 }
 
+impl Figures {
+    /// Returns one of the numbers of a figure that has several.
+    pub fn number_of(&self, name: &str, which: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.and_then(|(_, figure)| match figure {
+            Figure::Each(each) => each.get(which).copied(),
+            Figure::Count(_) | Figure::Amount(_) => None,
+        })
+    }
+}
+
 /// Returns `part` divided by `whole`; none when there is no whole.
 pub fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)

@@ -1,6 +1,6 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Peer, Refused, Request, Status};
+use enishi_api::{Answer, Channel, Peer, Refused, Request, Service, Status};
 use serde_json::json;
 
 use super::Context;
@@ -71,6 +71,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Overlay, cx.out.text(&place)),
         (Label::Addresses, addresses.join(", ")),
         (Label::Records, status.records_held.to_string()),
+        (Label::Carried, carried(&status.service)),
         (Label::Refused, refused),
         (Label::Dropped, dropped),
     ]
@@ -80,6 +81,15 @@ fn facts(cx: &Context, status: &Status) -> String {
         table.row([cx.out.label(label).to_owned(), value]);
     }
     table.print()
+}
+
+/// What was passed on for others, and the policy unless it is to serve all alike.
+fn carried(service: &Service) -> String {
+    let mut text = octets(service.carried_bytes);
+    if !matches!(service.policy.as_str(), "" | "none") {
+        text += &format!(" ({}: -{})", service.policy, service.declined_messages);
+    }
+    text
 }
 
 /// The figures that are seldom anything but zero, where they are not, called as with

@@ -220,6 +220,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Overlay => "overlay",
         Label::Addresses => "addresses",
         Label::Records => "records held",
+        Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",
         Label::Dropped => "lost or dropped",

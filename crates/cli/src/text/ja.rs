@@ -215,6 +215,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Overlay => "オーバーレイ",
         Label::Addresses => "アドレス",
         Label::Records => "保持レコード",
+        Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",
         Label::Dropped => "喪失・破棄",

@@ -183,6 +183,7 @@ pub(crate) enum Label {
     Overlay,
     Addresses,
     Records,
+    Carried,
     Refused,
     RefusedDetail,
     Dropped,

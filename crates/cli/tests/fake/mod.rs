@@ -356,6 +356,7 @@ fn status() -> Status {
         joined: true,
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
         records_held: 3,
+        service: Default::default(),
         refused: Refused::default(),
         channels: vec![channel()],
         notices: vec![],
@@ -388,6 +389,7 @@ fn peer() -> Peer {
         rtt_ms: Some(1.5),
         bytes_sent: 2048,
         bytes_received: 0,
+        account: Default::default(),
     }
 }
 

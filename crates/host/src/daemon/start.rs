@@ -249,11 +249,13 @@ fn birth(
 ) -> Result<Header, StartError> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Random)?;
+    let mut overlay = enishi_overlay::Config::new(overlay);
+    overlay.reports_hops = config.reports_hops;
+    overlay.policy = config.policy;
+    overlay.trusted = config.trusted.iter().map(|trusted| trusted.0).collect();
+    overlay.carried_per_minute = config.carried_per_minute;
     let config = enishi_services::Config {
-        overlay: enishi_overlay::Config {
-            reports_hops: config.reports_hops,
-            ..enishi_overlay::Config::new(overlay)
-        },
+        overlay,
         addresses: sessions.addresses(),
         host_name: config.host_name(),
         started_unix_s: unix_s(),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use enishi_api::{Answer, Failure, Peer, Refused, Status};
-use enishi_overlay::NodeId;
+use enishi_api::{Account, Answer, Failure, Peer, Refused, Service, Status};
 use enishi_overlay::overlay::Counters;
+use enishi_overlay::standing::Policy;
+use enishi_overlay::{NodeId, Time};
 use enishi_services::Node;
 
 use super::desk::Desk;
@@ -22,9 +23,10 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             node.dht().store().len(),
             overlay.counters(),
             node.dht().malformed() + node.vnet().malformed(),
+            service(node),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters, malformed) =
+    let (overlay_size_estimate, joined, records_held, counters, malformed, service) =
         desk.look(look).await?;
     let shared = &desk.shared;
     let mut notices = shared.noted();
@@ -38,10 +40,44 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         joined,
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
+        service,
         refused: refused(desk, counters, malformed),
         channels,
         notices,
     }))
+}
+
+fn service(node: &Node) -> Service {
+    let overlay = node.overlay();
+    let policy = match overlay.config().policy {
+        Policy::None => "none",
+        Policy::Trust => "trust",
+        Policy::Reputation => "reputation",
+    };
+    let accounts = overlay.accounts();
+    Service {
+        policy: policy.to_owned(),
+        carried_messages: accounts.carried_messages(),
+        carried_bytes: accounts.carried_bytes(),
+        declined_messages: accounts.declined_messages(),
+        stored_bytes: node.dht().store().bytes(),
+    }
+}
+
+/// What the node and another did for each other.
+fn account(node: &Node, now: Time, id: NodeId) -> Account {
+    let account = node.overlay().accounts().of(id);
+    let account = account.copied().unwrap_or_default();
+    Account {
+        carried_messages: account.carried_messages,
+        carried_bytes: account.carried_bytes,
+        declined_messages: account.declined_messages,
+        stored_bytes: node.dht().store().bytes_of(id),
+        delivered_messages: account.delivered_messages,
+        dropped_messages: account.dropped_messages,
+        given_back_messages: account.given_back_messages,
+        bad_standing: account.is_bad(now),
+    }
 }
 
 pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
@@ -62,7 +98,9 @@ pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused
 }
 
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
-    let mut peers = desk.look(known).await?;
+    let uptime = desk.shared.started.elapsed();
+    let now = Time::ZERO + uptime;
+    let mut peers = desk.look(move |node: &Node| known(node, now)).await?;
     for session in desk.sessions.sessions() {
         let peer = peers
             .entry(session.peer)
@@ -80,7 +118,7 @@ pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
 }
 
 /// Whom the overlay knows, without what the sessions know.
-fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
+fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
     let overlay = node.overlay();
     let known = overlay.known().into_keys();
     let mut peers: BTreeMap<NodeId, Peer> =
@@ -94,6 +132,9 @@ fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
         };
         peers.insert(id, absent(id, role, peer.round_trip().smoothed()));
     }
+    for (id, peer) in &mut peers {
+        peer.account = account(node, now, *id);
+    }
     peers
 }
 
@@ -106,5 +147,6 @@ fn absent(id: NodeId, role: &str, rtt: Option<Duration>) -> Peer {
         rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         bytes_sent: 0,
         bytes_received: 0,
+        account: Account::default(),
     }
 }

@@ -148,7 +148,7 @@ impl Overlay {
         if self.left {
             return;
         }
-        let granted = hello.link && self.grants_link(from);
+        let granted = hello.link && self.grants_link(now, from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let kept = self.peers.contains_key(&from);
         // Who looks for its place on the ring finds it in the views of those around it.

@@ -20,6 +20,7 @@ use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
+use crate::standing::Outcome;
 use crate::time::Time;
 use crate::view::{Entry, Role};
 use crate::vitals::{HopReport, PathKind};
@@ -57,6 +58,8 @@ struct InFlight {
     toward: Option<Position>,
     /// How often nothing but waiting was left.
     waits: u32,
+    /// Whether somebody who knew a way on declined.
+    declined: bool,
     sent_at: Time,
 }
 
@@ -88,6 +91,11 @@ impl Seen {
             oldest.map(|oldest| self.set.remove(&oldest));
         }
         true
+    }
+
+    /// Forgets a message, which may come again by another way.
+    fn forget(&mut self, origin: NodeId, request: u64) {
+        self.set.remove(&(origin, request));
     }
 }
 
@@ -124,8 +132,16 @@ impl Overlay {
             return self.returned_home(now, &routed);
         }
         match self.decide(now, &routed, Some(from), &[]) {
-            Decision::GiveBack => self.give_back((from, hop), &routed),
+            Decision::GiveBack => self.give_back((from, hop), &routed, false),
+            Decision::Pass(_) if self.declines(now, from, &routed) => {
+                self.seen.forget(origin, routed.request);
+                self.accounts.declined(now, from);
+                self.give_back((from, hop), &routed, true);
+            }
             decision => {
+                if matches!(decision, Decision::Pass(_)) {
+                    self.account_for(now, from, &routed);
+                }
                 self.send_to(from, Message::HopAck { hop });
                 self.carry_out(now, decision, routed, Some((from, hop)), &[]);
             }
@@ -234,10 +250,10 @@ impl Overlay {
         }
     }
 
-    fn give_back(&mut self, previous: Previous, routed: &Routed) {
+    fn give_back(&mut self, previous: Previous, routed: &Routed, declined: bool) {
         self.report_hop(Some(previous), routed, Fate::GivenBack);
         let (id, hop) = previous;
-        self.send_to(id, Message::HopNack { hop });
+        self.send_to(id, Message::HopNack { hop, declined });
     }
 
     /// Sends a message to a chosen next hop and waits for the confirmation.
@@ -256,6 +272,7 @@ impl Overlay {
             avoid: shunned.to_vec(),
             toward: None,
             waits: 0,
+            declined: false,
             sent_at: now,
         };
         if let Some(hop) = self.number_hop() {
@@ -272,6 +289,7 @@ impl Overlay {
             avoid: Vec::new(),
             toward: None,
             waits: 0,
+            declined: false,
             sent_at: now,
         };
         if let Some(hop) = self.number_hop() {
@@ -310,7 +328,7 @@ impl Overlay {
         routed.toward = flight.toward;
         flight.tried.push(to.id());
         flight.sent_at = now;
-        self.hops.returns.note(now, hop, flight.previous, to.id());
+        self.note_return(now, hop, flight.previous, to.id(), routed.request);
         self.hops.pending.insert(hop, flight);
         self.deadlines.set(Alarm::Hop(hop), now + wait);
         self.send(to, Message::Routed(routed));
@@ -323,6 +341,7 @@ impl Overlay {
         if !flight.tried.contains(&from) {
             return self.refuse();
         }
+        self.hops.returns.confirmed(hop, from);
         // Of an earlier copy's confirmation the round trip is not known.
         let round_trip = (flight.tried.last() == Some(&from)).then(|| now.since(flight.sent_at));
         self.hops.pending.remove(&hop);
@@ -334,12 +353,16 @@ impl Overlay {
 
     /// The next hop gave the message back: another is chosen, and whom it should have
     /// reached through that one counts as gone unless it is known here, too.
-    pub(super) fn on_hop_nack(&mut self, now: Time, from: NodeId, hop: u32) {
+    pub(super) fn on_hop_nack(&mut self, now: Time, from: NodeId, hop: u32, declined: bool) {
         let Some(flight) = self.hops.pending.get_mut(&hop) else {
             return;
         };
         if !flight.tried.contains(&from) {
             return self.refuse();
+        }
+        flight.declined |= declined;
+        if flight.previous.is_none() {
+            self.accounts.learned(now, from, Outcome::GivenBack);
         }
         if flight.tried.last() != Some(&from) || self.is_bound_to_first(hop) {
             return;
@@ -350,9 +373,8 @@ impl Overlay {
         self.deadlines.cancel(Alarm::Hop(hop));
         let toward = flight.toward.take();
         let known = |position| self.peers.values().any(|peer| peer.position == position);
-        flight
-            .avoid
-            .extend(toward.filter(|position| !known(*position)));
+        let gone = toward.filter(|position| !declined && !known(*position));
+        flight.avoid.extend(gone);
         match self.another(now, &flight) {
             Some(next) => self.transmit_by(now, hop, flight, &next),
             None => self.stuck(now, flight),
@@ -365,8 +387,10 @@ impl Overlay {
         let target = flight.routed.target;
         let mine = target.rank(self.position);
         match flight.previous {
+            // There is a way on, and it is not open to this message: the origin tries again.
+            _ if flight.declined => {}
             Some(previous) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
-                self.give_back(previous, &flight.routed);
+                self.give_back(previous, &flight.routed, false);
             }
             previous => {
                 let decision = Decision::Arrived;

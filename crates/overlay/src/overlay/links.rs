@@ -67,7 +67,10 @@ impl Overlay {
             .count() as u32
     }
 
-    pub(super) fn grants_link(&self, from: NodeId) -> bool {
+    pub(super) fn grants_link(&self, now: Time, from: NodeId) -> bool {
+        if self.only_takes(now, from) {
+            return false;
+        }
         let others = self
             .peers
             .iter()
@@ -86,6 +89,7 @@ impl Overlay {
     /// The periodic look at the links.
     pub(super) fn keep_links(&mut self, now: Time) {
         self.draws_left = DRAWS_PER_ROUND;
+        self.end_vain_links(now);
         if self.links_drawn() > self.links_wanted() {
             self.give_up_link(|_, _| true);
         } else if self.config.geometry != Geometry::Symphony {
@@ -239,7 +243,8 @@ impl Overlay {
             let free = !linked
                 && !self.is_self(id)
                 && !self.near.contains(id)
-                && !self.refusals.holds(id, now);
+                && !self.refusals.holds(id, now)
+                && !self.only_takes(now, id);
             free && self.is_wanted(self.position_of(&id), &filled)
         };
         let mut candidates: Vec<&Entry> = nodes.iter().filter(suits).collect();

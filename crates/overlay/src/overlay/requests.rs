@@ -21,9 +21,11 @@ use crate::time::Time;
 use crate::view::Entry;
 use crate::vitals::HopReport;
 
+/// How long to wait for the answer to the first try: what a question loses that is dropped.
+pub(super) const FIRST_TRY_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long to wait for the answer to each try.
 const TRY_TIMEOUTS: [Duration; 4] = [
-    Duration::from_millis(1_000),
+    FIRST_TRY_TIMEOUT,
     Duration::from_millis(1_500),
     Duration::from_millis(3_000),
     Duration::from_millis(4_000),
@@ -55,6 +57,8 @@ pub(super) enum Purpose {
     Link,
     /// Who is near this node's own position.
     Self_,
+    /// Whether a peer passes it on.
+    Trial,
 }
 
 /// Who may answer a question, and whether its way is told.
@@ -160,6 +164,12 @@ impl Overlay {
             Manner::ANY,
             Some(via),
         );
+    }
+
+    /// Asks by way of the given peer what this node has no need to know.
+    pub(super) fn ask_in_vain(&mut self, now: Time, target: Position, via: Contact) {
+        let query = Query::Nodes { count: 1 };
+        self.open(now, target, query, Purpose::Trial, Manner::ANY, Some(via));
     }
 
     fn open(
@@ -286,6 +296,9 @@ impl Overlay {
         match self.requests.open.get(&id).map(|open| open.purpose) {
             None => {}
             Some(Purpose::Service) => self.close(from, answer),
+            Some(Purpose::Trial) => {
+                self.finish(id);
+            }
             Some(Purpose::Link) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {

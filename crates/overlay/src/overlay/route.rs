@@ -11,7 +11,8 @@
 //! promises the earliest arrival: the way to the next node, from there to the one that it
 //! knows, and what experience says of the rest (`remaining`). This is proximity route
 //! selection as in K. Gummadi et al., "The Impact of DHT Routing Geometry on Resilience and
-//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony.
+//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony. Where a policy tells
+//! nodes apart ([`crate::standing`]), what they are likely to lose counts as time.
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::id::NodeId;
 use crate::near::Place;
 use crate::peers::Peer;
 use crate::ring::{Position, Rank};
+use crate::standing::Policy;
 use crate::time::Time;
 use crate::view::Entry;
 
@@ -135,7 +137,9 @@ impl Overlay {
             }
             let own = limits.distance.remaining(peer.position, target);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
-                let time = self.way_to(peer) + self.remaining(own, limits);
+                let onward = self.remaining(own, limits);
+                let doubt = self.doubt(now, *id, self.relays_256(target, own, peer, limits));
+                let time = self.way_to(peer) + onward + doubt;
                 consider(self.merit(time, own, 0), direct(peer));
             }
             if self.config.forwarding != Forwarding::Greedy {
@@ -147,6 +151,22 @@ impl Overlay {
             by_ring,
             ..choice.hop
         })
+    }
+
+    /// Returns how likely a peer is to have to pass a message on, in 1/256: it does when it
+    /// knows somebody nearer, unless it may answer itself.
+    fn relays_256(&self, target: Position, own: Rank, peer: &Peer, limits: Limits<'_>) -> u64 {
+        if self.config.policy == Policy::None {
+            return 0;
+        }
+        let all = |_, id: NodeId| !self.is_self(id);
+        let mut known = peer.view.around(target, 1, all);
+        let nearer = known.any(|(position, _)| limits.distance.remaining(position, target) < own);
+        match self.hops_left_256(own, limits) {
+            0 => 0,
+            _ if nearer => 256,
+            _ => 0,
+        }
     }
 
     /// Considers the best nodes in a peer's view: through the peer, or straight.
@@ -172,7 +192,7 @@ impl Overlay {
                 && rank < own
                 && rank < limits.nearer_than
             {
-                self.consider_known(limits, peer, at, entry, rank, consider);
+                self.consider_known(now, limits, peer, (at, entry), rank, consider);
             }
             return;
         }
@@ -180,24 +200,27 @@ impl Overlay {
         for (position, entry) in peer.view.around(target, count, usable) {
             let rank = target.rank(position);
             if rank < own && rank < limits.nearer_than {
-                self.consider_known(limits, peer, position, entry, rank, consider);
+                self.consider_known(now, limits, peer, (position, entry), rank, consider);
             }
         }
     }
 
     fn consider_known(
         &self,
+        now: Time,
         limits: Limits<'_>,
         peer: &Peer,
-        position: Position,
-        entry: &Entry,
+        (position, entry): (Position, &Entry),
         rank: Rank,
         consider: &mut impl FnMut((u64, Rank, u8), NextHop),
     ) {
         let id = entry.contact.id();
+        let doubt = self.doubt(now, id, self.hops_left_256(rank, limits));
+        let remaining = self.remaining(rank, limits) + doubt;
         if self.config.forwarding != Forwarding::Jump {
             let onward = self.between(&peer.coordinate, &entry.coordinate);
-            let time = self.way_to(peer) + onward + self.remaining(rank, limits);
+            let doubt = self.doubt(now, peer.contact.id(), 256);
+            let time = self.way_to(peer) + onward + remaining + doubt;
             let hop = NextHop {
                 toward: Some(position),
                 ..direct(peer)
@@ -210,7 +233,7 @@ impl Overlay {
         );
         if jumps && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
-            let time = way * DIAL_COST + self.remaining(rank, limits);
+            let time = way * DIAL_COST + remaining;
             let hop = NextHop {
                 place: Place { position, id },
                 via: Some(peer.contact.id()),
@@ -251,13 +274,17 @@ impl Overlay {
     /// Returns how long a message takes on average from a node at this distance to the node
     /// in charge, or to any of those near it.
     fn remaining(&self, rank: Rank, limits: Limits<'_>) -> Duration {
+        self.typical.usual() / 2 * self.hops_left_256(rank, limits) as u32 / 256
+    }
+
+    /// Returns how many 1/256 hops that takes.
+    fn hops_left_256(&self, rank: Rank, limits: Limits<'_>) -> u64 {
         let near_256 = if limits.any {
             self.config.near_per_side as u64 / 2 * 256
         } else {
             0
         };
-        let hops_256 = limits.distance.hops_left_256(rank, self.size, near_256);
-        self.typical.usual() / 2 * hops_256 as u32 / 256
+        limits.distance.hops_left_256(rank, self.size, near_256)
     }
 
     pub(super) fn contact_for(&self, hop: &NextHop) -> Contact {

@@ -92,7 +92,10 @@ impl Overlay {
             Period::Probe => self.probe_silent(now),
             Period::Announce => self.announce_to_all(),
             Period::Link => self.keep_links(now),
-            Period::Place => self.check_place_seldom(now),
+            Period::Place => {
+                self.check_place_seldom(now);
+                self.try_a_peer(now);
+            }
             Period::Remember => self.keep_contacts(),
         }
     }

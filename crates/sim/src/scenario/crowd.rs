@@ -27,6 +27,8 @@ struct Asked {
 /// How a lookup ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
+    /// Who asked.
+    pub(super) asker: Index,
     /// When it was asked.
     pub(super) at: Time,
     /// The time until the answer, if one came.
@@ -182,6 +184,7 @@ impl Crowd {
     pub(super) fn give_up(&mut self) {
         for (_, asked) in std::mem::take(&mut self.asked) {
             self.verdicts.push(Verdict {
+                asker: asked.asker,
                 at: asked.at,
                 time: None,
                 hops: None,
@@ -211,6 +214,7 @@ impl Crowd {
         };
         let named = end.and_then(|end| world.index_of(end.node));
         self.verdicts.push(Verdict {
+            asker: asked.asker,
             at: asked.at,
             time: end.map(|end| end.time),
             hops: end.map(|end| end.hops),
