@@ -38,6 +38,8 @@ pub struct Rule {
     links: u32,
     near_per_side: usize,
     candidates: usize,
+    /// Whether a point belongs to the next node clockwise, not to the nearest.
+    clockwise: bool,
 }
 
 /// A question: the number of the node that asks, and what for.
@@ -51,17 +53,20 @@ impl Rule {
             links,
             near_per_side: 6,
             candidates: CANDIDATES,
+            clockwise: false,
         }
     }
 
     /// The rule of Symphony's paper (sections 3 and 5): one short link on each side, and
-    /// long links to the managers of the drawn points.
+    /// long links to the managers of the drawn points. A point's manager is the next node
+    /// clockwise there, and a question goes to the manager's own place.
     pub fn paper(nodes: usize, links: u32) -> Self {
         Self {
             nodes,
             links,
             near_per_side: 1,
             candidates: 1,
+            clockwise: true,
         }
     }
 
@@ -138,7 +143,10 @@ impl Drawing {
 
     /// Chooses among the nodes nearest to a drawn point.
     fn candidate(&mut self, node: u32, point: Position) -> Option<u32> {
-        let around = nearest(&self.positions, point, self.rule.candidates);
+        let around = match self.rule.clockwise {
+            true => vec![manager(&self.positions, point)],
+            false => nearest(&self.positions, point, self.rule.candidates),
+        };
         let drawn = &self.drawn[node as usize];
         let suits = |to: &u32| !drawn.contains(to) && !self.is_near(node, *to);
         let suited: Vec<u32> = around.into_iter().filter(suits).collect();
@@ -163,6 +171,7 @@ impl Drawing {
         }
         let mut tables = Tables {
             positions: self.positions,
+            clockwise: self.rule.clockwise,
             first: vec![0],
             peers: Vec::new(),
         };
@@ -185,6 +194,8 @@ impl Drawing {
 pub struct Tables {
     /// Ascending.
     positions: Vec<Position>,
+    /// Whether a point belongs to the next node clockwise.
+    clockwise: bool,
     /// Where each node's peers begin in `peers`, and where the last one's end.
     first: Vec<u32>,
     peers: Vec<u32>,
@@ -337,7 +348,10 @@ pub fn draw(tables: &Tables, seed: u64, count: u64) -> Vec<Question> {
     let mut rng = seeded(seed, 1);
     let nodes = tables.positions.len() as u64;
     let mut question = |_| {
-        let target = Position::from_number(rng.number());
+        let mut target = Position::from_number(rng.number());
+        if tables.clockwise {
+            target = tables.positions[manager(&tables.positions, target) as usize];
+        }
         (rng.below(nodes) as u32, target)
     };
     (0..count).map(&mut question).collect()
@@ -348,6 +362,11 @@ fn seeded(seed: u64, purpose: u8) -> Rng {
     octets[..8].copy_from_slice(&seed.to_le_bytes());
     octets[8] = purpose;
     Rng::from_seed(octets)
+}
+
+/// Returns the first node at a point or clockwise of it, among ascending ones.
+fn manager(positions: &[Position], point: Position) -> u32 {
+    (positions.partition_point(|position| *position < point) % positions.len()) as u32
 }
 
 /// Returns the `count` nodes nearest to a position, nearest first, among ascending ones.

@@ -146,6 +146,15 @@ impl Figures {
         self.amount("median_round_trip_ms", Some(round_trip / 1000.0));
     }
 
+    /// Returns one figure of a table.
+    pub fn of(&self, table: &str, of: &str, name: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == table);
+        found.and_then(|(_, figure)| match figure {
+            Figure::Table(rows) => rows.get(of)?.get(name).copied(),
+            Figure::Count(_) | Figure::Amount(_) | Figure::Each(_) => None,
+        })
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);

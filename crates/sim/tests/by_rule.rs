@@ -2,7 +2,6 @@
 
 use enishi_sim::statistics::Results;
 use enishi_sim::{Options, Scenario};
-use serde_json::Value;
 
 fn hops(change: impl FnOnce(&mut Options)) -> Results {
     let mut options = Options {
@@ -16,10 +15,9 @@ fn hops(change: impl FnOnce(&mut Options)) -> Results {
 }
 
 fn mean_hops(results: &Results, way: &str) -> f64 {
-    let figures = serde_json::to_value(results).unwrap();
-    let row = &figures["by_forwarding"][way];
-    assert_eq!(row["success"], Value::from(1.0), "{way}: {figures}");
-    row["mean_hops"].as_f64().unwrap()
+    let figure = |name| results.figures.of("by_forwarding", way, name);
+    assert_eq!(figure("success"), Some(1.0), "{way}: {results:?}");
+    figure("mean_hops").unwrap()
 }
 
 #[test]
