@@ -306,7 +306,7 @@ pub(crate) struct Sim {
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     pub(crate) nodes: u32,
     /// The source of everything random: the same seed gives the same run
     #[arg(long, default_value_t = 1)]
@@ -361,6 +361,13 @@ pub(crate) struct Sim {
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
+    /// Fill the tables of all nodes by the protocol's own rule, without any message; above
+    /// 200,000 nodes it is always so
+    #[arg(long)]
+    pub(crate) by_rule: bool,
+    /// Route as Symphony's paper does, without what this protocol adds; implies --by-rule
+    #[arg(long)]
+    pub(crate) paper: bool,
     /// Draw a picture of the result into this file, as SVG
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,

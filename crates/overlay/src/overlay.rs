@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::Config;
+use crate::config::{Config, Forwarding};
 use crate::contact::Contact;
 use crate::coordinate::{Coordinate, Vivaldi};
 use crate::deadlines::Deadlines;
@@ -354,6 +354,12 @@ impl Overlay {
     /// Returns how this node may be reached.
     pub fn me(&self) -> &Contact {
         &self.me
+    }
+
+    /// Chooses next hops in this way from now on. An experiment asks the same questions over
+    /// the same tables in several ways.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.config.forwarding = forwarding;
     }
 
     /// Returns this node's place.

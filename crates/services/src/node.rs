@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
+use enishi_overlay::config::Forwarding;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
@@ -330,6 +331,11 @@ impl Node {
     /// Returns the overlay as this node sees it.
     pub fn overlay(&self) -> &Overlay {
         &self.overlay
+    }
+
+    /// Has the overlay choose next hops in this way from now on, for experiments.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.overlay.set_forwarding(forwarding);
     }
 
     /// Returns the distributed hash table.

@@ -3,6 +3,7 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+pub mod by_rule;
 pub mod draws;
 mod ground;
 pub mod internet;

@@ -73,7 +73,7 @@ macro_rules! scenarios {
 
 scenarios! {
     /// Nodes join one after the other; then routes from anywhere to anywhere.
-    Hops => hops ["routes", "plot"];
+    Hops => hops ["routes", "by-rule", "paper", "plot"];
     /// A fifth of the nodes crashes at once while values are stored.
     Crash => crash ["routes"];
     /// The network splits into halves, which later meet again.

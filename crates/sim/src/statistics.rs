@@ -80,6 +80,8 @@ pub enum Figure {
     Amount(f64),
     /// How much of each.
     Each(BTreeMap<&'static str, f64>),
+    /// Several of each.
+    Table(BTreeMap<&'static str, BTreeMap<&'static str, f64>>),
 }
 
 /// Named figures in the order in which they were told. A figure that cannot be given,
@@ -115,6 +117,21 @@ impl Figures {
         self.0.push((name, Figure::Each(each)));
     }
 
+    /// Tells several things of each.
+    pub fn table(
+        &mut self,
+        name: &'static str,
+        of: &'static str,
+        row: BTreeMap<&'static str, f64>,
+    ) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, Figure::Table(rows))) => drop(rows.insert(of, row)),
+            _ => self
+                .0
+                .push((name, Figure::Table(BTreeMap::from([(of, row)])))),
+        }
+    }
+
     /// Tells the times of lookups, in microseconds, and their mean as a multiple of the
     /// median round trip.
     pub fn times(&mut self, micros: &[u64], median_round_trip: Duration) {
@@ -133,7 +150,16 @@ impl Figures {
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, f64>)> {
         self.0.iter().filter_map(|(name, figure)| match figure {
             Figure::Each(each) => Some((*name, each)),
-            Figure::Count(_) | Figure::Amount(_) => None,
+            Figure::Count(_) | Figure::Amount(_) | Figure::Table(_) => None,
+        })
+    }
+
+    /// Returns one figure of a table.
+    pub fn of(&self, table: &str, of: &str, name: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == table);
+        found.and_then(|(_, figure)| match figure {
+            Figure::Table(rows) => rows.get(of)?.get(name).copied(),
+            Figure::Count(_) | Figure::Amount(_) | Figure::Each(_) => None,
         })
     }
 
@@ -143,7 +169,7 @@ impl Figures {
         found.and_then(|(_, figure)| match figure {
             Figure::Count(count) => Some(*count as f64),
             Figure::Amount(amount) => Some(*amount),
-            Figure::Each(_) => None,
+            Figure::Each(_) | Figure::Table(_) => None,
         })
     }
 }
@@ -154,7 +180,7 @@ impl Figures {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.and_then(|(_, figure)| match figure {
             Figure::Each(each) => each.get(which).copied(),
-            Figure::Count(_) | Figure::Amount(_) => None,
+            Figure::Count(_) | Figure::Amount(_) | Figure::Table(_) => None,
         })
     }
 }
@@ -252,6 +278,11 @@ pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Turns a count into a figure.
+pub fn whole(number: u64) -> f64 {
+    number as f64
 }
 
 /// Turns microseconds into milliseconds.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use enishi_overlay::config::Forwarding;
 use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
 use enishi_services::Node;
 
@@ -70,6 +71,14 @@ impl World {
         let mut config = enishi_overlay::Config::new(OverlayId::from_name("simulated"));
         config.long_links = setup.long_links;
         Self::inhabited(setup.seed, setup.model, config)
+    }
+
+    /// Has all nodes, also those yet to be born, choose next hops in this way from now on.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.config.overlay.forwarding = forwarding;
+        for node in self.lives.iter_mut().flatten() {
+            node.set_forwarding(forwarding);
+        }
     }
 }
 

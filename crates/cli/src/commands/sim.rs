@@ -85,6 +85,8 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         ("upkeep", arguments.upkeep.is_some()),
         ("hostile", arguments.hostile.is_some()),
         ("values", arguments.values.is_some()),
+        ("by-rule", arguments.by_rule),
+        ("paper", arguments.paper),
         ("plot", arguments.plot.is_some()),
     ];
     let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
@@ -142,6 +144,8 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         dead_per_million: arguments.dead.unwrap_or(0),
         hostile_per_million: arguments.hostile.unwrap_or(0),
         values: arguments.values,
+        by_rule: arguments.by_rule,
+        paper: arguments.paper,
     }
 }
 
@@ -236,16 +240,7 @@ fn table(report: &Value) -> String {
     if let Some(Value::Object(figures)) = report.get("results") {
         for (name, value) in figures {
             let (least, greatest) = (part("least", name), part("greatest", name));
-            let Value::Object(each) = value else {
-                table.row(row(name, [Some(value), least, greatest], several));
-                continue;
-            };
-            for (of, value) in each {
-                let of_each = |figures: Option<&Value>| figures.and_then(|f| f.get(of)).cloned();
-                let (least, greatest) = (of_each(least), of_each(greatest));
-                let values = [Some(value), least.as_ref(), greatest.as_ref()];
-                table.row(row(&format!("{name}: {of}"), values, several));
-            }
+            rows(&mut table, name, [Some(value), least, greatest], several);
         }
     }
     table.print()
@@ -277,6 +272,18 @@ fn brief(value: &Value) -> String {
         Some(number) if number < 1.0 => figure(value),
         Some(number) => format!("{number:.2}"),
         None => figure(value),
+    }
+}
+
+/// Adds a row for a figure, or one for each of those that it consists of.
+fn rows(table: &mut Table, name: &str, values: [Option<&Value>; 3], several: bool) {
+    let Some(Value::Object(each)) = values[0] else {
+        table.row(row(name, values, several));
+        return;
+    };
+    for of in each.keys() {
+        let values = values.map(|value| value.and_then(|value| value.get(of)));
+        rows(table, &format!("{name}: {of}"), values, several);
     }
 }
 

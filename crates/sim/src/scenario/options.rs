@@ -79,6 +79,10 @@ pub struct Options {
     pub hostile_per_million: u32,
     /// How many values are stored; none lets the scenario decide.
     pub values: Option<u64>,
+    /// Whether tables are filled by the protocol's own rule from above, without a message.
+    pub by_rule: bool,
+    /// Whether routes are those of Symphony's paper, without what was added to it.
+    pub paper: bool,
 }
 
 impl Default for Options {
@@ -100,6 +104,8 @@ impl Default for Options {
             dead_per_million: 0,
             hostile_per_million: 0,
             values: None,
+            by_rule: false,
+            paper: false,
         }
     }
 }
