@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_host::config::RecordLimit;
 use enishi_sim::Scenario;
+use enishi_sim::hostile::Behaviour;
 
 use crate::text::Language;
 
@@ -228,7 +229,8 @@ pub(crate) struct Sim {
     pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
-    /// `storage` (values stay while nodes come and go) or `bursts` (upkeep over time)
+    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
+    /// `attack` (some nodes turn hostile)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -271,9 +273,13 @@ pub(crate) struct Sim {
     /// How many nodes die at once before the lookups [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) dead: Option<u32>,
-    /// How many nodes are hostile [default: 0]
+    /// How many nodes are hostile [default: 0, or 0, 5, 10 and 20 one after the other]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) hostile: Option<u32>,
+    /// How they behave: `drop`, `misroute`, `lie`, `withhold`, `grind` or `flood` [default:
+    /// drawn for each]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) behaviour: Option<Behaviour>,
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,

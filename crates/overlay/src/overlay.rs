@@ -52,8 +52,8 @@ use acquaint::Greeting;
 use forward::{Hops, Seen};
 use liveness::Quarantine;
 use rejoin::Remembered;
-pub use requests::{Manner, RequestId};
 use requests::Requests;
+pub use requests::{Manner, RequestId};
 pub use route::NextHop;
 use search::Searches;
 pub use search::{Density, PATHS_MAX, SearchId};
@@ -146,6 +146,8 @@ pub enum Effect {
         search: SearchId,
         /// Who answered, nearest to the target first; each has proven its key.
         found: Vec<crate::view::Entry>,
+        /// For each path the nearest node that is there, by its own findings.
+        ends: Vec<Option<NodeId>>,
         /// How many nodes were asked.
         asked: u32,
     },

@@ -396,12 +396,14 @@ impl Node {
             Effect::Searched {
                 search,
                 found,
+                ends,
                 asked,
             } => {
                 if let Some((service, token)) = self.searched.remove(&search) {
                     let handed = Handed::Searched {
                         token,
                         found,
+                        ends,
                         asked,
                     };
                     self.hand(now, service, handed);
@@ -561,6 +563,7 @@ enum Handed {
     Searched {
         token: u64,
         found: Vec<Entry>,
+        ends: Vec<Option<NodeId>>,
         asked: u32,
     },
     HopReport {
@@ -612,10 +615,12 @@ impl Handed {
             Self::Searched {
                 token,
                 found,
+                ends,
                 asked,
             } => ServiceInput::Searched {
                 token,
                 found,
+                ends,
                 asked,
             },
             Self::HopReport {

@@ -109,9 +109,8 @@ impl<P: Participant> Ground<P> {
     }
 
     /// Makes room for one more node, which is dead as yet.
-    pub(crate) fn settle(&mut self) -> Index {
+    pub(crate) fn settle(&mut self, secret: [u8; 32]) -> Index {
         let index = self.bodies.len();
-        let secret = self.rng.octets();
         let id = Keypair::from_seed(&secret).id();
         self.bodies.push(Body {
             id,

@@ -5,6 +5,7 @@
 
 pub mod draws;
 mod ground;
+pub mod hostile;
 pub mod internet;
 pub mod network;
 pub mod oracle;

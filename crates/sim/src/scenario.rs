@@ -3,6 +3,7 @@
 //! A scenario is one file below with a function `run`, and one line in the list of
 //! [`Scenario`]s.
 
+mod attack;
 mod bursts;
 mod churn;
 mod crash;
@@ -82,6 +83,8 @@ scenarios! {
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
+    /// Some nodes turn hostile, and lookups and values have to survive.
+    Attack => attack ["routes", "hostile", "behaviour", "values", "plot"];
 }
 
 impl Scenario {

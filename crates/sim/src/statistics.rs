@@ -129,6 +129,12 @@ impl Figures {
         self.amount("median_round_trip_ms", Some(round_trip / 1000.0));
     }
 
+    /// Returns a figure.
+    pub fn find(&self, name: &str) -> Option<&Figure> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, figure)| figure)
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);

@@ -85,7 +85,13 @@ impl<P: Participant> World<P> {
 
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
-        let index = self.ground.settle();
+        let secret = self.ground.rng.octets();
+        self.spawn_as(secret, bootstrap)
+    }
+
+    /// Brings a node with a given key to life.
+    pub fn spawn_as(&mut self, secret: [u8; 32], bootstrap: Option<Index>) -> Index {
+        let index = self.ground.settle(secret);
         self.lives.push(None);
         self.start(index, bootstrap);
         index

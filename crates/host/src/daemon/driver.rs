@@ -367,7 +367,7 @@ impl Waiting {
             } => {
                 let _ = self.puts.remove(&id).map(|reply| reply.send(answer));
             }
-            dht::Event::Got { .. } | dht::Event::PutDone { .. } => {}
+            dht::Event::Got { .. } | dht::Event::PutDone { .. } | dht::Event::Confirmed { .. } => {}
         }
     }
 

@@ -9,6 +9,9 @@
 //! asker; with [`Consistency::Majority`], or when it has nothing, it asks the other
 //! holders first.
 //!
+//! **Sure gets and puts** find the holders over several disjoint paths and ask each of
+//! them ([`sure`]): where somebody asks for it, and where a plain one found nothing or failed.
+//!
 //! **Repair.** Holders compare what they hold with each other, range by range, and hand
 //! over what the other lacks: after every change among their neighbours, and now and
 //! then without one ([`reconcile`]). The owner's own re-put at exponentially growing
@@ -20,12 +23,16 @@
 //! | `holder` | answers puts, gets and copies |
 //! | `owner` | this node's own records: put, retry, re-put, remove |
 //! | [`reconcile`] | repair among holders |
+//! | [`sure`] | gets and puts that hostile nodes cannot hide; confirmation over several paths |
+//! | `votes` | what follows from what several holders show |
 //! | [`wire`] | the messages |
 
 mod holder;
 mod owner;
 pub mod reconcile;
 pub mod store;
+pub mod sure;
+mod votes;
 pub mod wire;
 
 use enishi_overlay::deadlines::Deadlines;
@@ -36,7 +43,9 @@ use serde::{Deserialize, Serialize};
 use crate::record::Key;
 use crate::service::{Context, Service, ServiceInput};
 
-pub use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
+pub use crate::calls::{
+    Confirmation, Consistency, GetAnswer, PutAnswer, PutRequest, Subject, Verdict,
+};
 
 use holder::Holder;
 use owner::Owner;
@@ -84,6 +93,22 @@ pub enum Command {
         /// What.
         request: Box<PutRequest>,
     },
+    /// Writes or removes in the sure way ([`sure`]), now and whenever it is put again.
+    PutSure {
+        /// Who wants to know.
+        caller: Caller,
+        /// What.
+        request: Box<PutRequest>,
+    },
+    /// Confirms something over several paths; answered by [`Event::Confirmed`].
+    Confirm {
+        /// Who wants to know.
+        caller: Caller,
+        /// What.
+        subject: Subject,
+        /// Over how many paths, 1 to [`enishi_overlay::overlay::PATHS_MAX`].
+        paths: u8,
+    },
 }
 
 /// What the DHT tells.
@@ -103,6 +128,13 @@ pub enum Event {
         /// What came of it.
         answer: PutAnswer,
     },
+    /// A confirmation ended.
+    Confirmed {
+        /// Who asked.
+        caller: Caller,
+        /// What was found.
+        confirmation: Confirmation,
+    },
 }
 
 /// What happens when.
@@ -114,6 +146,8 @@ enum Alarm {
     Copy(u64),
     /// This node as the one in charge waits for what other holders have.
     Gather(u64),
+    /// A sure get or put waits for nodes that were asked.
+    Sure(u64),
     /// A record of this node's is due to be put again.
     Reput(Key, NodeId),
     /// Look for ended leases.
@@ -132,6 +166,7 @@ pub struct Dht {
     holder: Holder,
     owner: Owner,
     gets: owner::Gets,
+    sures: sure::Sures,
     /// What was asked before the node had found its first neighbour.
     early: Vec<Command>,
     deadlines: Deadlines<Alarm>,
@@ -146,6 +181,7 @@ impl Dht {
             holder: Holder::default(),
             owner: Owner::default(),
             gets: owner::Gets::default(),
+            sures: sure::Sures::default(),
             early: Vec::new(),
             deadlines: Deadlines::default(),
         }
@@ -185,6 +221,7 @@ impl Dht {
             DhtMessage::Compare(compare) => self.on_compare(from, &compare, cx),
             DhtMessage::Want { items } => self.on_want(from, &items, cx),
             DhtMessage::Records { records } => self.on_records(from, records, cx),
+            DhtMessage::Keep { token, record } => self.on_keep(from, token, record, cx),
         }
     }
 
@@ -193,6 +230,7 @@ impl Dht {
             Alarm::Put(id) => self.put_timed_out(id, cx),
             Alarm::Copy(id) => self.copy_timed_out(id, cx),
             Alarm::Gather(id) => self.gather_timed_out(id, cx),
+            Alarm::Sure(id) => self.sure_timed_out(id, cx),
             Alarm::Reput(key, owner) => self.put_again(key, owner, cx),
             Alarm::Expire => self.expire(cx),
             Alarm::Repair => self.repair(cx),
@@ -216,7 +254,13 @@ impl Dht {
                 key,
                 consistency,
             } => self.start_get(caller, key, consistency, cx),
-            Command::Put { caller, request } => self.start_put(caller, *request, cx),
+            Command::Put { caller, request } => self.start_put(caller, *request, false, cx),
+            Command::PutSure { caller, request } => self.start_put(caller, *request, true, cx),
+            Command::Confirm {
+                caller,
+                subject,
+                paths,
+            } => self.start_sure(sure::Purpose::Confirm(caller, subject, paths), cx),
             Command::Storage { works } => self.holder.refusing = !works,
         }
     }
@@ -268,10 +312,15 @@ impl Service for Dht {
                 self.catch_up(cx);
                 self.neighbours_changed(cx);
             }
+            ServiceInput::Searched {
+                token,
+                found,
+                ends,
+                asked,
+            } => self.searched(token, found, ends, asked, cx),
             ServiceInput::Gone(_)
             | ServiceInput::AddressesChanged
             | ServiceInput::HopReport { .. }
-            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Timeout => {}

@@ -96,6 +96,14 @@ pub enum DhtMessage {
         /// The records.
         records: Vec<Aged>,
     },
+    /// The owner to a node near the key: keep this, whoever else does; answered by
+    /// `StoreReply`.
+    Keep {
+        /// The sender's number.
+        token: u64,
+        /// What to keep.
+        record: Record,
+    },
 }
 
 /// What came of a put or a copy.
@@ -210,7 +218,8 @@ impl DhtMessage {
             | Self::PutReply { .. }
             | Self::Store { .. }
             | Self::StoreReply { .. }
-            | Self::Fetch { .. } => true,
+            | Self::Fetch { .. }
+            | Self::Keep { .. } => true,
         };
         if bounded {
             Ok(message)
