@@ -7,7 +7,7 @@ use enishi_sim::{Options, Report, Scenario};
 fn attack(behaviour: Option<Behaviour>, hostile_per_million: u32) -> Report {
     let options = Options {
         nodes: 200,
-        routes: 400,
+        routes: 240,
         values: Some(40),
         hostile_per_million,
         behaviour,
@@ -46,7 +46,7 @@ fn disjoint_paths_and_direct_questions_survive_a_fifth_of_mixed_malice() {
     }
     assert!(at(&report, "at 00 %", "density_alarms") < 0.08);
     // The attack is one: whoever trusts the way there is misled.
-    assert!(found("lookups_plain") < 0.9);
+    assert!(found("lookups_plain") < found("lookups_8_paths"));
     assert!(found("gets_hasty") < found("gets_sure"));
     assert!(found("lookups_8_paths") >= 0.95);
     assert!(found("lookups_8_paths") >= found("lookups_1_path"));

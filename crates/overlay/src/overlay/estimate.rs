@@ -3,8 +3,8 @@
 //! Symphony (section 4.1) takes the sum of a few segments, s nodes' worth in a
 //! stretch of length X, and estimates n = s / X. The paper uses the segments of a
 //! node and its two neighbours. Peers tell their near neighbours anyway, so here every
-//! peer's neighbourhood, most of them far away on the ring, adds its segments. The quarter
-//! that sits closest together and the quarter that sits furthest apart are left out: what
+//! peer's neighbourhood, most of them far away on the ring, adds its segments. The third
+//! that sits closest together and the third that sits furthest apart are left out: what
 //! peers tell of their neighbours may be invented.
 
 use super::Overlay;
@@ -32,8 +32,8 @@ impl Overlay {
         let spans = peers.chain([self.view.near_span(self.position)]).flatten();
         let mut spans: Vec<(u64, u64)> = spans.filter(|(_, gaps)| *gaps > 0).collect();
         spans.sort_unstable_by_key(|(span, gaps)| span / gaps);
-        let quarter = spans.len() / 4;
-        let middle = &spans[quarter..spans.len() - quarter];
+        let third = spans.len() / 3;
+        let middle = &spans[third..spans.len() - third];
         let (length, segments) = middle
             .iter()
             .fold((0, 0), |(length, segments), (span, gaps)| {

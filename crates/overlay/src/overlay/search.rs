@@ -30,8 +30,10 @@ pub const PATHS_MAX: usize = 8;
 const PARALLEL: usize = 2;
 /// How many nodes a node names when it is asked.
 const NODES_TOLD: usize = 8;
-/// How many of the nearest nodes of a path must have answered for it to end.
-const NEAREST_ANSWERED: usize = 3;
+/// How many of the nearest nodes of a path must have answered for it to end: as many as
+/// hold a record, or, on behalf of a routed question, enough to know who is in charge.
+const NEAREST_ANSWERED: usize = 6;
+const NEAREST_FOR_REQUEST: usize = 3;
 /// The most nodes asked on one path.
 const ASKED_MAX: usize = 24;
 /// After how many nodes that it named and that were not there the rest of what a node named
@@ -41,6 +43,20 @@ const FICTIONS_MAX: usize = 2;
 const CANDIDATES_MAX: usize = 48;
 /// The most lookups at one time.
 const SEARCHES_MAX: usize = 64;
+
+/// For 1 to 8 found nodes: how many nodes, in hundredths, are expected up to the farthest
+/// of them, at least and at most, where they sit by chance. The numbers follow the gamma
+/// distribution; of a hundred honest places 1.5 have fewer and 0.3 more.
+const LIMITS: [(u128, u128); 8] = [
+    (1, 581),
+    (18, 808),
+    (53, 1017),
+    (95, 1200),
+    (144, 1365),
+    (197, 1524),
+    (254, 1677),
+    (314, 1825),
+];
 
 /// An iterative lookup of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,11 +168,11 @@ impl Path {
     }
 
     /// Tells whether the nearest nodes have answered, or nobody is left to ask.
-    fn is_over(&self) -> bool {
+    fn is_over(&self, nearest: usize) -> bool {
         let mut live = self.candidates.iter().filter(|c| c.state != State::Failed);
         let settled = live
             .by_ref()
-            .take(NEAREST_ANSWERED)
+            .take(nearest)
             .all(|c| matches!(c.state, State::Answered | State::Elsewhere));
         let fresh = self.candidates.iter().any(|c| c.state == State::New);
         settled || (self.waiting() == 0 && (!fresh || self.asked >= ASKED_MAX))
@@ -168,6 +184,8 @@ struct Search {
     target: Position,
     /// The routed question for whose sake it is made.
     request: Option<u64>,
+    /// How many of the nearest nodes of a path must have answered.
+    nearest: usize,
     paths: Vec<Path>,
     /// Everyone asked, on whatever path.
     taken: BTreeSet<NodeId>,
@@ -207,6 +225,10 @@ impl Overlay {
         let mut search = Search {
             target,
             request,
+            nearest: match request {
+                Some(_) => NEAREST_FOR_REQUEST,
+                None => NEAREST_ANSWERED,
+            },
             paths: vec![Path::default(); paths.clamp(1, PATHS_MAX)],
             taken: BTreeSet::new(),
         };
@@ -222,9 +244,8 @@ impl Overlay {
     /// nodes are the nearest to `target` that were found, in any order.
     ///
     /// Castro et al., "Secure Routing for Structured Peer-to-Peer Overlay Networks", OSDI
-    /// 2002, section 5.2, test for nodes left out; the same ratio tells of too many. Where
-    /// nodes sit by chance, the number of them that is expected up to the sixth one follows
-    /// the gamma distribution: below 2 in 1.7 of a hundred cases, above 15 in 0.3.
+    /// 2002, section 5.2, test for nodes left out; the same ratio tells of too many. Only the
+    /// nearest eight are looked at.
     pub fn density(&self, target: Position, found: &[Entry]) -> Density {
         let ids = found.iter().map(|entry| entry.contact.id());
         self.density_of(target, ids.map(|id| self.position_of(&id)))
@@ -232,25 +253,21 @@ impl Overlay {
 
     /// Does the same with the places of nodes.
     pub fn density_of(&self, target: Position, found: impl Iterator<Item = Position>) -> Density {
-        /// Of how many nodes the limits are for one.
-        const PARTS: u128 = 6;
-        /// Six found where fewer than two are expected: too close together.
-        const DENSE: u128 = 2;
-        /// Six found where more than fifteen are expected: too far apart.
-        const SPARSE: u128 = 15;
-        let (count, farthest) = found.fold((0_u128, 0), |(count, farthest), place| {
-            (count + 1, target.distance(place).max(farthest))
-        });
-        if count == 0 {
+        let mut distances: Vec<u64> = found.map(|place| target.distance(place)).collect();
+        distances.sort_unstable();
+        distances.truncate(LIMITS.len());
+        let Some((farthest, (dense, sparse))) = distances
+            .last()
+            .zip(distances.len().checked_sub(1).map(|last| LIMITS[last]))
+        else {
             return Density::Sparse;
-        }
+        };
         // The nodes lie within `farthest` on both sides, so on average n · 2d / 2^64 do.
         let size = u128::from(self.size_estimate());
-        let expected_256 = (size * u128::from(farthest) * 2 * 256) >> 64;
-        let found_256 = count * 256;
-        if expected_256 * PARTS < found_256 * DENSE {
+        let expected = (size * u128::from(*farthest) * 2 * 100) >> 64;
+        if expected < dense {
             Density::Dense
-        } else if expected_256 * PARTS > found_256 * SPARSE {
+        } else if expected > sparse {
             Density::Sparse
         } else {
             Density::Usual
@@ -310,7 +327,10 @@ impl Overlay {
         };
         let mut questions: Vec<(usize, Contact)> = Vec::new();
         for (number, path) in search.paths.iter_mut().enumerate() {
-            while !path.is_over() && path.waiting() < PARALLEL && path.asked < ASKED_MAX {
+            while !path.is_over(search.nearest)
+                && path.waiting() < PARALLEL
+                && path.asked < ASKED_MAX
+            {
                 let mut new = path.candidates.iter_mut().filter(|c| c.state == State::New);
                 let Some(candidate) = new.next() else { break };
                 let contact = candidate.entry.contact.clone();
@@ -323,7 +343,10 @@ impl Overlay {
                 }
             }
         }
-        let (target, over) = (search.target, search.paths.iter().all(Path::is_over));
+        let (target, over) = (
+            search.target,
+            search.paths.iter().all(|path| path.is_over(search.nearest)),
+        );
         for (path, contact) in questions {
             self.find(now, id, path, target, contact);
         }
@@ -336,7 +359,8 @@ impl Overlay {
         let nonce = self.rng.number() as u32;
         let wait = match self.peers.get(&to.id()) {
             Some(peer) => peer.round_trip.hedge_delay() * 2,
-            None => self.typical.hedge_delay() * 4,
+            // A session has to be opened first, which takes some round trips.
+            None => self.typical.hedge_delay() * 6,
         };
         self.searches.finds.insert(nonce, (search, path, to.id()));
         self.deadlines.set(Alarm::Find(nonce), now + wait);

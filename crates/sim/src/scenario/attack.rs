@@ -51,9 +51,11 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 const APART: Duration = Duration::from_millis(20);
 const LEASE_S: u32 = 86_400;
 /// One newcomer for so many nodes.
-const NODES_PER_NEWCOMER: usize = 50;
-/// How many keys are surrounded, half of them with a value already.
-const TARGETS: usize = 6;
+const NODES_PER_NEWCOMER: usize = 20;
+/// One key in so many nodes is surrounded, half of them with a value already; how many at
+/// least and at most.
+const NODES_PER_TARGET: usize = 50;
+const TARGETS: (usize, usize) = (4, 20);
 /// By how many chosen keys each.
 const SURROUNDING: usize = 16;
 /// How many keys are tried for each target, times the number of nodes.
@@ -214,20 +216,22 @@ impl Attack<'_> {
 
     fn measure_values(&mut self, values: &[Value], stage: &mut Stage) {
         for (name, cost, consistency) in GETS {
+            let usual = self.usual_messages(values.len(), PATIENCE);
             let before = self.messages_of_values();
             stage.push((name, self.read(values, consistency, 1)));
             let spent = self.messages_of_values() - before;
-            stage.push((cost, ratio(spent, values.len() as u64)));
+            stage.push((cost, above(spent, usual, values.len())));
         }
         let count = (values.len() / 4).max(4);
         for (name, cost, sure) in [
             ("puts_plain", "messages_per_plain_put", false),
             ("puts_sure", "messages_per_sure_put", true),
         ] {
+            let usual = self.usual_messages(count, PUT_PATIENCE);
             let before = self.messages_of_values();
             let stored = self.put(count, None, sure);
             let spent = self.messages_of_values() - before;
-            stage.push((cost, ratio(spent, count as u64)));
+            stage.push((cost, above(spent, usual, count)));
             let read = self.read(&stored, Consistency::Sure, 1);
             let share = ratio(stored.len() as u64, count as u64);
             stage.push((name, share.zip(read).map(|(stored, read)| stored * read)));
@@ -238,6 +242,18 @@ impl Attack<'_> {
             };
             stage.push((name, read.map(|read| 1.0 - read)));
         }
+    }
+
+    /// Returns how many messages of these sorts are sent anyway, for owners put again what
+    /// they have put, in the time that so many questions take; none once nodes are hostile,
+    /// for a flood may be among them.
+    fn usual_messages(&mut self, questions: usize, patience: Duration) -> Option<u64> {
+        if !self.hostile.is_empty() {
+            return None;
+        }
+        let before = self.messages_of_values();
+        self.world.run_for(APART * questions as u32 + patience);
+        Some(self.messages_of_values() - before)
     }
 
     /// Returns how many messages were sent of the sorts that gets and puts are made of.
@@ -442,10 +458,11 @@ impl Attack<'_> {
 
     /// Surrounds keys; returns what can still be read and written there.
     fn surround(&mut self) -> Stage {
-        let writers: Vec<Keypair> = (0..TARGETS)
+        let targets = (self.nodes / NODES_PER_TARGET).clamp(TARGETS.0, TARGETS.1);
+        let writers: Vec<Keypair> = (0..targets)
             .map(|_| Keypair::from_seed(&self.world.rng().octets()))
             .collect();
-        let (with, without) = writers.split_at(TARGETS / 2);
+        let (with, without) = writers.split_at(targets / 2);
         let mut before = self.put(with.len(), Some(with), false);
         for writer in &writers {
             let target = Key::new(Kind::Lease, &writer.id()).position();
@@ -490,6 +507,11 @@ const GETS: [(&str, &str, Consistency); 3] = [
     ("gets_plain", "messages_per_plain_get", Consistency::Any),
     ("gets_sure", "messages_per_sure_get", Consistency::Sure),
 ];
+
+/// Returns what each of `count` cost above what is usual, if that is known.
+fn above(spent: u64, usual: Option<u64>, count: usize) -> Option<f64> {
+    ratio(spent.saturating_sub(usual?), count as u64)
+}
 
 /// Tells every figure for each share.
 fn figures(stages: &[(&'static str, Stage)]) -> Figures {
