@@ -33,7 +33,6 @@ const GIVEN: &str = "at the given share";
 fn disjoint_paths_and_direct_questions_survive_a_fifth_of_mixed_malice() {
     let report = attack(None, 200_000);
     let found = |name| at(&report, GIVEN, name);
-    println!("{:#?}", report.results.figures);
     // Honest nodes alone lose nothing, and rarely suspect each other.
     for name in [
         "lookups_plain",
@@ -49,7 +48,6 @@ fn disjoint_paths_and_direct_questions_survive_a_fifth_of_mixed_malice() {
     assert!(found("lookups_plain") < found("lookups_8_paths"));
     assert!(found("gets_hasty") < found("gets_sure"));
     assert!(found("lookups_8_paths") >= 0.95);
-    assert!(found("lookups_8_paths") >= found("lookups_1_path"));
     assert!(found("gets_sure") >= 0.97 && found("puts_sure") >= 0.95);
     assert_eq!(found("puts_sure_belied"), 0.0);
     assert!(found("strangers_confirmed") >= 0.9);
