@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use enishi_overlay::coordinate::Coordinate;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::{
@@ -136,6 +137,7 @@ impl<'a> World<'a> {
                         nonce,
                         version,
                         known,
+                        coordinate: Coordinate::default(),
                     },
                 );
             }

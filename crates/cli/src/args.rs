@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_host::config::RecordLimit;
+use enishi_sim::hostile::Behaviour;
 use enishi_sim::internet::Transport;
 use enishi_sim::{Protocol, Scenario};
 
@@ -302,7 +303,8 @@ pub(crate) struct Sim {
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
     /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
-    /// `compare` (geometries, ways to forward and a rival side by side)
+    /// `compare` (geometries, ways to forward and a rival side by side), `riders` (some take
+    /// and do not give) or `attack` (some nodes turn hostile)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -355,9 +357,13 @@ pub(crate) struct Sim {
     /// What a node of the rival spends on its table, in bytes per second [default: 10]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) upkeep: Option<u32>,
-    /// How many nodes are hostile [default: 0]
+    /// How many nodes are hostile, or free riders [default: several shares in turn]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) hostile: Option<u32>,
+    /// How they behave: `drop`, `misroute`, `lie`, `withhold`, `grind` or `flood` [default:
+    /// drawn for each]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) behaviour: Option<Behaviour>,
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,

@@ -163,6 +163,8 @@ pub enum Effect {
         search: SearchId,
         /// Who answered, nearest to the target first; each has proven its key.
         found: Vec<crate::view::Entry>,
+        /// For each path the nearest node that is there, by its own findings.
+        ends: Vec<Option<NodeId>>,
         /// How many nodes were asked.
         asked: u32,
     },

@@ -2,18 +2,69 @@
 //! apart from the DHT because no service names another.
 
 use bytes::Bytes;
-use enishi_overlay::Keypair;
+use enishi_overlay::{Keypair, NodeId, Position};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Kind, Record};
+use crate::record::{Key, Kind, Record};
 
 /// How sure a reader wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consistency {
-    /// The first holder's word.
+    /// The first holder's word; [`Self::Sure`] when it has nothing.
     Any,
-    /// The newest that a majority of the holders knows.
+    /// The newest that a majority of the holders knows; [`Self::Sure`] when they have nothing.
     Majority,
+    /// The newest that any of several nodes has, found over paths that have no node in
+    /// common and asked directly: for keys near which hostile nodes may sit. Costs some
+    /// fifty messages.
+    Sure,
+    /// The first holder's word, also that there is nothing: quick and cheap, for what may
+    /// be missed.
+    Hasty,
+}
+
+/// What is to be confirmed over several paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    /// Which node is in charge of a place.
+    Place(Position),
+    /// That a node is where its key puts it.
+    Node(NodeId),
+    /// What is stored under a key.
+    Key(Key),
+}
+
+/// What came of a confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// It is there, and most paths or holders agree on it.
+    Confirmed,
+    /// It is there, but most disagree.
+    Disputed,
+    /// It was not found.
+    Unknown,
+}
+
+/// What several paths, which have no node in common, found out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Confirmation {
+    /// What follows.
+    pub verdict: Verdict,
+    /// How many paths led anywhere.
+    pub paths: u32,
+    /// How many of them ended at the node in question, or at one that shows the record.
+    pub agreeing: u32,
+    /// How many nodes were asked for the way.
+    pub asked: u32,
+    /// The nodes nearest to the place that proved to be there, nearest first; at most as
+    /// many as replicas.
+    pub nearest: Vec<NodeId>,
+    /// How many nodes show the same newest record.
+    pub holders: u32,
+    /// What is stored there.
+    pub records: Vec<Record>,
+    /// Whether nodes sit much closer to the place, or further from it, than elsewhere.
+    pub unusual: bool,
 }
 
 /// A record to write.

@@ -509,12 +509,14 @@ impl Node {
             Effect::Searched {
                 search,
                 found,
+                ends,
                 asked,
             } => {
                 if let Some((service, token)) = self.searched.remove(&search) {
                     let handed = Handed::Searched {
                         token,
                         found,
+                        ends,
                         asked,
                     };
                     self.hand(now, service, handed);

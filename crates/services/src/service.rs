@@ -98,6 +98,8 @@ pub enum ServiceInput<C> {
         token: u64,
         /// Who answered, nearest to the target first; each has proven its key.
         found: Vec<Entry>,
+        /// For each path the nearest node that is there, by its own findings.
+        ends: Vec<Option<NodeId>>,
         /// How many nodes were asked.
         asked: u32,
     },

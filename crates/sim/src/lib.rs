@@ -6,6 +6,7 @@
 pub mod by_rule;
 pub mod draws;
 mod ground;
+pub mod hostile;
 pub mod internet;
 pub mod network;
 pub mod oracle;

@@ -3,6 +3,7 @@
 //! A scenario is one file below with a function `run`, and one line in the list of
 //! [`Scenario`]s.
 
+mod attack;
 mod bursts;
 mod churn;
 mod compare;
@@ -90,6 +91,8 @@ scenarios! {
     Compare => compare ["routes", "plot"];
     /// Some nodes take and do not give: what the others' policies make of it.
     Riders => riders ["duration", "hostile", "lookup-interval", "plot"];
+    /// Some nodes turn hostile, and lookups and values have to survive.
+    Attack => attack ["routes", "hostile", "behaviour", "values", "plot"];
 }
 
 impl Scenario {

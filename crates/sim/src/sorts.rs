@@ -16,7 +16,7 @@ pub(crate) const REPORT: &str = "hop report";
 pub(crate) const SHARED: [&str; 2] = ["hop ack", "answer, nodes"];
 
 /// Messages of the DHT in the order of their numbers on the wire.
-const DHT: [&str; 9] = [
+const DHT: [&str; 10] = [
     "dht put",
     "dht put reply",
     "dht store",
@@ -26,6 +26,7 @@ const DHT: [&str; 9] = [
     "dht compare",
     "dht want",
     "dht records",
+    "dht keep",
 ];
 
 /// Names the sort of a message.

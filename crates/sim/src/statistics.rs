@@ -163,6 +163,12 @@ impl Figures {
         })
     }
 
+    /// Returns a figure.
+    pub fn find(&self, name: &str) -> Option<&Figure> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, figure)| figure)
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);

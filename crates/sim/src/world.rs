@@ -98,6 +98,11 @@ impl<P: Participant> World<P> {
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
         let secret = self.ground.rng.octets();
+        self.spawn_with(secret, bootstrap)
+    }
+
+    /// Brings a node with a given key to life; `secret` is the key's seed.
+    pub fn spawn_with(&mut self, secret: [u8; 32], bootstrap: Option<Index>) -> Index {
         let index = self.settle(secret);
         self.start(index, bootstrap);
         index

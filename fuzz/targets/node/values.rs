@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
+use enishi_overlay::coordinate::Coordinate;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
 use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};

@@ -56,6 +56,7 @@ const UNORDERED: &[&str] = &["HashMap", "HashSet", "RandomState"];
 /// ends in `/` stands for all files below.
 const FLOATS: &[(&str, &str)] = &[
     ("crates/sim/src/statistics.rs", "figures for people"),
+    ("crates/sim/src/scenario/attack.rs", "figures for people"),
     ("crates/sim/src/plot/", "pictures for people"),
 ];
 

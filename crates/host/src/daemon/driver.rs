@@ -433,7 +433,7 @@ impl Waiting {
             dht::Event::Surveyed { id, holdings } => {
                 let _ = self.surveys.remove(&id).map(|reply| reply.send(holdings));
             }
-            dht::Event::Got { .. } | dht::Event::PutDone { .. } => {}
+            dht::Event::Got { .. } | dht::Event::PutDone { .. } | dht::Event::Confirmed { .. } => {}
         }
     }
 

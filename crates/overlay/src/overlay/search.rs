@@ -8,6 +8,10 @@
 //! that answered themselves count as found: their sessions prove their keys, and so their
 //! places on the ring. Of an honest path's findings nothing can be taken away by the others.
 //!
+//! The paths begin apart, too: each with peers of its own and what only those have told, so
+//! that a peer with an invented view spoils the path that begins with it and no other. A
+//! node that keeps naming others that are not there is not followed any longer.
+//!
 //! Each step sees the views of all peers of the asked node, so a path takes few steps.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,14 +30,33 @@ pub const PATHS_MAX: usize = 8;
 const PARALLEL: usize = 2;
 /// How many nodes a node names when it is asked.
 const NODES_TOLD: usize = 8;
-/// How many of the nearest nodes of a path must have answered for it to end.
-const NEAREST_ANSWERED: usize = 3;
+/// How many of the nearest nodes of a path must have answered for it to end: as many as
+/// hold a record, or, on behalf of a routed question, enough to know who is in charge.
+const NEAREST_ANSWERED: usize = 6;
+const NEAREST_FOR_REQUEST: usize = 3;
 /// The most nodes asked on one path.
 const ASKED_MAX: usize = 24;
+/// After how many nodes that it named and that were not there the rest of what a node named
+/// is left alone, unless others named it too.
+const FICTIONS_MAX: usize = 2;
 /// The most nodes that a path keeps in mind.
 const CANDIDATES_MAX: usize = 48;
 /// The most lookups at one time.
 const SEARCHES_MAX: usize = 64;
+
+/// For 1 to 8 found nodes: how many nodes, in hundredths, are expected up to the farthest
+/// of them, at least and at most, where they sit by chance. The numbers follow the gamma
+/// distribution; of a hundred honest places 1.5 have fewer and 0.3 more.
+const LIMITS: [(u128, u128); 8] = [
+    (1, 581),
+    (18, 808),
+    (53, 1017),
+    (95, 1200),
+    (144, 1365),
+    (197, 1524),
+    (254, 1677),
+    (314, 1825),
+];
 
 /// An iterative lookup of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +89,10 @@ struct Candidate {
     rank: Rank,
     entry: Entry,
     state: State,
+    /// Who named it first; none when it is a peer, which has spoken itself.
+    namer: Option<NodeId>,
+    /// Whether more than one node named it.
+    vouched: bool,
 }
 
 /// One path: the nodes it knows, nearest to the target first.
@@ -76,15 +103,51 @@ struct Path {
 }
 
 impl Path {
-    fn take_in(&mut self, rank: Rank, entry: Entry) {
+    fn take_in(&mut self, rank: Rank, entry: Entry, namer: Option<NodeId>) {
         let id = entry.contact.id();
-        if self.candidates.iter().any(|c| c.entry.contact.id() == id) {
+        let known = |c: &&mut Candidate| c.entry.contact.id() == id;
+        if let Some(known) = self.candidates.iter_mut().find(known) {
+            known.vouched |= known.namer != namer;
             return;
         }
         let at = self.candidates.partition_point(|other| other.rank < rank);
-        let state = State::New;
-        self.candidates.insert(at, Candidate { rank, entry, state });
+        let candidate = Candidate {
+            rank,
+            entry,
+            state: State::New,
+            namer,
+            vouched: namer.is_none(),
+        };
+        self.candidates.insert(at, candidate);
         self.candidates.truncate(CANDIDATES_MAX);
+    }
+
+    /// Takes a node for gone, and what its namer named for invented, if that is not the
+    /// first time and nobody whom it named has answered.
+    fn fail(&mut self, id: NodeId) {
+        self.set(id, State::Failed);
+        let failed = self.candidates.iter().find(|c| c.entry.contact.id() == id);
+        let Some(namer) = failed.and_then(|c| c.namer) else {
+            return;
+        };
+        let named = |c: &&mut Candidate| c.namer == Some(namer);
+        let count = |state: State| {
+            let all = self.candidates.iter();
+            let named = all.filter(|c| c.namer == Some(namer) && c.state == state);
+            named.count()
+        };
+        if count(State::Failed) >= FICTIONS_MAX && count(State::Answered) == 0 {
+            let rest = self.candidates.iter_mut().filter(named);
+            rest.filter(|c| c.state == State::New && !c.vouched)
+                .for_each(|c| c.state = State::Failed);
+        }
+    }
+
+    /// Returns where the path ended: the nearest nodes that are there.
+    fn end(&self) -> Option<NodeId> {
+        let proven = |c: &&Candidate| matches!(c.state, State::Answered | State::Elsewhere);
+        let nearest = self.candidates.iter().find(proven);
+        nearest.map(|candidate| candidate.entry.contact.id())
     }
 
     fn set(&mut self, id: NodeId, state: State) {
@@ -105,11 +168,11 @@ impl Path {
     }
 
     /// Tells whether the nearest nodes have answered, or nobody is left to ask.
-    fn is_over(&self) -> bool {
+    fn is_over(&self, nearest: usize) -> bool {
         let mut live = self.candidates.iter().filter(|c| c.state != State::Failed);
         let settled = live
             .by_ref()
-            .take(NEAREST_ANSWERED)
+            .take(nearest)
             .all(|c| matches!(c.state, State::Answered | State::Elsewhere));
         let fresh = self.candidates.iter().any(|c| c.state == State::New);
         settled || (self.waiting() == 0 && (!fresh || self.asked >= ASKED_MAX))
@@ -121,6 +184,8 @@ struct Search {
     target: Position,
     /// The routed question for whose sake it is made.
     request: Option<u64>,
+    /// How many of the nearest nodes of a path must have answered.
+    nearest: usize,
     paths: Vec<Path>,
     /// Everyone asked, on whatever path.
     taken: BTreeSet<NodeId>,
@@ -160,6 +225,10 @@ impl Overlay {
         let mut search = Search {
             target,
             request,
+            nearest: match request {
+                Some(_) => NEAREST_FOR_REQUEST,
+                None => NEAREST_ANSWERED,
+            },
             paths: vec![Path::default(); paths.clamp(1, PATHS_MAX)],
             taken: BTreeSet::new(),
         };
@@ -175,53 +244,72 @@ impl Overlay {
     /// nodes are the nearest to `target` that were found, in any order.
     ///
     /// Castro et al., "Secure Routing for Structured Peer-to-Peer Overlay Networks", OSDI
-    /// 2002, section 5.2, test for nodes left out; the same ratio tells of too many.
+    /// 2002, section 5.2, test for nodes left out; the same ratio tells of too many. Only the
+    /// nearest eight are looked at.
     pub fn density(&self, target: Position, found: &[Entry]) -> Density {
-        /// How many times closer or further than on average is suspicious: of six nodes
-        /// drawn evenly, fewer than one in a thousand is so by chance.
-        const FACTOR: u128 = 5;
-        let farthest = found
-            .iter()
-            .map(|entry| target.distance(self.position_of(&entry.contact.id())))
-            .max();
-        let Some(farthest) = farthest else {
+        let ids = found.iter().map(|entry| entry.contact.id());
+        self.density_of(target, ids.map(|id| self.position_of(&id)))
+    }
+
+    /// Does the same with the places of nodes.
+    pub fn density_of(&self, target: Position, found: impl Iterator<Item = Position>) -> Density {
+        let mut distances: Vec<u64> = found.map(|place| target.distance(place)).collect();
+        distances.sort_unstable();
+        distances.truncate(LIMITS.len());
+        let Some((farthest, (dense, sparse))) = distances
+            .last()
+            .zip(distances.len().checked_sub(1).map(|last| LIMITS[last]))
+        else {
             return Density::Sparse;
         };
         // The nodes lie within `farthest` on both sides, so on average n · 2d / 2^64 do.
         let size = u128::from(self.size_estimate());
-        let expected_256 = (size * u128::from(farthest) * 2 * 256) >> 64;
-        let found_256 = found.len() as u128 * 256;
-        if found_256 > expected_256 * FACTOR {
+        let expected = (size * u128::from(*farthest) * 2 * 100) >> 64;
+        if expected < dense {
             Density::Dense
-        } else if found_256 * FACTOR < expected_256 {
+        } else if expected > sparse {
             Density::Sparse
         } else {
             Density::Usual
         }
     }
 
-    /// Gives each path nodes of its own to begin with, the nearest known ones in turn.
+    /// Returns the distance from any position within which so many nodes are expected, on
+    /// both sides together.
+    pub fn reach(&self, nodes: u64) -> u64 {
+        let reach = (u128::from(nodes) << 63) / u128::from(self.size_estimate().max(1));
+        u64::try_from(reach).unwrap_or(u64::MAX).min(1 << 63)
+    }
+
+    /// Gives each path peers of its own to begin with, the nearest in turn, each with the
+    /// nodes near the target that it has told of.
     fn deal(&self, now: Time, search: &mut Search) {
-        let mut known = self.known_near(search.target, search.paths.len() * NODES_TOLD);
-        known.retain(|(_, entry)| !self.quarantine.holds(entry.contact.id(), now));
+        let target = search.target;
+        let mut peers: Vec<&crate::peers::Peer> = self.peers.values().collect();
+        peers.sort_by_key(|peer| target.rank(peer.position));
+        peers.retain(|peer| !self.quarantine.holds(peer.contact.id(), now));
         let paths = search.paths.len();
-        for (turn, (rank, entry)) in known.into_iter().enumerate() {
-            search.paths[turn % paths].take_in(rank, entry);
+        let each = (CANDIDATES_MAX * paths / peers.len().max(1)).clamp(1, NODES_TOLD / 2);
+        for (turn, peer) in peers.into_iter().enumerate() {
+            let path = &mut search.paths[turn % paths];
+            let namer = peer.contact.id();
+            path.take_in(target.rank(peer.position), entry_of_peer(peer), None);
+            let usable = |_: Position, id: NodeId| !self.is_self(id);
+            for (position, entry) in peer.view.around(target, each, usable) {
+                if !self.quarantine.holds(entry.contact.id(), now) {
+                    path.take_in(target.rank(position), entry.clone(), Some(namer));
+                }
+            }
         }
     }
 
     /// Returns the nodes nearest to the target among the peers and everyone in their views,
     /// without this one; nearest first.
     fn known_near(&self, target: Position, count: usize) -> Vec<(Rank, Entry)> {
-        let peer = |peer: &crate::peers::Peer| Entry {
-            contact: peer.contact.clone(),
-            role: Role::Near,
-            coordinate: peer.coordinate,
-        };
         let peers = self
             .peers
             .values()
-            .map(|p| (target.rank(p.position), peer(p)));
+            .map(|p| (target.rank(p.position), entry_of_peer(p)));
         let views = self.peers.values().flat_map(|peer| peer.view.places());
         let views = views.map(|(position, entry)| (target.rank(position), entry.clone()));
         let mut known: Vec<(Rank, Entry)> = peers.chain(views).collect();
@@ -239,7 +327,10 @@ impl Overlay {
         };
         let mut questions: Vec<(usize, Contact)> = Vec::new();
         for (number, path) in search.paths.iter_mut().enumerate() {
-            while !path.is_over() && path.waiting() < PARALLEL && path.asked < ASKED_MAX {
+            while !path.is_over(search.nearest)
+                && path.waiting() < PARALLEL
+                && path.asked < ASKED_MAX
+            {
                 let mut new = path.candidates.iter_mut().filter(|c| c.state == State::New);
                 let Some(candidate) = new.next() else { break };
                 let contact = candidate.entry.contact.clone();
@@ -252,7 +343,10 @@ impl Overlay {
                 }
             }
         }
-        let (target, over) = (search.target, search.paths.iter().all(Path::is_over));
+        let (target, over) = (
+            search.target,
+            search.paths.iter().all(|path| path.is_over(search.nearest)),
+        );
         for (path, contact) in questions {
             self.find(now, id, path, target, contact);
         }
@@ -265,7 +359,8 @@ impl Overlay {
         let nonce = self.rng.number() as u32;
         let wait = match self.peers.get(&to.id()) {
             Some(peer) => peer.round_trip.hedge_delay() * 2,
-            None => self.typical.hedge_delay() * 4,
+            // A session has to be opened first, which takes some round trips.
+            None => self.typical.hedge_delay() * 6,
         };
         self.searches.finds.insert(nonce, (search, path, to.id()));
         self.deadlines.set(Alarm::Find(nonce), now + wait);
@@ -282,6 +377,7 @@ impl Overlay {
             self.deadlines.cancel(Alarm::Find(nonce));
             self.searches.finds.remove(&nonce);
         }
+        let ends = search.paths.iter().map(Path::end).collect();
         let paths = search.paths.into_iter();
         let answered = paths.flat_map(|path| path.candidates);
         let answered = answered.filter(|candidate| candidate.state == State::Answered);
@@ -293,6 +389,7 @@ impl Overlay {
             None => self.effects.push_back(Effect::Searched {
                 search: SearchId(id),
                 found,
+                ends,
                 asked: search.taken.len() as u32,
             }),
         }
@@ -327,18 +424,19 @@ impl Overlay {
             let other = entry.contact.id();
             if other != me && !self.quarantine.holds(other, now) {
                 let position = Position::of_node(&overlay, &other);
-                path.take_in(search.target.rank(position), entry.clone());
+                path.take_in(search.target.rank(position), entry.clone(), Some(from));
             }
         }
         self.advance(now, id);
     }
 
     pub(super) fn find_timed_out(&mut self, now: Time, nonce: u32) {
-        let Some((id, path, to)) = self.searches.finds.remove(&nonce) else {
+        let Some((id, _, to)) = self.searches.finds.remove(&nonce) else {
             return;
         };
         if let Some(search) = self.searches.open.get_mut(&id) {
-            search.paths[path].set(to, State::Failed);
+            // Whoever waits for what another path finds there, waits in vain.
+            search.paths.iter_mut().for_each(|path| path.fail(to));
         }
         self.probe(now, to);
         self.advance(now, id);
@@ -352,5 +450,14 @@ impl Overlay {
             self.deadlines.cancel(Alarm::Find(nonce));
             self.find_timed_out(now, nonce);
         }
+    }
+}
+
+/// A peer as one tells others of it.
+fn entry_of_peer(peer: &crate::peers::Peer) -> Entry {
+    Entry {
+        contact: peer.contact.clone(),
+        role: Role::Near,
+        coordinate: peer.coordinate,
     }
 }

@@ -8,7 +8,7 @@ use enishi_overlay::overlay::Asker;
 
 use super::store::{Arrival, Store};
 use super::wire::{self, Aged, DhtMessage, Found, Outcome, Question};
-use super::{Alarm, Consistency, Cx, Dht, REPLICAS};
+use super::{Alarm, Consistency, Cx, Dht, REPLICAS, sure};
 use crate::record::{Key, Kind, Precedence, Record};
 
 /// How long the node in charge waits for the other holders.
@@ -16,6 +16,8 @@ const COPY_TIMEOUT: Duration = Duration::from_millis(1500);
 const GATHER_TIMEOUT: Duration = Duration::from_millis(1000);
 /// The most puts and gets that wait for other holders, each.
 const WAITING_MAX: usize = 1024;
+/// The most records that a node keeps for keys to which it is not one of the nearest.
+pub(super) const WIDE_HELD_MAX: usize = 1024;
 /// Instead of the source of a record that was kept on disk, which is not kept.
 const RESTORED: NodeId = NodeId::from_bytes([0; 32]);
 /// How often ended leases are looked for.
@@ -60,6 +62,8 @@ pub(super) struct Holder {
     pub(super) handovers: BTreeMap<u64, Handover>,
     /// Whether nothing can be kept on disk, and so nothing may be acknowledged.
     pub(super) refusing: bool,
+    /// What owners asked this node to keep though it is not one of the nearest to the key.
+    pub(super) wide: BTreeSet<(Key, NodeId)>,
     copying: BTreeMap<u64, Copying>,
     gathering: BTreeMap<u64, Gathering>,
     started: bool,
@@ -151,6 +155,28 @@ impl Dht {
         cx.send_to(from, DhtMessage::StoreReply { token, outcome }.encode());
     }
 
+    /// The owner itself asks this node to keep a record, because the nodes that are nearest
+    /// to the key are suspicious or failed it.
+    pub(super) fn on_keep(&mut self, from: NodeId, token: u64, record: Record, cx: &mut Cx<'_>) {
+        let (key, owner) = (record.key(), record.content().owner);
+        let held = cx.overlay().near().arc_held(REPLICAS);
+        let wide = !held.contains(key.position());
+        let room = self.holder.wide.len() < WIDE_HELD_MAX;
+        let outcome = if wide && !(room && sure::may_keep(key, cx)) {
+            Outcome::Full
+        } else {
+            let aged = Aged { record, age_s: 0 };
+            match self.accept(aged, from, Arrival::Put, cx) {
+                Ok(()) => Outcome::Stored { replicas: 1 },
+                Err(outcome) => outcome,
+            }
+        };
+        if wide && matches!(outcome, Outcome::Stored { .. }) {
+            self.holder.wide.insert((key, owner));
+        }
+        cx.send_to(from, DhtMessage::StoreReply { token, outcome }.encode());
+    }
+
     pub(super) fn on_store_reply(
         &mut self,
         from: NodeId,
@@ -158,7 +184,7 @@ impl Dht {
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) {
-        if self.handover_answered(from, token, outcome, cx) {
+        if self.handover_answered(from, token, outcome, cx) || self.sure_kept(from, token, cx) {
             return;
         }
         let Some(copying) = self.holder.copying.get_mut(&token) else {
@@ -212,7 +238,7 @@ impl Dht {
             .under(key, now)
             .map(|held| held.aged(now))
             .collect();
-        let any = consistency == Consistency::Any;
+        let any = matches!(consistency, Consistency::Any | Consistency::Hasty);
         let others = other_holders(key, cx);
         let suffices = any && best.iter().any(|aged| !aged.record.content().removed);
         if suffices || others.is_empty() || self.holder.gathering.len() >= WAITING_MAX {
@@ -252,6 +278,9 @@ impl Dht {
         records: Vec<Aged>,
         cx: &mut Cx<'_>,
     ) {
+        if self.sure_fetched(from, token, &records, cx) {
+            return;
+        }
         let Some(gathering) = self.holder.gathering.get_mut(&token) else {
             return;
         };
@@ -370,6 +399,8 @@ impl Dht {
         for (key, owner) in self.holder.store.expire(cx.now()) {
             cx.persist(held_key(key, owner), None);
         }
+        let Holder { wide, store, .. } = &mut self.holder;
+        wide.retain(|(key, owner)| store.one(*key, *owner).is_some());
     }
 }
 
@@ -397,7 +428,7 @@ fn other_holders(key: Key, cx: &Cx<'_>) -> Vec<NodeId> {
 }
 
 /// How many of so many holders are a majority.
-fn majority(holders: usize) -> u32 {
+pub(super) fn majority(holders: usize) -> u32 {
     holders as u32 / 2 + 1
 }
 

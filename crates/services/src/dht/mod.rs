@@ -9,6 +9,9 @@
 //! asker; with [`Consistency::Majority`], or when it has nothing, it asks the other
 //! holders first.
 //!
+//! **Sure gets and puts** find the holders over several disjoint paths and ask each of
+//! them ([`sure`]): where somebody asks for it, and where a plain one found nothing or failed.
+//!
 //! **Repair.** Holders compare what they hold with each other, range by range, and hand
 //! over what the other lacks: after every change among their neighbours, and now and
 //! then without one ([`reconcile`]). The owner's own re-put at exponentially growing
@@ -21,13 +24,17 @@
 //! | `owner` | this node's own records: put, retry, re-put, remove |
 //! | [`reconcile`] | repair among holders |
 //! | `survey` | which nodes hold a key, for people |
+//! | [`sure`] | gets and puts that hostile nodes cannot hide; confirmation over several paths |
+//! | `votes` | what follows from what several holders show |
 //! | [`wire`] | the messages |
 
 mod holder;
 mod owner;
 pub mod reconcile;
 pub mod store;
+pub mod sure;
 mod survey;
+mod votes;
 pub mod wire;
 
 use enishi_overlay::deadlines::Deadlines;
@@ -38,7 +45,9 @@ use serde::{Deserialize, Serialize};
 use crate::record::Key;
 use crate::service::{Context, Service, ServiceInput};
 
-pub use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
+pub use crate::calls::{
+    Confirmation, Consistency, GetAnswer, PutAnswer, PutRequest, Subject, Verdict,
+};
 pub use survey::{Held, Holding};
 
 use holder::Holder;
@@ -95,6 +104,22 @@ pub enum Command {
         /// What.
         request: Box<PutRequest>,
     },
+    /// Writes or removes in the sure way ([`sure`]), now and whenever it is put again.
+    PutSure {
+        /// Who wants to know.
+        caller: Caller,
+        /// What.
+        request: Box<PutRequest>,
+    },
+    /// Confirms something over several paths; answered by [`Event::Confirmed`].
+    Confirm {
+        /// Who wants to know.
+        caller: Caller,
+        /// What.
+        subject: Subject,
+        /// Over how many paths, 1 to [`enishi_overlay::overlay::PATHS_MAX`].
+        paths: u8,
+    },
 }
 
 /// What the DHT tells.
@@ -121,6 +146,13 @@ pub enum Event {
         /// At most [`REPLICAS`].
         holdings: Vec<Holding>,
     },
+    /// A confirmation ended.
+    Confirmed {
+        /// Who asked.
+        caller: Caller,
+        /// What was found.
+        confirmation: Confirmation,
+    },
 }
 
 /// What happens when.
@@ -132,6 +164,8 @@ enum Alarm {
     Copy(u64),
     /// This node as the one in charge waits for what other holders have.
     Gather(u64),
+    /// A sure get or put waits for nodes that were asked.
+    Sure(u64),
     /// A record of this node's is due to be put again.
     Reput(Key, NodeId),
     /// Look for ended leases.
@@ -153,6 +187,7 @@ pub struct Dht {
     owner: Owner,
     gets: owner::Gets,
     surveys: Surveys,
+    sures: sure::Sures,
     /// What was asked before the node had found its first neighbour.
     early: Vec<Command>,
     deadlines: Deadlines<Alarm>,
@@ -168,6 +203,7 @@ impl Dht {
             owner: Owner::default(),
             gets: owner::Gets::default(),
             surveys: Surveys::default(),
+            sures: sure::Sures::default(),
             early: Vec::new(),
             deadlines: Deadlines::default(),
         }
@@ -211,6 +247,7 @@ impl Dht {
             DhtMessage::Records { records } => self.on_records(from, records, cx),
             DhtMessage::Near { token, key } => survey::answer_near(from, token, key, cx),
             DhtMessage::NearReply { token, nodes } => self.survey_widened(from, token, &nodes, cx),
+            DhtMessage::Keep { token, record } => self.on_keep(from, token, record, cx),
         }
     }
 
@@ -219,6 +256,7 @@ impl Dht {
             Alarm::Put(id) => self.put_timed_out(id, cx),
             Alarm::Copy(id) => self.copy_timed_out(id, cx),
             Alarm::Gather(id) => self.gather_timed_out(id, cx),
+            Alarm::Sure(id) => self.sure_timed_out(id, cx),
             Alarm::Reput(key, owner) => self.put_again(key, owner, cx),
             Alarm::Expire => self.expire(cx),
             Alarm::Repair => self.repair(cx),
@@ -243,7 +281,13 @@ impl Dht {
                 key,
                 consistency,
             } => self.start_get(caller, key, consistency, cx),
-            Command::Put { caller, request } => self.start_put(caller, *request, cx),
+            Command::Put { caller, request } => self.start_put(caller, *request, false, cx),
+            Command::PutSure { caller, request } => self.start_put(caller, *request, true, cx),
+            Command::Confirm {
+                caller,
+                subject,
+                paths,
+            } => self.start_sure(sure::Purpose::Confirm(caller, subject, paths), cx),
             Command::Survey { id, key } => self.start_survey(id, key, cx),
             Command::Storage { works } => self.holder.refusing = !works,
         }
@@ -302,10 +346,15 @@ impl Service for Dht {
                 self.catch_up(cx);
                 self.neighbours_changed(cx);
             }
+            ServiceInput::Searched {
+                token,
+                found,
+                ends,
+                asked,
+            } => self.searched(token, found, ends, asked, cx),
             ServiceInput::Gone(_)
             | ServiceInput::AddressesChanged
             | ServiceInput::HopReport { .. }
-            | ServiceInput::Searched { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }
             | ServiceInput::Timeout => {}

@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
-use enishi_overlay::overlay::Manner;
+use enishi_overlay::overlay::{Density, Manner};
 use enishi_overlay::view::Entry;
 
+use super::sure::Purpose;
 use super::wire::{self, DhtMessage, Found, Outcome, Question};
-use super::{Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest};
+use super::{
+    Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest, REPLICAS,
+};
 use crate::record::{Content, Key, Record};
 
 /// How often a put is tried.
@@ -22,6 +25,8 @@ const PUT_TRIES: u32 = 4;
 const PUT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// How long to wait before another try after a refusal by circumstances.
 const PUT_PAUSE: Duration = Duration::from_millis(400);
+/// Of how many nodes how close they sit tells something.
+const TELLING: usize = 4;
 /// The most puts, and the most gets, that are under way.
 const UNDER_WAY_MAX: usize = 512;
 /// When a record is put again for the first time.
@@ -33,19 +38,29 @@ const OWNED_MAX: usize = 4096;
 
 /// A put on its way.
 #[derive(Debug)]
-struct Putting {
+pub(super) struct Putting {
     /// None for a repetition.
-    caller: Option<Caller>,
+    pub(super) caller: Option<Caller>,
     /// What was asked, to sign a higher version if holders know one.
     request: Option<PutRequest>,
-    record: Record,
+    pub(super) record: Record,
+    /// Whether it is a sure put ([`super::sure`]).
+    sure: bool,
     tries: u32,
     holder: Option<NodeId>,
+}
+
+impl Putting {
+    /// Returns what is written: the key and the owner.
+    pub(super) fn slot(&self) -> (Key, NodeId) {
+        (self.record.key(), self.record.content().owner)
+    }
 }
 
 #[derive(Debug)]
 struct Owned {
     record: Record,
+    sure: bool,
     interval: Duration,
 }
 
@@ -63,7 +78,7 @@ impl Owner {
 }
 
 /// The gets under way.
-pub(super) type Gets = BTreeMap<u64, (Caller, Key)>;
+pub(super) type Gets = BTreeMap<u64, (Caller, Key, Consistency)>;
 
 impl Dht {
     pub(super) fn start_get(
@@ -79,12 +94,15 @@ impl Dht {
                 answer: GetAnswer::Failed,
             });
         }
+        if consistency == Consistency::Sure {
+            return self.start_sure(Purpose::Get(caller, key), cx);
+        }
         let token = self.holder.token();
-        self.gets.insert(token, (caller, key));
+        self.gets.insert(token, (caller, key, consistency));
         cx.ask(
             token,
             key.position(),
-            consistency == Consistency::Any,
+            matches!(consistency, Consistency::Any | Consistency::Hasty),
             wire::encode(&Question { key, consistency }),
         );
     }
@@ -93,33 +111,41 @@ impl Dht {
         let Ok(Found { records }) = wire::decode(body) else {
             return self.call_failed(token, cx);
         };
-        let Some((caller, key)) = self.gets.remove(&token) else {
+        let Some((caller, key, consistency)) = self.gets.remove(&token) else {
             // An answer to a question that was not asked: a put looks for its holder.
             return self.call_failed(token, cx);
         };
-        let genuine = records
+        let genuine: Vec<Record> = records
             .into_iter()
             .map(|aged| aged.record)
             .filter(|record| record.key() == key && !record.content().removed && record.verify())
             .collect();
-        cx.emit(Event::Got {
-            caller,
-            answer: GetAnswer::Records(genuine),
-        });
+        if genuine.is_empty() && consistency != Consistency::Hasty {
+            // Nothing proves that there is nothing.
+            return self.start_sure(Purpose::Get(caller, key), cx);
+        }
+        let answer = GetAnswer::Records(genuine);
+        cx.emit(Event::Got { caller, answer });
     }
 
     pub(super) fn call_failed(&mut self, token: u64, cx: &mut Cx<'_>) {
-        if let Some((caller, _)) = self.gets.remove(&token) {
-            cx.emit(Event::Got {
-                caller,
-                answer: GetAnswer::Failed,
-            });
-        } else {
-            self.try_again(token, cx);
+        match self.gets.remove(&token) {
+            Some((caller, _, Consistency::Hasty)) => {
+                let answer = GetAnswer::Failed;
+                cx.emit(Event::Got { caller, answer });
+            }
+            Some((caller, key, _)) => self.start_sure(Purpose::Get(caller, key), cx),
+            None => self.try_again(token, cx),
         }
     }
 
-    pub(super) fn start_put(&mut self, caller: Caller, request: PutRequest, cx: &mut Cx<'_>) {
+    pub(super) fn start_put(
+        &mut self,
+        caller: Caller,
+        request: PutRequest,
+        sure: bool,
+        cx: &mut Cx<'_>,
+    ) {
         let full = self.owner.owned.len() >= OWNED_MAX && request.value.is_some();
         if full || self.owner.putting.len() >= UNDER_WAY_MAX {
             return cx.emit(Event::PutDone {
@@ -129,12 +155,13 @@ impl Dht {
         }
         let record = self.sign(&request, 0, cx);
         self.supersede((record.key(), record.content().owner), cx);
-        self.own(&record, cx);
+        self.own(&record, sure, cx);
         let request = Some(request);
         let putting = Putting {
             caller: Some(caller),
             request,
             record,
+            sure,
             tries: 0,
             holder: None,
         };
@@ -143,7 +170,8 @@ impl Dht {
 
     /// Ends puts of earlier versions: a late try of one must not come after this.
     fn supersede(&mut self, slot: (Key, NodeId), cx: &mut Cx<'_>) {
-        let same = |p: &Putting| (p.record.key(), p.record.content().owner) == slot;
+        self.supersede_sure(slot, cx);
+        let same = |p: &Putting| p.slot() == slot;
         let putting = self.owner.putting.iter();
         let older: Vec<u64> = putting
             .filter(|(_, p)| same(p))
@@ -180,6 +208,9 @@ impl Dht {
     }
 
     fn begin(&mut self, putting: Putting, cx: &mut Cx<'_>) {
+        if putting.sure {
+            return self.start_sure(Purpose::Put(Box::new(putting)), cx);
+        }
         let token = self.holder.token();
         let target = putting.record.key().position();
         cx.locate(token, target, Manner::EXACT);
@@ -195,11 +226,29 @@ impl Dht {
         let Some(holder) = nodes.first().map(|entry| &entry.contact) else {
             return self.try_again(token, cx);
         };
+        // Far from the key, or in a crowd at it: somebody may want to be taken for the node
+        // in charge.
+        let overlay = cx.overlay();
+        let place = putting.record.key().position();
+        let told = &nodes[..nodes.len().min(REPLICAS)];
+        let telling = told.len() >= TELLING && !overlay.near().spans_ring();
+        if telling && overlay.density(place, told) != Density::Usual {
+            return self.put_surely(token, cx);
+        }
         putting.holder = Some(holder.id());
         let record = putting.record.clone();
         self.deadlines
             .set(Alarm::Put(token), cx.now() + PUT_TIMEOUT);
         cx.send(holder.clone(), DhtMessage::Put { token, record }.encode());
+    }
+
+    /// Goes on with a put in the sure way.
+    fn put_surely(&mut self, token: u64, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::Put(token));
+        if let Some(mut putting) = self.owner.putting.remove(&token) {
+            putting.sure = true;
+            self.begin(putting, cx);
+        }
     }
 
     pub(super) fn put_timed_out(&mut self, token: u64, cx: &mut Cx<'_>) {
@@ -213,11 +262,10 @@ impl Dht {
         };
         putting.tries += 1;
         putting.holder = None;
-        if putting.tries < PUT_TRIES {
-            self.begin(putting, cx);
-        } else {
-            self.end_put(&putting, PutAnswer::Failed, cx);
+        if putting.tries >= PUT_TRIES {
+            putting.sure = true;
         }
+        self.begin(putting, cx);
     }
 
     pub(super) fn on_put_reply(
@@ -240,6 +288,10 @@ impl Dht {
             // The alarm ends the pause and starts the next try.
             return self.deadlines.set(Alarm::Put(token), cx.now() + PUT_PAUSE);
         }
+        if outcome == Outcome::Taken {
+            // Not believed without the record of the other owner.
+            return self.put_surely(token, cx);
+        }
         let Some(putting) = self.owner.putting.remove(&token) else {
             return;
         };
@@ -256,19 +308,19 @@ impl Dht {
 
     /// Holders know a higher version of this owner's: sign one above it, once. Versions
     /// follow the clock, so one far beyond it is a lie that would leave no room above.
-    fn raise(&mut self, mut putting: Putting, above: u64, cx: &mut Cx<'_>) {
+    pub(super) fn raise(&mut self, mut putting: Putting, above: u64, cx: &mut Cx<'_>) {
         let credible = above < cx.unix_s().saturating_add(SEQ_AHEAD_MAX);
         match putting.request.take().filter(|_| credible) {
             Some(request) => {
                 putting.record = self.sign(&request, above, cx);
-                self.own(&putting.record, cx);
+                self.own(&putting.record, putting.sure, cx);
                 self.begin(putting, cx);
             }
             None => self.end_put(&putting, PutAnswer::Failed, cx),
         }
     }
 
-    fn end_put(&mut self, putting: &Putting, answer: PutAnswer, cx: &mut Cx<'_>) {
+    pub(super) fn end_put(&mut self, putting: &Putting, answer: PutAnswer, cx: &mut Cx<'_>) {
         let content = putting.record.content();
         let slot = (putting.record.key(), content.owner);
         match answer {
@@ -284,13 +336,14 @@ impl Dht {
     }
 
     /// Keeps a record as this node's own, on disk before it is sent.
-    fn own(&mut self, record: &Record, cx: &mut Cx<'_>) {
+    fn own(&mut self, record: &Record, sure: bool, cx: &mut Cx<'_>) {
         let slot = (record.key(), record.content().owner);
         cx.persist(owned_key(slot), postcard::to_stdvec(record).ok());
         self.owner.owned.insert(
             slot,
             Owned {
                 record: record.clone(),
+                sure,
                 interval: REPUT_FIRST,
             },
         );
@@ -319,11 +372,12 @@ impl Dht {
 
     pub(super) fn put_again(&mut self, key: Key, owner: NodeId, cx: &mut Cx<'_>) {
         if let Some(owned) = self.owner.owned.get(&(key, owner)) {
-            let record = owned.record.clone();
+            let (record, sure) = (owned.record.clone(), owned.sure);
             let putting = Putting {
                 caller: None,
                 request: None,
                 record,
+                sure,
                 tries: 0,
                 holder: None,
             };
@@ -340,6 +394,7 @@ impl Dht {
             slot,
             Owned {
                 record,
+                sure: false,
                 interval: REPUT_FIRST,
             },
         );

@@ -7,6 +7,9 @@
 //! itself. The work is in proportion to the difference, times the logarithm of the whole
 //! (A. Meyer, "Range-Based Set Reconciliation", 2023). Neither side keeps any state.
 //!
+//! What an owner asked a node to keep though it is not one of the nearest ([`super::sure`])
+//! stays where it is until its lease ends.
+//!
 //! A node compares with every neighbour that shares keys with it after its neighbours
 //! have changed, and with one of them, drawn by lot, every 31 seconds or so.
 
@@ -14,15 +17,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use enishi_overlay::near::NearSet;
+use enishi_overlay::overlay::Density;
 use enishi_overlay::ring::Arc;
 use enishi_overlay::{NodeId, Position};
 
-use super::holder::Handover;
+use super::holder::{Handover, Holder, WIDE_HELD_MAX};
 use super::store::{Arrival, Store};
 use super::wire::{
     self, Aged, Compare, DhtMessage, ITEMS_MAX, Item, Outcome, RANGES_MAX, Range, RangeContent,
 };
 use super::{Alarm, Cx, Dht, REPLICAS};
+use crate::record::Key;
 
 /// A prime like the six periods of the overlay, so that it falls together with none.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(31);
@@ -144,6 +149,7 @@ impl Dht {
             return;
         }
         self.holder.handovers.clear();
+        self.mistrust_crowds(near, held, cx);
         let now = cx.now();
         let outside = Arc {
             start: held.end,
@@ -153,6 +159,7 @@ impl Dht {
             .holder
             .store
             .on_arc(outside)
+            .filter(|(item, _)| !self.holder.wide.contains(&(item.key, item.owner)))
             .take(HANDOVERS_MAX)
             .map(|(item, held)| (item, held.aged(now)))
             .collect();
@@ -168,6 +175,28 @@ impl Dht {
                 .insert(token, Handover { to, key, owner });
             cx.send_to(to, DhtMessage::Store { token, aged }.encode());
         }
+    }
+
+    /// Keeps what would be handed over to nodes that sit unnaturally close to its key: they
+    /// may have come to make it vanish.
+    fn mistrust_crowds(&mut self, near: &NearSet, held: Arc, cx: &Cx<'_>) {
+        let outside = Arc {
+            start: held.end,
+            end: held.start,
+        };
+        let Holder { wide, store, .. } = &mut self.holder;
+        let room = WIDE_HELD_MAX.saturating_sub(wide.len());
+        let crowded = |item: &Item| {
+            let position = item.key.position();
+            let nearest = near.nearest(position, REPLICAS);
+            let places = nearest.iter().map(|place| place.position);
+            cx.overlay().density_of(position, places) == Density::Dense
+        };
+        let moving = store.on_arc(outside).map(|(item, _)| item);
+        let moving = moving.filter(|item| !wide.contains(&(item.key, item.owner)));
+        let kept = moving.take(HANDOVERS_MAX).filter(crowded).take(room);
+        let kept: Vec<(Key, NodeId)> = kept.map(|item| (item.key, item.owner)).collect();
+        wide.extend(kept);
     }
 
     /// Takes the answer to a handover; tells whether it was one.

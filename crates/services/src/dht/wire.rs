@@ -110,6 +110,14 @@ pub enum DhtMessage {
         /// The nearest first.
         nodes: Vec<Contact>,
     },
+    /// The owner to a node near the key: keep this, whoever else does; answered by
+    /// `StoreReply`.
+    Keep {
+        /// The sender's number.
+        token: u64,
+        /// What to keep.
+        record: Record,
+    },
 }
 
 /// What came of a put or a copy.
@@ -226,7 +234,8 @@ impl DhtMessage {
             | Self::Store { .. }
             | Self::StoreReply { .. }
             | Self::Fetch { .. }
-            | Self::Near { .. } => true,
+            | Self::Near { .. }
+            | Self::Keep { .. } => true,
         };
         if bounded {
             Ok(message)

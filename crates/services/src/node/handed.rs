@@ -32,6 +32,7 @@ pub(super) enum Handed {
     Searched {
         token: u64,
         found: Vec<Entry>,
+        ends: Vec<Option<NodeId>>,
         asked: u32,
     },
     HopReport {
@@ -83,10 +84,12 @@ impl Handed {
             Self::Searched {
                 token,
                 found,
+                ends,
                 asked,
             } => ServiceInput::Searched {
                 token,
                 found,
+                ends,
                 asked,
             },
             Self::HopReport {

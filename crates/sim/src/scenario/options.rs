@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use enishi_overlay::{Config, OverlayId};
 
+use crate::hostile::Behaviour;
 use crate::internet::{Internet, Model, Transport};
 use crate::rival::{Kademlia, kademlia};
 use crate::world::World;
@@ -77,6 +78,8 @@ pub struct Options {
     pub dead_per_million: u32,
     /// How many of a million are hostile.
     pub hostile_per_million: u32,
+    /// How the hostile ones behave; none draws it for each.
+    pub behaviour: Option<Behaviour>,
     /// How many values are stored; none lets the scenario decide.
     pub values: Option<u64>,
     /// Whether tables are filled by the protocol's own rule from above, without a message.
@@ -103,6 +106,7 @@ impl Default for Options {
             lookup_interval: Duration::from_secs(100),
             dead_per_million: 0,
             hostile_per_million: 0,
+            behaviour: None,
             values: None,
             by_rule: false,
             paper: false,

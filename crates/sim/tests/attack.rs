@@ -1,0 +1,58 @@
+//! What survives when some nodes turn hostile.
+
+use enishi_sim::hostile::Behaviour;
+use enishi_sim::statistics::Figure;
+use enishi_sim::{Options, Report, Scenario};
+
+fn attack(behaviour: Option<Behaviour>, hostile_per_million: u32) -> Report {
+    let options = Options {
+        nodes: 200,
+        routes: 240,
+        values: Some(40),
+        hostile_per_million,
+        behaviour,
+        ..Options::default()
+    };
+    Scenario::Attack.run(&options, &mut |_| {})
+}
+
+/// Returns a figure at a share of hostile nodes.
+fn at(report: &Report, share: &str, name: &str) -> f64 {
+    let found = report.results.figures.find(name);
+    let Some(Figure::Each(each)) = found else {
+        panic!("no figure {name}")
+    };
+    *each
+        .get(share)
+        .unwrap_or_else(|| panic!("no {name} at {share}"))
+}
+
+const GIVEN: &str = "at the given share";
+
+#[test]
+fn disjoint_paths_and_direct_questions_survive_a_fifth_of_mixed_malice() {
+    let report = attack(None, 200_000);
+    let found = |name| at(&report, GIVEN, name);
+    // Honest nodes alone lose nothing, and rarely suspect each other.
+    for name in [
+        "lookups_plain",
+        "lookups_8_paths",
+        "gets_sure",
+        "puts_sure",
+        "joined",
+    ] {
+        assert!(at(&report, "at 00 %", name) > 0.97, "{name}");
+    }
+    assert!(at(&report, "at 00 %", "density_alarms") < 0.08);
+    // The attack is one: whoever trusts the way there is misled.
+    assert!(found("lookups_plain") < found("lookups_8_paths"));
+    assert!(found("gets_hasty") < found("gets_sure"));
+    assert!(found("lookups_8_paths") >= 0.95);
+    assert!(found("gets_sure") >= 0.97 && found("puts_sure") >= 0.95);
+    assert_eq!(found("puts_sure_belied"), 0.0);
+    assert!(found("strangers_confirmed") >= 0.9);
+    assert_eq!(found("made_up_confirmed"), 0.0);
+    // A key with chosen neighbours stays readable and writable.
+    assert!(at(&report, "surrounded", "gets_sure") >= 0.8);
+    assert!(at(&report, "surrounded", "gets_hasty") < 0.5);
+}
