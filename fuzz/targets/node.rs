@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use enishi_overlay::message::{Answer, HopReport, Query, Reply, Returned, Routed, WIRE_VERSION};
-use enishi_overlay::{Keypair, Message, NodeId, OverlayId, Time};
+use enishi_overlay::{Coordinate, Keypair, Message, NodeId, OverlayId, Time};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
@@ -133,6 +133,7 @@ impl<'a> World<'a> {
                         nonce,
                         version,
                         known,
+                        coordinate: Coordinate::default(),
                     },
                 );
             }
@@ -237,10 +238,7 @@ impl<'a> World<'a> {
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
                     let body = encode(&Question { key, consistency }).into();
-                    Query::Service {
-                        service: 1,
-                        body,
-                    }
+                    Query::Service { service: 1, body }
                 }
                 _ => Query::Service {
                     service: self.octet()?,
