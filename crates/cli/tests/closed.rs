@@ -163,8 +163,14 @@ fn the_simple_form_needs_one_secret() {
     assert!(counted.contains("secret"), "{counted}");
     let invitation = a.ask(&["overlay", "invite"]);
     b.ask(&["overlay", "join", text(&invitation["ticket"])]);
+    // The membership counts for more than the configuration, and says so.
+    std::fs::write(b.data.join("config.toml"), "overlay = \"elsewhere\"").unwrap();
     b.up(&[]);
     until("b has joined", || b.ask(&["status"])["joined"] == true);
+    let notices = b.ask(&["status"])["notices"].to_string();
+    assert!(notices.contains("elsewhere") && notices.contains("club"));
+    let notices = a.ask(&["status"])["notices"].to_string();
+    assert!(!notices.contains("no effect"), "{notices}");
     assert!(a.run(&["overlay", "show"]).status.success());
     let never = a.fail(&["overlay", "revoke", "abc"], 2);
     assert!(never.contains("secret"), "{never}");

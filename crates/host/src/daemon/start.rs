@@ -268,6 +268,19 @@ fn note_at_start(shared: &Shared, found: &Found) {
         tracing::warn!("{notice}");
         shared.note("state file", notice.clone());
     }
+    let named = &shared.config.overlay;
+    if let Some(member) = &shared.closed
+        && *named != Config::default().overlay
+    {
+        let notice = format!(
+            "this node is in the closed overlay {}, so `overlay = \"{named}\"` in the \
+             configuration has no effect. Delete that line, or take the node out of the closed \
+             overlay with `enishi down` and `enishi overlay leave`",
+            member.card.name
+        );
+        tracing::warn!("{notice}");
+        shared.note("overlay", notice);
+    }
 }
 
 /// What the node is told first. It hears of the other nodes before it takes up its
