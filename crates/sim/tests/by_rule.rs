@@ -17,7 +17,7 @@ fn hops(change: impl FnOnce(&mut Options)) -> Results {
 fn mean_hops(results: &Results, way: &str) -> f64 {
     let figure = |name| results.figures.of("by_forwarding", way, name);
     assert_eq!(figure("success"), Some(1.0), "{way}: {results:?}");
-    figure("mean_hops").unwrap()
+    figure("mean_hops").expect("a mean of hops")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use enishi_overlay::coordinate::Coordinate;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
 use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
-use enishi_overlay::{Contact, Coordinate, NodeId, Position};
+use enishi_overlay::{Contact, NodeId, Position};
 use enishi_services::dht::Consistency;
 use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
 use enishi_services::record::{Content, Key, Kind, Record};

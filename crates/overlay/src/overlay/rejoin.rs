@@ -101,7 +101,8 @@ impl Overlay {
     /// Looks for this node's place, the seldomer the longer nothing new was found there.
     pub(super) fn check_place_seldom(&mut self, now: Time) {
         self.quiet_checks = self.quiet_checks.saturating_add(1);
-        let due = self.quiet_checks.is_power_of_two() || self.quiet_checks % QUIET_CHECKS_MAX == 0;
+        let due = self.quiet_checks.is_power_of_two()
+            || self.quiet_checks.is_multiple_of(QUIET_CHECKS_MAX);
         if due {
             self.check_place(now);
         }

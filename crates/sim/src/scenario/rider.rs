@@ -83,10 +83,10 @@ impl Participant for Member {
 
     fn handle(&mut self, now: Time, input: Input<Self>) -> impl Iterator<Item = Effect<Self>> + '_ {
         let given = match &input {
-            Input::Message { from, message } => match message {
-                Message::Routed(routed) => Some((*from, routed.hop)),
-                _ => None,
-            },
+            Input::Message {
+                from,
+                message: Message::Routed(routed),
+            } => Some((*from, routed.hop)),
             _ => None,
         };
         let effects = Participant::handle(&mut self.node, now, input_of(input));
@@ -133,10 +133,10 @@ impl Member {
 
     fn is_relayed(&self, effect: &Effect<Self>) -> bool {
         match effect {
-            Effect::Send { message, .. } => match message {
-                Message::Routed(routed) => routed.origin.id() != self.id,
-                _ => false,
-            },
+            Effect::Send {
+                message: Message::Routed(routed),
+                ..
+            } => routed.origin.id() != self.id,
             _ => false,
         }
     }
