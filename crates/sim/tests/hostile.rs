@@ -141,7 +141,7 @@ fn an_answer_of_the_wrong_kind_ends_the_question() {
     let asker = (in_charge + 1) % NODES;
     world.tap(in_charge);
     world.take_events();
-    let (caller, consistency) = (Caller::Host(7), Consistency::Any);
+    let (caller, consistency) = (Caller::Host(7), Consistency::Hasty);
     let get = dht::Command::Get {
         caller,
         key,

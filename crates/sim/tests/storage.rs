@@ -179,9 +179,12 @@ fn newcomers_take_over_and_the_nearest_nodes_hold() {
     world.run_for(Duration::from_secs(180));
     let census = Census::take(&world);
     for writer in 1..=20 {
-        let mut nearest = census.nearest(key(writer).position(), REPLICAS);
-        nearest.sort_unstable();
-        assert_eq!(holders(&world, writer), nearest, "key {writer}");
+        let nearest = census.nearest(key(writer).position(), REPLICAS);
+        let holders = holders(&world, writer);
+        let held = nearest.iter().all(|index| holders.contains(index));
+        assert!(held, "key {writer}: {holders:?}, {nearest:?}");
+        // Others near by may keep it, too, but not everybody.
+        assert!(holders.len() <= 3 * REPLICAS, "key {writer}: {holders:?}");
     }
 }
 

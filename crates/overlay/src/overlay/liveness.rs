@@ -26,7 +26,7 @@ pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 /// The most nodes that are left alone at one time; beyond it the oldest is forgotten.
 const QUARANTINE_MAX: usize = 1024;
 /// How long after its first place in the network a node may tell of another.
-const MOVE_FIRST: Duration = Duration::from_secs(90);
+const MOVE_FIRST: Duration = Duration::from_secs(300);
 /// A peer heard within this time needs no question when others call it gone.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
 

@@ -17,7 +17,7 @@ use super::wire::{self, DhtMessage, Found, Outcome, Question};
 use super::{
     Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest, REPLICAS,
 };
-use crate::record::{Content, Key, Record};
+use crate::record::{Content, Key, Kind, Record};
 
 /// How often a put is tried.
 const PUT_TRIES: u32 = 4;
@@ -232,7 +232,10 @@ impl Dht {
         let place = putting.record.key().position();
         let told = &nodes[..nodes.len().min(REPLICAS)];
         let telling = told.len() >= TELLING && !overlay.near().spans_ring();
-        if telling && overlay.density(place, told) != Density::Usual {
+        // A lease is given to one owner only, by those who are in charge: it is not put in
+        // the sure way unless that is asked for, since others would take it beside them.
+        let lease = putting.record.content().kind == Kind::Lease;
+        if telling && !lease && overlay.density(place, told) != Density::Usual {
             return self.put_surely(token, cx);
         }
         putting.holder = Some(holder.id());
@@ -262,6 +265,9 @@ impl Dht {
         };
         putting.tries += 1;
         putting.holder = None;
+        if putting.tries >= PUT_TRIES && putting.record.content().kind == Kind::Lease {
+            return self.end_put(&putting, PutAnswer::Failed, cx);
+        }
         if putting.tries >= PUT_TRIES {
             putting.sure = true;
         }
@@ -287,10 +293,6 @@ impl Dht {
         if outcome == Outcome::TooFew {
             // The alarm ends the pause and starts the next try.
             return self.deadlines.set(Alarm::Put(token), cx.now() + PUT_PAUSE);
-        }
-        if outcome == Outcome::Taken {
-            // Not believed without the record of the other owner.
-            return self.put_surely(token, cx);
         }
         let Some(putting) = self.owner.putting.remove(&token) else {
             return;
