@@ -16,8 +16,9 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Answer, HopReport, Query, Reply, Returned, Routed, WIRE_VERSION};
-use enishi_overlay::{Keypair, Message, NodeId, OverlayId, Time};
+use enishi_overlay::{Coordinate, Keypair, Message, NodeId, OverlayId, Time};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
@@ -133,6 +134,8 @@ impl<'a> World<'a> {
                         nonce,
                         version,
                         known,
+                        coordinate: Coordinate::default(),
+                        grade: Grade::default(),
                     },
                 );
             }

@@ -228,7 +228,8 @@ pub(crate) struct Sim {
     pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
-    /// `storage` (values stay while nodes come and go) or `bursts` (upkeep over time)
+    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
+    /// `classes` (supernodes and clients)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -259,7 +260,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
     /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts]
+    /// storage, 512s for bursts, 20m for classes]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
@@ -274,6 +275,9 @@ pub(crate) struct Sim {
     /// How many nodes are hostile [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) hostile: Option<u32>,
+    /// How many nodes are clients, attached to peers instead of on the ring [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) clients: Option<u32>,
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
@@ -405,6 +409,7 @@ mod tests {
             "sim latency --dead 30 --routes 500",
             "sim storage --values 100 --duration 24h",
             "sim bursts",
+            "sim classes --clients 20",
             "completions bash",
             "status --lang ja",
         ] {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::{Limit, Measure};
 use crate::id::OverlayId;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
@@ -39,6 +40,10 @@ pub struct Config {
     pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
+    /// What the node may become at most.
+    pub class: Limit,
+    /// What it measured before this start ([`crate::overlay::Input::Measured`]).
+    pub measure: Measure,
 }
 
 impl Config {
@@ -52,6 +57,8 @@ impl Config {
             proximity: true,
             upkeep: UpkeepClock::Primes,
             reports_hops: true,
+            class: Limit::default(),
+            measure: Measure::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: no sockets, no clock, no randomness of its own. Input in, effects out,
 //! one deadline.
 
+pub mod class;
 pub mod config;
 pub mod contact;
 pub mod coordinate;
@@ -17,6 +18,7 @@ pub mod rng;
 pub mod time;
 pub mod view;
 
+pub use class::Class;
 pub use config::Config;
 pub use contact::Contact;
 pub use coordinate::Coordinate;

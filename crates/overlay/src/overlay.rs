@@ -14,14 +14,18 @@
 //! | `search` | iterative lookups, over paths that have no node in common |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
+//! | `regulate` | what the node is: client, peer or supernode |
+//! | `client` | clients and their hosts |
 //! | `estimate` | how many nodes there are |
 
 mod acquaint;
 mod back;
+mod client;
 mod estimate;
 mod forward;
 mod links;
 mod liveness;
+mod regulate;
 mod rejoin;
 mod requests;
 mod route;
@@ -35,6 +39,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::class::{Grade, Measure, Regulator};
 use crate::config::Config;
 use crate::contact::Contact;
 use crate::coordinate::{Coordinate, Vivaldi};
@@ -49,6 +54,7 @@ use crate::time::Time;
 use crate::view::View;
 
 use acquaint::Greeting;
+use client::{Clients, Hosting};
 use forward::{Hops, Seen};
 use liveness::Quarantine;
 use rejoin::Remembered;
@@ -81,6 +87,8 @@ pub enum Input {
     Bootstrap(Vec<Contact>),
     /// The node's own addresses changed.
     Addresses(Vec<SocketAddr>),
+    /// The node measured itself anew.
+    Measured(Measure),
     /// The node is about to stop: take leave of the peers.
     Leave,
     /// The deadline has come.
@@ -184,6 +192,7 @@ enum Alarm {
     Find(u32),
     Announce,
     Reconnect,
+    Register,
 }
 
 /// Events that a limit or a refusal left behind, for the metrics.
@@ -231,12 +240,22 @@ pub struct Overlay {
     left: bool,
     /// Draws that may still be made before the next look at the links.
     draws_left: u32,
+    born_at: Time,
+    measure: Measure,
+    regulator: Regulator,
+    /// What others are told of the class and score.
+    grade: Grade,
+    /// What a client knows of possible hosts.
+    hosting: Hosting,
+    /// The clients of this node, and those registered with it.
+    clients: Clients,
 }
 
 impl Overlay {
     /// Makes the overlay state of a node that knows nobody yet.
     pub fn new(now: Time, me: Contact, config: Config, mut rng: Rng) -> Self {
         let position = Position::of_node(&config.overlay, &me.id());
+        let config_measure = config.measure;
         let place = Place {
             position,
             id: me.id(),
@@ -267,8 +286,15 @@ impl Overlay {
             joined: false,
             left: false,
             draws_left: 0,
+            born_at: now,
+            measure: config_measure,
+            regulator: Regulator::default(),
+            grade: Grade::default(),
+            hosting: Hosting::default(),
+            clients: Clients::default(),
         };
         overlay.start_periods(now);
+        overlay.grade_self(now);
         overlay.settle(now);
         overlay
     }
@@ -282,6 +308,7 @@ impl Overlay {
             Input::Closed(peer) => self.closed(now, peer),
             Input::Bootstrap(contacts) => self.bootstrap(now, contacts),
             Input::Addresses(addresses) => self.readdress(now, addresses),
+            Input::Measured(measure) => self.on_measured(now, measure),
             Input::Leave => self.take_leave(),
             Input::Timeout => {}
         }
@@ -354,6 +381,9 @@ impl Overlay {
         if let Some(peer) = self.peers.get(&id) {
             return Some(peer.contact.clone());
         }
+        if let Some(contact) = self.clients.contact(id) {
+            return Some(contact.clone());
+        }
         let position = self.position_of(&id);
         let mut entries = self
             .peers
@@ -398,13 +428,16 @@ impl Overlay {
                 version,
                 known,
                 coordinate,
+                grade,
             } => {
+                self.note_grade(from, grade);
                 self.on_pong(now, from, nonce, version, known, coordinate);
             }
             Message::ViewRequest { have } => self.on_view_request(from, have),
             Message::ViewUpdate(update) => self.on_view_update(now, from, &update),
             Message::Introduce { subject } => self.on_introduce(from, subject),
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
+            Message::Summon { subject, newcomer } => self.on_summon(now, subject, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Message::HopNack { hop } => self.on_hop_nack(now, from, hop),
@@ -432,6 +465,7 @@ impl Overlay {
             Alarm::Find(nonce) => self.find_timed_out(now, nonce),
             Alarm::Announce => self.announce_to_near(),
             Alarm::Reconnect => self.reconnect(now),
+            Alarm::Register => self.register(now),
         }
     }
 
@@ -450,6 +484,7 @@ impl Overlay {
     /// Sends to a node whose session is there: it has just spoken, or is a peer.
     fn send_to(&mut self, id: NodeId, message: Message) {
         let contact = self.peers.get(&id).map(|peer| peer.contact.clone());
+        let contact = contact.or_else(|| self.clients.contact(id).cloned());
         self.send(contact.unwrap_or_else(|| Contact::new(id, [])), message);
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::{NodeId, OverlayId};
@@ -40,6 +41,8 @@ pub struct Entry {
     pub role: Role,
     /// Where in the network it says to be.
     pub coordinate: Coordinate,
+    /// Its class and score, as it says.
+    pub grade: Grade,
 }
 
 /// A change of a view on the wire.
@@ -280,6 +283,7 @@ mod tests {
                 contact,
                 role,
                 coordinate,
+                grade: Grade::default(),
             };
             (position, entry)
         })

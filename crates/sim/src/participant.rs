@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 
+use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Time};
 use enishi_services::service::ServiceId;
 use enishi_services::{self as services, Command, Event, Node, Output};
@@ -64,6 +65,10 @@ pub struct Birth {
     pub unix_s: u64,
     /// The source of all its randomness.
     pub seed: [u8; 32],
+    /// What it is capable of, by where it is.
+    pub measure: Measure,
+    /// Whether it is to be a client.
+    pub client: bool,
 }
 
 /// What happens to a node.
@@ -126,8 +131,13 @@ impl Participant for Node {
     type Config = enishi_overlay::Config;
 
     fn new(birth: Birth, config: &Self::Config) -> Self {
+        let mut overlay = config.clone();
+        overlay.measure = birth.measure;
+        if birth.client {
+            overlay.class = Limit::Client;
+        }
         let config = services::Config {
-            overlay: config.clone(),
+            overlay,
             addresses: birth.contact.addresses().to_vec(),
             host_name: format!("host{}", birth.index),
             started_unix_s: birth.unix_s,

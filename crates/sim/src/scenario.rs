@@ -5,6 +5,7 @@
 
 mod bursts;
 mod churn;
+mod classes;
 mod crash;
 mod crowd;
 mod grow;
@@ -82,6 +83,8 @@ scenarios! {
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
+    /// Who becomes a supernode, and how clients fare.
+    Classes => classes ["clients", "duration", "routes", "plot"];
 }
 
 impl Scenario {

@@ -78,6 +78,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         ("polite", arguments.polite.is_some()),
         ("dead", arguments.dead.is_some()),
         ("hostile", arguments.hostile.is_some()),
+        ("clients", arguments.clients.is_some()),
         ("values", arguments.values.is_some()),
         ("plot", arguments.plot.is_some()),
     ];
@@ -127,6 +128,7 @@ fn options(arguments: &Sim, seed: u64) -> Options {
             .unwrap_or(defaults.lookup_interval),
         dead_per_million: arguments.dead.unwrap_or(0),
         hostile_per_million: arguments.hostile.unwrap_or(0),
+        clients_per_million: arguments.clients.unwrap_or(0),
         values: arguments.values,
     }
 }

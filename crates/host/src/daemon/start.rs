@@ -279,14 +279,14 @@ fn first_inputs(found: Found, bootstrap: Vec<Contact>) -> Vec<Input> {
 /// Tells a person when nobody answers.
 async fn tell_if_alone(desk: Desk) {
     tokio::time::sleep(BOOTSTRAP_PATIENCE).await;
-    let joined = desk.look(|node| !node.overlay().near().is_empty()).await;
+    let joined = desk.look(|node| !node.overlay().is_alone()).await;
     if matches!(joined, Ok(false)) {
         let notice = "none of the nodes to join by answers; check their addresses, the network \
                       and firewalls (UDP). Still trying";
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
         while matches!(
-            desk.look(|node| node.overlay().near().is_empty()).await,
+            desk.look(|node| node.overlay().is_alone()).await,
             Ok(true)
         ) {
             tokio::time::sleep(LOOK_INTERVAL).await;

@@ -73,7 +73,7 @@ impl Overlay {
     fn say_hello(&mut self, now: Time, id: NodeId) {
         let nonce = self.rng.number() as u32;
         let view = self.view.update_since(None);
-        let (me, coordinate) = (self.me.clone(), self.coordinate);
+        let (me, coordinate, grade) = (self.me.clone(), self.coordinate, self.grade);
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
         };
@@ -85,6 +85,7 @@ impl Overlay {
             nonce,
             contact: me,
             coordinate,
+            grade,
             link: greeting.link,
             view,
         };
@@ -126,12 +127,17 @@ impl Overlay {
         if self.left {
             return;
         }
+        if hello.grade.is_client() || self.is_client() {
+            return self.on_client_hello(now, from, hello);
+        }
+        self.clients.remove(from);
         let granted = hello.link && self.grants_link(from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let welcome = Hello {
             nonce: hello.nonce,
             contact: self.me.clone(),
             coordinate: self.coordinate,
+            grade: self.grade,
             link: granted,
             view: self.view.update_since(None),
         };
@@ -157,6 +163,9 @@ impl Overlay {
         // It includes opening the session, which takes a round trip of its own.
         let round_trip = round_trip / 2;
         self.place_in_network(&hello.coordinate, round_trip);
+        if hello.grade.is_client() || self.is_client() {
+            return self.on_host_welcome(now, from, hello, round_trip);
+        }
         self.admit(now, hello, |peer| {
             peer.drawn_at_size = drawn.or(peer.drawn_at_size);
             peer.round_trip.guess(round_trip);
@@ -180,6 +189,7 @@ impl Overlay {
         change(&mut peer);
         peer.contact = hello.contact.clone();
         peer.coordinate = hello.coordinate;
+        peer.grade = hello.grade;
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
             if let Some(view) = peer.view.updated(&self.config.overlay, &hello.view) {
@@ -213,7 +223,8 @@ impl Overlay {
     /// Says hello to a node that others mention if it would be a near neighbour.
     pub(super) fn learn(&mut self, now: Time, contact: &Contact, teller: NodeId) {
         let id = contact.id();
-        if self.is_self(id) || self.near.contains(id) || self.quarantine.holds(id, now) {
+        let known = self.is_self(id) || self.near.contains(id);
+        if known || self.is_client() || self.quarantine.holds(id, now) {
             return;
         }
         let place = self.place_of(id);
@@ -230,7 +241,7 @@ impl Overlay {
     }
 
     fn learn_from(&mut self, now: Time, teller: NodeId, update: &ViewUpdate) {
-        for entry in &update.added {
+        for entry in update.added.iter().filter(|entry| !entry.grade.is_client()) {
             self.learn(now, &entry.contact, teller);
         }
     }
@@ -255,6 +266,9 @@ impl Overlay {
 
     /// Makes this node's view anew; tells whether it changed.
     pub(super) fn renew_view(&mut self) -> bool {
+        if self.is_client() {
+            return false;
+        }
         let entry = |peer: &Peer| {
             let near = self.near.contains(peer.contact.id());
             let role = if near { Role::Near } else { Role::Long };
@@ -262,6 +276,7 @@ impl Overlay {
                 contact: peer.contact.clone(),
                 role,
                 coordinate: peer.coordinate,
+                grade: peer.grade,
             };
             (peer.position, entry)
         };
@@ -273,10 +288,11 @@ impl Overlay {
         changed
     }
 
-    fn note_sent(&mut self, id: NodeId) {
+    pub(super) fn note_sent(&mut self, id: NodeId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.sent = Some(Arc::clone(&self.view));
         }
+        self.clients.note_sent(id, &self.view);
     }
 
     /// Tells the near neighbours what changed since they were told last.
@@ -305,6 +321,7 @@ impl Overlay {
 
     pub(super) fn on_view_request(&mut self, from: NodeId, have: u32) {
         let sent = self.peers.get(&from).and_then(|peer| peer.sent.clone());
+        let sent = sent.or_else(|| self.clients.sent(from));
         let base = sent.filter(|sent| sent.version() == have && have != 0);
         let update = self.view.update_since(base.as_deref());
         self.note_sent(from);

@@ -34,7 +34,8 @@ impl Overlay {
             return 0;
         }
         let suited = self.size_estimate().max(1).ilog2() / 2;
-        self.config.long_links.unwrap_or(suited).min(LINKS_MAX)
+        let usual = self.config.long_links.unwrap_or(suited);
+        (usual * self.class().links_factor()).min(LINKS_MAX)
     }
 
     /// Returns how many long links this node has drawn.
@@ -111,7 +112,7 @@ impl Overlay {
                 .peers
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
-            !linked && !self.is_self(id) && !self.near.contains(id)
+            !linked && !entry.grade.is_client() && !self.is_self(id) && !self.near.contains(id)
         };
         // A node that refuses would refuse again; a new point is drawn then.
         let mut candidates = nodes.iter().filter(suits);

@@ -53,6 +53,8 @@ pub(super) enum Purpose {
     Link,
     /// Who is near this node's own position.
     Self_,
+    /// A client makes itself known at its position.
+    Register,
 }
 
 /// Who may answer a question, and whether its way is told.
@@ -160,6 +162,13 @@ impl Overlay {
         );
     }
 
+    /// Makes this client known at its position, with the peer that it is attached to.
+    pub(super) fn ask_to_register(&mut self, now: Time, host: Contact) {
+        let query = Query::Register { host };
+        let purpose = Purpose::Register;
+        self.open(now, self.position, query, purpose, Manner::EXACT, None);
+    }
+
     fn open(
         &mut self,
         now: Time,
@@ -220,6 +229,7 @@ impl Overlay {
 
     /// Makes the message of the next try.
     fn next_try(&mut self, id: u64) -> Option<Routed> {
+        let is_client = self.is_client();
         let open = self.requests.open.get_mut(&id)?;
         let routed = Routed {
             request: (id << TRY_BITS) | u64::from(open.tries),
@@ -228,7 +238,8 @@ impl Overlay {
             hops: 0,
             hop: 0,
             toward: None,
-            straight: open.tries >= TRIES_BACK,
+            // Whether others can reach a client is not known.
+            straight: open.tries >= TRIES_BACK && !is_client,
             any: open.manner.any,
             trace: open.manner.trace,
             query: open.query.clone(),
@@ -249,7 +260,7 @@ impl Overlay {
         let target = routed.target;
         let nearest = found.first().map(|entry| entry.contact.clone());
         let nearer = |contact: &Contact| {
-            target.rank(self.position_of(&contact.id())) < target.rank(self.position)
+            target.rank(self.position_of(&contact.id())) < self.reach(target)
         };
         match nearest.filter(nearer) {
             Some(contact) => self.launch_by(now, contact, routed),
@@ -272,8 +283,10 @@ impl Overlay {
         }
         let purpose = open.purpose;
         self.requests.open.remove(&id);
-        if purpose == Purpose::Service {
-            self.effects.push_back(Effect::Failed(RequestId(id)));
+        match purpose {
+            Purpose::Service => self.effects.push_back(Effect::Failed(RequestId(id))),
+            Purpose::Register => self.register_soon(now),
+            Purpose::Link | Purpose::Self_ => {}
         }
     }
 
@@ -288,11 +301,13 @@ impl Overlay {
                     self.link_found(now, &nodes);
                 }
             }
+            Some(Purpose::Register) => drop(self.finish(id)),
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
                     nodes
                         .iter()
+                        .filter(|entry| !entry.grade.is_client())
                         .for_each(|entry| self.learn(now, &entry.contact, from));
                 }
             }
@@ -310,7 +325,7 @@ impl Overlay {
     pub(super) fn returned_home(&mut self, now: Time, routed: &Routed) {
         let reply = match routed.query {
             Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
-            Query::Service { .. } => return,
+            Query::Service { .. } | Query::Register { .. } => return,
         };
         let answer = Answer {
             request: routed.request,

@@ -67,7 +67,7 @@ impl Overlay {
     /// Looks at every peer and at a few nodes of each peer's view.
     pub fn next_hop(&self, now: Time, target: Position) -> Option<NextHop> {
         let limits = Limits {
-            nearer_than: target.rank(self.position),
+            nearer_than: self.reach(target),
             toward: None,
             any: false,
             avoid: &[],
@@ -148,7 +148,7 @@ impl Overlay {
             self.config.forwarding,
             Forwarding::Jump | Forwarding::Fastest
         );
-        if jumps && !self.peers.contains_key(&id) {
+        if jumps && !self.is_client() && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
             let time = way * DIAL_COST + self.remaining(rank, limits.any);
             let hop = NextHop {

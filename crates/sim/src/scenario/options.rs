@@ -34,6 +34,8 @@ pub struct Options {
     pub dead_per_million: u32,
     /// How many of a million are hostile.
     pub hostile_per_million: u32,
+    /// How many of a million are clients.
+    pub clients_per_million: u32,
     /// How many values are stored; none lets the scenario decide.
     pub values: Option<u64>,
 }
@@ -53,6 +55,7 @@ impl Default for Options {
             lookup_interval: Duration::from_secs(100),
             dead_per_million: 0,
             hostile_per_million: 0,
+            clients_per_million: 0,
             values: None,
         }
     }
