@@ -138,6 +138,15 @@ impl Figures {
             Figure::Each(_) => None,
         })
     }
+
+    /// Returns what a figure tells of one of several.
+    pub fn number_of(&self, name: &str, one: &str) -> Option<f64> {
+        let mut figures = self.0.iter().filter(|(known, _)| *known == name);
+        figures.find_map(|(_, figure)| match figure {
+            Figure::Each(each) => each.get(one).copied(),
+            Figure::Count(_) | Figure::Amount(_) => None,
+        })
+    }
 }
 
 /// Returns `part` divided by `whole`; none when there is no whole.

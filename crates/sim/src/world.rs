@@ -89,15 +89,16 @@ pub struct World<P: Participant = Node> {
 
 impl People {
     /// Returns what a node is, the same in each of its lives: its key decides, which is as
-    /// good as a draw.
-    fn traits(self, body: &Body) -> (Measure, bool) {
+    /// good as a draw. The first one is no client: it would have nobody to attach to.
+    fn traits(self, index: Index, body: &Body) -> (Measure, bool) {
         let id = body.id.as_bytes();
         let draw = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| id[8 * i + j]));
         let mut measure = body.site.measure(draw(0));
         if self.histories {
             measure.stay_s = 60 << (4 + draw(1) % 12);
         }
-        (measure, draw(2) % 1_000_000 < self.clients_per_million.into())
+        let client = index > 0 && draw(2) % 1_000_000 < self.clients_per_million.into();
+        (measure, client)
     }
 }
 
@@ -151,7 +152,7 @@ impl<P: Participant> World<P> {
         let now = ground.now;
         let seed = ground.rng.octets();
         ground.wake(index);
-        let (measure, client) = self.people.traits(&ground.bodies[index]);
+        let (measure, client) = self.people.traits(index, &ground.bodies[index]);
         let estate = &ground.estates[index];
         let birth = Birth {
             keypair: Keypair::from_seed(&estate.secret),

@@ -57,6 +57,7 @@ const UNORDERED: &[&str] = &["HashMap", "HashSet", "RandomState"];
 const FLOATS: &[(&str, &str)] = &[
     ("crates/sim/src/statistics.rs", "figures for people"),
     ("crates/sim/src/plot/", "pictures for people"),
+    ("crates/sim/src/scenario/classes.rs", "figures for people"),
 ];
 
 /// Checks one file.

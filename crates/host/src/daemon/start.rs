@@ -285,10 +285,7 @@ async fn tell_if_alone(desk: Desk) {
                       and firewalls (UDP). Still trying";
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
-        while matches!(
-            desk.look(|node| node.overlay().is_alone()).await,
-            Ok(true)
-        ) {
+        while matches!(desk.look(|node| node.overlay().is_alone()).await, Ok(true)) {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         desk.shared.unnote("bootstrap");

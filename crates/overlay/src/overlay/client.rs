@@ -300,7 +300,9 @@ impl Overlay {
             .values()
             .flat_map(|peer| peer.view.entries().cloned())
             .collect();
-        views.into_iter().for_each(|entry| self.hosting.offer(entry));
+        views
+            .into_iter()
+            .for_each(|entry| self.hosting.offer(entry));
     }
 
     fn take_offers(&mut self, update: &ViewUpdate) {
@@ -369,10 +371,7 @@ impl Overlay {
         if self.peers.len() <= HOSTS {
             return;
         }
-        let worst = self
-            .peers
-            .iter()
-            .max_by_key(|(_, peer)| self.cost_of(peer));
+        let worst = self.peers.iter().max_by_key(|(_, peer)| self.cost_of(peer));
         if let Some(id) = worst.map(|(id, _)| *id) {
             self.send_to(id, Message::Leave);
             self.remove_peer(now, id);
@@ -412,7 +411,12 @@ impl Overlay {
 
     /// Takes leave of peers and clients alike, because this node changes its class.
     pub(super) fn part_with_all(&mut self) {
-        let all: Vec<NodeId> = self.peers.keys().copied().chain(self.clients.ids()).collect();
+        let all: Vec<NodeId> = self
+            .peers
+            .keys()
+            .copied()
+            .chain(self.clients.ids())
+            .collect();
         for id in &all {
             self.send_to(*id, Message::Leave);
             self.deadlines.cancel(Alarm::Probe(*id));
@@ -515,12 +519,7 @@ impl Overlay {
 
     /// Somebody asks for a position: if a client is registered there, it is named, and told
     /// to dial who asked.
-    pub(super) fn summon(
-        &mut self,
-        now: Time,
-        target: Position,
-        asker: &Contact,
-    ) -> Option<Entry> {
+    pub(super) fn summon(&mut self, now: Time, target: Position, asker: &Contact) -> Option<Entry> {
         let registered = self.clients.registered.get_mut(&target)?;
         let (subject, host) = (registered.contact.id(), registered.host.clone());
         let own = subject == asker.id() || now.since(registered.at) > REGISTERED;

@@ -226,7 +226,12 @@ impl Overlay {
     pub(super) fn take_leave(&mut self) {
         self.left = true;
         self.keep_contacts();
-        let peers: Vec<NodeId> = self.peers.keys().copied().chain(self.clients.ids()).collect();
+        let peers: Vec<NodeId> = self
+            .peers
+            .keys()
+            .copied()
+            .chain(self.clients.ids())
+            .collect();
         for id in peers {
             self.send_to(id, Message::Leave);
         }

@@ -130,7 +130,11 @@ impl Overlay {
         let present = self.peers.values().map(|peer| peer.contact.clone());
         let lost = self.remembered.contacts.iter().rev().cloned();
         let offered = self.hosting.contacts();
-        let contacts: Vec<Contact> = present.chain(offered).chain(lost).take(REMEMBERED_MAX).collect();
+        let contacts: Vec<Contact> = present
+            .chain(offered)
+            .chain(lost)
+            .take(REMEMBERED_MAX)
+            .collect();
         if !contacts.is_empty() {
             self.effects.push_back(Effect::Remember(contacts));
         }

@@ -259,9 +259,8 @@ impl Overlay {
         };
         let target = routed.target;
         let nearest = found.first().map(|entry| entry.contact.clone());
-        let nearer = |contact: &Contact| {
-            target.rank(self.position_of(&contact.id())) < self.reach(target)
-        };
+        let nearer =
+            |contact: &Contact| target.rank(self.position_of(&contact.id())) < self.reach(target);
         match nearest.filter(nearer) {
             Some(contact) => self.launch_by(now, contact, routed),
             None => self.forward(now, routed, &[]),

@@ -192,14 +192,22 @@ fn tell_lookups(world: &mut World, count: u64, figures: &mut Figures) {
     }
     world.run_for(PATIENCE);
     let (lookups, _) = judge(world, &asked, &census);
-    let of = |figure: &dyn Fn(&Lookups) -> Option<f64>| {
-        let told = lookups.iter().filter_map(|(class, l)| Some((*class, figure(l)?)));
-        told.collect::<BTreeMap<_, _>>()
-    };
-    figures.each("hops", of(&|l| mean(&l.hops)));
-    figures.each("p50_ms", of(&|l| percentile(&l.micros, 50).map(millis)));
-    figures.each("p99_ms", of(&|l| percentile(&l.micros, 99).map(millis)));
-    figures.each("correct", of(&|l| Some(l.hops.len() as f64 / l.asked as f64)));
+    let p = |l: &Lookups, percent| percentile(&l.micros, percent).map(millis);
+    figures.each("hops", of_each(&lookups, |l| mean(&l.hops)));
+    figures.each("p50_ms", of_each(&lookups, |l| p(l, 50)));
+    figures.each("p99_ms", of_each(&lookups, |l| p(l, 99)));
+    let correct = |l: &Lookups| Some(l.hops.len() as f64 / l.asked as f64);
+    figures.each("correct", of_each(&lookups, correct));
+}
+
+fn of_each(
+    lookups: &BTreeMap<&'static str, Lookups>,
+    figure: impl Fn(&Lookups) -> Option<f64>,
+) -> BTreeMap<&'static str, f64> {
+    let told = lookups
+        .iter()
+        .filter_map(|(class, lookups)| Some((*class, figure(lookups)?)));
+    told.collect()
 }
 
 fn ask(world: &mut World, asked: &mut Asked, id: u64, class: Class, askers: &[Index]) {
