@@ -92,6 +92,10 @@ pub(crate) struct Up {
     /// An invitation of a node to join by; may be given several times
     #[arg(long, value_name = "TICKET")]
     pub(crate) bootstrap: Vec<String>,
+    /// Attach to peers as a client instead of taking part in the ring; everything else works
+    /// as usual
+    #[arg(long)]
+    pub(crate) client: bool,
     /// Record everything that goes into the node to a new file, for `enishi sim replay`;
     /// the file holds the node's secret key
     #[arg(long, value_name = "FILE")]

@@ -111,6 +111,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Joined { size, peers } => {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }
+        Message::Clients { count } => format!("クライアント {count}"),
         Message::NotJoined => {
             "単独。`enishi up --bootstrap TICKET` で他のノードに参加できます".to_owned()
         }
@@ -123,6 +124,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Version => "バージョン",
         Label::Uptime => "稼働時間",
         Label::Overlay => "オーバーレイ",
+        Label::Class => "クラス",
         Label::Addresses => "アドレス",
         Label::Records => "保持レコード",
         Label::Refused => "拒否",

@@ -116,6 +116,10 @@ pub(crate) enum Message<'a> {
         peers: u32,
     },
     NotJoined,
+    /// How many clients are attached.
+    Clients {
+        count: u32,
+    },
 }
 
 /// A heading of a table or the name of a figure.
@@ -125,6 +129,7 @@ pub(crate) enum Label {
     Version,
     Uptime,
     Overlay,
+    Class,
     Addresses,
     Records,
     Refused,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Failure, FailureKind};
+use enishi_overlay::class::Measure;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Position};
 use enishi_services::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use enishi_services::record::Key;
@@ -41,6 +42,8 @@ pub(super) enum Ask {
     Look(Look),
     /// Names nodes that may know the overlay.
     Bootstrap(Vec<Contact>),
+    /// Tells what the node was measured to be capable of.
+    Measured(Measure),
     /// Reads the DHT.
     Get(Key, Consistency, oneshot::Sender<GetAnswer>),
     /// Writes to the DHT.

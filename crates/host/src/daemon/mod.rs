@@ -15,6 +15,7 @@
 //! | `outbox` | keeps what the node persists, holds messages back until it is on disk |
 //! | `recorder` | records everything that goes into the node, if that is wanted |
 //! | `rates` | how many messages a peer may send |
+//! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
 //! | `channels`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
@@ -26,6 +27,7 @@ mod desk;
 mod diagnostics;
 mod driver;
 mod invitations;
+mod measuring;
 mod names;
 mod outbox;
 mod rates;
@@ -67,6 +69,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// How large it may become, instead of what the configuration says.
     pub record_limit: Option<RecordLimit>,
+    /// Whether the node is to be a client, whatever the configuration says.
+    pub client: bool,
 }
 
 /// How long the driver may take to end once it is told to.

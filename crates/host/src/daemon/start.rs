@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, OverlayId};
 use enishi_services::Input;
 use enishi_services::recording::Header;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
+use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::{Daemon, Options, control};
@@ -72,7 +74,10 @@ impl StartError {
     }
 }
 
-pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, StartError> {
+pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon, StartError> {
+    if options.client {
+        config.class = Limit::Client;
+    }
     let overlay = OverlayId::from_name(&config.overlay);
     let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let data = DataDir::open(&options.data)?;
@@ -88,7 +93,8 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
     networks.start(sessions.clone());
 
-    let birth = birth(&keypair, overlay, &config, &sessions)?;
+    let measuring = Measuring::start(data.path(), &keypair);
+    let birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let shared = Arc::new(Shared::new(keypair, overlay, config, networks));
@@ -132,6 +138,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
+    tokio::spawn(measuring.run(desk.clone()));
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
@@ -228,11 +235,14 @@ fn birth(
     overlay: OverlayId,
     config: &Config,
     sessions: &Sessions,
+    measure: Measure,
 ) -> Result<Header, StartError> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Random)?;
+    let mut overlay = enishi_overlay::Config::new(overlay);
+    (overlay.class, overlay.measure) = (config.class, measure);
     let config = enishi_services::Config {
-        overlay: enishi_overlay::Config::new(overlay),
+        overlay,
         addresses: sessions.addresses(),
         host_name: config.host_name(),
         started_unix_s: unix_s(),

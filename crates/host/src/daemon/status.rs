@@ -1,11 +1,12 @@
 //! `status` and `peers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use enishi_api::{Answer, Failure, Peer, Refused, Status};
 use enishi_overlay::NodeId;
+use enishi_overlay::class::Class;
 use enishi_overlay::overlay::Counters;
 use enishi_services::Node;
 
@@ -22,9 +23,10 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             node.dht().store().len(),
             overlay.counters(),
             node.dht().malformed() + node.vnet().malformed(),
+            (overlay.class(), overlay.clients()),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters, malformed) =
+    let (overlay_size_estimate, joined, records_held, counters, malformed, (class, clients)) =
         desk.look(look).await?;
     let shared = &desk.shared;
     Ok(Answer::Status(Status {
@@ -34,6 +36,8 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         peers: u32::try_from(desk.sessions.sessions().len()).unwrap_or(u32::MAX),
         overlay_size_estimate,
         joined,
+        class: class.name().to_owned(),
+        clients: u32::try_from(clients).unwrap_or(u32::MAX),
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
         refused: refused(desk, counters, malformed),
@@ -60,11 +64,15 @@ fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
 }
 
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
-    let mut peers = desk.look(known).await?;
+    let (mut peers, clients) = desk.look(|node| (known(node), clients(node))).await?;
     for session in desk.sessions.sessions() {
-        let peer = peers
-            .entry(session.peer)
-            .or_insert_with(|| absent(session.peer, "session", None));
+        let peer =
+            peers
+                .entry(session.peer)
+                .or_insert_with(|| match clients.contains(&session.peer) {
+                    true => absent(session.peer, "client", None, Some(Class::Client)),
+                    false => absent(session.peer, "session", None, None),
+                });
         peer.connected = true;
         if !session.path.is_empty() {
             peer.path = session.path;
@@ -77,28 +85,43 @@ pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
     Ok(Answer::Peers { peers })
 }
 
+/// Who is attached to this node.
+fn clients(node: &Node) -> BTreeSet<NodeId> {
+    node.overlay().attached().collect()
+}
+
 /// Whom the overlay knows, without what the sessions know.
 fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
     let overlay = node.overlay();
-    let known = overlay.known().into_keys();
-    let mut peers: BTreeMap<NodeId, Peer> =
-        known.map(|id| (id, absent(id, "known", None))).collect();
+    let entries = overlay.peers().flat_map(|peer| peer.view().entries());
+    let known = entries.map(|entry| (entry.contact.id(), entry.grade.class()));
+    let known = known.filter(|(id, _)| *id != overlay.me().id());
+    let mut peers: BTreeMap<NodeId, Peer> = known
+        .map(|(id, class)| (id, absent(id, "known", None, Some(class))))
+        .collect();
     for peer in overlay.peers() {
         let id = peer.contact().id();
+        let class = peer.grade().class();
         let role = if overlay.near().contains(id) {
             "near"
+        } else if overlay.is_client() {
+            "host"
         } else {
             "long"
         };
-        peers.insert(id, absent(id, role, peer.round_trip().smoothed()));
+        peers.insert(
+            id,
+            absent(id, role, peer.round_trip().smoothed(), Some(class)),
+        );
     }
     peers
 }
 
-fn absent(id: NodeId, role: &str, rtt: Option<Duration>) -> Peer {
+fn absent(id: NodeId, role: &str, rtt: Option<Duration>, class: Option<Class>) -> Peer {
     Peer {
         node_id: id.to_string(),
         role: role.to_owned(),
+        class: class.map(|class| class.name().to_owned()),
         connected: false,
         path: "-".to_owned(),
         rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

@@ -206,6 +206,11 @@ impl Overlay {
         self.clients.attached.len()
     }
 
+    /// Visits the clients that are attached to this node.
+    pub fn attached(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.clients.ids()
+    }
+
     /// Tells whether a node is attached to this one as a client.
     pub fn has_client(&self, id: NodeId) -> bool {
         self.clients.has(id)
