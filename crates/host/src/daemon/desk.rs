@@ -239,7 +239,7 @@ impl Desk {
         self.events.subscribe()
     }
 
-    async fn ask(&self, ask: Ask) -> Result<(), Failure> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<(), Failure> {
         self.asks.send(ask).await.map_err(|_| stopping())
     }
 }

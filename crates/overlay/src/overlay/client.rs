@@ -61,7 +61,7 @@ const REGISTERED: Duration = Duration::from_secs(180);
 /// The most clients that are registered with one node.
 const REGISTERED_MAX: usize = 1024;
 /// How often one client is summoned at most.
-const SUMMON_INTERVAL: Duration = Duration::from_millis(250);
+const SUMMON_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a client knows of possible hosts.
 #[derive(Clone, Debug, Default)]
