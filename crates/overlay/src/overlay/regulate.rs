@@ -34,7 +34,8 @@ impl Overlay {
 
     /// Tells whether this node knows neither a neighbour nor, as a client, a host.
     pub fn is_alone(&self) -> bool {
-        self.near.is_empty() && !(self.is_client() && !self.peers.is_empty())
+        let has_host = self.is_client() && !self.peers.is_empty();
+        self.near.is_empty() && !has_host
     }
 
     pub(super) fn on_measured(&mut self, now: Time, measure: Measure) {
