@@ -17,8 +17,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use enishi_overlay::class::Grade;
-use enishi_overlay::message::{Answer, HopReport, Query, Reply, Returned, Routed, WIRE_VERSION};
-use enishi_overlay::{Coordinate, Keypair, Message, NodeId, OverlayId, Time};
+use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::{
+    Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
+};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
@@ -230,6 +233,7 @@ impl<'a> World<'a> {
                 true => Some(self.position()?),
                 false => None,
             },
+            by_ring: self.flag()?,
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,
@@ -240,10 +244,7 @@ impl<'a> World<'a> {
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
                     let body = encode(&Question { key, consistency }).into();
-                    Query::Service {
-                        service: 1,
-                        body,
-                    }
+                    Query::Service { service: 1, body }
                 }
                 _ => Query::Service {
                     service: self.octet()?,
@@ -292,9 +293,18 @@ impl<'a> World<'a> {
                     request: self.said.request,
                     hops: self.octet()?,
                     next: Some(self.id()?),
+                    next_path: PathKind::Direct,
+                    gives_back: self.octet()? & 1 == 1,
+                    vitals: Vitals {
+                        software: Software::THIS,
+                        load_per_mille: 0,
+                    },
                 }),
             },
-            3 => Message::HopNack { hop: self.said.hop },
+            3 => Message::HopNack {
+                hop: self.said.hop,
+                declined: self.octet()? & 1 == 1,
+            },
             4 => Message::Find {
                 nonce: self.number()? as u32,
                 target: self.position()?,
@@ -316,7 +326,7 @@ impl<'a> World<'a> {
 
     fn dht(&mut self) -> Option<()> {
         let (from, token) = (self.peer()?, self.said.dht);
-        let message = match self.octet()? % 9 {
+        let message = match self.octet()? % 11 {
             0 => DhtMessage::Put {
                 token,
                 record: self.record()?,
@@ -345,6 +355,14 @@ impl<'a> World<'a> {
             7 => DhtMessage::Want {
                 items: self.list(8, Self::item)?,
             },
+            8 => DhtMessage::Near {
+                token,
+                key: self.key()?,
+            },
+            9 => DhtMessage::NearReply {
+                token,
+                nodes: vec![self.contact()?],
+            },
             _ => DhtMessage::Records {
                 records: self.list(6, Self::aged)?,
             },
@@ -356,7 +374,7 @@ impl<'a> World<'a> {
 
     fn command(&mut self) -> Option<()> {
         let node = usize::from(self.octet()?) % NODES;
-        let command = match self.octet()? % 8 {
+        let command = match self.octet()? % 11 {
             0 => Command::Vnet(self.open()?),
             1 => Command::Vnet(vnet::Command::Close(ChannelId(self.octet()?.into()))),
             2 => Command::Vnet(vnet::Command::Resolve {
@@ -377,6 +395,20 @@ impl<'a> World<'a> {
                 id: self.octet()?.into(),
                 target: self.id()?,
                 timeout: Duration::from_secs(1),
+            }),
+            7 => Command::Diag(diag::Command::Locate {
+                id: self.octet()?.into(),
+                target: self.position()?,
+                manner: [Manner::EXACT, Manner::ANY][usize::from(self.flag()?)],
+            }),
+            8 => Command::Diag(diag::Command::FindMe {
+                id: self.octet()?.into(),
+                stranger: self.id()?,
+                timeout: Duration::from_secs(1),
+            }),
+            9 => Command::Dht(dht::Command::Survey {
+                id: self.octet()?.into(),
+                key: self.key()?,
             }),
             _ => Command::Diag(diag::Command::Trace {
                 id: self.octet()?.into(),

@@ -3,15 +3,24 @@
 //! The daemon serves them as JSON over HTTP on the Unix socket `control.sock` in
 //! its data directory. One request, `POST /v1/call` with a [`Request`], gets a
 //! stream of [`Answer`]s, one JSON object per line: for most requests a single
-//! line, for [`Request::Ping`] and [`Request::Trace`] one line per event and the
+//! line, for [`Request::Ping`], [`Request::Trace`] and [`Request::Doctor`] one line per event and the
 //! summary last. A [`Failure`] takes the place of an answer and ends the stream.
 //! `POST /v1/stream` with a [`StreamRequest`] and `Upgrade: enishi-stream` turns
 //! the connection into the byte stream itself.
+
+mod closed;
+mod diagnostics;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+pub use closed::{Gate, Overlay, OverlayInvitation, OverlayInvite};
+pub use diagnostics::{
+    Check, Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Outcome, OverlayMap,
+    PathKind, Remote, Sighting, TraceSummary, ValueStep,
+};
 
 /// The name of the control socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -50,11 +59,24 @@ pub enum Request {
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
-    /// Follows the route to a target hop by hop; answered by [`Answer::Hop`] for each
-    /// hop and by [`Answer::TraceSummary`] last.
+    /// Follows the route to a target hop by hop; answered by [`Answer::TraceSummary`],
+    /// and before it by [`Answer::Probed`] after each probe.
     Trace {
-        /// A node id, a virtual address or `key:TEXT`.
+        /// A node id, the first characters of one that the node knows, a virtual address
+        /// or `key:TEXT`.
         target: String,
+        /// How many questions to send one after the other, 1 to 20; 1 unless told.
+        #[serde(default = "one")]
+        probes: u32,
+    },
+    /// Checks the node end to end; answered by an [`Answer::Check`] for each check and by
+    /// [`Answer::Checked`] last.
+    Doctor,
+    /// Asks for the ring as the node knows it; answered by [`Answer::OverlayMap`].
+    OverlayMap {
+        /// How many nodes to ask for their neighbours, at most 1,000; 0 for none.
+        #[serde(default)]
+        crawl: u32,
     },
     /// Stores a value under a name; answered by [`Answer::Stored`].
     DhtPut {
@@ -75,6 +97,18 @@ pub enum Request {
     DhtRemove {
         /// The name.
         key: String,
+    },
+    /// Asks for an invitation to the closed overlay; answered by
+    /// [`Answer::OverlayInvitation`].
+    OverlayInvite(OverlayInvite),
+    /// Asks how the node stands in the closed overlay; answered by [`Answer::Overlay`].
+    OverlayShow,
+    /// Removes a node or an invitation from the closed overlay; answered by
+    /// [`Answer::Overlay`].
+    OverlayRevoke {
+        /// A node's id, the first characters of one that the node knows, an invitation or
+        /// its name.
+        subject: String,
     },
     /// Ends the daemon in good order; answered by [`Answer::Done`].
     Shutdown,
@@ -196,6 +230,9 @@ pub enum Answer {
         rtt_ms: f64,
         /// The path it took.
         path: String,
+        /// What the other node says of itself; none when it declines to.
+        #[serde(default)]
+        remote: Option<Remote>,
     },
     /// No echo response arrived in time.
     Lost {
@@ -204,10 +241,26 @@ pub enum Answer {
     },
     /// What all echo requests of a ping came to.
     PingSummary(PingSummary),
-    /// One hop of a route reported.
-    Hop(Hop),
+    /// One probe of a route came to its end.
+    Probed {
+        /// Which, from 0.
+        probe: u32,
+    },
     /// The whole route.
     TraceSummary(TraceSummary),
+    /// How one check of the node's health came out.
+    Check(Check),
+    /// All checks were made.
+    Checked {
+        /// How many came out well.
+        ok: u32,
+        /// How many with a warning.
+        warnings: u32,
+        /// How many found a problem.
+        problems: u32,
+    },
+    /// The ring as the node knows it.
+    OverlayMap(OverlayMap),
     /// A value was stored.
     Stored {
         /// How many nodes acknowledged it.
@@ -222,6 +275,10 @@ pub enum Answer {
         /// The version.
         seq: u64,
     },
+    /// An invitation to the closed overlay.
+    OverlayInvitation(OverlayInvitation),
+    /// How the node stands in the closed overlay.
+    Overlay(Overlay),
     /// The request failed; nothing follows.
     Failure(Failure),
 }
@@ -252,6 +309,9 @@ pub struct Status {
     pub addresses: Vec<SocketAddr>,
     /// How many records the node holds for the overlay.
     pub records_held: u64,
+    /// What the node does for others.
+    #[serde(default)]
+    pub service: Service,
     /// What was refused, dropped or lost since the start.
     pub refused: Refused,
     /// The channels in the order of their names.
@@ -259,6 +319,44 @@ pub struct Status {
     /// What a person should know and maybe act on, for example that the disk is full.
     #[serde(default)]
     pub notices: Vec<String>,
+}
+
+/// What a node does for others, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Whom it serves: `none`, `trust` or `reputation`.
+    pub policy: String,
+    /// Messages passed on for others since the start.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages that it declined to pass on.
+    pub declined_messages: u64,
+    /// Octets of records held for the overlay.
+    pub stored_bytes: u64,
+}
+
+/// What a node and one peer did for each other since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// Messages passed on for the peer.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages of the peer that were not passed on.
+    pub declined_messages: u64,
+    /// Octets of records held that the peer brought.
+    pub stored_bytes: u64,
+    /// Own questions that the peer passed on and that were answered.
+    pub delivered_messages: u64,
+    /// Own questions that it confirmed and that nobody answered.
+    pub dropped_messages: u64,
+    /// Own questions that it gave back.
+    pub given_back_messages: u64,
+    /// Whether it takes and does not give, by this node's own experience.
+    pub bad_standing: bool,
 }
 
 /// What was refused, dropped or lost since the daemon started.
@@ -342,6 +440,9 @@ pub struct Peer {
     pub bytes_sent: u64,
     /// See `bytes_sent`.
     pub bytes_received: u64,
+    /// What the two nodes did for each other.
+    #[serde(default)]
+    pub account: Account,
 }
 
 /// What all echo requests of a ping came to.
@@ -357,6 +458,12 @@ pub struct PingSummary {
     pub rtt_ms: Option<RoundTrips>,
     /// The path of the last response.
     pub path: String,
+    /// What sort of path it is.
+    #[serde(default)]
+    pub path_kind: PathKind,
+    /// What the other node said of itself last; none when it declines to.
+    #[serde(default)]
+    pub remote: Option<Remote>,
 }
 
 /// Round-trip times in milliseconds.
@@ -366,31 +473,18 @@ pub struct RoundTrips {
     pub min: f64,
     /// The mean.
     pub avg: f64,
+    /// The mean deviation from the mean, as `ping` counts it: the root of the mean of the
+    /// squares.
+    #[serde(default)]
+    pub mdev: f64,
     /// The 99th percentile (nearest rank).
     pub p99: f64,
     /// The longest.
     pub max: f64,
 }
 
-/// One hop of a route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hop {
-    /// The node; the asker itself is hop 0 and not listed.
-    pub node_id: String,
-    /// From the request until this hop's own report, in milliseconds; none when no
-    /// report came although a later hop named the node.
-    pub rtt_ms: Option<f64>,
-    /// The path by which the asker reaches the hop.
-    pub path: String,
-}
-
-/// A whole route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TraceSummary {
-    /// The hops in order; the last is the node in charge of the target.
-    pub hops: Vec<Hop>,
-    /// Whether the node in charge answered.
-    pub complete: bool,
+fn one() -> u32 {
+    1
 }
 
 /// Opens a byte stream between two members.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_host::config::RecordLimit;
-use enishi_sim::Scenario;
+use enishi_sim::internet::Transport;
+use enishi_sim::{Protocol, Scenario};
 
 use crate::text::Language;
 
@@ -55,13 +56,18 @@ pub(crate) enum Command {
     Peers,
     /// Print an invitation to the overlay alone, for `enishi up --bootstrap`
     Invite,
+    /// Draw the overlay; make, join, leave and look after a closed one
+    #[command(subcommand)]
+    Overlay(Overlay),
     /// Make, join, leave and list channels, the private networks
     #[command(subcommand)]
     Channel(Channel),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
-    /// Show the route to a node, hop by hop
+    /// Show the route to a node or key, hop by hop, and who holds a key
     Trace(Trace),
+    /// Check the node end to end and say what is wrong and what to do
+    Doctor,
     /// Store and read small values in the overlay
     #[command(subcommand)]
     Dht(Dht),
@@ -103,6 +109,55 @@ pub(crate) struct Up {
     /// How large the recording may become before it ends: 64M, 2G [default: 1G]
     #[arg(long, value_name = "SIZE")]
     pub(crate) record_limit: Option<RecordLimit>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Overlay {
+    /// Draw the ring as this node knows it
+    Map(Map),
+    /// Make a closed overlay, with this node as its first member; before `enishi up`
+    Create {
+        /// The overlay's name: 1 to 63 letters, digits, `-` and `_`
+        name: String,
+        /// The simple form: all members share a random secret, and nobody can be removed
+        #[arg(long, conflicts_with = "authority")]
+        secret: bool,
+        /// Go on with the authority whose key is in this file: a copy of authority-….key
+        #[arg(long, value_name = "FILE")]
+        authority: Option<PathBuf>,
+    },
+    /// Print an invitation to the closed overlay
+    Invite {
+        /// How many nodes may join by it, 1 to 16, or `any` [default: 1; `any` with --secret]
+        #[arg(long, value_name = "N", value_parser = uses)]
+        uses: Option<Uses>,
+        /// For how long it may be used, for example 90s, 10m, 12h, 30d [default: 7d]
+        #[arg(long, value_name = "TIME", value_parser = valid_s)]
+        expires: Option<u64>,
+    },
+    /// Join a closed overlay by invitation, or renew the membership; before `enishi up`
+    Join {
+        /// The invitation, `-` to read it from standard input
+        invitation: String,
+    },
+    /// Leave the closed overlay; after `enishi down`
+    Leave,
+    /// Show the closed overlay and how this node stands in it
+    Show,
+    /// Remove a node, or an invitation with all who came by it, from the closed overlay
+    Revoke {
+        /// A node id, the first characters of one, an invitation or its name
+        subject: String,
+    },
+}
+
+/// How many nodes may join by an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uses {
+    /// So many.
+    Of(u8),
+    /// Any number.
+    Any,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,8 +229,26 @@ pub(crate) struct Ping {
 
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
-    /// A node id, a virtual address, or `key:TEXT` for the node in charge of a key
+    /// A node id, the first characters of one, a virtual address, or `key:TEXT` for the
+    /// node in charge of a key
     pub(crate) target: String,
+    /// The target is the key of a value in the overlay, as with `key:`
+    #[arg(long)]
+    pub(crate) key: bool,
+    /// How many times to send the question
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub(crate) probes: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Map {
+    /// Write a drawing to a file, `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Ask up to N nodes for their neighbours, 20 a second, to find nodes that this one
+    /// does not know
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) crawl: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -232,12 +305,13 @@ pub(crate) struct Sim {
     pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
-    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
-    /// `classes` (supernodes and clients)
+    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time),
+    /// `classes` (supernodes and clients) or `compare` (geometries, ways to forward and a
+    /// rival side by side)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     pub(crate) nodes: u32,
     /// The source of everything random: the same seed gives the same run
     #[arg(long, default_value_t = 1)]
@@ -276,6 +350,16 @@ pub(crate) struct Sim {
     /// How many nodes die at once before the lookups [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) dead: Option<u32>,
+    /// Whose nodes: `enishi`, or the rival `kademlia` (k = 20, alpha = 3) [default: enishi]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<Protocol>,
+    /// What carries messages: `sessions` or `datagrams` [default: sessions for enishi,
+    /// datagrams for kademlia]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<Transport>,
+    /// What a node of the rival spends on its table, in bytes per second [default: 10]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) upkeep: Option<u32>,
     /// How many nodes are hostile [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) hostile: Option<u32>,
@@ -285,6 +369,13 @@ pub(crate) struct Sim {
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
+    /// Fill the tables of all nodes by the protocol's own rule, without any message; above
+    /// 200,000 nodes it is always so
+    #[arg(long)]
+    pub(crate) by_rule: bool,
+    /// Route as Symphony's paper does, without what this protocol adds; implies --by-rule
+    #[arg(long)]
+    pub(crate) paper: bool,
     /// Draw a picture of the result into this file, as SVG
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
@@ -343,8 +434,30 @@ pub(crate) enum Recorded {
     },
 }
 
-/// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
+fn uses(text: &str) -> Result<Uses, String> {
+    match (text, text.parse()) {
+        ("any", _) => Ok(Uses::Any),
+        (_, Ok(number @ 1..=16)) => Ok(Uses::Of(number)),
+        _ => Err("write a number from 1 to 16, or any".to_owned()),
+    }
+}
+
+fn valid_s(text: &str) -> Result<u64, String> {
+    match length_s(text)? {
+        0 => Err("that is no time at all".to_owned()),
+        length_s => Ok(length_s.into()),
+    }
+}
+
 fn lease_s(text: &str) -> Result<u32, String> {
+    match length_s(text)? {
+        0..30 => Err("the shortest lease is 30 seconds".to_owned()),
+        lease_s => Ok(lease_s),
+    }
+}
+
+/// Reads a length of time such as `90s`, `10m`, `12h` or `30d`; a plain number is seconds.
+fn length_s(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_s: u32 = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -356,11 +469,9 @@ fn lease_s(text: &str) -> Result<u32, String> {
     let number: u32 = digits
         .parse()
         .map_err(|_| "write for example 90s, 10m, 12h or 30d")?;
-    match number.checked_mul(unit_s) {
-        Some(0..30) => Err("the shortest lease is 30 seconds".to_owned()),
-        Some(lease_s) => Ok(lease_s),
-        None => Err("that is too long".to_owned()),
-    }
+    number
+        .checked_mul(unit_s)
+        .ok_or_else(|| "that is too long".to_owned())
 }
 
 #[cfg(test)]
@@ -388,6 +499,15 @@ mod tests {
             "peers --json",
             "invite",
             "down",
+            "overlay create office",
+            "overlay create office --secret --json",
+            "overlay create office --authority f",
+            "overlay invite --uses 3 --expires 12h",
+            "overlay invite --uses any",
+            "overlay join -",
+            "overlay leave",
+            "overlay show --json",
+            "overlay revoke abc",
             "channel create office --network 10.77.0.0/16 --password-file f --address 10.77.0.9",
             "channel create office",
             "channel invite office",
@@ -398,6 +518,10 @@ mod tests {
             "channel list",
             "ping 10.77.0.2 -c 3 --json",
             "trace key:hello --json",
+            "trace hello --key --probes 20",
+            "doctor --json",
+            "overlay map",
+            "overlay map --svg ring.svg --crawl 200 --json",
             "dht put key value --lease 12h",
             "dht put key -",
             "dht get key",
@@ -414,6 +538,8 @@ mod tests {
             "sim storage --values 100 --duration 24h",
             "sim bursts",
             "sim classes --clients 20",
+            "sim compare --nodes 100 --plot compare.svg",
+            "sim churn --protocol kademlia --transport sessions --upkeep 20",
             "completions bash",
             "status --lang ja",
         ] {
@@ -424,6 +550,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused() {
         for line in [
+            "overlay create office --secret --authority f",
+            "overlay invite --uses 0",
+            "overlay invite --uses 17",
+            "overlay invite --expires 0",
             "channel join",
             "channel join TICKET --name office",
             "channel join --name office",
@@ -433,6 +563,9 @@ mod tests {
             "connect 10.77.0.2 echo --listen echo",
             "ping x -c 0",
             "ping x -c 1001",
+            "trace x --probes 0",
+            "trace x --probes 21",
+            "overlay map --crawl 1001",
             "dht put key",
             "dht put key value --lease soon",
             "up --listen nowhere",
@@ -450,6 +583,8 @@ mod tests {
             "sim churn --session-mean 0",
             "sim churn --duration 1w",
             "sim storage --values 0",
+            "sim churn --protocol chord",
+            "sim churn --transport pigeons",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -47,6 +47,11 @@ impl Client {
         Self { data, out }
     }
 
+    /// Returns the data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Asks something that gets several answers.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod demo;
 mod output;
 mod password;
 mod problem;
+mod svg;
 mod text;
 mod up;
 
@@ -56,9 +57,16 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Status => DaemonCommand::Status,
         Command::Peers => DaemonCommand::Peers,
         Command::Invite => DaemonCommand::Invite,
+        Command::Overlay(command) => {
+            match commands::closed::without_daemon(&out, &data, &command) {
+                Some(done) => return done,
+                None => DaemonCommand::Overlay(command),
+            }
+        }
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
+        Command::Doctor => DaemonCommand::Doctor,
         Command::Dht(command) => DaemonCommand::Dht(command),
         Command::Connect(options) => DaemonCommand::Connect(options),
     };

@@ -81,20 +81,17 @@ fn every_command_has_a_form_for_scripts() {
         (
             "ping near -c 2",
             0,
-            json!({"sent": 2, "received": 1, "path": "direct 192.0.2.1:1",
-                   "rtt_ms": {"min": 1.5, "avg": 1.5, "p99": 1.5, "max": 1.5}}),
+            json!({"node_id": "n1", "sent": 2, "received": 1, "path": "direct 192.0.2.1:1",
+                   "path_kind": "direct",
+                   "remote": {"version": "0.1.0", "load_per_mille": 12, "class": null},
+                   "rtt_ms": {"min": 1.5, "avg": 1.5, "mdev": 0.25, "p99": 1.5, "max": 1.5}}),
         ),
         (
             "ping silent -c 2",
             1,
-            json!({"sent": 2, "received": 0, "rtt_ms": null, "path": "-"}),
+            json!({"node_id": "n1", "sent": 2, "received": 0, "rtt_ms": null, "path": "-",
+                   "path_kind": "unconnected", "remote": null}),
         ),
-        (
-            "trace near",
-            0,
-            json!({"hops": [{"node_id": "n2", "rtt_ms": 2.0, "path": "direct 192.0.2.2:2"}]}),
-        ),
-        ("trace silent", 1, json!({"hops": []})),
         ("dht put k v", 0, json!({"replicas": 3, "seq": 1})),
         (
             "dht get k",
@@ -153,10 +150,10 @@ fn people_get_text() {
             "ping near -c 2",
             "answer 0: 1.50 ms, direct 192.0.2.1:1\n\
              answer 1: none in time\n\
-             n1: 2 sent, 1 received\n\
-             round trip: min 1.50 ms, mean 1.50 ms, 99 % 1.50 ms, max 1.50 ms\n",
+             n1: 2 sent, 1 received, 50 % lost\n\
+             round trip: min 1.50 ms, mean 1.50 ms, deviation 0.25 ms, 99 % 1.50 ms, max 1.50 ms\n\
+             the node: version 0.1.0, load 1.2 % of a core\n",
         ),
-        ("trace near", " 1  n2     2.00 ms  direct 192.0.2.2:2\n"),
         ("dht put k v", "Stored as version 1; 3 nodes hold it.\n"),
         ("dht get k", "v\n"),
         ("invite", "enishi-overlay\n"),

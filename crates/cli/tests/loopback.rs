@@ -182,15 +182,116 @@ fn ping_and_trace(a: &Daemon, b: &Daemon, address: &str) {
         let summary = a.ask(&["ping", target, "-c", "2", "--interval-ms", "10"]);
         assert_eq!(summary["received"], 2, "{target}: {summary}");
         assert!(text(&summary["path"]).starts_with("direct 127.0.0.1:"));
+        assert_eq!(summary["remote"]["version"], env!("CARGO_PKG_VERSION"));
         let route = a.ask(&["trace", target]);
         let hops = route["hops"].as_array().unwrap();
-        assert_eq!(hops.last().unwrap()["node_id"], id.as_str());
+        let last = hops.last().unwrap();
+        assert_eq!(last["node_id"], id.as_str());
+        assert_eq!(
+            (&last["state"], &last["received"]),
+            (&"reported".into(), &3.into())
+        );
+        assert_eq!(last["remote"]["version"], env!("CARGO_PKG_VERSION"));
     }
     assert_eq!(b.ask(&["ping", &id, "-c", "1"])["path"], "self");
     assert_eq!(b.ask(&["trace", &id])["hops"][0]["node_id"], id.as_str());
     assert!(a.ask(&["trace", "key:greeting"])["hops"].is_array());
     assert_eq!(a.exit_code(&["ping", "10.77.255.254", "-c", "1"]), 1);
     assert_eq!(a.exit_code(&["ping", "no such", "-c", "1"]), 2);
+}
+
+/// Four nodes, of which one declines to be traced.
+#[test]
+fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = |name: &str| dir.path().join(name);
+    let a = Daemon::start(&data("a"), None);
+    let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
+    std::fs::create_dir(data("d")).unwrap();
+    std::fs::write(data("d").join("config.toml"), "reports_hops = false").unwrap();
+    let others = ["b", "c", "d"].map(|name| Daemon::start(&data(name), Some(&ticket)));
+    until("all know each other", || {
+        let size = |daemon: &Daemon| daemon.ask(&["status"])["overlay_size_estimate"].clone();
+        others.iter().chain([&a]).all(|daemon| size(daemon) == 4)
+    });
+    let reticent = text(&others[2].ask(&["status"])["node_id"]).to_owned();
+    let summary = a.ask(&["ping", &reticent, "-c", "1"]);
+    assert_eq!(
+        (&summary["received"], &summary["remote"]),
+        (&1.into(), &Value::Null)
+    );
+    assert_eq!(summary["path_kind"], "direct");
+    let route = a.ask(&["trace", &reticent]);
+    let hop = &route["hops"][0];
+    assert_eq!(
+        (&hop["state"], &hop["remote"]),
+        (&"declined".into(), &Value::Null)
+    );
+    assert_eq!(
+        (&hop["received"], &route["answered"]),
+        (&3.into(), &3.into())
+    );
+
+    a.ask(&["dht", "put", "greeting", "hello"]);
+    let route = others[0].ask(&["trace", "greeting", "--key"]);
+    let holders = route["holders"].as_array().unwrap();
+    let with = holders
+        .iter()
+        .filter(|holder| holder["held"] == "value")
+        .count();
+    assert!(holders.len() == 4 && with >= 3, "{route}");
+
+    a.ask(&["channel", "create", "office"]);
+    let health = a.ask(&["doctor"]);
+    assert_eq!(health["problems"], 0, "{health}");
+    let check = |name: &str| {
+        let checks = health["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["check"] == name).unwrap()
+    };
+    // The one that declines does not look for this node.
+    assert_eq!(
+        (&check("position")["agree"], &check("position")["disagree"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(check("values")["failed"], Value::Null);
+    assert_eq!(check("neighbours")["near"], 3);
+    assert_eq!(
+        check("clock")["ahead_s"]
+            .as_i64()
+            .map(i64::abs)
+            .map(|s| s < 3),
+        Some(true)
+    );
+    assert_eq!(check("addresses")["outcome"], "warning", "only loopback");
+    assert_eq!(check("addresses")["seen"][0]["peers"], 2);
+    assert_eq!(check("sessions")["direct"], 3);
+    assert_eq!(check("channel")["outcome"], "ok");
+    // Nothing is left of what the doctor stored.
+    assert_eq!(a.ask(&["doctor"])["problems"], 0);
+
+    let drawing = dir.path().join("ring.svg");
+    let map = a.ask(&[
+        "overlay",
+        "map",
+        "--svg",
+        drawing.to_str().unwrap(),
+        "--crawl",
+        "10",
+    ]);
+    assert_eq!(map["nodes"].as_array().unwrap().len(), 4);
+    let drawing = std::fs::read_to_string(&drawing).unwrap();
+    assert_eq!(drawing.matches("</title></circle>").count(), 4);
+    assert!(drawing.contains(&reticent[..6]));
+
+    // Alone, and it knows that there should be others.
+    drop(others);
+    until("the others are given up", || {
+        let health = a.run(&["doctor", "--json"]);
+        let problems: Value = serde_json::from_slice(&health.stdout).unwrap();
+        let sick = problems["problems"].as_u64() > Some(0);
+        assert_eq!(health.status.code(), Some(i32::from(sick)));
+        sick
+    });
 }
 
 fn values(a: &Daemon, c: &Daemon) {

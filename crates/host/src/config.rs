@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use enishi_overlay::NodeId;
 use enishi_overlay::class::Limit;
+use enishi_overlay::standing::Policy;
 use serde::Deserialize;
 
 /// The name of the configuration file in the data directory.
@@ -24,6 +26,9 @@ const LISTEN_MAX: usize = 8;
 
 /// The longest that an invitation may be valid, in days.
 const TICKET_VALID_DAYS_MAX: u32 = 3650;
+
+/// The most nodes that can be named as trusted.
+const TRUSTED_MAX: usize = 1024;
 
 /// The least that a recording may be allowed, in octets.
 const RECORD_BYTES_MIN: u64 = 1 << 20;
@@ -47,6 +52,16 @@ pub struct Config {
     pub class: Limit,
     /// How long invitations are valid, in days, 1 to 3,650.
     pub ticket_valid_days: u32,
+    /// Whether this node tells others how it is when they trace a route through it or
+    /// ping it; otherwise it only confirms.
+    pub reports_hops: bool,
+    /// For whom messages are passed on, and to whom they are given.
+    pub policy: Policy,
+    /// The nodes that the policy `trust` serves first, at most 1,024.
+    pub trusted: Vec<Trusted>,
+    /// How many messages are passed on for others per minute before the policy `trust`
+    /// serves only the trusted; at least 1.
+    pub carried_per_minute: u32,
     /// The file that everything that goes into the node is recorded to, its secret key
     /// included; none for no recording.
     pub record: Option<PathBuf>,
@@ -65,10 +80,29 @@ impl Default for Config {
             tun: true,
             class: Limit::default(),
             ticket_valid_days: 7,
+            reports_hops: true,
+            policy: Policy::None,
+            trusted: Vec::new(),
+            carried_per_minute: 6000,
             record: None,
             record_limit: RecordLimit::default(),
             log: "info".to_owned(),
         }
+    }
+}
+
+/// A node named in the file by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Trusted(pub NodeId);
+
+impl TryFrom<String> for Trusted {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error: enishi_overlay::id::ParseNodeIdError| error.to_string())
     }
 }
 
@@ -192,6 +226,12 @@ impl Config {
         if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
             return wrong("ticket_valid_days", "must be between 1 and 3650");
         }
+        if config.trusted.len() > TRUSTED_MAX {
+            return wrong("trusted", "has more than 1024 nodes");
+        }
+        if config.carried_per_minute == 0 {
+            return wrong("carried_per_minute", "must be at least 1");
+        }
         Ok(config)
     }
 }
@@ -211,9 +251,10 @@ mod tests {
     fn every_key_is_optional_and_unknown_ones_are_named() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
-                    tun = false\nticket_valid_days = 1\nlog = \"debug\"";
+                    tun = false\nticket_valid_days = 1\nreports_hops = false\nlog = \"debug\"";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
+        assert!(!config.reports_hops);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let error = Config::parse("lisen = []").unwrap_err();
         assert!(error.contains("lisen"), "{error}");
@@ -235,6 +276,22 @@ mod tests {
             assert!(wrong.parse::<RecordLimit>().is_err(), "{wrong}");
         }
         assert!(Config::parse("record_limit = \"1\"").is_err());
+    }
+
+    #[test]
+    fn a_policy_has_a_name_and_trusted_nodes_have_ids() {
+        let id = enishi_overlay::Keypair::from_seed(&[1; 32]).id();
+        let text = format!("policy = \"trust\"\ntrusted = [\"{id}\"]");
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.policy, Policy::Trust);
+        assert_eq!(config.trusted, [Trusted(id)]);
+        let config = Config::parse("policy = \"reputation\"").unwrap();
+        assert_eq!(config.policy, Policy::Reputation);
+        let error = Config::parse("policy = \"fame\"").unwrap_err();
+        assert!(error.contains("reputation"), "{error}");
+        let error = Config::parse("trusted = [\"me\"]").unwrap_err();
+        assert!(error.contains("52 characters"), "{error}");
+        assert!(Config::parse("carried_per_minute = 0").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `node.measure` | what former runs measured (`daemon/measuring.rs`) |
 //! | `state.redb` | what the services keep, mode 0600 ([`crate::store`]) |
 //! | `control.sock` | the control interface ([`crate::control`]) |
+//! | `overlay.member`, … | the membership in a closed overlay ([`crate::closed`]) |
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -162,14 +163,36 @@ impl DataDir {
     }
 }
 
-fn parse_key(text: &[u8]) -> Option<Keypair> {
+/// Writes a file that only the owner may read (mode 0600), in place of one of that name: as
+/// a whole or not at all.
+pub(crate) fn write_private(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError> {
+    let part = path.with_extension("part");
+    let write = || {
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&part)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(io_error(path, "written"))
+}
+
+pub(crate) fn parse_key(text: &[u8]) -> Option<Keypair> {
     let octets = HEXLOWER_PERMISSIVE.decode(text.trim_ascii()).ok();
     let octets = octets.map(Zeroizing::new)?;
     let seed: &[u8; 32] = octets.as_slice().try_into().ok()?;
     Some(Keypair::from_seed(seed))
 }
 
-fn io_error(path: &Path, tried: &'static str) -> impl FnOnce(io::Error) -> DataDirError {
+pub(crate) fn io_error(path: &Path, tried: &'static str) -> impl FnOnce(io::Error) -> DataDirError {
     let path = path.to_owned();
     move |source| DataDirError::Io {
         path,

@@ -1,9 +1,13 @@
 //! What an operator, an experiment or a test may choose about the overlay.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::class::{Limit, Measure};
-use crate::id::OverlayId;
+use crate::geometry::Geometry;
+use crate::id::{NodeId, OverlayId};
+use crate::standing::Policy;
 
 /// How the next hop of a message is chosen. Each goes to nodes that are nearer to the target
 /// on the ring, or that know one.
@@ -32,6 +36,9 @@ pub struct Config {
     /// Long links that this node draws; none means floor(log2 n / 2) of the estimated
     /// size n, as many as Symphony's paper finds worth their upkeep (section 5).
     pub long_links: Option<u32>,
+    /// Which distance and which long links; all nodes of an overlay must agree. Anything but
+    /// the default is for experiments and for closed overlays.
+    pub geometry: Geometry,
     /// How the next hop of a message is chosen.
     pub forwarding: Forwarding,
     /// Whether long links go to near places in the network among those that suit.
@@ -40,6 +47,13 @@ pub struct Config {
     pub upkeep: UpkeepClock,
     /// Whether this node reports to the origin of a traced message that it came by.
     pub reports_hops: bool,
+    /// For whom this node passes messages on, and to whom it gives them.
+    pub policy: Policy,
+    /// Whom the operator trusts ([`Policy::Trust`]).
+    pub trusted: BTreeSet<NodeId>,
+    /// How many messages are passed on for others per minute before only the trusted are
+    /// served ([`Policy::Trust`]).
+    pub carried_per_minute: u32,
     /// What the node may become at most.
     pub class: Limit,
     /// What it measured before this start ([`crate::overlay::Input::Measured`]).
@@ -53,10 +67,14 @@ impl Config {
             overlay,
             near_per_side: 6,
             long_links: None,
+            geometry: Geometry::Symphony,
             forwarding: Forwarding::Fastest,
             proximity: true,
             upkeep: UpkeepClock::Primes,
             reports_hops: true,
+            policy: Policy::None,
+            trusted: BTreeSet::new(),
+            carried_per_minute: 6000,
             class: Limit::default(),
             measure: Measure::default(),
         }

@@ -9,6 +9,7 @@
 //!
 //! Everything is integers, so that runs replay on any machine.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ const ONE: i64 = 1024;
 /// How far a node moves towards where a measurement wants it, and how fast its error
 /// follows: c_c = c_e = 1/4 (section 4.3).
 const STEP: i64 = ONE / 4;
+/// How many measurements are kept to pull again.
+const SAMPLES_KEPT: usize = 24;
+/// With fewer measurements a place means nothing.
+const SAMPLES_MIN: usize = 6;
 /// The least height: no node is nearer to the network than this.
 const HEIGHT_MICROS_MIN: i64 = 250;
 /// Round trips beyond this say nothing about the way.
@@ -70,15 +75,15 @@ impl Coordinate {
     }
 
     /// Tells whether the place differs so much from an earlier one that others should
-    /// hear of it: by an eighth of the predicted round trips, and by more than 8 ms.
+    /// hear of it: by a quarter of the predicted round trips, and by more than 16 ms.
     pub fn has_moved_from(&self, earlier: &Self) -> bool {
-        const LEAST_UNITS: u64 = 32;
+        const LEAST_UNITS: u64 = 64;
         let (x, y) = (self.x.abs_diff(earlier.x), self.y.abs_diff(earlier.y));
         let height = self.height.abs_diff(earlier.height);
         let moved = u64::from(x) + u64::from(y) + u64::from(height);
         let out = u64::from(earlier.x.unsigned_abs()) + u64::from(earlier.y.unsigned_abs());
         let whole = out + u64::from(earlier.height);
-        moved > LEAST_UNITS.max(whole / 8)
+        moved > LEAST_UNITS.max(whole / 4)
             || self.is_known() != earlier.is_known()
             || self.error < earlier.error / 4
     }
@@ -92,7 +97,8 @@ pub(crate) struct Vivaldi {
     height_micros: i64,
     /// In 1/1024 of a round trip.
     error: i64,
-    samples: u32,
+    /// The measurements of late, oldest first.
+    samples: VecDeque<(Coordinate, Duration)>,
 }
 
 impl Vivaldi {
@@ -102,15 +108,13 @@ impl Vivaldi {
             y_micros: 0,
             height_micros: HEIGHT_MICROS_MIN,
             error: ONE,
-            samples: 0,
+            samples: VecDeque::new(),
         }
     }
 
     /// Returns the place as others are told it.
     pub(crate) fn coordinate(&self) -> Coordinate {
-        /// With fewer measurements the place means nothing.
-        const SAMPLES_MIN: u32 = 3;
-        if self.samples < SAMPLES_MIN {
+        if self.samples.len() < SAMPLES_MIN {
             return Coordinate::default();
         }
         let unit = |micros: i64| (micros / UNIT_MICROS) as i16;
@@ -123,12 +127,29 @@ impl Vivaldi {
     }
 
     /// Takes in a measured round trip to a node at `other`.
+    ///
+    /// The last [`SAMPLES_KEPT`] pull once more each time, so that few measurements are
+    /// enough to find a place: a newcomer has only those of its first greetings.
     pub(crate) fn measured(&mut self, other: &Coordinate, round_trip: Duration, rng: &mut Rng) {
-        let micros = i64::try_from(round_trip.as_micros()).unwrap_or(i64::MAX);
-        if micros == 0 || micros > ROUND_TRIP_MICROS_MAX {
+        let micros = round_trip.as_micros();
+        // Who knows no place yet helps only those who know none either.
+        let helps = other.is_known() || self.samples.len() < SAMPLES_MIN;
+        if micros == 0 || micros > ROUND_TRIP_MICROS_MAX as u128 || !helps {
             return;
         }
-        self.samples = self.samples.saturating_add(1);
+        if self.samples.len() >= SAMPLES_KEPT {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((*other, round_trip));
+        for index in 0..self.samples.len() {
+            let (other, round_trip) = self.samples[index];
+            self.pull(&other, round_trip, rng);
+        }
+    }
+
+    fn pull(&mut self, other: &Coordinate, round_trip: Duration, rng: &mut Rng) {
+        let micros = i64::try_from(round_trip.as_micros()).unwrap_or(i64::MAX);
+        let micros = micros.clamp(1, ROUND_TRIP_MICROS_MAX);
         let (mut dx, mut dy) = (
             self.x_micros - i64::from(other.x) * UNIT_MICROS,
             self.y_micros - i64::from(other.y) * UNIT_MICROS,

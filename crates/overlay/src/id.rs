@@ -114,9 +114,30 @@ impl OverlayId {
         Self(blake3::derive_key("enishi 1 overlay id", name.as_bytes()))
     }
 
+    /// Derives the id of the closed overlay of an authority.
+    pub fn of_authority(authority: &NodeId) -> Self {
+        let context = "enishi 1 closed overlay id of authority";
+        Self(blake3::derive_key(context, authority.as_bytes()))
+    }
+
+    /// Derives the id of the closed overlay of a secret. The id is seen on the wire, so the
+    /// secret must be random: one that can be guessed could be tried against it.
+    pub fn of_secret(secret: &[u8; 32]) -> Self {
+        Self(blake3::derive_key(
+            "enishi 1 closed overlay id of secret",
+            secret,
+        ))
+    }
+
     /// Returns the octets of the id.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl fmt::Display for OverlayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
     }
 }
 

@@ -23,19 +23,22 @@
 //! | routing | `Routed`, `HopAck`, `HopNack`, `Back`, `Answer` | recursive forwarding |
 //! | search | `Find`, `Found` | iterative lookups, each step by the asker itself |
 //! | services | `Direct` | whatever a service says to one node |
+//! | admission | `Admission` | in a closed overlay: showing that one is a member |
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::ring::Position;
 use crate::view::{Entry, ViewUpdate};
+use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// The largest message, in octets.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -101,6 +104,8 @@ pub enum Message {
     HopNack {
         /// The number that the receiver gave this transmission.
         hop: u32,
+        /// Whether the sender knows a way on and does not want to be used for it.
+        declined: bool,
     },
     /// What goes back to the origin of a routed message, over the sessions that it came by.
     Back {
@@ -142,6 +147,8 @@ pub enum Message {
         /// Who is about to dial.
         newcomer: Contact,
     },
+    /// What nodes of a closed overlay show each other first.
+    Admission(Box<Admission>),
 }
 
 /// The body of `Hello` and `Welcome`.
@@ -158,8 +165,9 @@ pub struct Hello {
     /// In `Hello`: the sender asks for a long link or, being a client, for a host. In
     /// `Welcome`: granted.
     pub link: bool,
-    /// All of the sender's view.
-    pub view: ViewUpdate,
+    /// In `Welcome`: all of the sender's view, unless it refused a link and has no other use
+    /// for the receiver. Who said hello tells its own view later, when it knows its place.
+    pub view: Option<ViewUpdate>,
 }
 
 /// A message on its way to the node in charge of `target`.
@@ -178,6 +186,9 @@ pub struct Routed {
     /// Where the node sits, known to the receiver, for whose sake it was chosen; none when
     /// it was chosen for its own.
     pub toward: Option<Position>,
+    /// Whether it goes by the distance on the ring from now on, whatever the geometry. Always
+    /// false in Symphony, which has no other distance.
+    pub by_ring: bool,
     /// Whether the answer goes straight to the origin, not back the same way.
     pub straight: bool,
     /// Whether any of the nodes nearest to the target, as many as replicas, will do. Each of
@@ -187,6 +198,13 @@ pub struct Routed {
     pub trace: bool,
     /// What is asked.
     pub query: Query,
+}
+
+impl Routed {
+    /// Returns how much of a frame the message takes, in octets.
+    pub fn encoded_len(&self) -> usize {
+        postcard::experimental::serialized_size(self).unwrap_or(0)
+    }
 }
 
 /// What a routed message asks.
@@ -219,17 +237,6 @@ pub enum Returned {
     Answer(Answer),
     /// A traced message came by.
     Report(HopReport),
-}
-
-/// Tells the origin of a traced message that it came by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HopReport {
-    /// The origin's request.
-    pub request: u64,
-    /// How many hops the message had made on arrival, from 1.
-    pub hops: u8,
-    /// Where it goes next; none when the reporting node is in charge.
-    pub next: Option<NodeId>,
 }
 
 /// The answer to a routed message.
@@ -310,7 +317,9 @@ impl Message {
 
     fn lists_are_bounded(&self) -> bool {
         match self {
-            Self::Hello(hello) | Self::Welcome(hello) => hello.view.is_bounded(),
+            Self::Hello(hello) | Self::Welcome(hello) => {
+                hello.view.as_ref().is_none_or(ViewUpdate::is_bounded)
+            }
             Self::ViewUpdate(update) => update.is_bounded(),
             Self::Answer(answer)
             | Self::Back {
@@ -321,6 +330,7 @@ impl Message {
                 Reply::Service(_) => true,
             },
             Self::Found { nodes, .. } => nodes.len() <= NODES_MAX,
+            Self::Admission(admission) => admission.is_bounded(),
             Self::Back {
                 returned: Returned::Report(_),
                 ..
@@ -369,6 +379,7 @@ mod tests {
             hops: 3,
             hop: 12,
             toward: None,
+            by_ring: false,
             straight: false,
             any: false,
             trace: true,

@@ -12,6 +12,7 @@
 //! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
 //! | `search` | iterative lookups, over paths that have no node in common |
+//! | `standing` | whom to serve and on whom to rely |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
 //! | `regulate` | what the node is: client, peer or supernode |
@@ -30,6 +31,7 @@ mod rejoin;
 mod requests;
 mod route;
 mod search;
+mod standing;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::class::{Grade, Measure, Regulator};
-use crate::config::Config;
+use crate::config::{Config, Forwarding};
 use crate::contact::Contact;
 use crate::coordinate::{Coordinate, Vivaldi};
 use crate::deadlines::Deadlines;
@@ -50,12 +52,15 @@ use crate::near::{NearSet, Place};
 use crate::peers::{Peer, Peers, RoundTrip};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::standing::{Accounts, Budget};
 use crate::time::Time;
 use crate::view::View;
+use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
 use client::{Clients, Hosting};
 use forward::{Hops, Seen};
+use links::Race;
 use liveness::Quarantine;
 use rejoin::Remembered;
 use requests::Requests;
@@ -87,6 +92,18 @@ pub enum Input {
     Bootstrap(Vec<Contact>),
     /// The node's own addresses changed.
     Addresses(Vec<SocketAddr>),
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program uses, in thousandths
+    /// ([`Vitals::load_per_mille`]).
+    Load(u16),
     /// The node measured itself anew.
     Measured(Measure),
     /// The node is about to stop: take leave of the peers.
@@ -157,16 +174,16 @@ pub enum Effect {
         /// How many nodes were asked.
         asked: u32,
     },
-    /// A hop of a traced question reported.
+    /// A hop of a traced question reported; this node itself first, as hop 0.
     HopReport {
         /// The question.
         request: RequestId,
-        /// The reporting node.
-        from: NodeId,
-        /// Its place in the route, from 1.
-        hops: u8,
-        /// Where the question went next; none when it is in charge.
-        next: Option<NodeId>,
+        /// Which try of the question it is, from 0; each may take another route.
+        attempt: u8,
+        /// The reporting node. It is a claim: the report came by way of others.
+        by: NodeId,
+        /// What the hop tells, as it says itself.
+        report: HopReport,
     },
 }
 
@@ -178,6 +195,8 @@ pub struct Asker {
     pub(crate) request: u64,
     pub(crate) hops: u8,
     pub(crate) straight: bool,
+    /// The answer must not overtake the reports, which go back the way of the question.
+    pub(crate) traced: bool,
     pub(crate) back: Option<back::Previous>,
 }
 
@@ -218,6 +237,8 @@ pub struct Overlay {
     vivaldi: Vivaldi,
     /// What others are told of the place in the network.
     coordinate: Coordinate,
+    /// When it may change next.
+    next_move: Time,
     /// The round trips to all peers as one.
     typical: RoundTrip,
     /// The number of nodes as estimated last.
@@ -226,15 +247,26 @@ pub struct Overlay {
     near: NearSet,
     view: Arc<View>,
     view_stale: bool,
+    /// Whether the near neighbours are to hear of the next change at once.
+    announce_soon: bool,
+    /// How many looks for this node's own place found nothing new, one after the other.
+    quiet_checks: u32,
     greetings: BTreeMap<NodeId, Greeting>,
     quarantine: Quarantine,
+    races: Vec<Race>,
+    /// Who refused a link lately.
+    refusals: Quarantine,
     remembered: Remembered,
     hops: Hops,
+    accounts: Accounts,
+    budget: Budget,
     seen: Seen,
     requests: Requests,
     searches: Searches,
     deadlines: Deadlines<Alarm>,
     counters: Counters,
+    paths: Paths,
+    load_per_mille: u16,
     effects: VecDeque<Effect>,
     joined: bool,
     left: bool,
@@ -262,6 +294,7 @@ impl Overlay {
         };
         let mut overlay = Self {
             near: NearSet::new(place, config.near_per_side),
+            budget: Budget::new(now, config.carried_per_minute),
             config,
             me,
             position,
@@ -269,19 +302,27 @@ impl Overlay {
             rng,
             vivaldi: Vivaldi::new(),
             coordinate: Coordinate::default(),
+            next_move: Time::ZERO,
             typical: RoundTrip::default(),
             size: 1,
             peers: Peers::new(),
             view: Arc::default(),
             view_stale: true,
+            announce_soon: false,
+            quiet_checks: 0,
             greetings: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            races: Vec::new(),
+            refusals: Quarantine::default(),
             remembered: Remembered::default(),
             hops: Hops::default(),
+            accounts: Accounts::default(),
             seen: Seen::default(),
             searches: Searches::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),
+            paths: Paths::default(),
+            load_per_mille: 0,
             effects: VecDeque::new(),
             joined: false,
             left: false,
@@ -305,9 +346,18 @@ impl Overlay {
         match input {
             Input::Message { from, message } => self.receive(now, from, message),
             Input::Unreachable(peer) => self.unreachable(now, peer),
-            Input::Closed(peer) => self.closed(now, peer),
+            Input::Closed(peer) => {
+                self.paths.forget(peer);
+                self.closed(now, peer);
+            }
             Input::Bootstrap(contacts) => self.bootstrap(now, contacts),
             Input::Addresses(addresses) => self.readdress(now, addresses),
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => self.paths.note(peer, kind, address),
+            Input::Load(load_per_mille) => self.load_per_mille = load_per_mille,
             Input::Measured(measure) => self.on_measured(now, measure),
             Input::Leave => self.take_leave(),
             Input::Timeout => {}
@@ -331,6 +381,12 @@ impl Overlay {
     /// Returns how this node may be reached.
     pub fn me(&self) -> &Contact {
         &self.me
+    }
+
+    /// Chooses next hops in this way from now on. An experiment asks the same questions over
+    /// the same tables in several ways.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.config.forwarding = forwarding;
     }
 
     /// Returns this node's place.
@@ -371,6 +427,26 @@ impl Overlay {
     /// Returns what limits and refusals left behind.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Returns what this node tells others of itself; none when it declines to.
+    pub fn vitals(&self) -> Option<Vitals> {
+        self.config.reports_hops.then(|| self.own_vitals())
+    }
+
+    /// Returns the path of the session with a node, and where the node is seen on it.
+    pub fn path(&self, peer: NodeId) -> (PathKind, Option<SocketAddr>) {
+        (self.paths.kind(peer), self.paths.address(peer))
+    }
+
+    /// Returns what this node and others did for each other.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Returns how this node takes part.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Returns how to reach a node if this one, a peer or a peer's view knows it.
@@ -440,11 +516,11 @@ impl Overlay {
             Message::Summon { subject, newcomer } => self.on_summon(now, subject, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Message::HopNack { hop } => self.on_hop_nack(now, from, hop),
+            Message::HopNack { hop, declined } => self.on_hop_nack(now, from, hop, declined),
             Message::Back { hop, by, returned } => self.on_back(now, from, hop, by, returned),
             Message::Find { nonce, target } => self.on_find(from, nonce, target),
             Message::Found { nonce, nodes } => self.on_found(now, from, nonce, &nodes),
-            Message::Answer(answer) => self.on_answer(now, from, answer),
+            Message::Answer(answer) => self.on_straight_answer(now, from, answer),
             Message::Direct { service, body } => {
                 self.effects.push_back(Effect::Direct {
                     from,
@@ -452,6 +528,8 @@ impl Overlay {
                     body,
                 });
             }
+            // Only for the gate in front of a closed overlay.
+            Message::Admission(_) => self.refuse(),
         }
     }
 
@@ -469,9 +547,13 @@ impl Overlay {
         }
     }
 
-    /// Brings the view up to date after an input and has the peers told of a change.
+    /// Brings the view up to date after an input, and has the near neighbours told soon of a
+    /// change among them; all else is told with the period.
     fn settle(&mut self, now: Time) {
-        if std::mem::take(&mut self.view_stale) && self.renew_view() && !self.peers.is_empty() {
+        if std::mem::take(&mut self.view_stale) {
+            self.renew_view();
+        }
+        if std::mem::take(&mut self.announce_soon) && !self.peers.is_empty() {
             self.deadlines
                 .set_no_later(Alarm::Announce, now + ANNOUNCE_DELAY);
         }
@@ -490,6 +572,13 @@ impl Overlay {
 
     fn refuse(&mut self) {
         self.counters.messages_refused += 1;
+    }
+
+    fn own_vitals(&self) -> Vitals {
+        Vitals {
+            software: Software::THIS,
+            load_per_mille: self.load_per_mille,
+        }
     }
 
     fn place_of(&self, id: NodeId) -> Place {

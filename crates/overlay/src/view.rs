@@ -45,6 +45,13 @@ pub struct Entry {
     pub grade: Grade,
 }
 
+impl Entry {
+    /// Tells whether nothing but the place in the network is another in `later`, if that.
+    fn differs_in_place_only(&self, later: &Self) -> bool {
+        self.contact == later.contact && self.role == later.role && self.grade == later.grade
+    }
+}
+
 /// A change of a view on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ViewUpdate {
@@ -57,6 +64,8 @@ pub struct ViewUpdate {
     pub removed: Vec<Position>,
     /// Who is new in the view or changed.
     pub added: Vec<Entry>,
+    /// Who is at another place in the network than before.
+    pub moved: Vec<(Position, Coordinate)>,
     /// The view after the change, where sender and receiver share their memory.
     #[serde(skip)]
     pub snapshot: Snapshot,
@@ -65,7 +74,9 @@ pub struct ViewUpdate {
 impl ViewUpdate {
     /// Tells whether the lists are within [`VIEW_NODES_MAX`].
     pub fn is_bounded(&self) -> bool {
-        self.removed.len() <= VIEW_NODES_MAX && self.added.len() <= VIEW_NODES_MAX
+        self.removed.len() <= VIEW_NODES_MAX
+            && self.added.len() <= VIEW_NODES_MAX
+            && self.moved.len() <= VIEW_NODES_MAX
     }
 }
 
@@ -141,6 +152,7 @@ impl View {
                 version: self.version,
                 removed: vec![],
                 added: self.entries().cloned().collect(),
+                moved: vec![],
                 snapshot,
             };
         };
@@ -148,15 +160,24 @@ impl View {
             .slots
             .iter()
             .filter(|slot| self.slot(slot.position).is_none());
-        let new = self
-            .slots
-            .iter()
-            .filter(|slot| older.slot(slot.position) != Some(slot));
+        let (mut added, mut moved) = (Vec::new(), Vec::new());
+        for slot in &self.slots {
+            let entry = &slot.entry;
+            match older.at(slot.position) {
+                Some(before) if before.differs_in_place_only(entry) => {
+                    if before.coordinate != entry.coordinate {
+                        moved.push((slot.position, entry.coordinate));
+                    }
+                }
+                _ => added.push(entry.clone()),
+            }
+        }
         ViewUpdate {
             base: Some(older.version),
             version: self.version,
             removed: gone.map(|slot| slot.position).collect(),
-            added: new.map(|slot| slot.entry.clone()).collect(),
+            added,
+            moved,
             snapshot,
         }
     }
@@ -181,6 +202,11 @@ impl View {
             match slots.binary_search_by_key(&position, |slot| slot.position) {
                 Ok(index) => slots[index].entry = entry,
                 Err(index) => slots.insert(index, Slot { position, entry }),
+            }
+        }
+        for (position, coordinate) in &update.moved {
+            if let Ok(index) = slots.binary_search_by_key(position, |slot| slot.position) {
+                slots[index].entry.coordinate = *coordinate;
             }
         }
         slots.truncate(VIEW_NODES_MAX);

@@ -120,6 +120,7 @@ fn a_hello_in_another_name_is_refused() {
         version: 1,
         removed: vec![],
         added: vec![],
+        moved: vec![],
         snapshot: Snapshot::default(),
     };
     let contact = Contact::new(id(50), []);
@@ -129,7 +130,7 @@ fn a_hello_in_another_name_is_refused() {
         coordinate: Coordinate::default(),
         grade: Grade::default(),
         link: true,
-        view,
+        view: Some(view),
     };
     net.input(
         0,
@@ -152,6 +153,7 @@ fn messages_do_not_go_round_for_ever() {
         hops: 64,
         hop: 1,
         toward: None,
+        by_ring: false,
         straight: false,
         any: false,
         trace: false,
@@ -177,11 +179,13 @@ fn messages_do_not_go_round_for_ever() {
 fn a_trace_hears_from_each_hop_unless_it_declines() {
     let mut net = Net::new(8);
     let target = net.overlays[6].position();
+    let in_charge = net.overlays[6].me().id();
     let now = net.now;
     let request = net.overlays[1].locate(now, target, Manner::TRACED);
     net.run_for(Duration::from_secs(2));
     let reported = net.effects.iter().any(|(number, effect)| {
-        matches!(effect, Effect::HopReport { request: r, next: None, .. } if *number == 1 && *r == request)
+        matches!(effect, Effect::HopReport { request: r, by, report, .. }
+            if *number == 1 && *r == request && *by == in_charge && report.next.is_none())
     });
     assert!(reported);
 }

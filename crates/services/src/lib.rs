@@ -6,6 +6,7 @@
 //! methods of [`Context`]. No service names another: what one wants of another goes
 //! through the kernel.
 
+pub mod admission;
 pub mod calls;
 pub mod dht;
 pub mod diag;

@@ -6,28 +6,33 @@
 //!              v                                      |
 //!   +--------------------- Node ------------------------------+
 //!   |  overlay  --effects-->  services  --calls-->  overlay   |
-//!   |                         dht  diag  vnet                 |
+//!   |  behind the gate        dht  diag  vnet                 |
 //!   +---------------------------------------------------------+
 //! ```
 //!
 //! One input is worked off to its end: effects and calls are handed on until none is
 //! left. Nothing here decides anything; it only dispatches.
 
+mod handed;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use enishi_overlay::class::Measure;
+use enishi_overlay::config::Forwarding;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
-use enishi_overlay::view::Entry;
-use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, Rng, Time};
+use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{self, Gate, Membership, Order, Passage};
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
 use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
+
+use handed::Handed;
 
 /// How a node is set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +83,17 @@ pub enum Input {
         /// Whether it works.
         works: bool,
     },
+    /// The path of an open session, when it is first known and when it changes.
+    Path {
+        /// The node at the other end.
+        peer: NodeId,
+        /// What sort of path it is.
+        kind: PathKind,
+        /// Where the peer is seen; none when the path is not from address to address.
+        address: Option<SocketAddr>,
+    },
+    /// How much of a processor core the program used lately, in thousandths.
+    Load(u16),
     /// The host asks something of a service.
     Command(Command),
     /// The node is about to stop.
@@ -97,6 +113,8 @@ pub enum Command {
     Diag(diag::Command),
     /// Of the virtual networks.
     Vnet(vnet::Command),
+    /// Of the gate of a closed overlay.
+    Admission(admission::Command),
 }
 
 /// What the host has to do.
@@ -147,6 +165,7 @@ pub enum Event {
 pub struct Node {
     keypair: Keypair,
     overlay: Overlay,
+    gate: Gate,
     dht: Dht,
     diag: Diag,
     vnet: Vnet,
@@ -158,13 +177,14 @@ pub struct Node {
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     vnet_events: VecDeque<vnet::Event>,
+    gate_events: VecDeque<Infallible>,
     outputs: VecDeque<Output>,
 }
 
-/// Hands an input to one of the services with its system calls.
-macro_rules! hand_to {
-    ($self:ident, $service:ident, $events:ident, $id:expr, $now:expr, $input:expr) => {{
-        let mut cx = Context {
+/// The system calls of one of the services.
+macro_rules! context {
+    ($self:ident, $events:ident, $id:expr, $now:expr) => {
+        Context {
             now: $now,
             unix_s: $self.started_unix_s + $now.as_micros() / 1_000_000,
             service: $id,
@@ -173,7 +193,14 @@ macro_rules! hand_to {
             rng: &mut $self.rng,
             calls: &mut $self.calls,
             events: &mut $self.$events,
-        };
+        }
+    };
+}
+
+/// Hands an input to one of the services with its system calls.
+macro_rules! hand_to {
+    ($self:ident, $service:ident, $events:ident, $id:expr, $now:expr, $input:expr) => {{
+        let mut cx = context!($self, $events, $id, $now);
         $self.$service.handle($input, &mut cx);
     }};
 }
@@ -188,6 +215,7 @@ impl Node {
         Self {
             overlay: Overlay::new(Time::ZERO, me, config.overlay, overlay_rng),
             keypair,
+            gate: Gate::default(),
             dht: Dht::new(),
             diag: Diag::default(),
             vnet: Vnet::new(config.host_name),
@@ -199,23 +227,30 @@ impl Node {
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
+            gate_events: VecDeque::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Makes the node one of a closed overlay, whose id its [`Config`] must name. To be
+    /// called before the first input.
+    pub fn in_closed_overlay(mut self, membership: Membership) -> Self {
+        self.gate = Gate::closed(self.keypair.id(), membership, &mut self.rng);
+        self
     }
 
     /// Takes in what happened and returns what is to be done, in order. Whatever the
     /// caller leaves in the iterator is lost, so it is to be drained.
     pub fn handle(&mut self, now: Time, input: Input) -> impl Iterator<Item = Output> + '_ {
         match input {
-            Input::Message { from, message } => {
-                self.overlay
-                    .handle(now, overlay::Input::Message { from, message });
-            }
+            Input::Message { from, message } => self.receive(now, from, message),
             Input::Unreachable(peer) => {
+                self.gate.session_ended(peer);
                 self.overlay.handle(now, overlay::Input::Unreachable(peer));
                 self.tell_gone(now, peer);
             }
             Input::Closed(peer) => {
+                self.gate.session_ended(peer);
                 self.overlay.handle(now, overlay::Input::Closed(peer));
                 self.tell_gone(now, peer);
             }
@@ -240,6 +275,19 @@ impl Node {
                 let command = dht::Command::Storage { works };
                 self.input_dht(now, ServiceInput::Command(command));
             }
+            Input::Path {
+                peer,
+                kind,
+                address,
+            } => {
+                let path = overlay::Input::Path {
+                    peer,
+                    kind,
+                    address,
+                };
+                self.overlay.handle(now, path);
+            }
+            Input::Load(load) => self.overlay.handle(now, overlay::Input::Load(load)),
             Input::Command(Command::Dht(command)) => {
                 self.input_dht(now, ServiceInput::Command(command));
             }
@@ -248,6 +296,9 @@ impl Node {
             }
             Input::Command(Command::Vnet(command)) => {
                 self.input_vnet(now, ServiceInput::Command(command));
+            }
+            Input::Command(Command::Admission(command)) => {
+                self.input_gate(now, ServiceInput::Command(command));
             }
             Input::Leave => {
                 self.input_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
@@ -269,6 +320,7 @@ impl Node {
             self.dht.next_timeout(),
             self.diag.next_timeout(),
             self.vnet.next_timeout(),
+            self.gate.next_timeout(),
         ];
         services
             .into_iter()
@@ -287,6 +339,11 @@ impl Node {
         &self.overlay
     }
 
+    /// Has the overlay choose next hops in this way from now on, for experiments.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.overlay.set_forwarding(forwarding);
+    }
+
     /// Returns the distributed hash table.
     pub fn dht(&self) -> &Dht {
         &self.dht
@@ -295,6 +352,20 @@ impl Node {
     /// Returns the virtual networks.
     pub fn vnet(&self) -> &Vnet {
         &self.vnet
+    }
+
+    /// Returns the gate of the closed overlay; an open one in the open overlay.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Hands the overlay a message, if its sender may speak here.
+    fn receive(&mut self, now: Time, from: NodeId, message: Message) {
+        let mut cx = context!(self, gate_events, ServiceId::Admission, now);
+        if let Some(message) = self.gate.receive(from, message, &mut cx) {
+            self.overlay
+                .handle(now, overlay::Input::Message { from, message });
+        }
     }
 
     fn time_out(&mut self, now: Time) {
@@ -311,6 +382,9 @@ impl Node {
         if due(self.vnet.next_timeout()) {
             self.input_vnet(now, ServiceInput::Timeout);
         }
+        if due(self.gate.next_timeout()) {
+            self.input_gate(now, ServiceInput::Timeout);
+        }
     }
 
     fn tell_gone(&mut self, now: Time, peer: NodeId) {
@@ -323,6 +397,8 @@ impl Node {
         loop {
             if let Some(effect) = self.overlay.pop_effect() {
                 self.on_effect(now, effect);
+            } else if let Some(order) = self.gate.pop_order() {
+                self.on_order(now, order);
             } else if let Some(call) = self.calls.pop_front() {
                 self.on_call(now, call);
             } else if let Some(event) = self.dht_events.pop_front() {
@@ -337,16 +413,53 @@ impl Node {
         }
     }
 
+    fn on_order(&mut self, now: Time, order: Order) {
+        match order {
+            Order::Send(to, message) => {
+                let known = self.overlay.contact_of(to);
+                let to = known.unwrap_or_else(|| Contact::new(to, []));
+                self.outputs.push_back(Output::Send { to, message });
+            }
+            Order::Drop(peer) => {
+                self.outputs.push_back(Output::Drop(peer));
+                self.expel(now, peer);
+                self.tell_gone(now, peer);
+            }
+        }
+    }
+
+    /// Takes a node that may not be spoken with out of the overlay's tables.
+    fn expel(&mut self, now: Time, peer: NodeId) {
+        self.overlay.handle(now, overlay::Input::Unreachable(peer));
+    }
+
+    fn send(&mut self, now: Time, to: Contact, message: Message) {
+        match self.gate.passage(to.id(), now) {
+            Passage::Free => {}
+            Passage::After(first) => {
+                let (to, message) = (to.clone(), first);
+                self.outputs.push_back(Output::Send { to, message });
+            }
+            Passage::Barred => return self.expel(now, to.id()),
+        }
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
     fn on_effect(&mut self, now: Time, effect: Effect) {
         match effect {
-            Effect::Send { to, message } => self.outputs.push_back(Output::Send { to, message }),
+            Effect::Send { to, message } => self.send(now, to, message),
+            Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
-            Effect::Drop(peer) => self.outputs.push_back(Output::Drop(peer)),
+            Effect::Drop(peer) => {
+                self.gate.session_ended(peer);
+                self.outputs.push_back(Output::Drop(peer));
+            }
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {
                 self.input_dht(now, ServiceInput::NeighboursChanged);
                 self.input_vnet(now, ServiceInput::NeighboursChanged);
+                self.input_gate(now, ServiceInput::NeighboursChanged);
             }
             Effect::Direct {
                 from,
@@ -415,9 +528,9 @@ impl Node {
             }
             Effect::HopReport {
                 request,
-                from,
-                hops,
-                next,
+                attempt,
+                by,
+                report,
             } => {
                 if let Some((service, token)) = self.asked.get(&request).copied() {
                     self.hand(
@@ -425,9 +538,9 @@ impl Node {
                         service,
                         Handed::HopReport {
                             token,
-                            from,
-                            hops,
-                            next,
+                            attempt,
+                            by,
+                            report,
                         },
                     );
                 }
@@ -528,6 +641,7 @@ impl Node {
             ServiceId::Dht => self.input_dht(now, handed.into_input()),
             ServiceId::Diag => self.input_diag(now, handed.into_input()),
             ServiceId::Vnet => self.input_vnet(now, handed.into_input()),
+            ServiceId::Admission => self.input_gate(now, handed.into_input()),
         }
     }
 
@@ -542,102 +656,8 @@ impl Node {
     fn input_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {
         hand_to!(self, vnet, vnet_events, ServiceId::Vnet, now, input);
     }
-}
 
-/// An input that is the same for every service.
-enum Handed {
-    Direct {
-        from: NodeId,
-        body: Bytes,
-    },
-    Asked {
-        asker: overlay::Asker,
-        target: enishi_overlay::Position,
-        body: Bytes,
-    },
-    Answered {
-        token: u64,
-        from: NodeId,
-        hops: u8,
-        reply: Reply,
-    },
-    Failed {
-        token: u64,
-    },
-    Searched {
-        token: u64,
-        found: Vec<Entry>,
-        asked: u32,
-    },
-    HopReport {
-        token: u64,
-        from: NodeId,
-        hops: u8,
-        next: Option<NodeId>,
-    },
-    Got {
-        token: u64,
-        answer: dht::GetAnswer,
-    },
-    PutDone {
-        token: u64,
-        answer: dht::PutAnswer,
-    },
-    Restored {
-        key: Vec<u8>,
-        value: Vec<u8>,
-        age_s: u64,
-    },
-}
-
-impl Handed {
-    fn into_input<C>(self) -> ServiceInput<C> {
-        match self {
-            Self::Direct { from, body } => ServiceInput::Direct { from, body },
-            Self::Asked {
-                asker,
-                target,
-                body,
-            } => ServiceInput::Asked {
-                asker,
-                target,
-                body,
-            },
-            Self::Answered {
-                token,
-                from,
-                hops,
-                reply,
-            } => ServiceInput::Answered {
-                token,
-                from,
-                hops,
-                reply,
-            },
-            Self::Failed { token } => ServiceInput::Failed { token },
-            Self::Searched {
-                token,
-                found,
-                asked,
-            } => ServiceInput::Searched {
-                token,
-                found,
-                asked,
-            },
-            Self::HopReport {
-                token,
-                from,
-                hops,
-                next,
-            } => ServiceInput::HopReport {
-                token,
-                from,
-                hops,
-                next,
-            },
-            Self::Got { token, answer } => ServiceInput::Got { token, answer },
-            Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },
-            Self::Restored { key, value, age_s } => ServiceInput::Restored { key, value, age_s },
-        }
+    fn input_gate(&mut self, now: Time, input: ServiceInput<admission::Command>) {
+        hand_to!(self, gate, gate_events, ServiceId::Admission, now, input);
     }
 }

@@ -12,6 +12,7 @@
 //!   endian
 //!
 //! header payload:  software version | key seed (32) | random seed (32) | Config
+//!                  | 0, or 1 and the Membership in a closed overlay
 //! entry payload:   0 | time in microseconds | Input | digest (8)     one step
 //!                  1 | Ending                                        nothing follows
 //! ```
@@ -24,8 +25,9 @@
 //! still say which one can. A frame that is cut off or damaged ends the reading.
 //!
 //! **A recording holds secrets:** the node's key, its randomness, and what people entrusted
-//! to it. Only here are they written out; the fields that hold them name the modules
-//! [`keypair`] and [`secret`], and the types themselves cannot be serialised.
+//! to it. Only here and in invitations ([`crate::ticket`]) are they written out; the fields that
+//! hold them name the modules [`keypair`] and [`secret`], and the types themselves cannot be
+//! serialised.
 
 mod reader;
 mod writer;
@@ -33,6 +35,7 @@ mod writer;
 use enishi_overlay::{Keypair, NodeId, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Membership;
 use crate::keys::{Secret, derive};
 use crate::node::{Config, Input, Node, Output};
 
@@ -43,7 +46,7 @@ pub use writer::{TooLong, Writer};
 pub const MAGIC: [u8; 8] = *b"enishirc";
 
 /// The format that this program writes and reads.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 3;
 
 /// The longest payload of a frame, in octets. A message has at most 64 KiB
 /// ([`enishi_overlay::message::MESSAGE_BYTES_MAX`]); nothing else that goes into a node is
@@ -68,7 +71,7 @@ const STARTED_UNIX_S_MAX: u64 = 1 << 40;
 /// The most near neighbours per side that a recorded node may have been set up with.
 const NEAR_PER_SIDE_MAX: usize = 16;
 
-/// What a recording begins with: all that [`Node::new`] takes.
+/// What a recording begins with: all that a [`Node`] is made of.
 #[derive(Clone, Debug)]
 pub struct Header {
     /// The version of the software that recorded, at most 64 octets.
@@ -84,6 +87,7 @@ struct Birth {
     #[serde(with = "secret")]
     seed: Secret,
     config: Config,
+    membership: Option<Membership>,
 }
 
 impl Header {
@@ -95,14 +99,25 @@ impl Header {
                 keypair: keypair.clone(),
                 seed: Secret::new(*seed),
                 config: config.clone(),
+                membership: None,
             },
         }
+    }
+
+    /// Describes the node as one of a closed overlay, whose id its [`Config`] must name.
+    pub fn in_closed_overlay(mut self, membership: Membership) -> Self {
+        self.birth.membership = Some(membership);
+        self
     }
 
     /// Makes the node anew, as it was before its first input.
     pub fn node(&self) -> Node {
         let birth = &self.birth;
-        Node::new(birth.keypair.clone(), birth.config.clone(), *birth.seed)
+        let node = Node::new(birth.keypair.clone(), birth.config.clone(), *birth.seed);
+        match &birth.membership {
+            Some(membership) => node.in_closed_overlay(membership.clone()),
+            None => node,
+        }
     }
 
     /// Returns who the recorded node is.
@@ -117,9 +132,13 @@ impl Header {
 
     fn is_bounded(&self) -> bool {
         let config = self.config();
+        let belongs = |membership: &Membership| {
+            membership.is_bounded() && membership.overlay() == config.overlay.overlay
+        };
         self.software.len() <= SOFTWARE_BYTES_MAX
             && config.started_unix_s <= STARTED_UNIX_S_MAX
             && (1..=NEAR_PER_SIDE_MAX).contains(&config.overlay.near_per_side)
+            && self.birth.membership.as_ref().is_none_or(belongs)
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{Asker, Manner};
 use enishi_overlay::view::Entry;
-use enishi_overlay::{Contact, Keypair, NodeId, Overlay, Position, Rng, Time};
+use enishi_overlay::{Contact, HopReport, Keypair, NodeId, Overlay, Position, Rng, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
@@ -22,6 +22,8 @@ pub enum ServiceId {
     Diag = 2,
     /// The control of virtual networks.
     Vnet = 3,
+    /// The gate of a closed overlay. Other nodes cannot address it by this number.
+    Admission = 4,
 }
 
 impl ServiceId {
@@ -31,6 +33,7 @@ impl ServiceId {
             1 => Some(Self::Dht),
             2 => Some(Self::Diag),
             3 => Some(Self::Vnet),
+            4 => Some(Self::Admission),
             _ => None,
         }
     }
@@ -102,12 +105,12 @@ pub enum ServiceInput<C> {
     HopReport {
         /// From the call.
         token: u64,
-        /// The reporting node.
-        from: NodeId,
-        /// Its place in the route, from 1.
-        hops: u8,
-        /// Where the question went next.
-        next: Option<NodeId>,
+        /// Which try of the question it is, from 0.
+        attempt: u8,
+        /// The reporting node. It is a claim: the report came by way of others.
+        by: NodeId,
+        /// What the hop tells; this node itself is hop 0.
+        report: HopReport,
     },
     /// [`Context::get`] ended.
     Got {

@@ -11,23 +11,34 @@
 //! The figure after `enishi` is the version. The checksum is the first four octets of a
 //! BLAKE3 hash of the content, so that a slip of the pen is told from a lie. Whoever
 //! has an invitation to a channel has the channel's secret.
+//!
+//! Two relatives have the same form: an invitation to a closed overlay begins with
+//! `enishioverlay1`, and what a node keeps of its membership with `enishimember1`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
-use enishi_overlay::{Contact, OverlayId};
+use enishi_overlay::admission::{Certificate, RefusedError, Subject};
+use enishi_overlay::{Contact, NodeId, OverlayId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::admission::{Invited, Membership};
+use crate::keys::Secret;
 use crate::vnet::Network;
 
 const PREFIX: &str = "enishi";
+const OVERLAY_PREFIX: &str = "enishioverlay";
+const MEMBER_PREFIX: &str = "enishimember";
 const VERSION: &str = "1";
 /// The longest invitation that is looked at, in characters.
 const TEXT_MAX: usize = 4096;
 /// The most contacts in an invitation: it has to fit into a QR code.
 pub const CONTACTS_MAX: usize = 4;
+/// The longest name of a closed overlay, in octets.
+pub const OVERLAY_NAME_BYTES_MAX: usize = 63;
 
 /// An invitation to the overlay and, maybe, to a channel.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +95,56 @@ pub enum TicketError {
     /// Characters are wrong or missing.
     #[error("the invitation is damaged or cut off: copy the whole line again")]
     Damaged,
+    /// It is to a closed overlay.
+    #[error("this is an invitation to a closed overlay: use it with `enishi overlay join`")]
+    ToOverlay,
+    /// It is one, but not to a closed overlay.
+    #[error("this is not an invitation to a closed overlay: these begin with `enishioverlay1`")]
+    NotToOverlay,
+}
+
+/// An invitation to a closed overlay. Whoever has it can use it; a member takes it up with
+/// [`Card::take_up`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayTicket {
+    /// How the overlay is called, for people.
+    pub name: String,
+    /// Whom to ask first.
+    pub contacts: Vec<Contact>,
+    /// What lets the bearer in.
+    pub pass: Pass,
+}
+
+/// What lets the bearer of an invitation into a closed overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pass {
+    /// The secret of the simple form.
+    Secret {
+        /// The secret.
+        #[serde(with = "crate::recording::secret")]
+        secret: Secret,
+        /// After when the invitation is no longer to be used, in seconds since 1970.
+        expires_unix_s: u64,
+    },
+    /// Keys that the authority has signed.
+    Keys {
+        /// The authority's word for them.
+        invitation: Box<Certificate>,
+        /// From what they follow.
+        #[serde(with = "crate::recording::secret")]
+        seed: Secret,
+    },
+}
+
+/// What a node keeps of its membership in a closed overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// How the overlay is called, for people.
+    pub name: String,
+    /// Whom to ask first.
+    pub contacts: Vec<Contact>,
+    /// The membership.
+    pub membership: Membership,
 }
 
 impl Ticket {
@@ -95,11 +156,7 @@ impl Ticket {
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut octets = postcard::to_stdvec(self).map_err(|_| fmt::Error)?;
-        octets.extend(checksum(&octets));
-        let text = BASE32_NOPAD.encode(&octets).to_ascii_lowercase();
-        octets.zeroize();
-        write!(f, "{PREFIX}{VERSION}{text}")
+        write_line(f, PREFIX, self)
     }
 }
 
@@ -107,35 +164,152 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        let text = text.trim();
-        let rest = text.strip_prefix(PREFIX).ok_or(TicketError::Foreign)?;
-        let Some(body) = rest.strip_prefix(VERSION) else {
-            let version: String = rest
-                .chars()
-                .take_while(char::is_ascii_digit)
-                .take(4)
-                .collect();
-            let foreign = version.is_empty();
-            return Err(if foreign {
-                TicketError::Foreign
-            } else {
-                TicketError::Version(version)
-            });
+        if text.trim().starts_with(OVERLAY_PREFIX) {
+            return Err(TicketError::ToOverlay);
+        }
+        let ticket: Self = read_line(text, PREFIX)?;
+        are_few(&ticket.contacts)
+            .then_some(ticket)
+            .ok_or(TicketError::Damaged)
+    }
+}
+
+impl fmt::Display for OverlayTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_line(f, OVERLAY_PREFIX, self)
+    }
+}
+
+impl FromStr for OverlayTicket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let ticket: Self = read_line(text, OVERLAY_PREFIX).map_err(|error| match error {
+            TicketError::Foreign => TicketError::NotToOverlay,
+            error => error,
+        })?;
+        let fits = are_few(&ticket.contacts) && is_overlay_name(&ticket.name);
+        fits.then_some(ticket).ok_or(TicketError::Damaged)
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_line(f, MEMBER_PREFIX, self)
+    }
+}
+
+impl FromStr for Card {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let card: Self = read_line(text, MEMBER_PREFIX)?;
+        let fits = are_few(&card.contacts) && is_overlay_name(&card.name);
+        fits.then_some(card).ok_or(TicketError::Damaged)
+    }
+}
+
+impl OverlayTicket {
+    /// Returns after when it is no longer to be used, in seconds since 1970.
+    pub fn expires_unix_s(&self) -> u64 {
+        match &self.pass {
+            Pass::Secret { expires_unix_s, .. } => *expires_unix_s,
+            Pass::Keys { invitation, .. } => invitation.content().expires_unix_s,
+        }
+    }
+
+    /// Returns the name by which it can be revoked: its first key. None for the simple
+    /// form.
+    pub fn key(&self) -> Option<NodeId> {
+        match &self.pass {
+            Pass::Secret { .. } => None,
+            Pass::Keys { invitation, .. } => match &invitation.content().subject {
+                Subject::Invitation { keys, .. } => keys.first().copied(),
+                Subject::Member(_) => None,
+            },
+        }
+    }
+}
+
+impl Card {
+    /// Makes the node `me` a member by an invitation.
+    ///
+    /// # Errors
+    /// [`RefusedError`] when the invitation is past its time, or the other members would
+    /// refuse the certificate that comes of it.
+    pub fn take_up(ticket: OverlayTicket, me: NodeId, unix_s: u64) -> Result<Self, RefusedError> {
+        if ticket.expires_unix_s() < unix_s {
+            return Err(RefusedError::Expired);
+        }
+        let membership = match ticket.pass {
+            Pass::Secret { secret, .. } => Membership::Secret(secret),
+            Pass::Keys { invitation, seed } => Membership::Invited(Invited {
+                authority: invitation.content().issuer,
+                invitation: *invitation,
+                seed,
+                joined_unix_s: unix_s,
+            }),
         };
-        if text.len() > TEXT_MAX {
-            return Err(TicketError::Damaged);
-        }
-        let octets = BASE32_NOPAD
-            .decode(body.to_ascii_uppercase().as_bytes())
-            .map_err(|_| TicketError::Damaged)?;
-        let (content, sum) = octets.split_last_chunk::<4>().ok_or(TicketError::Damaged)?;
-        if *sum != checksum(content) {
-            return Err(TicketError::Damaged);
-        }
-        match postcard::take_from_bytes::<Self>(content) {
-            Ok((ticket, [])) if ticket.contacts.len() <= CONTACTS_MAX => Ok(ticket),
-            _ => Err(TicketError::Damaged),
-        }
+        membership.standing(me, unix_s, None)?;
+        Ok(Self {
+            name: ticket.name,
+            contacts: ticket.contacts,
+            membership,
+        })
+    }
+}
+
+/// Tells whether a closed overlay may be called so: 1 to [`OVERLAY_NAME_BYTES_MAX`] letters,
+/// digits, `-` and `_`.
+pub fn is_overlay_name(name: &str) -> bool {
+    let fits = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    (1..=OVERLAY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+}
+
+fn are_few(contacts: &[Contact]) -> bool {
+    contacts.len() <= CONTACTS_MAX
+}
+
+fn write_line(f: &mut fmt::Formatter<'_>, prefix: &str, content: &impl Serialize) -> fmt::Result {
+    let mut octets = postcard::to_stdvec(content).map_err(|_| fmt::Error)?;
+    octets.extend(checksum(&octets));
+    let mut text = BASE32_NOPAD.encode(&octets);
+    text.make_ascii_lowercase();
+    octets.zeroize();
+    let written = write!(f, "{prefix}{VERSION}{text}");
+    text.zeroize();
+    written
+}
+
+fn read_line<T: DeserializeOwned>(text: &str, prefix: &str) -> Result<T, TicketError> {
+    let text = text.trim();
+    let rest = text.strip_prefix(prefix).ok_or(TicketError::Foreign)?;
+    let Some(body) = rest.strip_prefix(VERSION) else {
+        let version: String = rest
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .take(4)
+            .collect();
+        let foreign = version.is_empty();
+        return Err(if foreign {
+            TicketError::Foreign
+        } else {
+            TicketError::Version(version)
+        });
+    };
+    if text.len() > TEXT_MAX {
+        return Err(TicketError::Damaged);
+    }
+    let octets = BASE32_NOPAD
+        .decode(body.to_ascii_uppercase().as_bytes())
+        .map_err(|_| TicketError::Damaged)?;
+    let (content, sum) = octets.split_last_chunk::<4>().ok_or(TicketError::Damaged)?;
+    if *sum != checksum(content) {
+        return Err(TicketError::Damaged);
+    }
+    match postcard::take_from_bytes::<T>(content) {
+        Ok((content, [])) => Ok(content),
+        _ => Err(TicketError::Damaged),
     }
 }
 
@@ -199,6 +373,63 @@ mod tests {
         );
         assert!(ticket().has_expired(2_000_003_601));
         assert!(!ticket().has_expired(2_000_000_001));
+    }
+
+    fn overlay_ticket(keys: u8) -> OverlayTicket {
+        let authority = Keypair::from_seed(&[3; 32]);
+        let seed = Secret::new([4; 32]);
+        let subject = Subject::Invitation {
+            keys: crate::admission::invitation_keys(&seed, keys)
+                .iter()
+                .map(Keypair::id)
+                .collect(),
+            single_use: true,
+            members_until_unix_s: 2_030_000_000,
+        };
+        let overlay = OverlayId::of_authority(&authority.id());
+        let valid = 1_990_000_000..2_000_000_000;
+        OverlayTicket {
+            name: "office".into(),
+            contacts: ticket().contacts,
+            pass: Pass::Keys {
+                invitation: Box::new(Certificate::sign(&authority, overlay, subject, valid)),
+                seed,
+            },
+        }
+    }
+
+    #[test]
+    fn an_invitation_to_a_closed_overlay_is_taken_up_once_and_in_time() {
+        let text = overlay_ticket(1).to_string();
+        let length = overlay_ticket(16).to_string().len();
+        assert!(text.len() < 600 && length < 1600, "{} {length}", text.len());
+        let ticket: OverlayTicket = text.parse().unwrap();
+        assert_eq!(ticket.key(), overlay_ticket(1).key());
+        let me = Keypair::from_seed(&[9; 32]).id();
+        let card = Card::take_up(ticket.clone(), me, 1_995_000_000).unwrap();
+        let standing = card.membership.standing(me, 1_995_000_000, None);
+        assert_eq!(standing.unwrap().unwrap().expires_unix_s, 2_030_000_000);
+        assert_eq!(card.to_string().parse::<Card>().ok(), Some(card));
+        let late = Card::take_up(ticket, me, 2_000_000_001).err();
+        assert_eq!(late, Some(RefusedError::Expired));
+    }
+
+    #[test]
+    fn the_kinds_of_invitation_are_told_apart() {
+        let to_overlay = overlay_ticket(1).to_string();
+        assert_eq!(to_overlay.parse::<Ticket>(), Err(TicketError::ToOverlay));
+        let plain = ticket().to_string().parse::<OverlayTicket>().err();
+        assert_eq!(plain, Some(TicketError::NotToOverlay));
+        let newer = to_overlay.replacen("overlay1", "overlay7", 1);
+        let newer = newer.parse::<OverlayTicket>().err();
+        assert_eq!(newer, Some(TicketError::Version("7".into())));
+        let card = Card::take_up(
+            overlay_ticket(1),
+            NodeId::from_bytes([1; 32]),
+            1_995_000_000,
+        );
+        let card = card.unwrap().to_string();
+        assert_eq!(card.parse::<Ticket>(), Err(TicketError::Foreign));
     }
 
     proptest! {

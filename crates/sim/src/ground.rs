@@ -1,7 +1,7 @@
 //! Everything in the world but the nodes themselves.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use enishi_overlay::{Contact, Keypair, NodeId, Rng, Time};
 use rustc_hash::FxHashMap;
@@ -16,8 +16,8 @@ use crate::world::{Counters, Index, Load, Traffic};
 
 /// The time at which nothing happens.
 const NEVER: Time = Time::from_micros(u64::MAX);
-/// The first half of every node's address.
-const PREFIX: [u16; 6] = [0x2001, 0xdb8, 0, 0, 0, 0];
+/// The first octet of every node's address.
+const PREFIX: u8 = 10;
 const PORT: u16 = 7000;
 
 /// What a node's host keeps for it: when it was written, and what.
@@ -110,10 +110,9 @@ impl<P: Participant> Ground<P> {
         }
     }
 
-    /// Makes room for one more node, which is dead as yet.
-    pub(crate) fn settle(&mut self) -> Index {
+    /// Makes room for one more node, which is dead as yet. `secret` is the seed of its key.
+    pub(crate) fn settle(&mut self, secret: [u8; 32]) -> Index {
         let index = self.bodies.len();
-        let secret = self.rng.octets();
         let id = Keypair::from_seed(&secret).id();
         self.bodies.push(Body {
             id,
@@ -261,18 +260,17 @@ impl<P: Participant> Ground<P> {
     }
 }
 
-/// An address that looks like one and names the node.
+/// An address that looks like one and names the node, up to 2^24 of them.
 fn address(index: u32) -> SocketAddr {
-    let [a, b, c, d, e, f] = PREFIX;
-    let ip = Ipv6Addr::new(a, b, c, d, e, f, (index >> 16) as u16, index as u16);
-    SocketAddr::new(ip.into(), PORT)
+    let [_, b, c, d] = index.to_be_bytes();
+    SocketAddr::new(Ipv4Addr::new(PREFIX, b, c, d).into(), PORT)
 }
 
 /// Reads the node's number from [`address`].
 fn index_at(address: &SocketAddr) -> Option<u32> {
-    let IpAddr::V6(ip) = address.ip() else {
+    let IpAddr::V4(ip) = address.ip() else {
         return None;
     };
-    let [prefix @ .., high, low] = ip.segments();
-    (prefix == PREFIX).then(|| u32::from(high) << 16 | u32::from(low))
+    let [prefix, b, c, d] = ip.octets();
+    (prefix == PREFIX).then(|| u32::from_be_bytes([0, b, c, d]))
 }

@@ -40,6 +40,18 @@ pub enum Transport {
     Datagrams,
 }
 
+impl std::str::FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sessions" => Ok(Self::Sessions),
+            "datagrams" => Ok(Self::Datagrams),
+            _ => Err("there are sessions and datagrams".to_owned()),
+        }
+    }
+}
+
 /// How the network behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {

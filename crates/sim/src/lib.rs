@@ -3,6 +3,7 @@
 //! It runs the very [`Node`](enishi_services::Node) of the daemon. Everything random
 //! follows from one seed: the same scenario with the same seed gives the same trace.
 
+pub mod by_rule;
 pub mod draws;
 mod ground;
 pub mod internet;
@@ -21,5 +22,5 @@ pub mod world;
 
 pub use enishi_services::recording;
 pub use participant::Participant;
-pub use scenario::{Options, Report, Scenario};
+pub use scenario::{Options, Protocol, Report, Scenario};
 pub use world::World;

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Time};
+use enishi_services::admission::Membership;
 use enishi_services::service::ServiceId;
 use enishi_services::{self as services, Command, Event, Node, Output};
 
@@ -25,7 +26,8 @@ pub trait Participant: Debug + Sized {
     type Event: Debug;
     /// Under what it keeps things on disk; `()` if it keeps nothing.
     type Key: Clone + Ord + Debug;
-    /// What all nodes of a world have in common.
+    /// How its nodes are set up: what all of a world have in common, but for those that are
+    /// born otherwise ([`World::spawn_as`](crate::World::spawn_as)).
     type Config: Debug;
 
     /// Makes a node that knows nobody yet.
@@ -123,15 +125,33 @@ pub enum Effect<P: Participant> {
     },
 }
 
+/// How Enishi's nodes are set up in the world.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// How they take part in the overlay.
+    pub overlay: enishi_overlay::Config,
+    /// By what they are members, if the overlay is a closed one and they are.
+    pub membership: Option<Membership>,
+}
+
+impl From<enishi_overlay::Config> for Setting {
+    fn from(overlay: enishi_overlay::Config) -> Self {
+        Self {
+            overlay,
+            membership: None,
+        }
+    }
+}
+
 impl Participant for Node {
     type Message = Message;
     type Command = Command;
     type Event = Event;
     type Key = (ServiceId, Vec<u8>);
-    type Config = enishi_overlay::Config;
+    type Config = Setting;
 
-    fn new(birth: Birth, config: &Self::Config) -> Self {
-        let mut overlay = config.clone();
+    fn new(birth: Birth, setting: &Setting) -> Self {
+        let mut overlay = setting.overlay.clone();
         overlay.measure = birth.measure;
         if birth.client {
             overlay.class = Limit::Client;
@@ -142,7 +162,11 @@ impl Participant for Node {
             host_name: format!("host{}", birth.index),
             started_unix_s: birth.unix_s,
         };
-        Self::new(birth.keypair, config, birth.seed)
+        let node = Self::new(birth.keypair, config, birth.seed);
+        match &setting.membership {
+            Some(membership) => node.in_closed_overlay(membership.clone()),
+            None => node,
+        }
     }
 
     fn handle(&mut self, now: Time, input: Input<Self>) -> impl Iterator<Item = Effect<Self>> + '_ {

@@ -6,6 +6,7 @@
 mod bursts;
 mod churn;
 mod classes;
+mod compare;
 mod crash;
 mod crowd;
 mod grow;
@@ -13,6 +14,8 @@ mod hops;
 mod latency;
 mod options;
 mod partition;
+mod rider;
+mod riders;
 mod routes;
 mod storage;
 mod subject;
@@ -27,7 +30,8 @@ use crate::plot::Picture;
 use crate::statistics::Results;
 use crate::world::World;
 
-pub use options::Options;
+pub use compare::COLUMNS as COMPARED;
+pub use options::{Options, Protocol};
 
 /// Makes the enum of scenarios from a list: what it is about, its name in Rust, the module
 /// with its `run`, and the options that it heeds beside those of every scenario.
@@ -70,21 +74,25 @@ macro_rules! scenarios {
 
 scenarios! {
     /// Nodes join one after the other; then routes from anywhere to anywhere.
-    Hops => hops ["routes", "plot"];
+    Hops => hops ["routes", "by-rule", "paper", "plot"];
     /// A fifth of the nodes crashes at once while values are stored.
     Crash => crash ["routes"];
     /// The network splits into halves, which later meet again.
     Partition => partition ["routes"];
     /// How long lookups take, with none or some of the nodes suddenly dead.
-    Latency => latency ["routes", "dead", "plot"];
+    Latency => latency ["routes", "dead", "protocol", "transport", "upkeep", "plot"];
     /// Nodes come and go all the time, and lookups go on.
-    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "plot"];
+    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "protocol", "transport", "upkeep", "plot"];
     /// Nodes come and go all the time, and values have to stay.
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
     /// Who becomes a supernode, and how clients fare.
     Classes => classes ["clients", "duration", "routes", "plot"];
+    /// Geometries and ways to forward, and the rival, one after the other.
+    Compare => compare ["routes", "plot"];
+    /// Some nodes take and do not give: what the others' policies make of it.
+    Riders => riders ["duration", "hostile", "lookup-interval", "plot"];
 }
 
 impl Scenario {

@@ -1,6 +1,7 @@
 //! The sorts of messages under which a node's traffic is counted.
 
 use enishi_overlay::Message;
+use enishi_overlay::admission::Admission;
 use enishi_overlay::message::{Query, Reply, Returned, Routed};
 use enishi_services::service::ServiceId;
 
@@ -67,6 +68,11 @@ pub(crate) fn sort(message: &Message) -> &'static str {
         Message::Find { .. } => "find",
         Message::Found { .. } => "found",
         Message::Direct { service, body } => direct(*service, body),
+        Message::Admission(admission) => match **admission {
+            Admission::Ask => "admission, ask",
+            Admission::Present(_) => "admission, present",
+            Admission::Revoked(_) => "admission, revoked",
+        },
     }
 }
 
@@ -80,7 +86,8 @@ fn direct(service: u8, body: &[u8]) -> &'static str {
         }
         Some(ServiceId::Diag) => "diag",
         Some(ServiceId::Vnet) => "vnet",
-        None => "unknown service",
+        // The gate is not addressed in this way.
+        Some(ServiceId::Admission) | None => "unknown service",
     }
 }
 

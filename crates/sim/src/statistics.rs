@@ -80,6 +80,8 @@ pub enum Figure {
     Amount(f64),
     /// How much of each.
     Each(BTreeMap<&'static str, f64>),
+    /// Several of each.
+    Table(BTreeMap<&'static str, BTreeMap<&'static str, f64>>),
 }
 
 /// Named figures in the order in which they were told. A figure that cannot be given,
@@ -115,6 +117,21 @@ impl Figures {
         self.0.push((name, Figure::Each(each)));
     }
 
+    /// Tells several things of each.
+    pub fn table(
+        &mut self,
+        name: &'static str,
+        of: &'static str,
+        row: BTreeMap<&'static str, f64>,
+    ) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, Figure::Table(rows))) => drop(rows.insert(of, row)),
+            _ => self
+                .0
+                .push((name, Figure::Table(BTreeMap::from([(of, row)])))),
+        }
+    }
+
     /// Tells the times of lookups, in microseconds, and their mean as a multiple of the
     /// median round trip.
     pub fn times(&mut self, micros: &[u64], median_round_trip: Duration) {
@@ -129,22 +146,41 @@ impl Figures {
         self.amount("median_round_trip_ms", Some(round_trip / 1000.0));
     }
 
+    /// Visits the figures that tell how much of each.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &BTreeMap<&'static str, f64>)> {
+        self.0.iter().filter_map(|(name, figure)| match figure {
+            Figure::Each(each) => Some((*name, each)),
+            Figure::Count(_) | Figure::Amount(_) | Figure::Table(_) => None,
+        })
+    }
+
+    /// Returns one figure of a table.
+    pub fn of(&self, table: &str, of: &str, name: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == table);
+        found.and_then(|(_, figure)| match figure {
+            Figure::Table(rows) => rows.get(of)?.get(name).copied(),
+            Figure::Count(_) | Figure::Amount(_) | Figure::Each(_) => None,
+        })
+    }
+
     /// Returns a figure that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.and_then(|(_, figure)| match figure {
             Figure::Count(count) => Some(*count as f64),
             Figure::Amount(amount) => Some(*amount),
-            Figure::Each(_) => None,
+            Figure::Each(_) | Figure::Table(_) => None,
         })
     }
+}
 
-    /// Returns what a figure tells of one of several.
-    pub fn number_of(&self, name: &str, one: &str) -> Option<f64> {
-        let mut figures = self.0.iter().filter(|(known, _)| *known == name);
-        figures.find_map(|(_, figure)| match figure {
-            Figure::Each(each) => each.get(one).copied(),
-            Figure::Count(_) | Figure::Amount(_) => None,
+impl Figures {
+    /// Returns one of the numbers of a figure that has several.
+    pub fn number_of(&self, name: &str, which: &str) -> Option<f64> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.and_then(|(_, figure)| match figure {
+            Figure::Each(each) => each.get(which).copied(),
+            Figure::Count(_) | Figure::Amount(_) | Figure::Table(_) => None,
         })
     }
 }
@@ -226,6 +262,11 @@ pub fn mean(values: &[u64]) -> Option<f64> {
     (!values.is_empty()).then(|| sum as f64 / values.len() as f64)
 }
 
+/// Returns the mean of times in microseconds as a multiple of `unit`; none of nothing.
+pub fn mean_in(micros: &[u64], unit: Duration) -> Option<f64> {
+    mean(micros).map(|mean| mean / unit.as_micros() as f64)
+}
+
 /// Returns the share of `part` in `whole`.
 pub fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
@@ -237,6 +278,11 @@ pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Turns a count into a figure.
+pub fn whole(number: u64) -> f64 {
+    number as f64
 }
 
 /// Turns microseconds into milliseconds.

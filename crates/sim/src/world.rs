@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enishi_overlay::class::Measure;
+use enishi_overlay::config::Forwarding;
 use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
 use enishi_services::Node;
 
@@ -81,6 +82,8 @@ pub type Traffic = BTreeMap<&'static str, Tally>;
 pub struct World<P: Participant = Node> {
     config: P::Config,
     people: People,
+    /// How those are set up that were born otherwise.
+    others: BTreeMap<Index, P::Config>,
     /// The living; apart from the rest, so that a node's effects are carried out while
     /// it still hands them over.
     lives: Vec<Option<Box<P>>>,
@@ -109,16 +112,25 @@ impl World {
         config.long_links = setup.long_links;
         Self::inhabited(setup.seed, setup.model, config)
     }
+
+    /// Has all nodes, also those yet to be born, choose next hops in this way from now on.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.config.overlay.forwarding = forwarding;
+        for node in self.lives.iter_mut().flatten() {
+            node.set_forwarding(forwarding);
+        }
+    }
 }
 
 impl<P: Participant> World<P> {
     /// Makes an empty world for the nodes of any protocol, all set up by `config`.
-    pub fn inhabited(seed: u64, model: Model, config: P::Config) -> Self {
+    pub fn inhabited(seed: u64, model: Model, config: impl Into<P::Config>) -> Self {
         let mut octets = [0; 32];
         octets[..8].copy_from_slice(&seed.to_le_bytes());
         Self {
-            config,
+            config: config.into(),
             people: People::default(),
+            others: BTreeMap::new(),
             lives: Vec::new(),
             ground: Ground::new(model, Rng::from_seed(octets)),
         }
@@ -136,10 +148,34 @@ impl<P: Participant> World<P> {
 
     /// Brings a node to life; it joins through `bootstrap`.
     pub fn spawn(&mut self, bootstrap: Option<Index>) -> Index {
-        let index = self.ground.settle();
-        self.lives.push(None);
+        let secret = self.ground.rng.octets();
+        let index = self.settle(secret);
         self.start(index, bootstrap);
         index
+    }
+
+    /// Brings a node to life that is set up otherwise than the rest, now and whenever it is
+    /// restarted. `secret` is the seed of its key.
+    pub fn spawn_as(
+        &mut self,
+        secret: [u8; 32],
+        config: impl Into<P::Config>,
+        bootstrap: Option<Index>,
+    ) -> Index {
+        let index = self.settle(secret);
+        self.others.insert(index, config.into());
+        self.start(index, bootstrap);
+        index
+    }
+
+    fn settle(&mut self, secret: [u8; 32]) -> Index {
+        self.lives.push(None);
+        self.ground.settle(secret)
+    }
+
+    /// Lets the nodes that start from now on be set up in another way.
+    pub fn config_mut(&mut self) -> &mut P::Config {
+        &mut self.config
     }
 
     /// Starts a node that was killed, with its key and what it had kept.
@@ -164,7 +200,8 @@ impl<P: Participant> World<P> {
             client,
         };
         let kept = estate.disk.clone();
-        self.lives[index] = Some(Box::new(P::new(birth, &self.config)));
+        let config = self.others.get(&index).unwrap_or(&self.config);
+        self.lives[index] = Some(Box::new(P::new(birth, config)));
         self.reset_timer(index);
         for (key, (written_at, value)) in kept {
             let age_s = now.since(written_at).as_secs();

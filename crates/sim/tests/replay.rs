@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use enishi_overlay::admission::{Certificate, Revocations, Subject};
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Time};
+use enishi_services::admission::{self, Invited, Membership, invitation_keys};
 use enishi_services::dht::{self, Caller, PutRequest};
 use enishi_services::keys::Secret;
 use enishi_services::record::Kind;
@@ -18,6 +20,8 @@ use enishi_sim::replay::{End, Replay, replay};
 const NODES: usize = 8;
 const DELAY: Duration = Duration::from_millis(15);
 const LENGTH: Time = Time::from_secs(120);
+const EPOCH_UNIX_S: u64 = 1_700_000_000;
+const DAY_S: u64 = 86_400;
 
 /// Nodes on one clock, with the same delay between any two; the first one is recorded.
 struct World {
@@ -31,17 +35,24 @@ struct World {
     starts: Vec<usize>,
 }
 
+fn keypair(index: usize) -> Keypair {
+    Keypair::from_seed(&[index as u8 + 1; 32])
+}
+
 impl World {
-    fn new() -> Self {
-        let keypair = |index: usize| Keypair::from_seed(&[index as u8 + 1; 32]);
+    fn new(overlay: OverlayId, membership: impl Fn(usize) -> Option<Membership>) -> Self {
         let header = |index: usize| {
             let config = Config {
-                overlay: enishi_overlay::Config::new(OverlayId::from_name("replay")),
+                overlay: enishi_overlay::Config::new(overlay),
                 addresses: vec![format!("192.0.2.{index}:7000").parse().unwrap()],
                 host_name: format!("host{index}"),
-                started_unix_s: 1_700_000_000,
+                started_unix_s: EPOCH_UNIX_S,
             };
-            Header::new(&keypair(index), &config, &[index as u8; 32])
+            let header = Header::new(&keypair(index), &config, &[index as u8; 32]);
+            match membership(index) {
+                Some(membership) => header.in_closed_overlay(membership),
+                None => header,
+            }
         };
         let mut world = Self {
             nodes: (0..NODES).map(|index| header(index).node()).collect(),
@@ -130,7 +141,51 @@ fn put(value: &'static str) -> Input {
 
 /// Two minutes of a node that has neighbours, stores, pings and claims an address.
 fn world() -> World {
-    let mut world = World::new();
+    lived(World::new(OverlayId::from_name("replay"), |_| None))
+}
+
+fn authority() -> Keypair {
+    Keypair::from_seed(&[200; 32])
+}
+
+/// The same in a closed overlay, to which the recorded node and the next one came by one
+/// invitation, and from which another is removed.
+fn closed_world() -> World {
+    let authority = authority();
+    let overlay = OverlayId::of_authority(&authority.id());
+    let sign = |subject| {
+        let valid = EPOCH_UNIX_S..EPOCH_UNIX_S + DAY_S;
+        Certificate::sign(&authority, overlay, subject, valid)
+    };
+    let seed = Secret::new([8; 32]);
+    let keys = invitation_keys(&seed, 3).iter().map(Keypair::id).collect();
+    let invitation = sign(Subject::Invitation {
+        keys,
+        single_use: true,
+        members_until_unix_s: EPOCH_UNIX_S + DAY_S,
+    });
+    let mut world = World::new(overlay, |index| {
+        let authority = authority.id();
+        Some(match index {
+            0 | 1 => Membership::Invited(Invited {
+                authority,
+                invitation: invitation.clone(),
+                seed: seed.clone(),
+                joined_unix_s: EPOCH_UNIX_S,
+            }),
+            _ => Membership::Certified {
+                authority,
+                certificate: sign(Subject::Member(keypair(index).id())),
+            },
+        })
+    });
+    let list = Revocations::sign(&authority, overlay, None, keypair(6).id()).unwrap();
+    let revoke = Command::Admission(admission::Command::Revoke(list));
+    world.plan(Time::from_secs(70), 0, Input::Command(revoke));
+    lived(world)
+}
+
+fn lived(mut world: World) -> World {
     let spec = ChannelSpec {
         name: "office".into(),
         network: "10.77.0.0/16".parse().unwrap(),
@@ -180,6 +235,30 @@ fn a_recorded_node_says_the_same_again() {
         assert!(replay.kinds[kind] >= least, "{:?}", replay.kinds);
     }
     assert!(replay.outputs > 100 && replay.parted.is_none());
+}
+
+#[test]
+fn a_recorded_member_of_a_closed_overlay_says_the_same_again() {
+    let world = closed_world();
+    let gate = world.nodes[0].gate();
+    assert!(gate.admitted() >= 3 && gate.counters().members_dropped == 1);
+    assert!(!gate.has_admitted(world.nodes[6].id()));
+    let replay = replayed(&world.recording);
+    assert!(replay.is_well(), "{replay:#?}");
+    assert_eq!(replay.inputs, world.starts.len() as u64);
+    assert!(replay.kinds["message"] >= 100 && replay.outputs > 100);
+    let reader = Reader::open(&world.recording[..]).unwrap();
+    assert_eq!(
+        reader.header().config().overlay.overlay,
+        OverlayId::of_authority(&authority().id())
+    );
+
+    // Without its membership the node is another one from the first message on.
+    let config = reader.header().config();
+    let outsider = Header::new(&keypair(0), config, &[0; 32]);
+    let mut octets = Writer::preamble(&outsider).to_vec();
+    octets.extend_from_slice(&world.recording[world.starts[0]..]);
+    assert_eq!(replayed(&octets).ending, End::Parted);
 }
 
 #[test]

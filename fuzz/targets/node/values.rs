@@ -101,6 +101,7 @@ impl World<'_> {
             version,
             removed,
             added: added.collect(),
+            moved: vec![],
             snapshot: Snapshot::default(),
         })
     }
@@ -222,6 +223,6 @@ pub(super) fn hello(from: usize, nonce: u32, link: bool, view: ViewUpdate) -> He
         coordinate: Coordinate::default(),
         grade: Grade::default(),
         link,
-        view,
+        view: Some(view),
     }
 }

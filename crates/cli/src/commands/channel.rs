@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 use super::{Context, status, ticket};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
+use crate::output::Output;
 use crate::password;
 use crate::problem::{Problem, Verdict};
 use crate::text::Message;
@@ -50,7 +51,7 @@ fn join(cx: &Context, options: Join) -> Result<ChannelJoin, Problem> {
     let address = options.address;
     match (options.ticket, options.name, options.password_file) {
         (Some(ticket), _, _) => Ok(ChannelJoin::Ticket {
-            ticket: read_ticket(cx, ticket)?,
+            ticket: read_ticket(&cx.out, ticket)?,
             address,
         }),
         (None, Some(name), Some(file)) => Ok(ChannelJoin::Password {
@@ -65,7 +66,8 @@ fn join(cx: &Context, options: Join) -> Result<ChannelJoin, Problem> {
     }
 }
 
-fn read_ticket(cx: &Context, ticket: String) -> Result<String, Problem> {
+/// Gives an invitation as it was typed, or from standard input for `-`.
+pub(super) fn read_ticket(out: &Output, ticket: String) -> Result<String, Problem> {
     if ticket != "-" {
         return Ok(ticket);
     }
@@ -74,11 +76,9 @@ fn read_ticket(cx: &Context, ticket: String) -> Result<String, Problem> {
         .lock()
         .take(TICKET_BYTES_MAX)
         .read_to_string(&mut text)
-        .map_err(|error| {
-            Problem::Usage(cx.out.text(&Message::InputUnreadable { error: &error }))
-        })?;
+        .map_err(|error| Problem::Usage(out.text(&Message::InputUnreadable { error: &error })))?;
     match text.trim() {
-        "" => Err(Problem::Usage(cx.out.text(&Message::TicketEmpty))),
+        "" => Err(Problem::Usage(out.text(&Message::TicketEmpty))),
         ticket => Ok(ticket.to_owned()),
     }
 }

@@ -1,9 +1,12 @@
 //! One file for each family of commands; this one only tells which.
 
 mod channel;
+pub(crate) mod closed;
 pub(crate) mod completions;
 mod connect;
 mod dht;
+mod doctor;
+pub(crate) mod map;
 mod ping;
 mod replay;
 pub(crate) mod sim;
@@ -14,7 +17,7 @@ mod trace;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Ping, Trace};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -27,9 +30,11 @@ pub(crate) enum DaemonCommand {
     Status,
     Peers,
     Invite,
+    Overlay(Overlay),
     Channel(Channel),
     Ping(Ping),
     Trace(Trace),
+    Doctor,
     Dht(Dht),
     Connect(Connect),
 }
@@ -53,9 +58,11 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Status => status::status(cx).await,
         DaemonCommand::Peers => status::peers(cx).await,
         DaemonCommand::Invite => ticket::overlay(cx).await,
+        DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Doctor => doctor::run(cx).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,
         DaemonCommand::Connect(options) => connect::run(cx, options).await,
     }

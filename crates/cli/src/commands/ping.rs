@@ -1,13 +1,13 @@
 //! `enishi ping`.
 
-use enishi_api::{Answer, PingSummary, Request};
+use enishi_api::{Answer, PingSummary, Request, RoundTrips};
 use serde_json::json;
 
 use super::Context;
 use crate::args::Ping;
 use crate::client::strange;
 use crate::problem::{Problem, Verdict};
-use crate::text::Message;
+use crate::text::{Label, Message};
 
 /// Sends echo requests; the answer is no when none came back.
 pub(super) async fn run(cx: &Context, options: Ping) -> Result<Verdict, Problem> {
@@ -30,13 +30,15 @@ pub(super) async fn run(cx: &Context, options: Ping) -> Result<Verdict, Problem>
                 sequence,
                 rtt_ms,
                 path,
+                remote: _,
             }) => {
+                let path = path_text(cx, &path);
                 event(
                     cx,
                     &Message::Pong {
                         sequence,
                         rtt_ms,
-                        path: &path,
+                        path,
                     },
                 )?;
             }
@@ -45,6 +47,15 @@ pub(super) async fn run(cx: &Context, options: Ping) -> Result<Verdict, Problem>
             Some(_) => return Err(strange(&cx.out)),
             None => return Err(Problem::No(cx.out.text(&Message::DaemonSilent))),
         }
+    }
+}
+
+/// How packets reach the node, in words where there is no path.
+fn path_text<'a>(cx: &Context, path: &'a str) -> &'a str {
+    if path == "-" {
+        cx.out.label(Label::Unconnected)
+    } else {
+        path
     }
 }
 
@@ -63,10 +74,15 @@ fn tell(cx: &Context, summary: &PingSummary) -> Result<Verdict, Problem> {
         received,
         rtt_ms,
         path,
+        path_kind,
+        remote,
     } = summary;
     let (sent, received) = (*sent, *received);
     if cx.out.json {
-        let object = json!({ "sent": sent, "received": received, "rtt_ms": rtt_ms, "path": path });
+        let object = json!({
+            "node_id": node_id, "sent": sent, "received": received, "rtt_ms": rtt_ms,
+            "path": path, "path_kind": path_kind, "remote": remote,
+        });
         cx.out.object(&object)?;
     } else {
         event(
@@ -78,8 +94,29 @@ fn tell(cx: &Context, summary: &PingSummary) -> Result<Verdict, Problem> {
             },
         )?;
         if let Some(times) = rtt_ms {
-            let (min, avg, p99, max) = (times.min, times.avg, times.p99, times.max);
-            event(cx, &Message::RoundTrips { min, avg, p99, max })?;
+            let RoundTrips {
+                min,
+                avg,
+                mdev,
+                p99,
+                max,
+            } = *times;
+            let times = Message::RoundTrips {
+                min,
+                avg,
+                mdev,
+                p99,
+                max,
+            };
+            event(cx, &times)?;
+            let remote = remote.as_ref().map_or(Message::RemoteDeclines, |remote| {
+                let (version, load_per_mille) = (&*remote.version, remote.load_per_mille);
+                Message::Remote {
+                    version,
+                    load_per_mille,
+                }
+            });
+            event(cx, &remote)?;
         }
     }
     Ok(if received > 0 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use enishi_sim::internet::Model;
 use enishi_sim::plot::Picture;
-use enishi_sim::{Options, Scenario};
+use enishi_sim::{Options, Protocol, Scenario, scenario};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -62,7 +62,10 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
     if out.json {
         out.object(&report)?;
     } else {
-        out.line(&table(&report))?;
+        out.line(&match scenario {
+            Scenario::Compare => comparison(&report),
+            _ => table(&report),
+        })?;
     }
     Ok(Verdict::Yes)
 }
@@ -77,11 +80,21 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         ("lookup-interval", arguments.lookup_interval.is_some()),
         ("polite", arguments.polite.is_some()),
         ("dead", arguments.dead.is_some()),
+        ("protocol", arguments.protocol.is_some()),
+        ("transport", arguments.transport.is_some()),
+        ("upkeep", arguments.upkeep.is_some()),
         ("hostile", arguments.hostile.is_some()),
         ("clients", arguments.clients.is_some()),
         ("values", arguments.values.is_some()),
+        ("by-rule", arguments.by_rule),
+        ("paper", arguments.paper),
         ("plot", arguments.plot.is_some()),
     ];
+    let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
+    if arguments.upkeep.is_some() && enishi && scenario.takes().contains(&"upkeep") {
+        let why = "--upkeep is the rival's: it goes with --protocol kademlia.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
     let foreign = given
         .into_iter()
         .find(|(name, given)| *given && !scenario.takes().contains(name));
@@ -119,6 +132,9 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         seed,
         long_links: arguments.links,
         model,
+        protocol: arguments.protocol.unwrap_or_default(),
+        transport: arguments.transport,
+        upkeep_bytes_per_second: arguments.upkeep,
         routes: arguments.routes.map_or(defaults.routes, u64::from),
         duration: arguments.duration,
         session_mean: session_mean.unwrap_or(defaults.session_mean),
@@ -130,6 +146,8 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         hostile_per_million: arguments.hostile.unwrap_or(0),
         clients_per_million: arguments.clients.unwrap_or(0),
         values: arguments.values,
+        by_rule: arguments.by_rule,
+        paper: arguments.paper,
     }
 }
 
@@ -224,19 +242,51 @@ fn table(report: &Value) -> String {
     if let Some(Value::Object(figures)) = report.get("results") {
         for (name, value) in figures {
             let (least, greatest) = (part("least", name), part("greatest", name));
-            let Value::Object(each) = value else {
-                table.row(row(name, [Some(value), least, greatest], several));
-                continue;
-            };
-            for (of, value) in each {
-                let of_each = |figures: Option<&Value>| figures.and_then(|f| f.get(of)).cloned();
-                let (least, greatest) = (of_each(least), of_each(greatest));
-                let values = [Some(value), least.as_ref(), greatest.as_ref()];
-                table.row(row(&format!("{name}: {of}"), values, several));
-            }
+            rows(&mut table, name, [Some(value), least, greatest], several);
         }
     }
     table.print()
+}
+
+/// A table with a line for each of those compared; of several runs the means.
+fn comparison(report: &Value) -> String {
+    let columns = scenario::COMPARED;
+    let headings = columns.iter().map(|name| name.replace('_', " "));
+    let headings: Vec<String> = [String::new()].into_iter().chain(headings).collect();
+    let mut table = Table::new(headings.iter().map(String::as_str));
+    for column in 1..=columns.len() {
+        table = table.right(column);
+    }
+    let results = report.get("results").and_then(Value::as_object);
+    for (name, figures) in results.into_iter().flatten() {
+        if let Value::Object(figures) = figures {
+            let cell = |column: &&str| figures.get(*column).map(brief).unwrap_or_default();
+            table.row([name.clone()].into_iter().chain(columns.iter().map(cell)));
+        }
+    }
+    table.print()
+}
+
+/// Writes a figure with few digits.
+fn brief(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) if number >= 100.0 => format!("{number:.0}"),
+        Some(number) if number < 1.0 => figure(value),
+        Some(number) => format!("{number:.2}"),
+        None => figure(value),
+    }
+}
+
+/// Adds a row for a figure, or one for each of those that it consists of.
+fn rows(table: &mut Table, name: &str, values: [Option<&Value>; 3], several: bool) {
+    let Some(Value::Object(each)) = values[0] else {
+        table.row(row(name, values, several));
+        return;
+    };
+    for of in each.keys() {
+        let values = values.map(|value| value.and_then(|value| value.get(of)));
+        rows(table, &format!("{name}: {of}"), values, several);
+    }
 }
 
 fn row(name: &str, values: [Option<&Value>; 3], several: bool) -> Vec<String> {

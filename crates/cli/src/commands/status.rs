@@ -1,13 +1,13 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Peer, Refused, Request, Status};
+use enishi_api::{Answer, Channel, Peer, Refused, Request, Service, Status};
 use serde_json::json;
 
 use super::Context;
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
-use crate::text::{Label, Message, or_dash};
+use crate::text::{Label, Message, octets, or_dash};
 
 /// Tells how the node is.
 pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
@@ -72,6 +72,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Class, class(cx, status)),
         (Label::Addresses, addresses.join(", ")),
         (Label::Records, status.records_held.to_string()),
+        (Label::Carried, carried(&status.service)),
         (Label::Refused, refused),
         (Label::Dropped, dropped),
     ]
@@ -92,6 +93,15 @@ fn class(cx: &Context, status: &Status) -> String {
             format!("{}, {clients}", status.class)
         }
     }
+}
+
+/// What was passed on for others, and the policy unless it is to serve all alike.
+fn carried(service: &Service) -> String {
+    let mut text = octets(service.carried_bytes);
+    if !matches!(service.policy.as_str(), "" | "none") {
+        text += &format!(" ({}: -{})", service.policy, service.declined_messages);
+    }
+    text
 }
 
 /// The figures that are seldom anything but zero, where they are not, called as with
@@ -178,18 +188,6 @@ fn duration(seconds: u64) -> String {
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
     }
-}
-
-fn octets(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0);
-    format!("{value:.digits$} {}", UNITS[unit])
 }
 
 #[cfg(test)]

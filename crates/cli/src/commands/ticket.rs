@@ -33,7 +33,14 @@ async fn ask(cx: &Context, request: &Request) -> Result<String, Problem> {
 fn show(cx: &Context, ticket: &str, usage: &Message<'_>) -> Result<Verdict, Problem> {
     if cx.out.json {
         cx.out.object(&json!({ "ticket": ticket }))?;
-    } else if cx.out.person_reads() {
+        return Ok(Verdict::Yes);
+    }
+    print(cx, ticket, usage)
+}
+
+/// Prints an invitation where JSON is not asked for.
+pub(super) fn print(cx: &Context, ticket: &str, usage: &Message<'_>) -> Result<Verdict, Problem> {
+    if cx.out.person_reads() {
         cx.out.line(&qr::draw(ticket).unwrap_or_default())?;
         cx.out.line(ticket)?;
         cx.out.hint(usage);

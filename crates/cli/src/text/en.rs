@@ -1,6 +1,8 @@
 //! English.
 
-use super::{Label, Message, or_dash};
+pub(super) mod doctor;
+
+use super::{Label, Message, loss, or_dash, percent};
 
 pub(super) fn text(message: &Message<'_>) -> String {
     match message {
@@ -65,6 +67,63 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "On the other machine, or scanned from above (who has it, may join):\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseClosedTicket {
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = match uses {
+                Some(1) => "one node".to_owned(),
+                Some(uses) => format!("{uses} nodes"),
+                None => "any number of nodes".to_owned(),
+            };
+            let join = format!(
+                "On the other machine, or scanned from above ({uses}; who has it, may join):\n  \
+                 enishi overlay join {ticket}\n  enishi up"
+            );
+            match revoke {
+                Some(key) => format!("{join}\nTo take it back:\n  enishi overlay revoke {key}"),
+                None => join,
+            }
+        }
+        Message::OverlayCreated { name, key } => match key {
+            Some(key) => format!(
+                "The closed overlay {name} is made; `enishi up` runs this node in it.\nKeep a copy \
+                 of {key} in a safe place: who has it decides who is a member, and without it \
+                 nobody can be invited or removed."
+            ),
+            None => format!(
+                "The closed overlay {name} is made; `enishi up` runs this node in it.\nAll members \
+                 share its secret: nobody can be removed."
+            ),
+        },
+        Message::OverlayJoined { name } => format!(
+            "This node is a member of the closed overlay {name}; `enishi up` runs it there."
+        ),
+        Message::OverlayLeft { name } => format!(
+            "This node has left the closed overlay {name}; what it kept there stays in its data \
+             directory."
+        ),
+        Message::OverlayRevoked => "Revoked; the other members hear of it from each other. A \
+            member that is away hears of it when it comes back."
+            .to_owned(),
+        Message::Membership {
+            refusal: Some(refusal),
+            ..
+        } => format!("refused by the other members: {refusal}"),
+        Message::Membership {
+            days, is_authority, ..
+        } => {
+            let role = if *is_authority {
+                "member with the authority's key"
+            } else {
+                "member"
+            };
+            days.map_or_else(
+                || role.to_owned(),
+                |days| format!("{role}, for {days} more days"),
+            )
+        }
         Message::Stored { replicas, seq } => {
             format!("Stored as version {seq}; {replicas} nodes hold it.")
         }
@@ -82,22 +141,60 @@ pub(super) fn text(message: &Message<'_>) -> String {
             sent,
             received,
         } => {
-            format!("{node}: {sent} sent, {received} received")
+            let lost = loss(*sent, *received);
+            format!("{node}: {sent} sent, {received} received, {lost} lost")
         }
-        Message::RoundTrips { min, avg, p99, max } => format!(
-            "round trip: min {min:.2} ms, mean {avg:.2} ms, 99 % {p99:.2} ms, max {max:.2} ms"
+        Message::RoundTrips {
+            min,
+            avg,
+            mdev,
+            p99,
+            max,
+        } => format!(
+            "round trip: min {min:.2} ms, mean {avg:.2} ms, deviation {mdev:.2} ms, 99 % {p99:.2} \
+             ms, max {max:.2} ms"
         ),
-        Message::Hop {
-            number,
-            node,
-            rtt_ms,
-            path,
+        Message::Remote {
+            version,
+            load_per_mille,
         } => {
-            let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |rtt_ms| format!("{rtt_ms:.2} ms"));
-            format!("{number:>2}  {node}  {rtt:>10}  {path}")
+            let load = percent(*load_per_mille);
+            format!("the node: version {version}, load {load} of a core")
         }
+        Message::RemoteDeclines => "the node: declines to say how it is".to_owned(),
+        Message::TraceAnswered {
+            node,
+            answered,
+            probes,
+        } => format!("{answered} of {probes} probes were answered, by {node}."),
         Message::TraceIncomplete => {
-            "The node in charge did not answer; the route ends here.".to_owned()
+            "The node in charge did not answer; the route ends here. `enishi doctor` checks \
+             whether this node is well."
+                .to_owned()
+        }
+        Message::HeldValue { seq, age_s } => {
+            format!("version {seq}, its owner last heard {age_s} s ago")
+        }
+        Message::Holders { with, asked } => {
+            format!("{with} of the {asked} nodes nearest to the key hold it:")
+        }
+        Message::Examining => "checking the node".to_owned(),
+        Message::Examined {
+            ok,
+            warnings,
+            problems,
+        } => format!(
+            "{ok} well, {} and {}.",
+            count(*warnings, "warning"),
+            count(*problems, "problem")
+        ),
+        Message::MapTitle { node } => format!("The overlay as {node} sees it"),
+        Message::MapSummary { known, estimate } => {
+            format!("{known} nodes known, about {estimate} in the overlay")
+        }
+        Message::MapWritten { file } => format!("The drawing is in {file}."),
+        Message::FileUnwritable { file, error } => {
+            format!("The file {file} cannot be written: {error}. Name another with --svg.")
         }
         Message::StreamWaiting { service } => {
             format!("waiting for a stream to the service {service}")
@@ -112,6 +209,11 @@ pub(super) fn text(message: &Message<'_>) -> String {
     }
 }
 
+fn count(number: u32, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 pub(super) fn label(label: Label) -> &'static str {
     match label {
         Label::Node => "node",
@@ -121,6 +223,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "class",
         Label::Addresses => "addresses",
         Label::Records => "records held",
+        Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",
         Label::Dropped => "lost or dropped",
@@ -138,5 +241,41 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Check => "check",
         Label::Time => "time",
         Label::Result => "result",
+        Label::Id => "id",
+        Label::Authority => "authority",
+        Label::Membership => "this node",
+        Label::Admitted => "admitted now",
+        Label::TurnedAway => "turned away (messages / proofs)",
+        Label::Revoked => "revoked",
+        Label::Hop => "hop",
+        Label::State => "state",
+        Label::Mean => "mean",
+        Label::Loss => "loss",
+        Label::Load => "load",
+        Label::ToNext => "to the next",
+        Label::Reported => "reports",
+        Label::GaveBack => "gave back",
+        Label::Declined => "declined",
+        Label::Lost => "lost",
+        Label::InCharge => "in charge",
+        Label::InChargeDeclined => "in charge, declined",
+        Label::Direct => "direct",
+        Label::Relayed => "relayed",
+        Label::Unconnected => "not connected yet",
+        Label::Itself => "this node",
+        Label::Unknown => "unknown",
+        Label::Holder => "holder",
+        Label::Held => "holds",
+        Label::Removed => "the mark of a removal",
+        Label::Nothing => "nothing",
+        Label::Silent => "no answer",
+        Label::Ok => "ok",
+        Label::Warning => "warning",
+        Label::Problem => "problem",
+        Label::Position => "position",
+        Label::Near => "near neighbour",
+        Label::Long => "long link",
+        Label::Known => "known from a peer",
+        Label::Found => "found by asking",
     }
 }

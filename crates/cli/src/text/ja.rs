@@ -1,6 +1,8 @@
 //! Japanese.
 
-use super::{Label, Message, or_dash};
+pub(super) mod doctor;
+
+use super::{Label, Message, loss, or_dash, percent};
 
 pub(super) fn text(message: &Message<'_>) -> String {
     match message {
@@ -70,6 +72,60 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "相手のマシンで実行するか、上のコードを読み取ってください（持っている人は誰でも参加できます）:\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseClosedTicket {
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = uses.map_or_else(
+                || "ノード数の制限なし".to_owned(),
+                |uses| format!("{uses} ノードまで"),
+            );
+            let join = format!(
+                "相手のマシンで実行するか、上のコードを読み取ってください（{uses}。持っている人は誰でも\
+                 参加できます）:\n  enishi overlay join {ticket}\n  enishi up"
+            );
+            match revoke {
+                Some(key) => format!("{join}\n取り消すには:\n  enishi overlay revoke {key}"),
+                None => join,
+            }
+        }
+        Message::OverlayCreated { name, key } => match key {
+            Some(key) => format!(
+                "閉じたオーバーレイ {name} を作成しました。`enishi up` でこのノードが動きます。\n{key} の\
+                 コピーを安全な場所に保管してください。これを持つ人がメンバーを決め、これがなければ誰も\
+                 招待も除名もできません。"
+            ),
+            None => format!(
+                "閉じたオーバーレイ {name} を作成しました。`enishi up` でこのノードが動きます。\n全メンバーが\
+                 一つの秘密を共有するため、誰も除名できません。"
+            ),
+        },
+        Message::OverlayJoined { name } => format!(
+            "このノードは閉じたオーバーレイ {name} のメンバーになりました。`enishi up` で動きます。"
+        ),
+        Message::OverlayLeft { name } => format!(
+            "閉じたオーバーレイ {name} から退出しました。そこで保存したものはデータディレクトリーに残ります。"
+        ),
+        Message::OverlayRevoked => {
+            "取り消しました。他のメンバーには順に伝わります。停止中のメンバーには\
+            復帰したときに伝わります。"
+                .to_owned()
+        }
+        Message::Membership {
+            refusal: Some(refusal),
+            ..
+        } => format!("他のメンバーに拒否されています: {refusal}"),
+        Message::Membership {
+            days, is_authority, ..
+        } => {
+            let role = if *is_authority {
+                "認証局の鍵を持つメンバー"
+            } else {
+                "メンバー"
+            };
+            days.map_or_else(|| role.to_owned(), |days| format!("{role}、残り {days} 日"))
+        }
         Message::Stored { replicas, seq } => {
             format!("バージョン {seq} として保存しました。{replicas} 個のノードが保持しています。")
         }
@@ -87,22 +143,56 @@ pub(super) fn text(message: &Message<'_>) -> String {
             sent,
             received,
         } => {
-            format!("{node}: 送信 {sent}、受信 {received}")
+            let lost = loss(*sent, *received);
+            format!("{node}: 送信 {sent}、受信 {received}、損失 {lost}")
         }
-        Message::RoundTrips { min, avg, p99, max } => format!(
-            "往復時間: 最小 {min:.2} ms、平均 {avg:.2} ms、99 % {p99:.2} ms、最大 {max:.2} ms"
+        Message::RoundTrips {
+            min,
+            avg,
+            mdev,
+            p99,
+            max,
+        } => format!(
+            "往復時間: 最小 {min:.2} ms、平均 {avg:.2} ms、偏差 {mdev:.2} ms、99 % {p99:.2} ms、最大 \
+             {max:.2} ms"
         ),
-        Message::Hop {
-            number,
-            node,
-            rtt_ms,
-            path,
+        Message::Remote {
+            version,
+            load_per_mille,
         } => {
-            let rtt = rtt_ms.map_or_else(|| "-".to_owned(), |rtt_ms| format!("{rtt_ms:.2} ms"));
-            format!("{number:>2}  {node}  {rtt:>10}  {path}")
+            let load = percent(*load_per_mille);
+            format!("相手ノード: バージョン {version}、負荷 1 コアの {load}")
         }
+        Message::RemoteDeclines => "相手ノード: 状態の公開を辞退しています".to_owned(),
+        Message::TraceAnswered {
+            node,
+            answered,
+            probes,
+        } => format!("{probes} 回のうち {answered} 回、{node} が応答しました。"),
         Message::TraceIncomplete => {
-            "担当ノードから応答がありません。経路はここまでです。".to_owned()
+            "担当ノードから応答がありません。経路はここまでです。`enishi doctor` でこのノードの状態を\
+             確認できます。"
+                .to_owned()
+        }
+        Message::HeldValue { seq, age_s } => {
+            format!("バージョン {seq}、所有者の最後の連絡は {age_s} 秒前")
+        }
+        Message::Holders { with, asked } => {
+            format!("キーに最も近い {asked} ノードのうち {with} ノードが保持しています:")
+        }
+        Message::Examining => "ノードを検査しています".to_owned(),
+        Message::Examined {
+            ok,
+            warnings,
+            problems,
+        } => format!("正常 {ok}、警告 {warnings}、問題 {problems}。"),
+        Message::MapTitle { node } => format!("{node} から見たオーバーレイ"),
+        Message::MapSummary { known, estimate } => {
+            format!("既知 {known} ノード、オーバーレイ全体は約 {estimate} ノード")
+        }
+        Message::MapWritten { file } => format!("図を {file} に書き込みました。"),
+        Message::FileUnwritable { file, error } => {
+            format!("ファイル {file} に書き込めません: {error}。--svg で別の名前を指定してください。")
         }
         Message::StreamWaiting { service } => {
             format!("サービス {service} へのストリームを待っています")
@@ -127,6 +217,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "クラス",
         Label::Addresses => "アドレス",
         Label::Records => "保持レコード",
+        Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",
         Label::Dropped => "喪失・破棄",
@@ -144,5 +235,41 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Check => "検査",
         Label::Time => "時間",
         Label::Result => "結果",
+        Label::Id => "ID",
+        Label::Authority => "認証局",
+        Label::Membership => "このノード",
+        Label::Admitted => "認証済み",
+        Label::TurnedAway => "拒否（メッセージ / 証明）",
+        Label::Revoked => "取り消し済み",
+        Label::Hop => "ホップ",
+        Label::State => "状態",
+        Label::Mean => "平均",
+        Label::Loss => "損失",
+        Label::Load => "負荷",
+        Label::ToNext => "次への経路",
+        Label::Reported => "報告あり",
+        Label::GaveBack => "返却",
+        Label::Declined => "辞退",
+        Label::Lost => "応答なし",
+        Label::InCharge => "担当",
+        Label::InChargeDeclined => "担当、辞退",
+        Label::Direct => "直接",
+        Label::Relayed => "中継",
+        Label::Unconnected => "未接続",
+        Label::Itself => "このノード",
+        Label::Unknown => "不明",
+        Label::Holder => "保持ノード",
+        Label::Held => "内容",
+        Label::Removed => "削除の印",
+        Label::Nothing => "なし",
+        Label::Silent => "応答なし",
+        Label::Ok => "正常",
+        Label::Warning => "警告",
+        Label::Problem => "問題",
+        Label::Position => "位置",
+        Label::Near => "近傍",
+        Label::Long => "長距離リンク",
+        Label::Known => "ピア経由で既知",
+        Label::Found => "問い合わせで発見",
     }
 }

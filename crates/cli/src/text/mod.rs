@@ -13,6 +13,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use enishi_api::Check;
+
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Language {
@@ -74,6 +76,27 @@ pub(crate) enum Message<'a> {
     UseChannelTicket {
         ticket: &'a str,
     },
+    UseClosedTicket {
+        ticket: &'a str,
+        uses: Option<u8>,
+        revoke: Option<&'a str>,
+    },
+    OverlayCreated {
+        name: &'a str,
+        key: Option<&'a str>,
+    },
+    OverlayJoined {
+        name: &'a str,
+    },
+    OverlayLeft {
+        name: &'a str,
+    },
+    OverlayRevoked,
+    Membership {
+        refusal: Option<&'a str>,
+        days: Option<u64>,
+        is_authority: bool,
+    },
     Stored {
         replicas: u32,
         seq: u64,
@@ -95,16 +118,49 @@ pub(crate) enum Message<'a> {
     RoundTrips {
         min: f64,
         avg: f64,
+        mdev: f64,
         p99: f64,
         max: f64,
     },
-    Hop {
-        number: usize,
+    Remote {
+        version: &'a str,
+        load_per_mille: u16,
+    },
+    RemoteDeclines,
+    TraceAnswered {
         node: &'a str,
-        rtt_ms: Option<f64>,
-        path: &'a str,
+        answered: u32,
+        probes: u32,
     },
     TraceIncomplete,
+    Holders {
+        with: usize,
+        asked: usize,
+    },
+    HeldValue {
+        seq: u64,
+        age_s: u32,
+    },
+    Examining,
+    Examined {
+        ok: u32,
+        warnings: u32,
+        problems: u32,
+    },
+    MapTitle {
+        node: &'a str,
+    },
+    MapSummary {
+        known: usize,
+        estimate: u64,
+    },
+    MapWritten {
+        file: &'a str,
+    },
+    FileUnwritable {
+        file: &'a str,
+        error: &'a io::Error,
+    },
     StreamWaiting {
         service: &'a str,
     },
@@ -132,6 +188,7 @@ pub(crate) enum Label {
     Class,
     Addresses,
     Records,
+    Carried,
     Refused,
     RefusedDetail,
     Dropped,
@@ -149,6 +206,42 @@ pub(crate) enum Label {
     Check,
     Time,
     Result,
+    Id,
+    Authority,
+    Membership,
+    Admitted,
+    TurnedAway,
+    Revoked,
+    Hop,
+    State,
+    Mean,
+    Loss,
+    Load,
+    ToNext,
+    Reported,
+    GaveBack,
+    Declined,
+    Lost,
+    InCharge,
+    InChargeDeclined,
+    Direct,
+    Relayed,
+    Unconnected,
+    Itself,
+    Unknown,
+    Holder,
+    Held,
+    Removed,
+    Nothing,
+    Silent,
+    Ok,
+    Warning,
+    Problem,
+    Position,
+    Near,
+    Long,
+    Known,
+    Found,
 }
 
 impl Language {
@@ -179,6 +272,22 @@ impl Language {
         }
     }
 
+    /// Words what a check of the node found.
+    pub(crate) fn diagnosis(self, check: &Check) -> Diagnosis {
+        match self {
+            Self::En => en::doctor::diagnosis(check),
+            Self::Ja => ja::doctor::diagnosis(check),
+        }
+    }
+
+    /// Words whether the daemon is there; `problem` says why not.
+    pub(crate) fn daemon_diagnosis(self, problem: Option<&str>) -> Diagnosis {
+        match self {
+            Self::En => en::doctor::daemon(problem),
+            Self::Ja => ja::doctor::daemon(problem),
+        }
+    }
+
     /// Words a heading.
     pub(crate) fn label(self, label: Label) -> &'static str {
         match self {
@@ -186,6 +295,42 @@ impl Language {
             Self::Ja => ja::label(label),
         }
     }
+}
+
+/// What a check of the node found, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Diagnosis {
+    /// What was checked, in a word or two.
+    pub(crate) title: &'static str,
+    /// What was found.
+    pub(crate) detail: String,
+    /// What to do about it; none when nothing is to be done.
+    pub(crate) advice: Option<String>,
+}
+
+/// The share of what was sent and not received, in per cent.
+pub(crate) fn loss(sent: u32, received: u32) -> String {
+    let lost = sent.saturating_sub(received);
+    let share = f64::from(lost) * 100.0 / f64::from(sent.max(1));
+    format!("{share:.0} %")
+}
+
+/// Thousandths in per cent.
+pub(crate) fn percent(per_mille: u16) -> String {
+    format!("{:.1} %", f64::from(per_mille) / 10.0)
+}
+
+/// A number of octets with the unit that fits.
+pub(crate) fn octets(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0);
+    format!("{value:.digits$} {}", UNITS[unit])
 }
 
 /// A virtual address, or a dash while there is none.

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_api::{
-    Answer, Channel, Failure, FailureKind, Hop, Member, Peer, PingSummary, Refused, Request,
-    RoundTrips, Status, StreamRequest, TraceSummary,
+    Answer, Channel, Check, Failure, FailureKind, Finding, Held, Holder, Hop, HopState, MapLink,
+    MapNode, MapRole, Member, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
+    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -138,7 +139,16 @@ fn script(request: Request) -> Vec<Answer> {
             channels: vec![channel()],
         }],
         Request::Ping(ping) => ping_answers(&ping.target),
-        Request::Trace { target } => vec![Answer::TraceSummary(trace(&target))],
+        Request::OverlayInvite(_) | Request::OverlayShow | Request::OverlayRevoke { .. } => {
+            let message = "This node is in no closed overlay.";
+            vec![Answer::Failure(failure(FailureKind::No, message))]
+        }
+        Request::Trace { target, probes } => (0..probes)
+            .map(|probe| Answer::Probed { probe })
+            .chain([Answer::TraceSummary(trace(&target, probes))])
+            .collect(),
+        Request::Doctor => doctor(),
+        Request::OverlayMap { .. } => vec![Answer::OverlayMap(map())],
         Request::DhtPut { .. } => vec![Answer::Stored {
             replicas: 3,
             seq: 1,
@@ -169,6 +179,7 @@ fn ping_answers(target: &str) -> Vec<Answer> {
         sequence,
         rtt_ms: 1.5,
         path: path.clone(),
+        remote: Some(remote()),
     };
     match target {
         "mute" => vec![],
@@ -180,6 +191,8 @@ fn ping_answers(target: &str) -> Vec<Answer> {
             received: 0,
             rtt_ms: None,
             path: "-".to_owned(),
+            path_kind: PathKind::Unconnected,
+            remote: None,
         })],
         _ => vec![
             pong(0),
@@ -191,31 +204,138 @@ fn ping_answers(target: &str) -> Vec<Answer> {
                 rtt_ms: Some(RoundTrips {
                     min: 1.5,
                     avg: 1.5,
+                    mdev: 0.25,
                     p99: 1.5,
                     max: 1.5,
                 }),
                 path,
+                path_kind: PathKind::Direct,
+                remote: Some(remote()),
             }),
         ],
     }
 }
 
-fn trace(target: &str) -> TraceSummary {
-    let path = "direct 192.0.2.2:2".to_owned();
-    let hop = Hop {
-        node_id: "n2".to_owned(),
-        rtt_ms: Some(2.0),
-        path,
+fn remote() -> Remote {
+    Remote {
+        version: "0.1.0".to_owned(),
+        load_per_mille: 12,
+        class: None,
+    }
+}
+
+fn hop(place: u8, node: Option<&str>, state: HopState) -> Hop {
+    let reported = state == HopState::Reported;
+    let rtt_ms = reported.then(|| f64::from(place) * 2.0);
+    Hop {
+        place,
+        node_id: node.map(str::to_owned),
+        state,
+        sent: 3,
+        received: if state == HopState::Lost { 0 } else { 3 },
+        rtt_ms,
+        rtt_ms_avg: rtt_ms.map(|rtt_ms| rtt_ms + 0.5),
+        path: format!("direct 192.0.2.{place}:1"),
+        next_path: (reported && place < 5).then_some(PathKind::Direct),
+        remote: reported.then(remote),
+    }
+}
+
+fn trace(target: &str, probes: u32) -> TraceSummary {
+    let holder = |node: &str, held| Holder {
+        node_id: node.to_owned(),
+        held,
+    };
+    let mut summary = TraceSummary {
+        hops: vec![
+            hop(1, Some("n2"), HopState::Reported),
+            hop(2, Some("n3"), HopState::Lost),
+            hop(2, Some("n4"), HopState::Declined),
+            hop(3, None, HopState::Declined),
+            hop(5, Some("n6"), HopState::Reported),
+        ],
+        complete: true,
+        answered_by: Some("n6".to_owned()),
+        probes,
+        answered: probes,
+        holders: None,
     };
     match target {
-        "silent" => TraceSummary {
-            hops: vec![],
-            complete: false,
+        "silent" => {
+            summary.hops.truncate(2);
+            (summary.complete, summary.answered_by, summary.answered) = (false, None, 0);
+        }
+        "key:greeting" => {
+            let (seq, age_s) = (7, 12);
+            summary.holders = Some(vec![
+                holder("n6", Held::Value { seq, age_s }),
+                holder("n7", Held::Removed),
+                holder("n8", Held::Nothing),
+                holder("n9", Held::Silent),
+            ]);
+        }
+        _ => {}
+    }
+    summary
+}
+
+fn doctor() -> Vec<Answer> {
+    let check = |outcome, finding| Answer::Check(Check { outcome, finding });
+    let address = "192.0.2.9:9".parse().unwrap();
+    vec![
+        check(
+            Outcome::Ok,
+            Finding::DataDirectory {
+                path: "/data".to_owned(),
+                error: None,
+                free_bytes: Some(1536 << 20),
+            },
+        ),
+        check(
+            Outcome::Warning,
+            Finding::Addresses {
+                own: vec!["10.0.0.1:9".parse().unwrap()],
+                seen: vec![Sighting { address, peers: 2 }],
+            },
+        ),
+        check(
+            Outcome::Problem,
+            Finding::Values {
+                failed: Some(ValueStep::Put),
+                replicas: 0,
+                time_ms: 9_000,
+            },
+        ),
+        Answer::Checked {
+            ok: 1,
+            warnings: 1,
+            problems: 1,
         },
-        _ => TraceSummary {
-            hops: vec![hop],
-            complete: true,
-        },
+    ]
+}
+
+fn map() -> OverlayMap {
+    let node = |id: &str, position: &str, role, rtt_ms| MapNode {
+        rtt_predicted_ms: None,
+        node_id: id.to_owned(),
+        position: position.to_owned(),
+        role,
+        path: PathKind::Direct,
+        rtt_ms,
+        class: None,
+    };
+    OverlayMap {
+        size_estimate: 3,
+        nodes: vec![
+            node("n0", "0000000000000000", MapRole::Itself, None),
+            node("n1", "4000000000000000", MapRole::Near, Some(1.5)),
+            node("n2", "8000000000000000", MapRole::Known, None),
+        ],
+        links: vec![MapLink {
+            from: 0,
+            to: 1,
+            long: false,
+        }],
     }
 }
 
@@ -238,6 +358,7 @@ fn status() -> Status {
         clients: 0,
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
         records_held: 3,
+        service: Default::default(),
         refused: Refused::default(),
         channels: vec![channel()],
         notices: vec![],
@@ -271,6 +392,7 @@ fn peer() -> Peer {
         rtt_ms: Some(1.5),
         bytes_sent: 2048,
         bytes_received: 0,
+        account: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use enishi_api::{Answer, Failure, Request, StreamRequest};
 use tokio::sync::mpsc;
 
 use super::desk::Desk;
-use super::{channels, diagnostics, invitations, names, status, streams};
+use super::{channels, closed, diagnostics, doctor, invitations, map, names, status, streams};
 use crate::control::{Call, StreamCall};
 
 /// Takes requests as long as the control interface hands them over.
@@ -53,7 +53,11 @@ async fn serve(
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
-        Request::Trace { target } => diagnostics::trace(desk, &target, answers).await,
+        Request::Trace { target, probes } => {
+            diagnostics::trace(desk, &target, probes, answers).await
+        }
+        Request::Doctor => doctor::examine(desk, answers).await,
+        Request::OverlayMap { crawl } => map::map(desk, crawl).await,
         Request::DhtPut {
             key,
             value,
@@ -61,6 +65,9 @@ async fn serve(
         } => names::put(desk, &key, &value, lease_s).await,
         Request::DhtGet { key } => names::get(desk, &key).await,
         Request::DhtRemove { key } => names::remove(desk, &key).await,
+        Request::OverlayInvite(invite) => closed::invite(desk, &invite).await,
+        Request::OverlayShow => closed::show(desk).await,
+        Request::OverlayRevoke { subject } => closed::revoke(desk, &subject).await,
         Request::Shutdown => {
             desk.ending.stop.cancel();
             desk.ending.stopped.cancelled().await;

@@ -4,25 +4,31 @@
 //! bounded queue and leaves its answer in a place that has room for it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Failure, FailureKind};
+use enishi_overlay::admission::Revocations;
 use enishi_overlay::class::Measure;
-use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, Position};
-use enishi_services::dht::{Consistency, GetAnswer, PutAnswer, PutRequest};
+use enishi_overlay::view::Entry;
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind, Position};
+use enishi_services::dht::{Consistency, GetAnswer, Holding, PutAnswer, PutRequest};
+use enishi_services::diag::wire::{EchoDetail, Found};
 use enishi_services::record::Key;
 use enishi_services::vnet::{ChannelId, ChannelSpec};
 use enishi_services::{Node, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::closed::Member;
 use super::streams::Listeners;
 use crate::config::Config;
 use crate::packets::Networks;
 use crate::session::Sessions;
+use crate::store::unix_s;
 
 /// How many questions wait for the driver; further tasks wait to ask.
 pub(super) const ASKS_MAX: usize = 1024;
@@ -48,14 +54,42 @@ pub(super) enum Ask {
     Get(Key, Consistency, oneshot::Sender<GetAnswer>),
     /// Writes to the DHT.
     Put(Box<PutRequest>, oneshot::Sender<PutAnswer>),
-    /// Sends an echo request; answered by the round trip, if there was one.
-    Ping(NodeId, Duration, oneshot::Sender<Option<Duration>>),
+    /// Sends an echo request; answered by the echo, if there was one.
+    Ping(NodeId, Duration, oneshot::Sender<Option<Echo>>),
+    /// Has another node look for this one at its position.
+    FindMe(NodeId, Duration, oneshot::Sender<Option<Found>>),
+    /// Asks which nodes are near a position.
+    Locate(Position, oneshot::Sender<Vec<Entry>>),
+    /// Asks which nodes hold a record.
+    Survey(Key, oneshot::Sender<Vec<Holding>>),
+    /// What the host has measured.
+    Observe(Observed),
     /// Follows a route.
     Trace(Position, mpsc::Sender<diag::Event>),
     /// Takes part in a channel, unless the node does so already.
     Open(ChannelSpec, Option<Ipv4Addr>, oneshot::Sender<Opened>),
     /// Anything else of the virtual networks; answered by events.
     Vnet(vnet::Command),
+    /// Removes nodes from the closed overlay.
+    Revoke(Revocations),
+}
+
+/// An echo of another node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Echo {
+    pub(super) round_trip: Duration,
+    /// What the node says of itself; none when it declines to.
+    pub(super) detail: Option<EchoDetail>,
+}
+
+/// What the host measures for the node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observed {
+    /// The share of a processor core that the daemon used, in thousandths; none when
+    /// nothing new is known.
+    pub(super) load_per_mille: Option<u16>,
+    /// The paths of the open sessions.
+    pub(super) paths: Vec<(NodeId, PathKind, Option<SocketAddr>)>,
 }
 
 /// What came of [`Ask::Open`].
@@ -75,8 +109,14 @@ pub(super) enum Opened {
 pub(super) struct Shared {
     pub(super) keypair: Keypair,
     pub(super) overlay: OverlayId,
+    /// The membership in a closed overlay.
+    pub(super) closed: Option<Member>,
     pub(super) config: Config,
+    /// The data directory.
+    pub(super) data: PathBuf,
     pub(super) started: Instant,
+    /// The clock at the start, in seconds since 1970.
+    pub(super) started_unix_s: u64,
     pub(super) networks: Arc<Networks>,
     pub(super) listeners: Listeners,
     /// Messages that could not be decoded.
@@ -92,13 +132,17 @@ impl Shared {
         keypair: Keypair,
         overlay: OverlayId,
         config: Config,
+        data: PathBuf,
         networks: Arc<Networks>,
     ) -> Self {
         Self {
             keypair,
             overlay,
+            closed: None,
             config,
+            data,
             started: Instant::now(),
+            started_unix_s: unix_s(),
             networks,
             listeners: Listeners::default(),
             malformed_messages: AtomicU64::new(0),
@@ -197,12 +241,43 @@ impl Desk {
         answer.await.map_err(|_| stopping())
     }
 
+    /// Has another node look for this one at its position.
+    pub(super) async fn find_me(
+        &self,
+        stranger: NodeId,
+        timeout: Duration,
+    ) -> Result<Option<Found>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::FindMe(stranger, timeout, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Asks which nodes are near a position, the one in charge first; none when nobody
+    /// answers.
+    pub(super) async fn locate(&self, target: Position) -> Result<Vec<Entry>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Locate(target, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Asks what each of the nodes nearest to a key has under it.
+    pub(super) async fn survey(&self, key: Key) -> Result<Vec<Holding>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Survey(key, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Tells the node what the host has measured.
+    pub(super) async fn observe(&self, observed: Observed) -> Result<(), Failure> {
+        self.ask(Ask::Observe(observed)).await
+    }
+
     /// Sends an echo request and waits for the response.
     pub(super) async fn ping(
         &self,
         target: NodeId,
         timeout: Duration,
-    ) -> Result<Option<Duration>, Failure> {
+    ) -> Result<Option<Echo>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Ping(target, timeout, reply)).await?;
         answer.await.map_err(|_| stopping())
@@ -232,6 +307,11 @@ impl Desk {
     /// Asks anything else of the virtual networks.
     pub(super) async fn vnet(&self, command: vnet::Command) -> Result<(), Failure> {
         self.ask(Ask::Vnet(command)).await
+    }
+
+    /// Removes nodes from the closed overlay.
+    pub(super) async fn revoke(&self, list: Revocations) -> Result<(), Failure> {
+        self.ask(Ask::Revoke(list)).await
     }
 
     /// Follows what happens in the virtual networks from now on.

@@ -1,11 +1,15 @@
 //! `ping` and `trace`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use enishi_api::{Answer, Failure, Hop, Ping, PingSummary, RoundTrips, TraceSummary};
-use enishi_overlay::NodeId;
-use enishi_services::diag;
+use enishi_api::{
+    Answer, Failure, Held, Holder, Hop, HopState, Ping, PingSummary, Remote, RoundTrips,
+    TraceSummary,
+};
+use enishi_overlay::{NodeId, PathKind, Position, Vitals};
+use enishi_services::dht::{self, Holding};
+use enishi_services::diag::route::Route;
+use enishi_services::diag::{self, route};
 use enishi_services::names::OpenName;
 use tokio::sync::mpsc;
 
@@ -50,16 +54,18 @@ pub(super) async fn ping(
     };
     let teller = async {
         let mut rtts_ms = Vec::new();
+        let mut last = None;
         while let Some((sequence, result)) = results.recv().await {
             let answer = match result? {
-                Some(round_trip) => {
-                    let rtt_ms = ms(round_trip);
+                Some(echo) => {
+                    let rtt_ms = ms(echo.round_trip);
                     rtts_ms.push(rtt_ms);
-                    let path = path(desk, peer);
+                    last = echo.detail.map(|detail| remote(detail.vitals));
                     Answer::Pong {
                         sequence,
                         rtt_ms,
-                        path,
+                        path: path(desk, peer),
+                        remote: last.clone(),
                     }
                 }
                 None => Answer::Lost { sequence },
@@ -67,16 +73,18 @@ pub(super) async fn ping(
             // The task ends with the caller.
             let _ = answers.send(answer).await;
         }
-        Ok::<_, Failure>(rtts_ms)
+        Ok::<_, Failure>((rtts_ms, last))
     };
-    let ((), rtts_ms) = tokio::join!(asker, teller);
-    let rtts_ms = rtts_ms?;
+    let ((), told) = tokio::join!(asker, teller);
+    let (rtts_ms, remote) = told?;
     Ok(Answer::PingSummary(PingSummary {
         node_id: peer.to_string(),
         sent: ping.count,
         received: u32::try_from(rtts_ms.len()).unwrap_or(u32::MAX),
         rtt_ms: summary(rtts_ms),
         path: path(desk, peer),
+        path_kind: api_path(desk, peer),
+        remote,
     }))
 }
 
@@ -85,106 +93,159 @@ fn summary(mut rtts_ms: Vec<f64>) -> Option<RoundTrips> {
     let (min, max) = (*rtts_ms.first()?, *rtts_ms.last()?);
     // Nearest rank: the smallest value that 99 % do not exceed.
     let rank = (rtts_ms.len() * 99).div_ceil(100);
+    let count = rtts_ms.len() as f64;
+    let avg = rtts_ms.iter().sum::<f64>() / count;
+    let squares: f64 = rtts_ms.iter().map(|rtt| (rtt - avg).powi(2)).sum();
     Some(RoundTrips {
         min,
-        avg: rtts_ms.iter().sum::<f64>() / rtts_ms.len() as f64,
+        avg,
+        mdev: (squares / count).sqrt(),
         p99: rtts_ms[rank - 1],
         max,
     })
 }
 
-/// What is known of a route.
-#[derive(Debug, Default)]
-struct Route {
-    /// By their places from 1: who reported, and when.
-    reports: BTreeMap<u8, (NodeId, Duration)>,
-    /// By their places: whom the hop before named.
-    named: BTreeMap<u8, NodeId>,
-}
+/// The most probes of one trace.
+const PROBES_MAX: u32 = 20;
 
 pub(super) async fn trace(
     desk: &Desk,
     target: &str,
+    probes: u32,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<Answer, Failure> {
-    let position = match Target::parse(target)? {
-        Target::Key(key) => OpenName::new(&key, &desk.shared.keypair)
-            .ok_or_else(|| usage("A key has 1 to 1024 octets."))?
-            .key()
-            .position(),
+    if !(1..=PROBES_MAX).contains(&probes) {
+        return Err(usage(format!("One trace sends 1 to {PROBES_MAX} probes.")));
+    }
+    let (position, key) = match Target::parse(target)? {
+        Target::Key(name) => {
+            let name = OpenName::new(&name, &desk.shared.keypair)
+                .ok_or_else(|| usage("A key has 1 to 1024 octets."))?;
+            (name.key().position(), Some(name.key()))
+        }
         target => {
             let node = target::node(desk, &target).await?;
-            desk.look(move |me| me.overlay().position_of(&node)).await?
+            let position = desk.look(move |me| me.overlay().position_of(&node)).await?;
+            (position, None)
         }
     };
-    let mut reports = desk.trace(position).await?;
     let mut route = Route::default();
+    let mut answered = 0;
+    for probe in 0..probes {
+        let end = follow(desk, position, &mut route).await?;
+        answered += u32::from(end.is_some());
+        route.end_probe(end);
+        // The task ends with the caller.
+        let _ = answers.send(Answer::Probed { probe }).await;
+    }
+    let holders = match key {
+        Some(key) => Some(desk.survey(key).await?.iter().map(holder).collect()),
+        None => None,
+    };
+    let hops = route.hops();
+    Ok(Answer::TraceSummary(TraceSummary {
+        hops: hops.iter().map(|hop| api_hop(desk, hop)).collect(),
+        complete: route.end().is_some(),
+        answered_by: route.end().map(|end| end.node.to_string()),
+        probes,
+        answered,
+        holders,
+    }))
+}
+
+/// Sends one traced question and hands its reports to the route.
+async fn follow(
+    desk: &Desk,
+    position: Position,
+    route: &mut Route,
+) -> Result<Option<route::End>, Failure> {
+    let mut reports = desk.trace(position).await?;
     let mut end = None;
     while let Some(report) = reports.recv().await {
         match report {
             diag::Event::Hop {
-                node,
-                hops,
+                attempt,
+                by,
+                report,
                 round_trip,
-                next,
                 ..
-            } => {
-                route.report(node, hops, round_trip, next);
-                // The task ends with the caller.
-                let _ = answers
-                    .send(Answer::Hop(hop(desk, node, Some(round_trip))))
-                    .await;
+            } => route.report(attempt, by, report, round_trip),
+            diag::Event::Traced { end: reached, .. } => {
+                end = reached.map(|(node, hops, round_trip)| route::End {
+                    node,
+                    hops,
+                    round_trip,
+                });
             }
-            diag::Event::Traced { end: reached, .. } => end = reached,
-            diag::Event::Pong { .. } | diag::Event::Lost { .. } | diag::Event::Located { .. } => {}
+            diag::Event::Pong { .. }
+            | diag::Event::Lost { .. }
+            | diag::Event::Located { .. }
+            | diag::Event::FoundMe { .. } => {}
         }
     }
-    let hops = route.hops(end);
-    let hops = hops
-        .into_iter()
-        .map(|(node, rtt)| hop(desk, node, rtt))
-        .collect();
-    Ok(Answer::TraceSummary(TraceSummary {
-        hops,
-        complete: end.is_some(),
-    }))
+    Ok(end)
 }
 
-impl Route {
-    /// Takes in a report; of several for one place, which another try of the question
-    /// brings about, the first counts.
-    fn report(&mut self, node: NodeId, place: u8, rtt: Duration, next: Option<NodeId>) {
-        self.reports.entry(place).or_insert((node, rtt));
-        if let Some(next) = next {
-            self.named.entry(place.saturating_add(1)).or_insert(next);
-        }
-    }
-
-    /// Returns the hops in order, as far as they are known; the last is the end.
-    fn hops(mut self, end: Option<(NodeId, u8, Duration)>) -> Vec<(NodeId, Option<Duration>)> {
-        let mut hops = BTreeMap::new();
-        for (place, node) in self.named {
-            hops.insert(place, (node, None));
-        }
-        for (place, (node, rtt)) in std::mem::take(&mut self.reports) {
-            hops.insert(place, (node, Some(rtt)));
-        }
-        if let Some((node, place, rtt)) = end {
-            let mut last = hops.split_off(&place);
-            let reported = last.remove(&place).filter(|(there, _)| *there == node);
-            let rtt = reported.and_then(|(_, rtt)| rtt).unwrap_or(rtt);
-            hops.insert(place, (node, Some(rtt)));
-        }
-        hops.into_values().collect()
-    }
-}
-
-fn hop(desk: &Desk, node: NodeId, rtt: Option<Duration>) -> Hop {
+fn api_hop(desk: &Desk, hop: &route::Hop) -> Hop {
+    let sum: Duration = hop.round_trips.iter().sum();
+    let count = u32::try_from(hop.round_trips.len()).unwrap_or(u32::MAX);
     Hop {
-        node_id: node.to_string(),
-        rtt_ms: rtt.map(ms),
-        path: path(desk, node),
+        place: hop.place,
+        node_id: hop.node.map(|node| node.to_string()),
+        state: match hop.state {
+            route::HopState::Reported => HopState::Reported,
+            route::HopState::GaveBack => HopState::GaveBack,
+            route::HopState::Declined => HopState::Declined,
+            route::HopState::Lost => HopState::Lost,
+        },
+        sent: hop.sent,
+        received: hop.received,
+        rtt_ms: hop.round_trips.iter().min().copied().map(ms),
+        rtt_ms_avg: (count > 0).then(|| ms(sum / count)),
+        path: hop
+            .node
+            .map_or_else(|| "-".to_owned(), |node| path(desk, node)),
+        next_path: hop.next.map(|(_, kind)| api_kind(kind)),
+        remote: hop.vitals.map(remote),
     }
+}
+
+fn holder(holding: &Holding) -> Holder {
+    Holder {
+        node_id: holding.node.to_string(),
+        held: match holding.held {
+            dht::Held::Value { seq, age_s } => Held::Value { seq, age_s },
+            dht::Held::Removed => Held::Removed,
+            dht::Held::Nothing => Held::Nothing,
+            dht::Held::Silent => Held::Silent,
+        },
+    }
+}
+
+/// What a node says of itself, for people.
+pub(super) fn remote(vitals: Vitals) -> Remote {
+    Remote {
+        version: vitals.software.to_string(),
+        load_per_mille: vitals.load_per_mille,
+        class: None,
+    }
+}
+
+const fn api_kind(kind: PathKind) -> enishi_api::PathKind {
+    match kind {
+        PathKind::Unconnected => enishi_api::PathKind::Unconnected,
+        PathKind::Direct => enishi_api::PathKind::Direct,
+        PathKind::Relayed => enishi_api::PathKind::Relayed,
+    }
+}
+
+/// What sort of path leads to a node.
+pub(super) fn api_path(desk: &Desk, peer: NodeId) -> enishi_api::PathKind {
+    if peer == desk.sessions.me() {
+        return enishi_api::PathKind::Itself;
+    }
+    let session = desk.sessions.session(peer);
+    api_kind(session.map_or(PathKind::Unconnected, |session| session.kind))
 }
 
 /// How packets reach a node, for people.
@@ -199,7 +260,7 @@ pub(super) fn path(desk: &Desk, peer: NodeId) -> String {
     }
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
@@ -212,25 +273,12 @@ mod tests {
         assert_eq!(summary(vec![]), None);
         let one = summary(vec![2.0]).unwrap();
         assert_eq!((one.min, one.avg, one.p99, one.max), (2.0, 2.0, 2.0, 2.0));
+        assert_eq!(one.mdev, 0.0);
+        assert_eq!(summary(vec![1.0, 3.0]).unwrap().mdev, 1.0);
         let many = summary((1..=200).rev().map(f64::from).collect()).unwrap();
         assert_eq!(
             (many.min, many.avg, many.p99, many.max),
             (1.0, 100.5, 198.0, 200.0)
         );
-    }
-
-    #[test]
-    fn a_route_is_put_in_order() {
-        let [a, b, c, d] = [1, 2, 3, 4].map(|octet| NodeId::from_bytes([octet; 32]));
-        let ms = Duration::from_millis;
-        let mut route = Route::default();
-        route.report(c, 3, ms(3), None);
-        route.report(a, 1, ms(1), Some(b));
-        route.report(d, 1, ms(9), Some(d));
-        let hops = route.hops(Some((c, 3, ms(4))));
-        assert_eq!(hops, [(a, Some(ms(1))), (b, None), (c, Some(ms(3)))]);
-        assert_eq!(Route::default().hops(None), []);
-        let here = Route::default().hops(Some((a, 0, ms(0))));
-        assert_eq!(here, [(a, Some(ms(0)))]);
     }
 }

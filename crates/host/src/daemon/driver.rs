@@ -8,13 +8,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use enishi_overlay::{Message, NodeId, Time};
-use enishi_services::dht::{Caller, GetAnswer, PutAnswer};
-use enishi_services::{Command, Event, Input, Node, Output, dht, diag, vnet};
+use enishi_overlay::overlay::Manner;
+use enishi_overlay::view::Entry;
+use enishi_overlay::{Message, NodeId, PathKind, Time};
+use enishi_services::dht::{Caller, GetAnswer, Holding, PutAnswer};
+use enishi_services::diag::wire::Found;
+use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Ask, Desk, Opened, Shared};
+use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared};
 use super::outbox::Outbox;
 use super::rates::Rates;
 use super::recorder::Recorder;
@@ -64,7 +67,10 @@ struct Waiting {
     next: u64,
     gets: BTreeMap<u64, oneshot::Sender<GetAnswer>>,
     puts: BTreeMap<u64, oneshot::Sender<PutAnswer>>,
-    pings: BTreeMap<u64, oneshot::Sender<Option<Duration>>>,
+    pings: BTreeMap<u64, oneshot::Sender<Option<Echo>>>,
+    finds: BTreeMap<u64, oneshot::Sender<Option<Found>>>,
+    locates: BTreeMap<u64, oneshot::Sender<Vec<Entry>>>,
+    surveys: BTreeMap<u64, oneshot::Sender<Vec<Holding>>>,
     traces: BTreeMap<u64, mpsc::Sender<diag::Event>>,
 }
 
@@ -193,7 +199,12 @@ impl Driver {
 
     fn on_session(&mut self, node: &mut Node, desk: &Desk, event: SessionEvent) {
         match event {
-            SessionEvent::Opened { peer, .. } => tracing::debug!(?peer, "session open"),
+            SessionEvent::Opened { peer, .. } => {
+                tracing::debug!(?peer, "session open");
+                if let Some(session) = self.sessions.session(peer) {
+                    self.note_path(node, peer, session.kind, session.address);
+                }
+            }
             SessionEvent::Control { peer, frame } => self.on_frame(node, peer, &frame),
             SessionEvent::Bulk {
                 peer,
@@ -207,6 +218,33 @@ impl Driver {
                 self.handle(node, Input::Closed(peer));
             }
             SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
+        }
+    }
+
+    /// Tells the node of a path that it does not know.
+    fn note_path(
+        &mut self,
+        node: &mut Node,
+        peer: NodeId,
+        kind: PathKind,
+        address: Option<SocketAddr>,
+    ) {
+        if node.overlay().path(peer) != (kind, address) {
+            let path = Input::Path {
+                peer,
+                kind,
+                address,
+            };
+            self.handle(node, path);
+        }
+    }
+
+    fn observe(&mut self, node: &mut Node, observed: Observed) {
+        for (peer, kind, address) in observed.paths {
+            self.note_path(node, peer, kind, address);
+        }
+        if let Some(load_per_mille) = observed.load_per_mille {
+            self.handle(node, Input::Load(load_per_mille));
         }
     }
 
@@ -230,6 +268,7 @@ impl Driver {
     fn on_ask(&mut self, node: &mut Node, ask: Ask) {
         let command = match ask {
             Ask::Look(look) => return look(node),
+            Ask::Observe(observed) => return self.observe(node, observed),
             Ask::Bootstrap(contacts) => return self.handle(node, Input::Bootstrap(contacts)),
             Ask::Measured(measure) => return self.handle(node, Input::Measured(measure)),
             Ask::Open(spec, address, reply) => {
@@ -273,12 +312,36 @@ impl Driver {
                     timeout,
                 })
             }
+            Ask::FindMe(stranger, timeout, reply) => {
+                let id = self.waiting.number();
+                self.waiting.finds.insert(id, reply);
+                Command::Diag(diag::Command::FindMe {
+                    id,
+                    stranger,
+                    timeout,
+                })
+            }
+            Ask::Locate(target, reply) => {
+                let id = self.waiting.number();
+                self.waiting.locates.insert(id, reply);
+                Command::Diag(diag::Command::Locate {
+                    id,
+                    target,
+                    manner: Manner::EXACT,
+                })
+            }
+            Ask::Survey(key, reply) => {
+                let id = self.waiting.number();
+                self.waiting.surveys.insert(id, reply);
+                Command::Dht(dht::Command::Survey { id, key })
+            }
             Ask::Trace(target, reply) => {
                 let id = self.waiting.number();
                 self.waiting.traces.insert(id, reply);
                 Command::Diag(diag::Command::Trace { id, target })
             }
             Ask::Vnet(command) => Command::Vnet(command),
+            Ask::Revoke(list) => Command::Admission(admission::Command::Revoke(list)),
         };
         self.handle(node, Input::Command(command));
     }
@@ -368,29 +431,42 @@ impl Waiting {
             } => {
                 let _ = self.puts.remove(&id).map(|reply| reply.send(answer));
             }
+            dht::Event::Surveyed { id, holdings } => {
+                let _ = self.surveys.remove(&id).map(|reply| reply.send(holdings));
+            }
             dht::Event::Got { .. } | dht::Event::PutDone { .. } => {}
         }
     }
 
     fn on_diag(&mut self, event: diag::Event) {
         match event {
-            diag::Event::Pong { id, round_trip } => {
-                let _ = self
-                    .pings
-                    .remove(&id)
-                    .map(|reply| reply.send(Some(round_trip)));
+            diag::Event::Pong {
+                id,
+                round_trip,
+                detail,
+            } => {
+                let echo = Echo { round_trip, detail };
+                let _ = self.pings.remove(&id).map(|reply| reply.send(Some(echo)));
+            }
+            diag::Event::Located { id, nodes, .. } => {
+                let _ = self.locates.remove(&id).map(|reply| reply.send(nodes));
+            }
+            diag::Event::FoundMe { id, found } => {
+                let _ = self.finds.remove(&id).map(|reply| reply.send(found));
             }
             diag::Event::Lost { id } => {
                 let _ = self.pings.remove(&id).map(|reply| reply.send(None));
             }
             diag::Event::Hop { id, .. } => {
-                let _ = self.traces.get(&id).map(|reply| reply.try_send(event));
+                if let Some(reply) = self.traces.get(&id) {
+                    let _ = reply.try_send(event);
+                }
             }
             diag::Event::Traced { id, .. } => {
-                let _ = self.traces.remove(&id).map(|reply| reply.try_send(event));
+                if let Some(reply) = self.traces.remove(&id) {
+                    let _ = reply.try_send(event);
+                }
             }
-            // Only services and experiments look up without a trace.
-            diag::Event::Located { .. } => {}
         }
     }
 }

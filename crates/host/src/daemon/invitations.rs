@@ -51,7 +51,7 @@ fn answer(desk: &Desk, contacts: Vec<Contact>, channel: Option<ChannelTicket>) -
 
 /// This node and its nearest neighbours, in case that this one is away; of a client its
 /// hosts.
-fn contacts(node: &Node) -> Vec<Contact> {
+pub(super) fn contacts(node: &Node) -> Vec<Contact> {
     let overlay = node.overlay();
     let near = overlay
         .near()

@@ -18,15 +18,21 @@
 //! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
-//! | `channels`, `invitations`, `names`, `diagnostics`, `streams`, `status` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
+//! | `machine` | what the system tells of the process and its devices |
+//! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
 
 mod channels;
+mod closed;
 mod control;
 mod desk;
 mod diagnostics;
+mod doctor;
 mod driver;
 mod invitations;
+mod machine;
+mod map;
 mod measuring;
 mod names;
 mod outbox;
@@ -36,6 +42,7 @@ mod start;
 mod status;
 mod streams;
 mod target;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

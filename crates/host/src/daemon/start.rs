@@ -13,12 +13,14 @@ use enishi_services::ticket::{Ticket, TicketError};
 use tokio::sync::{broadcast, mpsc};
 use zeroize::Zeroizing;
 
+use super::closed::Member;
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
-use super::{Daemon, Options, control};
+use super::{Daemon, Options, control, vitals};
+use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
@@ -50,6 +52,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The membership in a closed overlay cannot be used.
+    #[error(transparent)]
+    Closed(#[from] ClosedError),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,12 +83,17 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     if options.client {
         config.class = Limit::Client;
     }
-    let overlay = OverlayId::from_name(&config.overlay);
-    let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let data = DataDir::open(&options.data)?;
+    let closed = Member::load(&data)?;
+    let overlay = closed.as_ref().map_or_else(
+        || OverlayId::from_name(&config.overlay),
+        |member| member.card.membership.overlay(),
+    );
+    let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let keypair = data.identity()?;
     let target = record_target(&options, &config)?;
-    let (store, found, outcomes) = Store::open(data.path())?;
+    let state = closed.as_ref().map(|member| member.state.clone());
+    let (store, found, outcomes) = Store::open(state.as_deref().unwrap_or(data.path()))?;
     let control = Control::bind(data.path())?;
     let (notes, notes_inlet) = mpsc::channel(NOTES_MAX);
     let networks = Arc::new(Networks::new(notes, config.tun && !options.no_tun));
@@ -94,10 +104,17 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     networks.start(sessions.clone());
 
     let measuring = Measuring::start(data.path(), &keypair);
-    let birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
+    let mut birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
+    if let Some(member) = &closed {
+        birth = birth.in_closed_overlay(member.card.membership.clone());
+        bootstrap.extend(member.card.contacts.iter().cloned());
+    }
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
-    let shared = Arc::new(Shared::new(keypair, overlay, config, networks));
+    let path = data.path().to_owned();
+    let mut shared = Shared::new(keypair, overlay, config, path, networks);
+    shared.closed = closed;
+    let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
@@ -137,6 +154,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
+    tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     tokio::spawn(measuring.run(desk.clone()));
     if known > 0 {
@@ -163,8 +181,8 @@ fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, S
             .map_err(|error: TicketError| StartError::Ticket(error.to_string()))?;
         if ticket.overlay != overlay {
             return Err(StartError::Ticket(
-                "the invitation is for another overlay than the one of the configuration \
-                 (`overlay`)"
+                "the invitation is for another overlay than the one of this node (`enishi \
+                 overlay show`, or `overlay` in the configuration)"
                     .to_owned(),
             ));
         }
@@ -240,6 +258,10 @@ fn birth(
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Random)?;
     let mut overlay = enishi_overlay::Config::new(overlay);
+    overlay.reports_hops = config.reports_hops;
+    overlay.policy = config.policy;
+    overlay.trusted = config.trusted.iter().map(|trusted| trusted.0).collect();
+    overlay.carried_per_minute = config.carried_per_minute;
     (overlay.class, overlay.measure) = (config.class, measure);
     let config = enishi_services::Config {
         overlay,
@@ -258,7 +280,8 @@ fn note_at_start(shared: &Shared, found: &Found) {
 }
 
 /// What the node is told first. It hears of the other nodes before it takes up its
-/// channels, so that it asks them for its addresses and not only itself.
+/// channels, so that it asks them for its addresses and not only itself; and whom it may
+/// speak with before it hears of them.
 fn first_inputs(found: Found, bootstrap: Vec<Contact>) -> Vec<Input> {
     let restored = found.values.into_iter().filter_map(|kept| {
         Some(Input::Restored {
@@ -268,17 +291,12 @@ fn first_inputs(found: Found, bootstrap: Vec<Contact>) -> Vec<Input> {
             age_s: kept.age_s,
         })
     });
-    let is_dht = |input: &Input| {
-        matches!(
-            input,
-            Input::Restored {
-                service: ServiceId::Dht,
-                ..
-            }
-        )
+    let is_first = |input: &Input| {
+        let first = [ServiceId::Admission, ServiceId::Dht];
+        matches!(input, Input::Restored { service, .. } if first.contains(service))
     };
-    let (dht, others): (Vec<Input>, Vec<Input>) = restored.partition(is_dht);
-    let mut inputs = dht;
+    let (first, others): (Vec<Input>, Vec<Input>) = restored.partition(is_first);
+    let mut inputs = first;
     if !bootstrap.is_empty() {
         inputs.push(Input::Bootstrap(bootstrap));
     }

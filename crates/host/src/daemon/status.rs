@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use enishi_api::{Answer, Failure, Peer, Refused, Status};
-use enishi_overlay::NodeId;
+use enishi_api::{Account, Answer, Failure, Peer, Refused, Service, Status};
 use enishi_overlay::class::Class;
 use enishi_overlay::overlay::Counters;
+use enishi_overlay::standing::Policy;
+use enishi_overlay::{NodeId, Time};
 use enishi_services::Node;
 
-use super::channels;
 use super::desk::Desk;
+use super::{channels, closed};
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
@@ -24,11 +25,15 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             overlay.counters(),
             node.dht().malformed() + node.vnet().malformed(),
             (overlay.class(), overlay.clients()),
+            service(node),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters, malformed, (class, clients)) =
+    let (overlay_size_estimate, joined, records_held, counters, malformed, classes, service) =
         desk.look(look).await?;
+    let (class, clients) = classes;
     let shared = &desk.shared;
+    let mut notices = shared.noted();
+    notices.extend(closed::notice(desk).await?);
     Ok(Answer::Status(Status {
         node_id: desk.sessions.me().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -40,13 +45,47 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         clients: u32::try_from(clients).unwrap_or(u32::MAX),
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
+        service,
         refused: refused(desk, counters, malformed),
         channels,
-        notices: shared.noted(),
+        notices,
     }))
 }
 
-fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
+fn service(node: &Node) -> Service {
+    let overlay = node.overlay();
+    let policy = match overlay.config().policy {
+        Policy::None => "none",
+        Policy::Trust => "trust",
+        Policy::Reputation => "reputation",
+    };
+    let accounts = overlay.accounts();
+    Service {
+        policy: policy.to_owned(),
+        carried_messages: accounts.carried_messages(),
+        carried_bytes: accounts.carried_bytes(),
+        declined_messages: accounts.declined_messages(),
+        stored_bytes: node.dht().store().bytes(),
+    }
+}
+
+/// What the node and another did for each other.
+fn account(node: &Node, now: Time, id: NodeId) -> Account {
+    let account = node.overlay().accounts().of(id);
+    let account = account.copied().unwrap_or_default();
+    Account {
+        carried_messages: account.carried_messages,
+        carried_bytes: account.carried_bytes,
+        declined_messages: account.declined_messages,
+        stored_bytes: node.dht().store().bytes_of(id),
+        delivered_messages: account.delivered_messages,
+        dropped_messages: account.dropped_messages,
+        given_back_messages: account.given_back_messages,
+        bad_standing: account.is_bad(now),
+    }
+}
+
+pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
     let (shared, sessions) = (&desk.shared, desk.sessions.counters());
     Refused {
         malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,
@@ -64,7 +103,10 @@ fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
 }
 
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
-    let (mut peers, clients) = desk.look(|node| (known(node), clients(node))).await?;
+    let uptime = desk.shared.started.elapsed();
+    let now = Time::ZERO + uptime;
+    let look = move |node: &Node| (known(node, now), clients(node));
+    let (mut peers, clients) = desk.look(look).await?;
     for session in desk.sessions.sessions() {
         let peer =
             peers
@@ -91,7 +133,7 @@ fn clients(node: &Node) -> BTreeSet<NodeId> {
 }
 
 /// Whom the overlay knows, without what the sessions know.
-fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
+fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
     let overlay = node.overlay();
     let entries = overlay.peers().flat_map(|peer| peer.view().entries());
     let known = entries.map(|entry| (entry.contact.id(), entry.grade.class()));
@@ -114,6 +156,9 @@ fn known(node: &Node) -> BTreeMap<NodeId, Peer> {
             absent(id, role, peer.round_trip().smoothed(), Some(class)),
         );
     }
+    for (id, peer) in &mut peers {
+        peer.account = account(node, now, *id);
+    }
     peers
 }
 
@@ -127,5 +172,6 @@ fn absent(id: NodeId, role: &str, rtt: Option<Duration>, class: Option<Class>) -
         rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         bytes_sent: 0,
         bytes_received: 0,
+        account: Account::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use enishi_overlay::NodeId;
+use enishi_overlay::{NodeId, PathKind};
 use iroh::TransportAddr;
 use iroh::endpoint::{Connection, FrameStats, Path, VarInt};
 use tokio::io::AsyncReadExt;
@@ -96,8 +96,15 @@ impl Live {
         let paths = self.connection.paths();
         let path = paths.iter().find(Path::is_selected);
         let path = path.or_else(|| paths.iter().next());
+        let (kind, address) = match path.as_ref().map(Path::remote_addr) {
+            Some(TransportAddr::Ip(address)) => (PathKind::Direct, Some(*address)),
+            Some(_) => (PathKind::Relayed, None),
+            None => (PathKind::Unconnected, None),
+        };
         SessionInfo {
             peer,
+            kind,
+            address,
             path: path
                 .as_ref()
                 .map_or_else(String::new, |path| match path.remote_addr() {

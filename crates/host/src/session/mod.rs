@@ -57,7 +57,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use enishi_overlay::{Contact, Keypair, NodeId, OverlayId};
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind};
 use iroh::Watcher;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -148,6 +148,10 @@ pub struct SessionInfo {
     pub peer: NodeId,
     /// The path in use, for people: `direct 192.0.2.1:567`. Empty between two paths.
     pub path: String,
+    /// What sort of path it is; unconnected between two paths.
+    pub kind: PathKind,
+    /// Where the peer is on that path; `None` when it is not an IP address.
+    pub address: Option<SocketAddr>,
     /// The smoothed round-trip time of that path.
     pub rtt: Duration,
     /// Octets sent in UDP datagrams, everything included.

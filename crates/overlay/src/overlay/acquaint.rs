@@ -13,9 +13,10 @@ use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
 use crate::message::{Hello, Message};
+use crate::near::Place;
 use crate::peers::Peer;
 use crate::time::Time;
-use crate::view::{Entry, Role, ViewUpdate};
+use crate::view::{Entry, Role, View, ViewUpdate};
 
 /// The most hellos that wait for their welcome at one time.
 const GREETINGS_MAX: usize = 64;
@@ -23,6 +24,8 @@ const GREETINGS_MAX: usize = 64;
 const HEARSAY_MAX: usize = 12;
 /// How long to wait for the first welcome, twice as long for the second.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a node that refused a link is not asked for one again.
+const REFUSAL: Duration = Duration::from_secs(900);
 /// How often to say hello before a node counts as gone.
 const GREETING_TRIES: u32 = 2;
 
@@ -36,6 +39,27 @@ pub(super) struct Greeting {
     link: bool,
     sent_at: Time,
     tries: u32,
+}
+
+/// A node that another mentions.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    teller: NodeId,
+    place: Place,
+    contact: Contact,
+}
+
+/// Returns everyone in a node's view who is on the ring.
+pub(super) fn all_told(teller: NodeId, view: &View) -> impl Iterator<Item = Told> + '_ {
+    let on_ring = view.places().filter(|(_, entry)| !entry.grade.is_client());
+    on_ring.map(move |(position, entry)| Told {
+        teller,
+        place: Place {
+            position,
+            id: entry.contact.id(),
+        },
+        contact: entry.contact.clone(),
+    })
 }
 
 impl Overlay {
@@ -72,7 +96,6 @@ impl Overlay {
 
     fn say_hello(&mut self, now: Time, id: NodeId) {
         let nonce = self.rng.number() as u32;
-        let view = self.view.update_since(None);
         let (me, coordinate, grade) = (self.me.clone(), self.coordinate, self.grade);
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
@@ -87,7 +110,7 @@ impl Overlay {
             coordinate,
             grade,
             link: greeting.link,
-            view,
+            view: None,
         };
         let to = greeting.contact.clone();
         self.deadlines.set(Alarm::Greeting(id), now + wait);
@@ -131,21 +154,26 @@ impl Overlay {
             return self.on_client_hello(now, from, hello);
         }
         self.clients.remove(from);
-        let granted = hello.link && self.grants_link(from);
+        let granted = hello.link && self.grants_link(now, from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
+        let kept = self.peers.contains_key(&from);
+        // Who looks for its place on the ring finds it in the views of those around it.
+        let tells = kept || !hello.link;
         let welcome = Hello {
             nonce: hello.nonce,
             contact: self.me.clone(),
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: self.view.update_since(None),
+            view: tells.then(|| self.view.update_since(None)),
         };
-        self.note_sent(from);
+        if tells {
+            self.note_sent(from);
+        }
         self.send(hello.contact.clone(), Message::Welcome(welcome));
         // Who is not kept, and was not asked, has nothing to tell.
-        if self.peers.contains_key(&from) {
-            self.learn_from(now, from, &hello.view);
+        if let Some(view) = hello.view.as_ref().filter(|_| kept) {
+            self.learn(now, from, &view.added);
         }
     }
 
@@ -162,7 +190,7 @@ impl Overlay {
         let drawn = (asked && hello.link).then(|| self.size_estimate());
         // It includes opening the session, which takes a round trip of its own.
         let round_trip = round_trip / 2;
-        self.place_in_network(&hello.coordinate, round_trip);
+        self.place_in_network(now, &hello.coordinate, round_trip);
         if hello.grade.is_client() || self.is_client() {
             return self.on_host_welcome(now, from, hello, round_trip);
         }
@@ -170,10 +198,15 @@ impl Overlay {
             peer.drawn_at_size = drawn.or(peer.drawn_at_size);
             peer.round_trip.guess(round_trip);
         });
+        if asked && !hello.link {
+            self.refusals.put(from, now, REFUSAL);
+        }
         if asked {
             self.draw_links(now);
         }
-        self.learn_from(now, from, &hello.view);
+        if let Some(view) = &hello.view {
+            self.learn(now, from, &view.added);
+        }
     }
 
     /// Takes a node that has just spoken among the peers if it is to be one, and keeps
@@ -192,7 +225,9 @@ impl Overlay {
         peer.grade = hello.grade;
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
-            if let Some(view) = peer.view.updated(&self.config.overlay, &hello.view) {
+            let update = hello.view.as_ref();
+            let view = update.and_then(|update| peer.view.updated(&self.config.overlay, update));
+            if let Some(view) = view {
                 peer.view = view;
             }
             self.peers.insert(id, peer);
@@ -210,6 +245,8 @@ impl Overlay {
         self.peers
             .retain(|id, peer| peer.is_long() || near.contains(*id));
         self.view_stale = true;
+        self.announce_soon = true;
+        self.quiet_checks = 0;
         self.estimate_size();
         self.remember_soon(now);
         self.effects.push_back(Effect::NeighboursChanged);
@@ -220,54 +257,71 @@ impl Overlay {
         }
     }
 
-    /// Says hello to a node that others mention if it would be a near neighbour.
-    pub(super) fn learn(&mut self, now: Time, contact: &Contact, teller: NodeId) {
-        let id = contact.id();
-        let known = self.is_self(id) || self.near.contains(id);
-        if known || self.is_client() || self.quarantine.holds(id, now) {
-            return;
-        }
-        let place = self.place_of(id);
-        if !self.near.would_take(place) {
-            return;
-        }
-        if self.peers.contains_key(&id) {
-            // A long link that is in touch anyway.
-            self.near.insert(place);
-            self.near_changed(now);
-        } else {
-            self.greet_known_by(now, contact, false, Some(teller));
-        }
-    }
-
-    fn learn_from(&mut self, now: Time, teller: NodeId, update: &ViewUpdate) {
-        for entry in update.added.iter().filter(|entry| !entry.grade.is_client()) {
-            self.learn(now, &entry.contact, teller);
-        }
+    /// Says hello to those of the named nodes that would be near neighbours.
+    pub(super) fn learn(&mut self, now: Time, teller: NodeId, told: &[Entry]) {
+        let on_ring = told.iter().filter(|entry| !entry.grade.is_client());
+        let told = on_ring.map(|entry| Told {
+            teller,
+            place: self.place_of(entry.contact.id()),
+            contact: entry.contact.clone(),
+        });
+        let told = told.collect();
+        self.consider(now, told);
     }
 
     /// Looks through all peers' views for near neighbours, after one was lost.
     pub(super) fn learn_again(&mut self, now: Time) {
-        let near = |entry: &&Entry| entry.role == Role::Near;
-        let told: Vec<(NodeId, Contact)> = self
-            .peers
-            .iter()
-            .flat_map(|(id, peer)| {
-                peer.view
-                    .entries()
-                    .filter(near)
-                    .map(|e| (*id, e.contact.clone()))
-            })
-            .collect();
-        for (teller, contact) in told {
-            self.learn(now, &contact, teller);
+        let views = self.peers.iter().map(|(id, peer)| (*id, &peer.view));
+        let told = views.flat_map(|(teller, view)| all_told(teller, view));
+        let told = told.collect();
+        self.consider(now, told);
+    }
+
+    /// Of nodes that others mention, says hello to those that would be near neighbours if all
+    /// of them, and those that are being greeted, were there.
+    pub(super) fn consider(&mut self, now: Time, mut told: Vec<Told>) {
+        if self.is_client() {
+            return;
+        }
+        told.retain(|told| {
+            let id = told.place.id;
+            !self.near.contains(id)
+                && self.near.would_take(told.place)
+                && !self.quarantine.holds(id, now)
+        });
+        if told.is_empty() {
+            return;
+        }
+        let mut hoped = self.near.clone();
+        for greeting in self.greetings.values().filter(|greeting| !greeting.link) {
+            hoped.insert(self.place_of(greeting.contact.id()));
+        }
+        for told in &told {
+            hoped.insert(told.place);
+        }
+        for Told {
+            teller,
+            place,
+            contact,
+        } in told
+        {
+            if !hoped.contains(place.id) || self.near.contains(place.id) {
+                continue;
+            }
+            if self.peers.contains_key(&place.id) {
+                // A long link that is in touch anyway.
+                self.near.insert(place);
+                self.near_changed(now);
+            } else {
+                self.greet_known_by(now, &contact, false, Some(teller));
+            }
         }
     }
 
-    /// Makes this node's view anew; tells whether it changed.
-    pub(super) fn renew_view(&mut self) -> bool {
+    /// Makes this node's view anew; a client has none.
+    pub(super) fn renew_view(&mut self) {
         if self.is_client() {
-            return false;
+            return;
         }
         let entry = |peer: &Peer| {
             let near = self.near.contains(peer.contact.id());
@@ -280,12 +334,9 @@ impl Overlay {
             };
             (peer.position, entry)
         };
-        let next = self.view.next(self.peers.values().map(entry));
-        let changed = next.is_some();
-        if let Some(next) = next {
+        if let Some(next) = self.view.next(self.peers.values().map(entry)) {
             self.view = Arc::new(next);
         }
-        changed
     }
 
     pub(super) fn note_sent(&mut self, id: NodeId) {
@@ -295,7 +346,7 @@ impl Overlay {
         self.clients.note_sent(id, &self.view);
     }
 
-    /// Tells the near neighbours what changed since they were told last.
+    /// Tells the near neighbours at once what changed since they were told last.
     pub(super) fn announce_to_near(&mut self) {
         let near: Vec<NodeId> = self.near.iter().map(|place| place.id).collect();
         for id in near {
@@ -335,7 +386,7 @@ impl Overlay {
         match peer.view.updated(&self.config.overlay, update) {
             Some(view) => {
                 peer.view = view;
-                self.learn_from(now, from, update);
+                self.learn(now, from, &update.added);
                 self.check_removed(now, &update.removed);
             }
             None => self.send_to(from, Message::ViewRequest { have: 0 }),

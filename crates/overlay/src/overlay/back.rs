@@ -2,10 +2,13 @@
 //!
 //! Each node remembers for a while from whom it had a message that it passed on, and under
 //! which number. What comes back under its own number for the message goes on to there.
-//! So a lookup opens no session, passes every NAT that the question passed, and the nodes on
-//! the way see whether those to whom they entrust messages deliver them.
+//! So a lookup opens no session and passes every NAT that the question passed.
+//!
+//! Of its own questions a node also notes here who confirmed them and whether an answer
+//! came: that is the experience from which others have their standing
+//! ([`crate::standing`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Asker, Overlay};
@@ -15,6 +18,9 @@ use crate::time::Time;
 
 /// How long the way back is remembered.
 const RETURN_KEPT: Duration = Duration::from_secs(12);
+/// After how long an own question counts as dropped by whoever confirmed it. By then the
+/// origin of any question has tried again twice.
+const DROPPED_AFTER: Duration = Duration::from_secs(5);
 /// The most messages whose way back is remembered.
 const RETURNS_MAX: usize = 4096;
 
@@ -23,7 +29,11 @@ pub(super) type Previous = (NodeId, u32);
 
 /// Ways back by this node's number for each message.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Returns(BTreeMap<u32, Return>);
+pub(super) struct Returns {
+    ways: BTreeMap<u32, Return>,
+    /// Own questions of which it is open what comes, oldest first.
+    own: VecDeque<Entrusted>,
+}
 
 #[derive(Clone, Debug)]
 struct Return {
@@ -34,17 +44,27 @@ struct Return {
     at: Time,
 }
 
+/// An own question in the hands of others.
+#[derive(Clone, Debug)]
+pub(super) struct Entrusted {
+    hop: u32,
+    request: u64,
+    at: Time,
+    pub(super) given: Vec<NodeId>,
+    pub(super) confirmed: Vec<NodeId>,
+}
+
 impl Returns {
     /// Notes that the message went to `next` under the number `hop`.
-    pub(super) fn note(&mut self, now: Time, hop: u32, to: Option<Previous>, next: NodeId) {
-        while let Some(oldest) = self.0.first_entry() {
+    fn note(&mut self, now: Time, hop: u32, to: Option<Previous>, next: NodeId) {
+        while let Some(oldest) = self.ways.first_entry() {
             let old = now.since(oldest.get().at) > RETURN_KEPT;
-            if !old && self.0.len() < RETURNS_MAX {
+            if !old && self.ways.len() < RETURNS_MAX {
                 break;
             }
-            self.0.pop_first();
+            self.ways.pop_first();
         }
-        let entry = self.0.entry(hop).or_insert_with(|| Return {
+        let entry = self.ways.entry(hop).or_insert_with(|| Return {
             to,
             given: Vec::with_capacity(1),
             at: now,
@@ -52,9 +72,50 @@ impl Returns {
         entry.given.push(next);
     }
 
+    /// Notes that an own question went to `next`.
+    fn entrust(&mut self, now: Time, hop: u32, request: u64, next: NodeId) {
+        if let Some(entrusted) = self.entrusted(hop) {
+            return entrusted.given.push(next);
+        }
+        if self.own.len() >= RETURNS_MAX {
+            self.own.pop_front();
+        }
+        self.own.push_back(Entrusted {
+            hop,
+            request,
+            at: now,
+            given: vec![next],
+            confirmed: Vec::new(),
+        });
+    }
+
+    fn entrusted(&mut self, hop: u32) -> Option<&mut Entrusted> {
+        self.own.iter_mut().rev().find(|own| own.hop == hop)
+    }
+
+    /// Notes that a node confirmed a message, if it is an own question.
+    pub(super) fn confirmed(&mut self, hop: u32, by: NodeId) {
+        if let Some(entrusted) = self.entrusted(hop) {
+            entrusted.confirmed.push(by);
+        }
+    }
+
+    /// Takes out the oldest own question for whose answer the time is over.
+    pub(super) fn take_overdue(&mut self, now: Time) -> Option<Entrusted> {
+        let oldest = self.own.front()?;
+        let overdue = now.since(oldest.at) >= DROPPED_AFTER;
+        overdue.then(|| self.own.pop_front()).flatten()
+    }
+
+    /// Takes out the own question that an answer is for.
+    pub(super) fn take_answered(&mut self, request: u64) -> Option<Entrusted> {
+        let at = self.own.iter().rposition(|own| own.request == request)?;
+        self.own.remove(at)
+    }
+
     /// Returns where something that `from` returns goes; none when it was not given it.
     fn follow(&self, hop: u32, from: NodeId) -> Option<Option<Previous>> {
-        let entry = self.0.get(&hop)?;
+        let entry = self.ways.get(&hop)?;
         entry.given.contains(&from).then_some(entry.to)
     }
 }
@@ -70,7 +131,9 @@ impl Overlay {
         let origin = asker.contact.id();
         match asker.back {
             _ if self.is_self(origin) => self.close(origin, answer),
-            Some(previous) if !asker.straight && !self.peers.contains_key(&origin) => {
+            Some(previous)
+                if asker.traced || !(asker.straight || self.peers.contains_key(&origin)) =>
+            {
                 self.send_back(previous, self.me.id(), Returned::Answer(answer));
             }
             _ => self.send(asker.contact, Message::Answer(answer)),
@@ -94,8 +157,34 @@ impl Overlay {
         match (self.hops.returns.follow(hop, from), returned) {
             (None, _) => self.refuse(),
             (Some(Some(previous)), returned) => self.send_back(previous, by, returned),
-            (Some(None), Returned::Answer(answer)) => self.on_answer(now, by, answer),
-            (Some(None), Returned::Report(report)) => self.on_hop_report(by, &report),
+            (Some(None), Returned::Answer(answer)) => {
+                self.delivered(now, answer.request, Some(from), by);
+                self.on_answer(now, by, answer);
+            }
+            (Some(None), Returned::Report(report)) => self.on_hop_report(by, report),
+        }
+    }
+
+    /// An answer came from the one who gives it, not by the way of its question.
+    pub(super) fn on_straight_answer(&mut self, now: Time, from: NodeId, answer: Answer) {
+        self.delivered(now, answer.request, None, from);
+        self.on_answer(now, from, answer);
+    }
+
+    /// Notes where what goes back for a message is to go, and of an own question that its
+    /// answer is awaited.
+    pub(super) fn note_return(
+        &mut self,
+        now: Time,
+        hop: u32,
+        to: Option<Previous>,
+        next: NodeId,
+        request: u64,
+    ) {
+        self.note_dropped(now);
+        self.hops.returns.note(now, hop, to, next);
+        if to.is_none() {
+            self.hops.returns.entrust(now, hop, request, next);
         }
     }
 }

@@ -29,6 +29,7 @@ use super::{Alarm, Effect, Overlay};
 use crate::class::{Class, Grade};
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Hello, Message};
 use crate::peers::Peer;
@@ -218,11 +219,11 @@ impl Overlay {
 
     /// Returns how near to a target the next hop must be at least: nearer than this node,
     /// which for a client, being nowhere on the ring, is any.
-    pub(super) fn reach(&self, target: Position) -> Rank {
+    pub(super) fn reach(&self, distance: Geometry, target: Position) -> Rank {
         if self.is_client() {
             RANK_MAX
         } else {
-            target.rank(self.position)
+            distance.remaining(self.position, target)
         }
     }
 
@@ -329,7 +330,9 @@ impl Overlay {
             self.remove_peer(now, from);
             return;
         }
-        self.take_offers(&hello.view);
+        if let Some(view) = &hello.view {
+            self.take_offers(view);
+        }
         if hello.link && !hello.grade.is_client() {
             self.attach(now, hello, round_trip);
         } else {
@@ -353,7 +356,9 @@ impl Overlay {
         peer.heard_at = now;
         peer.drawn_at_size = Some(1);
         peer.round_trip.guess(round_trip);
-        if let Some(view) = peer.view.updated(&self.config.overlay, &hello.view) {
+        let update = hello.view.as_ref();
+        let view = update.and_then(|update| peer.view.updated(&self.config.overlay, update));
+        if let Some(view) = view {
             peer.view = view;
         }
         let first = self.peers.is_empty();
@@ -460,7 +465,7 @@ impl Overlay {
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: self.view_for_client().update_since(None),
+            view: Some(self.view_for_client().update_since(None)),
         };
         self.send(hello.contact.clone(), Message::Welcome(welcome));
     }

@@ -12,14 +12,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
+use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
 use super::{Alarm, Asker, Effect, Overlay};
 use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
-use crate::message::{HopReport, Message, Query, Reply, Returned, Routed};
+use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
+use crate::standing::Outcome;
 use crate::time::Time;
 use crate::view::{Entry, Role};
+use crate::vitals::{HopReport, PathKind};
 
 /// After so many hops a message is dropped; routes in a whole ring of a million nodes
 /// take under 20.
@@ -54,6 +58,8 @@ struct InFlight {
     toward: Option<Position>,
     /// How often nothing but waiting was left.
     waits: u32,
+    /// Whether somebody who knew a way on declined.
+    declined: bool,
     sent_at: Time,
 }
 
@@ -86,6 +92,25 @@ impl Seen {
         }
         true
     }
+
+    /// Forgets a message, which may come again by another way.
+    fn forget(&mut self, origin: NodeId, request: u64) {
+        self.set.remove(&(origin, request));
+    }
+}
+
+/// Returns by what a message is recognised: it may pass a node once by the geometry and once
+/// more by the ring. Requests have fewer than 63 bits.
+fn stage(routed: &Routed) -> u64 {
+    routed.request | u64::from(routed.by_ring) << 63
+}
+
+/// What became of a traced message here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Passed(NodeId),
+    Arrived,
+    GivenBack,
 }
 
 /// What to do with a message.
@@ -101,9 +126,10 @@ impl Overlay {
         let origin = routed.origin.id();
         // Whoever was invited by a client asks it for the way; it knows its hosts.
         if self.is_client() && self.peers.is_empty() {
-            return self.send_to(from, Message::HopNack { hop });
+            let declined = false;
+            return self.send_to(from, Message::HopNack { hop, declined });
         }
-        if routed.hops >= HOPS_MAX || !self.seen.note(origin, routed.request) {
+        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed)) {
             return self.send_to(from, Message::HopAck { hop });
         }
         if self.is_self(origin) {
@@ -111,8 +137,16 @@ impl Overlay {
             return self.returned_home(now, &routed);
         }
         match self.decide(now, &routed, Some(from), &[]) {
-            Decision::GiveBack => self.send_to(from, Message::HopNack { hop }),
+            Decision::GiveBack => self.give_back((from, hop), &routed, false),
+            Decision::Pass(_) if self.declines(now, from, &routed) => {
+                self.seen.forget(origin, routed.request);
+                self.accounts.declined(now, from);
+                self.give_back((from, hop), &routed, true);
+            }
             decision => {
+                if matches!(decision, Decision::Pass(_)) {
+                    self.account_for(now, from, &routed);
+                }
                 self.send_to(from, Message::HopAck { hop });
                 self.carry_out(now, decision, routed, Some((from, hop)), &[]);
             }
@@ -136,19 +170,40 @@ impl Overlay {
         from: Option<NodeId>,
         shunned: &[Position],
     ) -> Decision {
-        let target = routed.target;
         if self.may_answer_for_another(routed) {
             return Decision::Arrived;
         }
-        let mine = self.reach(target);
+        let by_ring = self.is_by_ring(routed.target, routed.by_ring);
+        let distance = self.distance(by_ring);
+        let toward = routed.toward.filter(|_| by_ring == routed.by_ring);
+        match self.decide_by(now, distance, (routed, toward), from, shunned) {
+            // Nobody nearer is known by the geometry: the ring ends the way, from here on.
+            Decision::Arrived if distance != Geometry::Symphony => {
+                self.decide_by(now, Geometry::Symphony, (routed, None), None, shunned)
+            }
+            decision => decision,
+        }
+    }
+
+    fn decide_by(
+        &self,
+        now: Time,
+        distance: Geometry,
+        (routed, toward): (&Routed, Option<Position>),
+        from: Option<NodeId>,
+        shunned: &[Position],
+    ) -> Decision {
+        let target = routed.target;
+        let mine = self.reach(distance, target);
         let mut avoid = shunned.to_vec();
         // Back there it goes in vain. Who asks for its own place wants its neighbours: it may
         // have restarted and forgotten all of them, while they remember it.
         avoid.push(self.position_of(&routed.origin.id()));
         avoid.extend(from.map(|from| self.position_of(&from)));
-        if let Some(toward) = routed.toward {
+        if let Some(toward) = toward {
             let limits = Limits {
-                nearer_than: mine.min(target.rank(toward)),
+                distance,
+                nearer_than: mine.min(distance.remaining(toward, target)),
                 toward: Some(toward),
                 any: routed.any,
                 avoid: &avoid,
@@ -162,8 +217,9 @@ impl Overlay {
         let sender = from.and_then(|from| self.ring_position(from));
         let theirs = sender
             .filter(|sender| *sender != target)
-            .map(|sender| target.rank(sender));
+            .map(|sender| distance.remaining(sender, target));
         let limits = Limits {
+            distance,
             nearer_than: theirs.map_or(mine, |theirs| theirs.min(mine)),
             toward: None,
             any: routed.any,
@@ -190,20 +246,22 @@ impl Overlay {
         previous: Option<Previous>,
         shunned: &[Position],
     ) {
-        let next = match decision {
-            Decision::Pass(hop) => Some(hop),
-            Decision::Arrived | Decision::GiveBack => None,
-        };
-        if let Some(previous) = previous.filter(|_| routed.trace) {
-            let next = next.as_ref().map(|hop| hop.place.id);
-            self.report_hop(previous, &routed, next);
+        match decision {
+            Decision::Pass(hop) => self.launch(now, &hop, routed, previous, shunned),
+            Decision::Arrived | Decision::GiveBack => {
+                self.report_hop(previous, &routed, Fate::Arrived);
+                // A client is in charge of nothing; the question is tried again.
+                if !self.is_client() {
+                    self.arrived(now, routed, previous);
+                }
+            }
         }
-        match next {
-            Some(hop) => self.launch(now, &hop, routed, previous, shunned),
-            // A client is in charge of nothing; the question is tried again.
-            None if self.is_client() => {}
-            None => self.arrived(now, routed, previous),
-        }
+    }
+
+    fn give_back(&mut self, previous: Previous, routed: &Routed, declined: bool) {
+        self.report_hop(Some(previous), routed, Fate::GivenBack);
+        let (id, hop) = previous;
+        self.send_to(id, Message::HopNack { hop, declined });
     }
 
     /// Sends a message to a chosen next hop and waits for the confirmation.
@@ -222,6 +280,7 @@ impl Overlay {
             avoid: shunned.to_vec(),
             toward: None,
             waits: 0,
+            declined: false,
             sent_at: now,
         };
         if let Some(hop) = self.number_hop() {
@@ -238,6 +297,7 @@ impl Overlay {
             avoid: Vec::new(),
             toward: None,
             waits: 0,
+            declined: false,
             sent_at: now,
         };
         if let Some(hop) = self.number_hop() {
@@ -258,6 +318,7 @@ impl Overlay {
         let contact = self.contact_for(to);
         self.introduce(now, to);
         flight.toward = to.toward;
+        flight.routed.by_ring |= to.by_ring;
         flight.avoid.push(to.place.position);
         self.transmit(now, hop, flight, contact);
     }
@@ -268,13 +329,14 @@ impl Overlay {
             // A session has to be opened first, which takes some round trips.
             None => self.typical.hedge_delay() * 3,
         };
+        self.report_hop(flight.previous, &flight.routed, Fate::Passed(to.id()));
         let mut routed = flight.routed.clone();
         routed.hop = hop;
         routed.hops += 1;
         routed.toward = flight.toward;
         flight.tried.push(to.id());
         flight.sent_at = now;
-        self.hops.returns.note(now, hop, flight.previous, to.id());
+        self.note_return(now, hop, flight.previous, to.id(), routed.request);
         self.hops.pending.insert(hop, flight);
         self.deadlines.set(Alarm::Hop(hop), now + wait);
         self.send(to, Message::Routed(routed));
@@ -287,23 +349,28 @@ impl Overlay {
         if !flight.tried.contains(&from) {
             return self.refuse();
         }
+        self.hops.returns.confirmed(hop, from);
         // Of an earlier copy's confirmation the round trip is not known.
         let round_trip = (flight.tried.last() == Some(&from)).then(|| now.since(flight.sent_at));
         self.hops.pending.remove(&hop);
         self.deadlines.cancel(Alarm::Hop(hop));
         if let Some(round_trip) = round_trip {
-            self.measured(from, round_trip);
+            self.measured(now, from, round_trip);
         }
     }
 
     /// The next hop gave the message back: another is chosen, and whom it should have
     /// reached through that one counts as gone unless it is known here, too.
-    pub(super) fn on_hop_nack(&mut self, now: Time, from: NodeId, hop: u32) {
+    pub(super) fn on_hop_nack(&mut self, now: Time, from: NodeId, hop: u32, declined: bool) {
         let Some(flight) = self.hops.pending.get_mut(&hop) else {
             return;
         };
         if !flight.tried.contains(&from) {
             return self.refuse();
+        }
+        flight.declined |= declined;
+        if flight.previous.is_none() {
+            self.accounts.learned(now, from, Outcome::GivenBack);
         }
         if flight.tried.last() != Some(&from) || self.is_bound_to_first(hop) {
             return;
@@ -314,9 +381,8 @@ impl Overlay {
         self.deadlines.cancel(Alarm::Hop(hop));
         let toward = flight.toward.take();
         let known = |position| self.peers.values().any(|peer| peer.position == position);
-        flight
-            .avoid
-            .extend(toward.filter(|position| !known(*position)));
+        let gone = toward.filter(|position| !declined && !known(*position));
+        flight.avoid.extend(gone);
         match self.another(now, &flight) {
             Some(next) => self.transmit_by(now, hop, flight, &next),
             None => self.stuck(now, flight),
@@ -329,8 +395,10 @@ impl Overlay {
         let target = flight.routed.target;
         let mine = target.rank(self.position);
         match flight.previous {
-            Some((id, hop)) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
-                self.send_to(id, Message::HopNack { hop });
+            // There is a way on, and it is not open to this message: the origin tries again.
+            _ if flight.declined => {}
+            Some(previous) if sender.is_some_and(|sender| target.rank(sender) < mine) => {
+                self.give_back(previous, &flight.routed, false);
             }
             previous => {
                 let decision = Decision::Arrived;
@@ -348,13 +416,8 @@ impl Overlay {
         // It came from the origin, so back there it goes in vain.
         let mut avoid = flight.avoid.clone();
         avoid.push(self.position_of(&flight.routed.origin.id()));
-        let limits = Limits {
-            nearer_than: self.reach(target),
-            toward: None,
-            any: flight.routed.any,
-            avoid: &avoid,
-        };
-        self.best_hop(now, target, limits)
+        let by_ring = self.is_by_ring(target, flight.routed.by_ring);
+        self.next_hop_avoiding(now, target, by_ring, flight.routed.any, &avoid)
     }
 
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
@@ -395,7 +458,7 @@ impl Overlay {
                 .tried
                 .iter()
                 .filter(|id| !self.peers.contains_key(id));
-            strangers.for_each(|id| self.quarantine.put(*id, now));
+            strangers.for_each(|id| self.quarantine.put(*id, now, QUARANTINE));
         }
     }
 
@@ -427,6 +490,7 @@ impl Overlay {
             target,
             hops,
             straight,
+            trace,
             query,
             ..
         } = routed;
@@ -435,6 +499,7 @@ impl Overlay {
             request,
             hops,
             straight,
+            traced: trace,
             back,
         };
         match query {
@@ -499,15 +564,29 @@ impl Overlay {
         }
     }
 
-    fn report_hop(&mut self, previous: Previous, routed: &Routed, next: Option<NodeId>) {
-        if self.config.reports_hops {
-            let report = HopReport {
-                request: routed.request,
-                hops: routed.hops,
-                next,
-            };
-            let me = self.me.id();
-            self.send_back(previous, me, Returned::Report(report));
+    /// Tells the origin where a traced message goes; once more when it is sent elsewhere
+    /// because the first choice was silent or gave it back. A node that declines tells
+    /// nothing.
+    pub(super) fn report_hop(&mut self, previous: Option<Previous>, routed: &Routed, fate: Fate) {
+        if !routed.trace || (previous.is_some() && !self.config.reports_hops) {
+            return;
+        }
+        let next = match fate {
+            Fate::Passed(next) => Some(next),
+            Fate::Arrived | Fate::GivenBack => None,
+        };
+        let report = HopReport {
+            request: routed.request,
+            hops: routed.hops,
+            next,
+            next_path: next.map_or(PathKind::Unconnected, |next| self.paths.kind(next)),
+            gives_back: matches!(fate, Fate::GivenBack),
+            vitals: self.own_vitals(),
+        };
+        let me = self.me.id();
+        match previous {
+            Some(previous) => self.send_back(previous, me, Returned::Report(report)),
+            None => self.on_hop_report(me, report),
         }
     }
 }

@@ -5,14 +5,19 @@
 //! serve both directions. Links are drawn anew when the estimated size has changed by
 //! a factor of two since (section 4.2), one at a time so that routes stay short
 //! meanwhile.
+//!
+//! Other geometries sort their links into slots, fingers or buckets or directions, and the
+//! emptiest get theirs first ([`Geometry`]).
 
 use std::time::Duration;
 
 use super::upkeep::Period;
 use super::{Alarm, Effect, Overlay};
+use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
-use crate::message::Query;
-use crate::ring::harmonic_distance;
+use crate::message::{Message, Query};
+use crate::ring::{Position, harmonic_distance};
 use crate::time::Time;
 use crate::view::Entry;
 
@@ -22,10 +27,24 @@ use super::requests::Purpose;
 pub(super) const LINKS_MAX: u32 = 64;
 /// Among how many nodes about a drawn point the link goes to the nearest in the network.
 const CANDIDATES: u8 = 16;
+/// How many of them, the nearest by their places in the network, race for the link: places
+/// are a guess.
+const RUNNERS: usize = 4;
+/// How long a race lasts at most, and how many go on at one time.
+const RACE_TIME: Duration = Duration::from_secs(3);
+const RACES_MAX: usize = 32;
 /// How long after the first neighbour the first links are drawn.
 const LINKING_DELAY: Duration = Duration::from_secs(2);
 /// How many draws in a row may fail before the next period tries again.
-const DRAWS_PER_ROUND: u32 = 8;
+const DRAWS_PER_ROUND: u32 = 4;
+
+/// Nodes about a drawn point that were asked for a sign of life.
+#[derive(Clone, Debug)]
+pub(super) struct Race {
+    nonce: u32,
+    at: Time,
+    runners: Vec<Contact>,
+}
 
 impl Overlay {
     /// Returns how many long links this node wants to have drawn.
@@ -33,7 +52,10 @@ impl Overlay {
         if self.near.spans_ring() {
             return 0;
         }
-        let suited = self.size_estimate().max(1).ilog2() / 2;
+        let suited = match self.config.geometry {
+            Geometry::Symphony => self.size_estimate().max(1).ilog2() / 2,
+            geometry => geometry.slots(self.size_estimate()),
+        };
         let usual = self.config.long_links.unwrap_or(suited);
         (usual * self.class().links_factor()).min(LINKS_MAX)
     }
@@ -46,7 +68,10 @@ impl Overlay {
             .count() as u32
     }
 
-    pub(super) fn grants_link(&self, from: NodeId) -> bool {
+    pub(super) fn grants_link(&self, now: Time, from: NodeId) -> bool {
+        if self.only_takes(now, from) {
+            return false;
+        }
         let others = self
             .peers
             .iter()
@@ -65,20 +90,23 @@ impl Overlay {
     /// The periodic look at the links.
     pub(super) fn keep_links(&mut self, now: Time) {
         self.draws_left = DRAWS_PER_ROUND;
+        self.end_vain_links(now);
         if self.links_drawn() > self.links_wanted() {
-            self.give_up_link(|_| true);
+            self.give_up_link(|_, _| true);
+        } else if self.config.geometry != Geometry::Symphony {
+            self.give_up_misplaced();
         } else if self.links_drawn() == self.links_wanted() {
             let size = self.size_estimate();
-            self.give_up_link(|drawn| drawn > size.saturating_mul(2) || drawn < size / 2);
+            self.give_up_link(|_, drawn| drawn > size.saturating_mul(2) || drawn < size / 2);
         }
         self.draw_links(now);
     }
 
-    fn give_up_link(&mut self, outdated: impl Fn(u64) -> bool) {
-        let link = self
-            .peers
-            .iter_mut()
-            .find(|(_, p)| p.drawn_at_size.is_some_and(&outdated));
+    fn give_up_link(&mut self, outdated: impl Fn(Position, u64) -> bool) {
+        let link = self.peers.iter_mut().find(|(_, p)| {
+            p.drawn_at_size
+                .is_some_and(|size| outdated(p.position, size))
+        });
         let Some((id, peer)) = link else { return };
         let id = *id;
         peer.drawn_at_size = None;
@@ -90,60 +118,202 @@ impl Overlay {
 
     /// Draws as many links as are missing.
     pub(super) fn draw_links(&mut self, now: Time) {
-        let under_way = self.requests.count(Purpose::Link) + self.links_asked();
+        let asked = self.requests.count(Purpose::Link) + self.links_asked();
+        let under_way = asked + self.racing(now);
         let size = self.size_estimate();
         let missing = self
             .links_wanted()
             .saturating_sub(self.links_drawn() + under_way);
+        let mut filled = self.filled_slots(size);
         for _ in 0..missing.min(self.draws_left) {
             self.draws_left -= 1;
-            let distance = harmonic_distance(&mut self.rng, size);
-            let target = self.position.advance(distance);
-            let count = if self.config.proximity { CANDIDATES } else { 1 };
+            let Some(target) = self.draw_point(size, &mut filled) else {
+                return;
+            };
+            let count = self.candidates();
             self.ask(now, target, Query::Nodes { count }, Purpose::Link);
         }
     }
 
+    /// Returns among how many nodes about a point a link is chosen. A zone of CAN has one
+    /// neighbour on each side, and no choice.
+    fn candidates(&self) -> u8 {
+        match self.config.geometry {
+            Geometry::Can { .. } => 1,
+            _ if self.config.proximity => CANDIDATES,
+            _ => 1,
+        }
+    }
+
+    /// Returns how many drawn links each slot of the geometry has; nothing in Symphony.
+    fn filled_slots(&mut self, size: u64) -> Vec<u32> {
+        let geometry = self.config.geometry;
+        let slots = geometry.slots(size);
+        let mut filled = vec![0; slots as usize];
+        if matches!(geometry, Geometry::Can { .. }) {
+            for (slot, count) in (0..slots).zip(&mut filled) {
+                let point = geometry.point(&mut self.rng, self.position, slot, size);
+                *count = point.map_or(0, |point| u32::from(self.covers(point)));
+            }
+        } else if slots > 0 {
+            let drawn = self.peers.values().filter(|p| p.drawn_at_size.is_some());
+            for slot in drawn.filter_map(|p| geometry.slot_of(self.position, p.position)) {
+                if let Some(count) = filled.get_mut(slot as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        filled
+    }
+
+    /// Tells whether this node, or one of its peers, is in charge of a point.
+    fn covers(&self, point: Position) -> bool {
+        let peers = self.peers.values();
+        let Some(nearest) = peers.min_by_key(|peer| point.rank(peer.position)) else {
+            return true;
+        };
+        let best = point.rank(nearest.position);
+        let nearer = nearest.view.nearest(point, |_, _| true);
+        let nearer = nearer.is_some_and(|(at, _)| point.rank(at) < best);
+        point.rank(self.position) < best || !nearer
+    }
+
+    /// Draws a point for a link, in one of the emptiest slots.
+    fn draw_point(&mut self, size: u64, filled: &mut [u32]) -> Option<Position> {
+        let geometry = self.config.geometry;
+        if geometry == Geometry::Symphony {
+            let distance = harmonic_distance(&mut self.rng, size);
+            return Some(self.position.advance(distance));
+        }
+        let least = filled.iter().min().copied()?;
+        // On each side of a zone there is one neighbour and not more.
+        if least > 0 && matches!(geometry, Geometry::Can { .. }) {
+            return None;
+        }
+        let emptiest: Vec<usize> = (0..filled.len()).filter(|i| filled[*i] == least).collect();
+        let slot = emptiest[self.rng.below(emptiest.len() as u64) as usize];
+        filled[slot] += 1;
+        geometry.point(&mut self.rng, self.position, slot as u32, size)
+    }
+
+    /// Tells whether a link to a place goes into one of the emptiest slots.
+    fn is_wanted(&self, place: Position, filled: &[u32]) -> bool {
+        let Some(slot) = self.config.geometry.slot_of(self.position, place) else {
+            return true;
+        };
+        filled.get(slot as usize) == filled.iter().min()
+    }
+
+    /// Gives up a link whose slot has more than others lack, or that no slot needs.
+    fn give_up_misplaced(&mut self) {
+        let size = self.size_estimate();
+        let (geometry, me) = (self.config.geometry, self.position);
+        let filled = self.filled_slots(size);
+        if matches!(geometry, Geometry::Can { .. }) {
+            let points: Vec<Position> = (0..geometry.slots(size))
+                .filter_map(|slot| geometry.point(&mut self.rng, me, slot, size))
+                .collect();
+            // Who is in charge of no point beside this node's zone has no place nearer to one
+            // than all other peers.
+            let nearest = |point: &Position| {
+                let places = self.peers.values().map(|peer| peer.position);
+                places.min_by_key(|at| point.rank(*at))
+            };
+            let needed: Vec<Position> = points.iter().filter_map(nearest).collect();
+            return self.give_up_link(|at, _| !needed.contains(&at));
+        }
+        if self.links_drawn() < self.links_wanted() {
+            return;
+        }
+        let least = filled.iter().min().copied().unwrap_or(0);
+        self.give_up_link(|at, _| {
+            let slot = geometry.slot_of(me, at).unwrap_or(0) as usize;
+            filled.get(slot).is_none_or(|count| *count > least + 1)
+        });
+    }
+
     /// The node in charge of a drawn point is known: ask it for a link.
     pub(super) fn link_found(&mut self, now: Time, nodes: &[Entry]) {
+        let filled = self.filled_slots(self.size_estimate());
         let suits = |entry: &&Entry| {
             let id = entry.contact.id();
             let linked = self
                 .peers
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
-            !linked && !entry.grade.is_client() && !self.is_self(id) && !self.near.contains(id)
+            let free = !linked
+                && !entry.grade.is_client()
+                && !self.is_self(id)
+                && !self.near.contains(id)
+                && !self.refusals.holds(id, now)
+                && !self.only_takes(now, id);
+            free && self.is_wanted(self.position_of(&id), &filled)
         };
-        // A node that refuses would refuse again; a new point is drawn then.
-        let mut candidates = nodes.iter().filter(suits);
-        let chosen = if self.config.proximity {
-            // Of nodes at about the same place of the ring, the one nearest in the network.
-            candidates.min_by_key(|entry| {
-                let round_trip = self.coordinate.round_trip(&entry.coordinate);
-                round_trip.unwrap_or(Duration::MAX)
-            })
-        } else {
-            candidates.next()
-        };
-        match chosen.map(|entry| entry.contact.clone()) {
-            Some(contact) if !self.greetings.contains_key(&contact.id()) => {
-                self.greet(now, &contact, true);
-            }
-            _ => self.draw_links(now),
+        let mut candidates: Vec<&Entry> = nodes.iter().filter(suits).collect();
+        if self.candidates() <= 1 {
+            // The node in charge of the drawn point, as in the paper.
+            candidates.truncate(1);
         }
+        candidates.sort_by_key(|entry| {
+            let round_trip = self.coordinate.round_trip(&entry.coordinate);
+            round_trip.unwrap_or(Duration::MAX)
+        });
+        candidates.truncate(RUNNERS);
+        let contacts = candidates.iter().map(|entry| entry.contact.clone());
+        match contacts.collect::<Vec<Contact>>().as_slice() {
+            // A node that refuses would refuse again; a new point is drawn then.
+            [] => self.draw_links(now),
+            [only] => self.greet(now, only, true),
+            runners => self.start_race(now, runners),
+        }
+    }
+
+    /// Asks several nodes for a sign of life; the first to give it gets the link.
+    fn start_race(&mut self, now: Time, runners: &[Contact]) {
+        let nonce = self.rng.number() as u32;
+        self.races.retain(|race| now.since(race.at) < RACE_TIME);
+        if self.races.len() < RACES_MAX {
+            let at = now;
+            let runners = runners.to_vec();
+            let version = self.view.version();
+            for runner in &runners {
+                self.send(runner.clone(), Message::Ping { nonce, version });
+            }
+            self.races.push(Race { nonce, at, runners });
+        }
+    }
+
+    /// Takes a stranger's sign of life for what it may be: the end of a race.
+    pub(super) fn end_race(&mut self, now: Time, from: NodeId, nonce: u32) {
+        let won = self.races.iter().position(|race| {
+            let runs = race.runners.iter().any(|runner| runner.id() == from);
+            race.nonce == nonce && runs
+        });
+        let Some(index) = won else { return };
+        let race = self.races.swap_remove(index);
+        let winner = race.runners.iter().find(|runner| runner.id() == from);
+        if let Some(winner) = winner {
+            self.greet(now, winner, true);
+        }
+    }
+
+    /// Returns how many links wait for the end of a race.
+    fn racing(&self, now: Time) -> u32 {
+        let running = |race: &&Race| now.since(race.at) < RACE_TIME;
+        self.races.iter().filter(running).count() as u32
     }
 
     pub(super) fn on_introduce(&mut self, from: NodeId, subject: NodeId) {
         let newcomer = self.peers.get(&from).map(|peer| peer.contact.clone());
         match newcomer {
             Some(newcomer) if self.peers.contains_key(&subject) => {
-                self.send_to(subject, crate::message::Message::Introduced { newcomer });
+                self.send_to(subject, Message::Introduced { newcomer });
             }
             _ => self.refuse(),
         }
     }
 
-    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: crate::Contact) {
+    pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: Contact) {
         if self.peers.contains_key(&from) && !self.is_self(newcomer.id()) {
             self.effects.push_back(Effect::Dial(newcomer));
         } else {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::acquaint::all_told;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
@@ -21,9 +22,11 @@ use crate::time::Time;
 /// How often to ask before a peer is taken for dead.
 const PROBE_TRIES: u32 = 2;
 /// How long a node that did not answer is left alone.
-const QUARANTINE: Duration = Duration::from_secs(60);
+pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 /// The most nodes that are left alone at one time; beyond it the oldest is forgotten.
 const QUARANTINE_MAX: usize = 1024;
+/// How long after its first place in the network a node may tell of another.
+const MOVE_FIRST: Duration = Duration::from_secs(90);
 /// A peer heard within this time needs no question when others call it gone.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
 
@@ -32,7 +35,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(2);
 pub(super) struct Quarantine(BTreeMap<NodeId, Time>);
 
 impl Quarantine {
-    pub(super) fn put(&mut self, id: NodeId, now: Time) {
+    pub(super) fn put(&mut self, id: NodeId, now: Time, time: Duration) {
         if self.0.len() >= QUARANTINE_MAX {
             self.0.retain(|_, until| *until > now);
         }
@@ -44,7 +47,7 @@ impl Quarantine {
                 .map(|(id, _)| *id);
             oldest.map(|oldest| self.0.remove(&oldest));
         }
-        self.0.insert(id, now + QUARANTINE);
+        self.0.insert(id, now + time);
     }
 
     pub(super) fn holds(&self, id: NodeId, now: Time) -> bool {
@@ -133,13 +136,13 @@ impl Overlay {
         coordinate: Coordinate,
     ) {
         let Some(peer) = self.peers.get_mut(&from) else {
-            return;
+            return self.end_race(now, from, nonce);
         };
         let Some(probe) = peer.probe.filter(|probe| probe.nonce == nonce) else {
             return;
         };
         peer.coordinate = coordinate;
-        self.measured(from, now.since(probe.sent_at));
+        self.measured(now, from, now.since(probe.sent_at));
         self.end_probe(from);
         if known {
             self.compare_version(from, version);
@@ -149,7 +152,7 @@ impl Overlay {
     }
 
     /// Takes in a measured round trip to a peer.
-    pub(super) fn measured(&mut self, id: NodeId, round_trip: Duration) {
+    pub(super) fn measured(&mut self, now: Time, id: NodeId, round_trip: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -157,14 +160,22 @@ impl Overlay {
         self.typical.measured(round_trip);
         let least = peer.round_trip.least().unwrap_or(round_trip);
         let coordinate = peer.coordinate;
-        self.place_in_network(&coordinate, least);
+        self.place_in_network(now, &coordinate, least);
     }
 
     /// Corrects this node's place in the network by a round trip.
-    pub(super) fn place_in_network(&mut self, other: &Coordinate, round_trip: Duration) {
+    pub(super) fn place_in_network(&mut self, now: Time, other: &Coordinate, round_trip: Duration) {
         self.vivaldi.measured(other, round_trip, &mut self.rng);
         let coordinate = self.vivaldi.coordinate();
-        if coordinate.has_moved_from(&self.coordinate) {
+        // Everyone who tells of this node has to tell of its moves: so they are few, at
+        // first after some measurements, then after ever longer times.
+        let first = !self.coordinate.is_known();
+        let due = now >= self.next_move && coordinate.has_moved_from(&self.coordinate);
+        if first && coordinate.is_known() {
+            self.next_move = now + MOVE_FIRST;
+            self.coordinate = coordinate;
+        } else if due {
+            self.next_move = now + now.since(Time::ZERO).max(MOVE_FIRST);
             self.coordinate = coordinate;
         }
     }
@@ -202,8 +213,12 @@ impl Overlay {
         if self.peers.contains_key(&id) {
             return self.lose(now, id);
         }
+        let hoped = self.greetings.contains_key(&id);
         self.forget_greeting(id);
-        self.quarantine.put(id, now);
+        self.quarantine.put(id, now, QUARANTINE);
+        if hoped {
+            self.learn_again(now);
+        }
         self.expedite_hops(now, id);
         self.fail_finds(now, id);
         self.host_failed(now, id);
@@ -215,7 +230,7 @@ impl Overlay {
     }
 
     pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
-        self.quarantine.put(from, now);
+        self.quarantine.put(from, now, QUARANTINE);
         self.clients.remove(from);
         self.remove_peer(now, from);
         self.expedite_hops(now, from);
@@ -239,7 +254,7 @@ impl Overlay {
 
     /// Takes a peer for dead.
     fn lose(&mut self, now: Time, id: NodeId) {
-        self.quarantine.put(id, now);
+        self.quarantine.put(id, now, QUARANTINE);
         if let Some(contact) = self.remove_peer(now, id) {
             self.counters.peers_lost += 1;
             self.remember_lost(now, contact);
@@ -257,12 +272,9 @@ impl Overlay {
         self.view_stale = true;
         if self.near.remove(id) {
             // First the candidates that the lost one itself knew: they are the nearest.
-            let known: Vec<Contact> = peer.view.entries().map(|e| e.contact.clone()).collect();
             self.near_changed(now);
+            self.consider(now, all_told(id, &peer.view).collect());
             self.learn_again(now);
-            known
-                .iter()
-                .for_each(|contact| self.learn(now, contact, id));
         }
         Some(peer.contact)
     }

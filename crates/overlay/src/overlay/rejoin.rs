@@ -19,6 +19,8 @@ const REMEMBERED_MAX: usize = 64;
 /// the longest of the six periods.
 const RECONNECT_FIRST: Duration = Duration::from_secs(3);
 const RECONNECT_LAST: Duration = Duration::from_secs(89);
+/// At least every so many periods a node looks for its own place.
+const QUIET_CHECKS_MAX: u32 = 8;
 /// A node without any neighbour asks at least this often.
 const RECONNECT_ALONE: Duration = Duration::from_secs(10);
 
@@ -109,9 +111,18 @@ impl Overlay {
         self.schedule_reconnect(now);
     }
 
+    /// Looks for this node's place, the seldomer the longer nothing new was found there.
+    pub(super) fn check_place_seldom(&mut self, now: Time) {
+        self.quiet_checks = self.quiet_checks.saturating_add(1);
+        let due = self.quiet_checks.is_power_of_two() || self.quiet_checks % QUIET_CHECKS_MAX == 0;
+        if due {
+            self.check_place(now);
+        }
+    }
+
     /// Looks for a split that nobody noticed: asks for this node's place by way of a
     /// peer far away on the ring.
-    pub(super) fn check_place(&mut self, now: Time) {
+    fn check_place(&mut self, now: Time) {
         let long: Vec<&Contact> = self
             .peers
             .values()

@@ -10,18 +10,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::forward::Fate;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
-use crate::message::{Answer, HopReport, Query, Reply, Routed};
+use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::view::Entry;
+use crate::vitals::HopReport;
 
+/// How long to wait for the answer to the first try: what a question loses that is dropped.
+pub(super) const FIRST_TRY_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long to wait for the answer to each try.
 const TRY_TIMEOUTS: [Duration; 4] = [
-    Duration::from_millis(1_000),
+    FIRST_TRY_TIMEOUT,
     Duration::from_millis(1_500),
     Duration::from_millis(3_000),
     Duration::from_millis(4_000),
@@ -55,6 +60,8 @@ pub(super) enum Purpose {
     Self_,
     /// A client makes itself known at its position.
     Register,
+    /// Whether a peer passes it on.
+    Trial,
 }
 
 /// Who may answer a question, and whether its way is told.
@@ -169,6 +176,12 @@ impl Overlay {
         self.open(now, self.position, query, purpose, Manner::EXACT, None);
     }
 
+    /// Asks by way of the given peer what this node has no need to know.
+    pub(super) fn ask_in_vain(&mut self, now: Time, target: Position, via: Contact) {
+        let query = Query::Nodes { count: 1 };
+        self.open(now, target, query, Purpose::Trial, Manner::ANY, Some(via));
+    }
+
     fn open(
         &mut self,
         now: Time,
@@ -238,8 +251,10 @@ impl Overlay {
             hops: 0,
             hop: 0,
             toward: None,
-            // Whether others can reach a client is not known.
-            straight: open.tries >= TRIES_BACK && !is_client,
+            by_ring: false,
+            // Reports take the way back, and the answer must not overtake them. Whether others
+            // can reach a client is not known.
+            straight: open.tries >= TRIES_BACK && !open.manner.trace && !is_client,
             any: open.manner.any,
             trace: open.manner.trace,
             query: open.query.clone(),
@@ -259,8 +274,8 @@ impl Overlay {
         };
         let target = routed.target;
         let nearest = found.first().map(|entry| entry.contact.clone());
-        let nearer =
-            |contact: &Contact| target.rank(self.position_of(&contact.id())) < self.reach(target);
+        let mine = self.reach(Geometry::Symphony, target);
+        let nearer = |contact: &Contact| target.rank(self.position_of(&contact.id())) < mine;
         match nearest.filter(nearer) {
             Some(contact) => self.launch_by(now, contact, routed),
             None => self.forward(now, routed, &[]),
@@ -285,7 +300,7 @@ impl Overlay {
         match purpose {
             Purpose::Service => self.effects.push_back(Effect::Failed(RequestId(id))),
             Purpose::Register => self.register_soon(now),
-            Purpose::Link | Purpose::Self_ => {}
+            Purpose::Link | Purpose::Self_ | Purpose::Trial => {}
         }
     }
 
@@ -294,6 +309,9 @@ impl Overlay {
         match self.requests.open.get(&id).map(|open| open.purpose) {
             None => {}
             Some(Purpose::Service) => self.close(from, answer),
+            Some(Purpose::Trial) => {
+                self.finish(id);
+            }
             Some(Purpose::Link) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
@@ -304,10 +322,7 @@ impl Overlay {
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
-                    nodes
-                        .iter()
-                        .filter(|entry| !entry.grade.is_client())
-                        .for_each(|entry| self.learn(now, &entry.contact, from));
+                    self.learn(now, from, &nodes);
                 }
             }
         }
@@ -326,6 +341,7 @@ impl Overlay {
             Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
             Query::Service { .. } | Query::Register { .. } => return,
         };
+        self.report_hop(None, routed, Fate::Arrived);
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,
@@ -334,20 +350,15 @@ impl Overlay {
         self.on_answer(now, self.me.id(), answer);
     }
 
-    pub(super) fn on_hop_report(&mut self, from: NodeId, report: &HopReport) {
+    pub(super) fn on_hop_report(&mut self, by: NodeId, report: HopReport) {
         let id = report.request >> TRY_BITS;
-        if self
-            .requests
-            .open
-            .get(&id)
-            .is_some_and(|open| open.manner.trace)
-        {
-            let request = RequestId(id);
+        let open = self.requests.open.get(&id);
+        if open.is_some_and(|open| open.manner.trace) {
             self.effects.push_back(Effect::HopReport {
-                request,
-                from,
-                hops: report.hops,
-                next: report.next,
+                request: RequestId(id),
+                attempt: (report.request & ((1 << TRY_BITS) - 1)) as u8,
+                by,
+                report,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! Where a message goes next: choosing among the peers and everyone in their views.
 //!
-//! Each hop gets nearer to the target on the ring, or brings the message to a node that
+//! Each hop gets nearer to the target, by the [`Geometry`] of the overlay and at last on the
+//! ring, or brings the message to a node that
 //! knows a nearer one: so it cannot go round in circles, and where nobody nearer is known it
 //! has arrived. Who hands a message to a peer for the sake of a node *X* in the peer's view
 //! says so (`Routed::toward`); the peer then chooses nothing that is further from the target
@@ -10,7 +11,8 @@
 //! promises the earliest arrival: the way to the next node, from there to the one that it
 //! knows, and what experience says of the rest (`remaining`). This is proximity route
 //! selection as in K. Gummadi et al., "The Impact of DHT Routing Geometry on Resilience and
-//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony.
+//! Proximity", SIGCOMM 2003, section 4, with the lookahead of Symphony. Where a policy tells
+//! nodes apart ([`crate::standing`]), what they are likely to lose counts as time.
 
 use std::time::Duration;
 
@@ -18,18 +20,18 @@ use super::Overlay;
 use crate::config::Forwarding;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::near::Place;
 use crate::peers::Peer;
 use crate::ring::{Position, Rank};
+use crate::standing::Policy;
 use crate::time::Time;
 use crate::view::Entry;
 
 /// What opening a session costs before the first message arrives, in one-way delays: a
 /// round trip for the handshake, and the way of the message itself.
 const DIAL_COST: u32 = 3;
-/// How many 1/256 hops each doubling of the distance to the target costs, on average.
-const HOPS_PER_DOUBLING_256: u64 = 90;
 
 /// A next hop.
 #[derive(Clone, Debug)]
@@ -40,11 +42,15 @@ pub struct NextHop {
     pub via: Option<NodeId>,
     /// Where the node sits, known to the next hop, for whose sake it is chosen.
     pub toward: Option<Position>,
+    /// Whether it is chosen by the distance on the ring although the geometry has another.
+    pub by_ring: bool,
 }
 
 /// What a message may do to get on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'a> {
+    /// By which distance.
+    pub(super) distance: Geometry,
     /// Every step leads to somebody nearer to the target than this.
     pub(super) nearer_than: Rank,
     /// The node for whose sake the message came here may itself be the next.
@@ -66,13 +72,51 @@ impl Overlay {
     ///
     /// Looks at every peer and at a few nodes of each peer's view.
     pub fn next_hop(&self, now: Time, target: Position) -> Option<NextHop> {
-        let limits = Limits {
-            nearer_than: self.reach(target),
+        let by_ring = self.is_by_ring(target, false);
+        self.next_hop_avoiding(now, target, by_ring, false, &[])
+    }
+
+    /// The same, without some nodes; when the geometry knows nobody nearer, by the ring.
+    pub(super) fn next_hop_avoiding(
+        &self,
+        now: Time,
+        target: Position,
+        by_ring: bool,
+        any: bool,
+        avoid: &[Position],
+    ) -> Option<NextHop> {
+        let limits = |distance: Geometry| Limits {
+            distance,
+            nearer_than: self.reach(distance, target),
             toward: None,
-            any: false,
-            avoid: &[],
+            any,
+            avoid,
         };
-        self.best_hop(now, target, limits)
+        let distance = self.distance(by_ring);
+        let hop = self.best_hop(now, target, limits(distance));
+        if hop.is_some() || distance == Geometry::Symphony {
+            return hop;
+        }
+        self.best_hop(now, target, limits(Geometry::Symphony))
+    }
+
+    /// Returns the distance that counts for a message.
+    pub(super) fn distance(&self, by_ring: bool) -> Geometry {
+        if by_ring {
+            Geometry::Symphony
+        } else {
+            self.config.geometry
+        }
+    }
+
+    /// Tells whether a message goes by the ring from here on: it did before, or the target is
+    /// in the neighbourhood, of which this node knows everyone.
+    pub(super) fn is_by_ring(&self, target: Position, before: bool) -> bool {
+        let near = || {
+            let held = self.near.arc_held(self.config.near_per_side);
+            !self.near.is_empty() && held.contains(target)
+        };
+        before || self.config.geometry != Geometry::Symphony && near()
     }
 
     pub(super) fn best_hop(
@@ -91,16 +135,38 @@ impl Overlay {
             if !self.is_usable(now, *id) || limits.avoid.contains(&peer.position) {
                 continue;
             }
-            let own = target.rank(peer.position);
+            let own = limits.distance.remaining(peer.position, target);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
-                let time = self.way_to(peer) + self.remaining(own, limits.any);
+                let onward = self.remaining(own, limits);
+                let doubt = self.doubt(now, *id, self.relays_256(target, own, peer, limits));
+                let time = self.way_to(peer) + onward + doubt;
                 consider(self.merit(time, own, 0), direct(peer));
             }
             if self.config.forwarding != Forwarding::Greedy {
                 self.look_ahead(now, target, limits, peer, own, &mut consider);
             }
         }
-        best.map(|choice| choice.hop)
+        let by_ring = self.config.geometry != limits.distance;
+        best.map(|choice| NextHop {
+            by_ring,
+            ..choice.hop
+        })
+    }
+
+    /// Returns how likely a peer is to have to pass a message on, in 1/256: it does when it
+    /// knows somebody nearer, unless it may answer itself.
+    fn relays_256(&self, target: Position, own: Rank, peer: &Peer, limits: Limits<'_>) -> u64 {
+        if self.config.policy == Policy::None {
+            return 0;
+        }
+        let all = |_, id: NodeId| !self.is_self(id);
+        let mut known = peer.view.around(target, 1, all);
+        let nearer = known.any(|(position, _)| limits.distance.remaining(position, target) < own);
+        match self.hops_left_256(own, limits) {
+            0 => 0,
+            _ if nearer => 256,
+            _ => 0,
+        }
     }
 
     /// Considers the best nodes in a peer's view: through the peer, or straight.
@@ -116,28 +182,45 @@ impl Overlay {
         /// Of several that would do, so many on either side of the target are weighed.
         const WEIGHED: usize = 3;
         let usable = |position, id| !limits.avoid.contains(&position) && self.is_usable(now, id);
+        if limits.distance != Geometry::Symphony {
+            let usable =
+                |(position, entry): &(Position, &Entry)| usable(*position, entry.contact.id());
+            let places = peer.view.places().filter(usable);
+            let ranked =
+                places.map(|(at, entry)| (limits.distance.remaining(at, target), at, entry));
+            if let Some((rank, at, entry)) = ranked.min_by_key(|(rank, at, _)| (*rank, *at))
+                && rank < own
+                && rank < limits.nearer_than
+            {
+                self.consider_known(now, limits, peer, (at, entry), rank, consider);
+            }
+            return;
+        }
         let count = if limits.any { WEIGHED } else { 1 };
         for (position, entry) in peer.view.around(target, count, usable) {
             let rank = target.rank(position);
             if rank < own && rank < limits.nearer_than {
-                self.consider_known(limits, peer, position, entry, rank, consider);
+                self.consider_known(now, limits, peer, (position, entry), rank, consider);
             }
         }
     }
 
     fn consider_known(
         &self,
+        now: Time,
         limits: Limits<'_>,
         peer: &Peer,
-        position: Position,
-        entry: &Entry,
+        (position, entry): (Position, &Entry),
         rank: Rank,
         consider: &mut impl FnMut((u64, Rank, u8), NextHop),
     ) {
         let id = entry.contact.id();
+        let doubt = self.doubt(now, id, self.hops_left_256(rank, limits));
+        let remaining = self.remaining(rank, limits) + doubt;
         if self.config.forwarding != Forwarding::Jump {
             let onward = self.between(&peer.coordinate, &entry.coordinate);
-            let time = self.way_to(peer) + onward + self.remaining(rank, limits.any);
+            let doubt = self.doubt(now, peer.contact.id(), 256);
+            let time = self.way_to(peer) + onward + remaining + doubt;
             let hop = NextHop {
                 toward: Some(position),
                 ..direct(peer)
@@ -150,11 +233,12 @@ impl Overlay {
         );
         if jumps && !self.is_client() && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
-            let time = way * DIAL_COST + self.remaining(rank, limits.any);
+            let time = way * DIAL_COST + remaining;
             let hop = NextHop {
                 place: Place { position, id },
                 via: Some(peer.contact.id()),
                 toward: None,
+                by_ring: false,
             };
             consider(self.merit(time, rank, 2), hop);
         }
@@ -189,17 +273,18 @@ impl Overlay {
 
     /// Returns how long a message takes on average from a node at this distance to the node
     /// in charge, or to any of those near it.
-    fn remaining(&self, rank: Rank, any: bool) -> Duration {
-        let nodes_256 = (u128::from(rank.0) * u128::from(self.size) * 256) >> 64;
-        let near_256 = if any {
-            self.config.near_per_side as u128 / 2 * 256
+    fn remaining(&self, rank: Rank, limits: Limits<'_>) -> Duration {
+        self.typical.usual() / 2 * self.hops_left_256(rank, limits) as u32 / 256
+    }
+
+    /// Returns how many 1/256 hops that takes.
+    fn hops_left_256(&self, rank: Rank, limits: Limits<'_>) -> u64 {
+        let near_256 = if limits.any {
+            self.config.near_per_side as u64 / 2 * 256
         } else {
             0
         };
-        let nodes_256 = nodes_256.saturating_sub(near_256);
-        let doublings_256 = log2_256(nodes_256 as u64 + 256) - log2_256(256);
-        let hops_256 = doublings_256 * HOPS_PER_DOUBLING_256 / 256;
-        self.typical.usual() / 2 * hops_256 as u32 / 256
+        limits.distance.hops_left_256(rank, self.size, near_256)
     }
 
     pub(super) fn contact_for(&self, hop: &NextHop) -> Contact {
@@ -223,26 +308,6 @@ fn direct(peer: &Peer) -> NextHop {
         place: peer.place(),
         via: None,
         toward: None,
-    }
-}
-
-/// Returns the binary logarithm in 1/256, interpolated linearly between powers of two.
-fn log2_256(number: u64) -> u64 {
-    let number = number.max(1);
-    let whole = u64::from(number.ilog2());
-    let rest = (u128::from(number) << 8 >> whole) as u64 - 256;
-    whole * 256 + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logarithms_are_exact_at_powers_of_two_and_grow_between() {
-        for power in 0..64 {
-            assert_eq!(log2_256(1 << power), power * 256);
-        }
-        assert!(log2_256(6) > log2_256(5) && log2_256(6) == 2 * 256 + 128);
+        by_ring: false,
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Period {
     Stabilise,
     /// Ask the peers that were silent for longest.
     Probe,
-    /// Tell the long links how this node's view changed.
+    /// Tell the peers how this node's view changed.
     Announce,
     /// Look whether links are missing or outdated.
     Link,
@@ -96,12 +96,15 @@ impl Overlay {
                 self.probe_silent(now);
                 self.clients.forget_silent(now);
             }
-            Period::Announce => self.announce_to_long(),
+            Period::Announce => self.announce_to_all(),
             Period::Link => {
                 self.regulate(now);
                 self.keep_links(now);
             }
-            Period::Place => self.check_place(now),
+            Period::Place => {
+                self.check_place_seldom(now);
+                self.try_a_peer(now);
+            }
             Period::Remember => self.keep_contacts(),
         }
     }
@@ -130,14 +133,11 @@ impl Overlay {
         }
     }
 
-    fn announce_to_long(&mut self) {
-        let long: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.is_long())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in long {
+    fn announce_to_all(&mut self) {
+        // Places in the network change a little all the time; now and then is enough.
+        self.renew_view();
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        for id in peers {
             self.announce_to(id);
         }
     }

@@ -20,12 +20,14 @@
 //! | `holder` | answers puts, gets and copies |
 //! | `owner` | this node's own records: put, retry, re-put, remove |
 //! | [`reconcile`] | repair among holders |
+//! | `survey` | which nodes hold a key, for people |
 //! | [`wire`] | the messages |
 
 mod holder;
 mod owner;
 pub mod reconcile;
 pub mod store;
+mod survey;
 pub mod wire;
 
 use enishi_overlay::deadlines::Deadlines;
@@ -37,9 +39,11 @@ use crate::record::Key;
 use crate::service::{Context, Service, ServiceInput};
 
 pub use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
+pub use survey::{Held, Holding};
 
 use holder::Holder;
 use owner::Owner;
+use survey::Surveys;
 use wire::DhtMessage;
 
 /// On how many nodes a record is kept: the ones nearest to its key.
@@ -72,6 +76,13 @@ pub enum Command {
         /// How sure.
         consistency: Consistency,
     },
+    /// Asks which nodes hold a record; answered by [`Event::Surveyed`].
+    Survey {
+        /// The host's number for it.
+        id: u64,
+        /// Which record.
+        key: Key,
+    },
     /// Whether this node can keep what it stores for others.
     Storage {
         /// Without it, everything that would have to be kept is refused.
@@ -103,6 +114,13 @@ pub enum Event {
         /// What came of it.
         answer: PutAnswer,
     },
+    /// What the nodes nearest to a key hold, nearest first; none when no node is known.
+    Surveyed {
+        /// The host's number.
+        id: u64,
+        /// At most [`REPLICAS`].
+        holdings: Vec<Holding>,
+    },
 }
 
 /// What happens when.
@@ -122,6 +140,8 @@ enum Alarm {
     Repair,
     /// Compare with one other holder.
     Compare,
+    /// A survey has waited long enough for its present step.
+    Survey(u64),
     /// Waiting for the first neighbour has lasted long enough.
     CatchUp,
 }
@@ -132,6 +152,7 @@ pub struct Dht {
     holder: Holder,
     owner: Owner,
     gets: owner::Gets,
+    surveys: Surveys,
     /// What was asked before the node had found its first neighbour.
     early: Vec<Command>,
     deadlines: Deadlines<Alarm>,
@@ -146,6 +167,7 @@ impl Dht {
             holder: Holder::default(),
             owner: Owner::default(),
             gets: owner::Gets::default(),
+            surveys: Surveys::default(),
             early: Vec::new(),
             deadlines: Deadlines::default(),
         }
@@ -180,11 +202,15 @@ impl Dht {
             }
             DhtMessage::Fetch { token, key } => self.on_fetch(from, token, key, cx),
             DhtMessage::FetchReply { token, records } => {
-                self.on_fetch_reply(from, token, records, cx);
+                if !self.survey_replied(from, token, &records, cx) {
+                    self.on_fetch_reply(from, token, records, cx);
+                }
             }
             DhtMessage::Compare(compare) => self.on_compare(from, &compare, cx),
             DhtMessage::Want { items } => self.on_want(from, &items, cx),
             DhtMessage::Records { records } => self.on_records(from, records, cx),
+            DhtMessage::Near { token, key } => survey::answer_near(from, token, key, cx),
+            DhtMessage::NearReply { token, nodes } => self.survey_widened(from, token, &nodes, cx),
         }
     }
 
@@ -197,6 +223,7 @@ impl Dht {
             Alarm::Expire => self.expire(cx),
             Alarm::Repair => self.repair(cx),
             Alarm::Compare => self.compare_with_one(cx),
+            Alarm::Survey(token) => self.survey_timed_out(token, cx),
             Alarm::CatchUp => self.catch_up(cx),
         }
     }
@@ -217,6 +244,7 @@ impl Dht {
                 consistency,
             } => self.start_get(caller, key, consistency, cx),
             Command::Put { caller, request } => self.start_put(caller, *request, cx),
+            Command::Survey { id, key } => self.start_survey(id, key, cx),
             Command::Storage { works } => self.holder.refusing = !works,
         }
     }
@@ -251,7 +279,9 @@ impl Service for Dht {
                 reply: Reply::Nodes(nodes),
                 ..
             } => {
-                self.put_located(token, &nodes, cx);
+                if !self.survey_located(token, &nodes, cx) {
+                    self.put_located(token, &nodes, cx);
+                }
             }
             ServiceInput::Answered {
                 token,
@@ -260,7 +290,11 @@ impl Service for Dht {
             } => {
                 self.get_answered(token, &body, cx);
             }
-            ServiceInput::Failed { token } => self.call_failed(token, cx),
+            ServiceInput::Failed { token } => {
+                if !self.survey_located(token, &[], cx) {
+                    self.call_failed(token, cx);
+                }
+            }
             ServiceInput::Restored { key, value, age_s } => {
                 self.restore(&key, &value, age_s, cx);
             }

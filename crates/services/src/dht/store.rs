@@ -203,6 +203,12 @@ impl Store {
         self.bytes
     }
 
+    /// Returns how many octets are held that a node brought, as an owner or as another
+    /// holder. Of what was held before the last start nobody knows who brought it.
+    pub fn bytes_of(&self, source: NodeId) -> u64 {
+        self.bytes_by_source.get(&source).copied().unwrap_or(0)
+    }
+
     fn judge(
         &self,
         now: Time,

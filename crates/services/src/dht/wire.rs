@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use enishi_overlay::ring::Arc;
-use enishi_overlay::{NodeId, Position};
+use enishi_overlay::{Contact, NodeId, Position};
 
-use super::Consistency;
+use super::{Consistency, REPLICAS};
 use crate::record::{Key, Record};
 
 /// The first octet; others are refused.
@@ -95,6 +95,20 @@ pub enum DhtMessage {
     Records {
         /// The records.
         records: Vec<Aged>,
+    },
+    /// To the node in charge of a key: which nodes are nearest to it?
+    Near {
+        /// The sender's number.
+        token: u64,
+        /// The key.
+        key: Key,
+    },
+    /// The answer: itself and its neighbours, at most [`REPLICAS`].
+    NearReply {
+        /// From the question.
+        token: u64,
+        /// The nearest first.
+        nodes: Vec<Contact>,
     },
 }
 
@@ -205,12 +219,14 @@ impl DhtMessage {
                 records.len() <= RECORDS_MAX
             }
             Self::Want { items } => items.len() <= ITEMS_MAX,
+            Self::NearReply { nodes, .. } => nodes.len() <= REPLICAS,
             Self::Compare(compare) => compare.is_bounded(),
             Self::Put { .. }
             | Self::PutReply { .. }
             | Self::Store { .. }
             | Self::StoreReply { .. }
-            | Self::Fetch { .. } => true,
+            | Self::Fetch { .. }
+            | Self::Near { .. } => true,
         };
         if bounded {
             Ok(message)

@@ -1,10 +1,12 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use enishi_overlay::admission::{Certificate, Subject};
 use enishi_overlay::{Contact, Message, OverlayId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::admission::{Invited, invitation_keys};
 use crate::calls::PutRequest;
 use crate::dht::{self, Caller};
 use crate::node::Command;
@@ -124,6 +126,47 @@ fn what_is_read_is_what_was_written_secrets_too() {
             "{}",
             step.at
         );
+    }
+}
+
+/// The header of a node with one of the two sorts of membership that hold a secret.
+fn header_in_closed_overlay(invited: bool) -> Header {
+    let authority = Keypair::from_seed(&[6; 32]);
+    let seed = Secret::new([5; 32]);
+    let subject = Subject::Invitation {
+        keys: vec![invitation_keys(&seed, 1)[0].id()],
+        single_use: true,
+        members_until_unix_s: 1_800_000_000,
+    };
+    let overlay = OverlayId::of_authority(&authority.id());
+    let valid = 1_700_000_000..1_700_086_400;
+    let membership = match invited {
+        true => Membership::Invited(Invited {
+            authority: authority.id(),
+            invitation: Certificate::sign(&authority, overlay, subject, valid),
+            seed,
+            joined_unix_s: 1_700_000_000,
+        }),
+        false => Membership::Secret(seed),
+    };
+    let mut header = header();
+    header.birth.config.overlay.overlay = membership.overlay();
+    header.in_closed_overlay(membership)
+}
+
+#[test]
+fn a_membership_is_read_as_it_was_and_only_with_its_overlay() {
+    for invited in [true, false] {
+        let written = header_in_closed_overlay(invited);
+        let octets = Writer::preamble(&written);
+        let reader = Reader::open(&octets[..]).unwrap();
+        assert_eq!(reader.header().birth.membership, written.birth.membership);
+        assert!(!format!("{written:?}").contains("[5, 5"));
+        let mut astray = written;
+        astray.birth.config.overlay.overlay = OverlayId::from_name("test");
+        let octets = Writer::preamble(&astray);
+        let error = Reader::open(&octets[..]).unwrap_err();
+        assert!(matches!(error, OpenError::Version(_)), "{error}");
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) const fn kind(input: &Input) -> &'static str {
         Input::Addresses(_) => "addresses",
         Input::Restored { .. } => "restored",
         Input::Storage { .. } => "storage",
+        Input::Path { .. } => "path",
+        Input::Load(_) => "load",
         Input::Command(_) => "command",
         Input::Leave => "leave",
         Input::Timeout => "timeout",
@@ -46,6 +48,7 @@ pub(super) fn input(input: &Input) -> String {
         Input::Command(Command::Dht(command)) => told("command", command),
         Input::Command(Command::Diag(command)) => told("command", command),
         Input::Command(Command::Vnet(command)) => told("command", command),
+        Input::Command(Command::Admission(command)) => told("command", command),
         other => short(&format!("{other:?}")),
     }
 }

@@ -10,7 +10,7 @@ use enishi_overlay::Time;
 
 use super::crowd::{Crowd, Verdict};
 use super::subject::Subject;
-use super::{Options, Outcome, grow};
+use super::{Options, Outcome, Protocol, grow};
 use crate::draws::exponential;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
 use crate::queue::Queue;
@@ -153,11 +153,24 @@ struct Measured {
 }
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
-    let mut world = options.world_with(|config| config.reports_hops = false);
+    match options.protocol {
+        Protocol::Enishi => {
+            let world = options.world_with(|config| config.reports_hops = false);
+            tell(world, options, progress)
+        }
+        Protocol::Kademlia => tell(options.rival_world(), options, progress),
+    }
+}
+
+fn tell<S: Subject>(
+    mut world: World<S>,
+    options: &Options,
+    progress: &mut impl FnMut(u32),
+) -> Outcome {
     let duration = options.duration.unwrap_or(DURATION);
     let (start, measured) = story(&mut world, options, duration, progress);
     let median = options.median_round_trip();
-    let figures = figures::<enishi_services::Node>(options, duration, &measured, median);
+    let figures = figures::<S>(options, duration, &measured, median);
     let picture = picture(options, start, duration, &measured);
     let results = Results {
         figures,

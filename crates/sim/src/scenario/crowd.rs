@@ -27,10 +27,14 @@ struct Asked {
 /// How a lookup ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
+    /// Who asked.
+    pub(super) asker: Index,
     /// When it was asked.
     pub(super) at: Time,
     /// The time until the answer, if one came.
     pub(super) time: Option<Duration>,
+    /// How many hops led to who answered.
+    pub(super) hops: Option<u8>,
     /// Whether the answer was right.
     pub(super) correct: bool,
 }
@@ -180,8 +184,10 @@ impl Crowd {
     pub(super) fn give_up(&mut self) {
         for (_, asked) in std::mem::take(&mut self.asked) {
             self.verdicts.push(Verdict {
+                asker: asked.asker,
                 at: asked.at,
                 time: None,
+                hops: None,
                 correct: false,
             });
         }
@@ -208,8 +214,10 @@ impl Crowd {
         };
         let named = end.and_then(|end| world.index_of(end.node));
         self.verdicts.push(Verdict {
+            asker: asked.asker,
             at: asked.at,
             time: end.map(|end| end.time),
+            hops: end.map(|end| end.hops),
             correct: named.is_some_and(|named| asked.owners.contains(&named)),
         });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::churn::micros;
 use super::crowd::{Crowd, Verdict};
 use super::subject::Subject;
-use super::{Options, Outcome, grow};
+use super::{Options, Outcome, Protocol, grow};
 use crate::draws::exponential;
 use crate::plot::{Axis, Panel, Picture, Series};
 use crate::statistics::{Figures, Results};
@@ -21,7 +21,20 @@ const SPREAD_AFTER_DEATHS: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
-    let mut world = options.world_with(|config| config.reports_hops = false);
+    match options.protocol {
+        Protocol::Enishi => {
+            let world = options.world_with(|config| config.reports_hops = false);
+            tell(world, options, progress)
+        }
+        Protocol::Kademlia => tell(options.rival_world(), options, progress),
+    }
+}
+
+fn tell<S: Subject>(
+    mut world: World<S>,
+    options: &Options,
+    progress: &mut impl FnMut(u32),
+) -> Outcome {
     let (dead, joined, verdicts) = story(&mut world, options, progress);
     let asked = verdicts.len() as u64;
     let count = |test: fn(&Verdict) -> bool| verdicts.iter().filter(|v| test(v)).count() as u64;
@@ -59,6 +72,21 @@ fn story<S: Subject>(
     grow::grow(world, options.nodes, &mut |done| progress(done * 6 / 10));
     let mut crowd = Crowd::of(world);
     let dead = options.nodes as u64 * u64::from(options.dead_per_million) / 1_000_000;
+    let verdicts = ask(world, &mut crowd, dead, options.routes, &mut |done| {
+        progress(600 + done * 3 / 10);
+    });
+    (dead, crowd.len() as u64, verdicts)
+}
+
+/// Has so many of the crowd die and the others ask; `progress` hears the share done, in
+/// thousandths.
+pub(super) fn ask<S: Subject>(
+    world: &mut World<S>,
+    crowd: &mut Crowd,
+    dead: u64,
+    lookups: u64,
+    progress: &mut impl FnMut(u32),
+) -> Vec<Verdict> {
     for _ in 0..dead {
         if let Some(victim) = crowd.any(world) {
             crowd.remove(world, victim, false);
@@ -69,15 +97,15 @@ fn story<S: Subject>(
     } else {
         SPREAD_AFTER_DEATHS
     };
-    let apart = spread / u32::try_from(options.routes.max(1)).unwrap_or(u32::MAX);
-    for asked in 0..options.routes {
+    let apart = spread / u32::try_from(lookups.max(1)).unwrap_or(u32::MAX);
+    for asked in 0..lookups {
         crowd.ask(world);
         let wait = exponential(world.rng(), apart);
         world.run_for(wait);
-        progress(600 + (asked * 300 / options.routes) as u32);
+        progress((asked * 1000 / lookups) as u32);
     }
     world.run_for(PATIENCE);
     crowd.absorb(world);
     crowd.give_up();
-    (dead, crowd.len() as u64, crowd.take_verdicts())
+    crowd.take_verdicts()
 }

@@ -1,11 +1,48 @@
 //! How a scenario is run.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use enishi_overlay::{Config, OverlayId};
 
-use crate::internet::{Internet, Model};
+use crate::internet::{Internet, Model, Transport};
+use crate::rival::{Kademlia, kademlia};
 use crate::world::World;
+
+/// Nodes in a bucket of the rival, as in IPFS.
+const RIVAL_BUCKET: usize = 20;
+
+/// Whose nodes are to be measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The daemon's own.
+    #[default]
+    Enishi,
+    /// The rival with k = 20 and alpha = 3.
+    Kademlia,
+}
+
+impl Protocol {
+    /// Returns what it is made for.
+    const fn transport(self) -> Transport {
+        match self {
+            Self::Enishi => Transport::Sessions,
+            Self::Kademlia => Transport::Datagrams,
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "enishi" => Ok(Self::Enishi),
+            "kademlia" => Ok(Self::Kademlia),
+            _ => Err("there are enishi and kademlia".to_owned()),
+        }
+    }
+}
 
 /// How a scenario is run. What a scenario does not heed ([`takes`]) is without effect.
 ///
@@ -18,8 +55,14 @@ pub struct Options {
     pub seed: u64,
     /// Long links per node; none lets each node decide.
     pub long_links: Option<u32>,
-    /// How the network behaves.
+    /// How the network behaves; what carries the messages is [`Self::transport`]'s matter.
     pub model: Model,
+    /// Whose nodes.
+    pub protocol: Protocol,
+    /// What carries the messages; none for what the protocol is made for.
+    pub transport: Option<Transport>,
+    /// What a rival's node spends on its table, in octets per second; none for its default.
+    pub upkeep_bytes_per_second: Option<u32>,
     /// How many routes, lookups or gets are asked for and judged.
     pub routes: u64,
     /// How long the measured part lasts; none lets the scenario decide.
@@ -38,6 +81,10 @@ pub struct Options {
     pub clients_per_million: u32,
     /// How many values are stored; none lets the scenario decide.
     pub values: Option<u64>,
+    /// Whether tables are filled by the protocol's own rule from above, without a message.
+    pub by_rule: bool,
+    /// Whether routes are those of Symphony's paper, without what was added to it.
+    pub paper: bool,
 }
 
 impl Default for Options {
@@ -48,6 +95,9 @@ impl Default for Options {
             seed: 1,
             long_links: None,
             model: Model::default(),
+            protocol: Protocol::Enishi,
+            transport: None,
+            upkeep_bytes_per_second: None,
             routes: 2000,
             duration: None,
             session_mean: Duration::from_secs(3600),
@@ -57,6 +107,8 @@ impl Default for Options {
             hostile_per_million: 0,
             clients_per_million: 0,
             values: None,
+            by_rule: false,
+            paper: false,
         }
     }
 }
@@ -72,7 +124,24 @@ impl Options {
         let mut config = Config::new(OverlayId::from_name("simulated"));
         config.long_links = self.long_links;
         change(&mut config);
-        World::inhabited(self.seed, self.model.clone(), config)
+        World::inhabited(self.seed, self.model_for(Protocol::Enishi), config)
+    }
+
+    /// Makes an empty world of Kademlia's nodes.
+    pub(super) fn rival_world(&self) -> World<Kademlia> {
+        let overlay = OverlayId::from_name("simulated");
+        let mut config = kademlia::Config::new(overlay, RIVAL_BUCKET);
+        if let Some(rate) = self.upkeep_bytes_per_second {
+            config.upkeep_bytes_per_second = rate;
+        }
+        World::inhabited(self.seed, self.model_for(Protocol::Kademlia), config)
+    }
+
+    fn model_for(&self, protocol: Protocol) -> Model {
+        Model {
+            transport: self.transport.unwrap_or(protocol.transport()),
+            ..self.model.clone()
+        }
     }
 
     /// Returns the median round trip between two nodes.

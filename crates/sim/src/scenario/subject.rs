@@ -8,6 +8,7 @@ use enishi_overlay::{NodeId, Position};
 use enishi_services::{Command, Event, Node, diag};
 
 use crate::participant::Participant;
+use crate::rival::{Kademlia, kademlia};
 use crate::sorts;
 use crate::world::{Index, Traffic};
 
@@ -33,6 +34,9 @@ pub(super) trait Subject: Participant {
         nearest.map(|(_, index)| *index)
     }
 
+    /// Returns how many nodes it keeps in touch with, and how many it knows with these.
+    fn table_len(&self) -> (usize, usize);
+
     /// Returns how many of the octets sent were sent for lookups.
     fn lookup_bytes(traffic: &Traffic) -> u64;
 }
@@ -56,6 +60,8 @@ pub(super) enum Seen {
 pub(super) struct End {
     /// The node said to be in charge.
     pub(super) node: NodeId,
+    /// How many hops led there.
+    pub(super) hops: u8,
     /// From the question until the answer.
     pub(super) time: Duration,
 }
@@ -69,8 +75,8 @@ impl Subject for Node {
     fn seen(event: Event) -> Option<Seen> {
         match event {
             Event::Joined => Some(Seen::Joined),
-            Event::Diag(diag::Event::Located { id, end }) => {
-                let end = end.map(|(node, _, time)| End { node, time });
+            Event::Diag(diag::Event::Located { id, end, .. }) => {
+                let end = end.map(|(node, hops, time)| End { node, hops, time });
                 Some(Seen::Answered { id, end })
             }
             Event::Diag(_) | Event::Dht(_) | Event::Vnet(_) => None,
@@ -81,6 +87,11 @@ impl Subject for Node {
         self.overlay().position()
     }
 
+    fn table_len(&self) -> (usize, usize) {
+        let peers = self.overlay().peers().count();
+        (peers, peers + self.overlay().known().len())
+    }
+
     /// Confirmations and answers do not tell what they belong to; they are divided as the
     /// questions are.
     fn lookup_bytes(traffic: &Traffic) -> u64 {
@@ -89,6 +100,59 @@ impl Subject for Node {
         let shared: u64 = sorts::SHARED.iter().map(|sort| of(sort).bytes).sum();
         let questions = (lookups.messages + upkeep.messages).max(1);
         lookups.bytes + shared * lookups.messages / questions
+    }
+}
+
+/// A lookup of Kademlia ends for the host when the node in charge first answers: a value that
+/// it has would be there. That nobody closer is left to be asked is certain a little later.
+impl Subject for Kademlia {
+    fn lookup(id: u64, target: Position) -> kademlia::Command {
+        let width = 1;
+        kademlia::Command::Lookup { id, target, width }
+    }
+
+    fn seen(event: kademlia::Event) -> Option<Seen> {
+        Some(match event {
+            kademlia::Event::Joined => Seen::Joined,
+            kademlia::Event::Done(outcome) => {
+                let end = outcome.closest.first().map(|found| End {
+                    node: found.contact.id(),
+                    hops: found.hops,
+                    time: found.answered_at.since(outcome.started_at),
+                });
+                let id = outcome.id;
+                Seen::Answered { id, end }
+            }
+        })
+    }
+
+    fn place(&self) -> Position {
+        self.position()
+    }
+
+    /// The closest by XOR: of each half of the positions, beginning with all of them, the one
+    /// with the target if anybody is in it.
+    fn in_charge(places: &BTreeMap<Position, Index>, target: Position) -> Option<Index> {
+        let at = Position::from_number;
+        let first_at_least = |number| places.range(at(number)..).next();
+        let mut start = 0_u64;
+        for bit in (0..64).rev() {
+            let half = start | target.number() & 1 << bit;
+            let last = half | ((1 << bit) - 1);
+            let inhabited = first_at_least(half).is_some_and(|(place, _)| *place <= at(last));
+            start = if inhabited { half } else { half ^ 1 << bit };
+        }
+        places.get(&at(start)).copied()
+    }
+
+    fn table_len(&self) -> (usize, usize) {
+        let entries = self.table().entries().count();
+        (entries, entries + self.table().spares().count())
+    }
+
+    fn lookup_bytes(traffic: &Traffic) -> u64 {
+        let of = |sort| traffic.get(sort).map_or(0, |tally| tally.bytes);
+        of(kademlia::FIND_LOOKUP) + of(kademlia::NODES_LOOKUP)
     }
 }
 
@@ -115,5 +179,22 @@ mod tests {
             );
         }
         assert_eq!(Node::in_charge(&BTreeMap::new(), at(1)), None);
+        assert_eq!(Kademlia::in_charge(&BTreeMap::new(), at(1)), None);
+    }
+
+    #[test]
+    fn kademlia_has_the_closest_by_xor_in_charge() {
+        let mut rng = enishi_overlay::Rng::from_seed([1; 32]);
+        for count in 1..40 {
+            let places: BTreeMap<Position, Index> = (0..count)
+                .map(|index| (Position::from_number(rng.number()), index))
+                .collect();
+            for _ in 0..40 {
+                let target = rng.number();
+                let closest = places.iter().min_by_key(|(at, _)| at.number() ^ target);
+                let found = Kademlia::in_charge(&places, Position::from_number(target));
+                assert_eq!(found, closest.map(|(_, index)| *index));
+            }
+        }
     }
 }

@@ -30,7 +30,14 @@ impl Desk {
         let dir = tempfile::tempdir().unwrap();
         let (store, ..) = Store::open(dir.path()).unwrap();
         let networks = Arc::new(Networks::new(mpsc::channel(1).0, false));
-        let shared = Arc::new(Shared::new(keypair, overlay, Config::default(), networks));
+        let data = dir.path().to_owned();
+        let shared = Arc::new(Shared::new(
+            keypair,
+            overlay,
+            Config::default(),
+            data,
+            networks,
+        ));
         Self {
             outbox: Outbox::new(store, sessions, Arc::clone(&shared)),
             shared,

@@ -29,6 +29,7 @@ fn shared() -> Arc<Shared> {
         keypair,
         overlay,
         crate::config::Config::default(),
+        PathBuf::new(),
         networks,
     ))
 }

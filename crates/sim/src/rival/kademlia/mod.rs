@@ -43,6 +43,7 @@ pub use config::Config;
 pub use lookup::{Found, Purpose};
 use lookup::{Lookup, Plan};
 pub use participant::{Command, Datagram};
+pub(crate) use participant::{FIND_LOOKUP, NODES_LOOKUP};
 use requests::Requests;
 pub use table::Table;
 pub use wire::Message;
@@ -92,6 +93,8 @@ pub enum Output {
         to: Contact,
         /// What to send.
         message: Message,
+        /// Whether it is a request of a lookup that the host asked for.
+        for_host: bool,
     },
     /// Tell the host.
     Event(Event),
@@ -290,8 +293,7 @@ impl Kademlia {
             let Some((contact, position)) = lookup.next(usual) else {
                 break;
             };
-            let target = lookup.plan().target;
-            match self.find_node(now, &contact, position, target, number) {
+            match self.find_node(now, &contact, position, lookup.plan(), number) {
                 Some(bytes) => lookup.spent(bytes),
                 None => lookup.failed(position, contact.id()),
             }
@@ -333,7 +335,7 @@ impl Kademlia {
         match message {
             Message::Ping { request } => {
                 self.table.heard(now, from, at, None);
-                self.send(from, Message::Pong { request });
+                self.send(from, Message::Pong { request }, false);
             }
             Message::FindNode { request, target } => {
                 self.table.heard(now, from, at, None);
@@ -345,7 +347,7 @@ impl Kademlia {
                     .take(self.config.reply)
                     .cloned()
                     .collect();
-                self.send(from, Message::Nodes { request, contacts });
+                self.send(from, Message::Nodes { request, contacts }, false);
             }
             Message::Pong { request } => self.answered(now, from, at, request, None),
             Message::Nodes { request, contacts } => {
@@ -383,8 +385,12 @@ impl Kademlia {
         }
     }
 
-    fn send(&mut self, to: &Contact, message: Message) {
+    fn send(&mut self, to: &Contact, message: Message, for_host: bool) {
         let to = to.clone();
-        self.outputs.push_back(Output::Send { to, message });
+        self.outputs.push_back(Output::Send {
+            to,
+            message,
+            for_host,
+        });
     }
 }

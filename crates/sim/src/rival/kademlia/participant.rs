@@ -8,6 +8,11 @@ use enishi_overlay::{Contact, NodeId, Position, Rng, Time};
 use super::{Config, Event, Input, Kademlia, Message, Output};
 use crate::participant::{self, Birth, Effect, Participant};
 
+/// The sort of requests on behalf of lookups that hosts ask for.
+pub(crate) const FIND_LOOKUP: &str = "find node, lookup";
+/// The sort of the answers to them.
+pub(crate) const NODES_LOOKUP: &str = "nodes, lookup";
+
 /// A message with its source, as it arrives.
 #[derive(Clone, Debug)]
 pub struct Datagram {
@@ -15,6 +20,8 @@ pub struct Datagram {
     pub source: Contact,
     /// What it says.
     pub message: Message,
+    /// Whether it belongs to a lookup that a host asked for; counted, not sent.
+    pub for_host: bool,
 }
 
 /// What the host asks.
@@ -48,18 +55,32 @@ impl Participant for Kademlia {
         input: participant::Input<Self>,
     ) -> impl Iterator<Item = Effect<Self>> + '_ {
         let source = self.me.clone();
+        // Answers belong to what the question does.
+        let asked_for_host = matches!(
+            &input,
+            participant::Input::Message { message, .. } if message.for_host
+        );
         translate(input)
             .map(|input| self.handle(now, input))
             .into_iter()
             .flatten()
             .map(move |output| match output {
-                Output::Send { to, message } => Effect::Send {
+                Output::Send {
                     to,
-                    message: Datagram {
+                    message,
+                    for_host,
+                } => {
+                    let answers = matches!(message, Message::Nodes { .. });
+                    let datagram = Datagram {
                         source: source.clone(),
                         message,
-                    },
-                },
+                        for_host: for_host || answers && asked_for_host,
+                    };
+                    Effect::Send {
+                        to,
+                        message: datagram,
+                    }
+                }
                 Output::Event(event) => Effect::Event(event),
             })
     }
@@ -71,12 +92,25 @@ impl Participant for Kademlia {
     fn encoded_len(datagram: &Datagram) -> usize {
         datagram.message.encoded_len()
     }
+
+    fn sort(datagram: &Datagram) -> &'static str {
+        match (&datagram.message, datagram.for_host) {
+            (Message::Ping { .. }, _) => "ping",
+            (Message::Pong { .. }, _) => "pong",
+            (Message::FindNode { .. }, true) => FIND_LOOKUP,
+            (Message::FindNode { .. }, false) => "find node, upkeep",
+            (Message::Nodes { .. }, true) => NODES_LOOKUP,
+            (Message::Nodes { .. }, false) => "nodes, upkeep",
+        }
+    }
 }
 
 fn translate(input: participant::Input<Kademlia>) -> Option<Input> {
     Some(match input {
         participant::Input::Message { from, message } => {
-            let Datagram { source, message } = message;
+            let Datagram {
+                source, message, ..
+            } = message;
             let from = genuine(from, source);
             Input::Message { from, message }
         }

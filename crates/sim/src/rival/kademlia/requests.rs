@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use enishi_overlay::{Contact, NodeId, Position, Rng, Time};
 
+use super::lookup::{Plan, Purpose};
 use super::wire::Message;
 use super::{Alarm, Kademlia};
 
@@ -31,7 +32,11 @@ struct Request {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Ping,
-    Find { lookup: u32, target: Position },
+    Find {
+        lookup: u32,
+        target: Position,
+        for_host: bool,
+    },
 }
 
 /// The requests under way.
@@ -70,17 +75,22 @@ impl Requests {
 }
 
 impl Kademlia {
-    /// Asks for nodes close to `target`; returns the request's octets, none if too many
+    /// Asks for nodes close to the target of a lookup; returns the request's octets, none if too many
     /// requests are under way.
     pub(super) fn find_node(
         &mut self,
         now: Time,
         to: &Contact,
         at: Position,
-        target: Position,
+        plan: &Plan,
         lookup: u32,
     ) -> Option<usize> {
-        self.ask(now, to, at, What::Find { lookup, target })
+        let what = What::Find {
+            lookup,
+            target: plan.target,
+            for_host: matches!(plan.purpose, Purpose::Host(_)),
+        };
+        self.ask(now, to, at, what)
     }
 
     /// Asks for a sign of life; returns the octets of the request.
@@ -102,7 +112,7 @@ impl Kademlia {
         self.deadlines.set(Alarm::Request(number), now + wait);
         let message = what.message(number);
         let bytes = message.encoded_len();
-        self.send(to, message);
+        self.send(to, message, what.is_for_host());
         Some(bytes)
     }
 
@@ -195,7 +205,7 @@ impl Kademlia {
         let due = now + request.wait;
         let (to, at, what) = (request.to.clone(), request.at, request.what);
         self.deadlines.set(Alarm::Request(number), due);
-        self.send(&to, what.message(number));
+        self.send(&to, what.message(number), what.is_for_host());
         self.table.doubt(at, to.id());
         if let What::Find { lookup, .. } = what {
             if let Some(lookup) = self.lookups.get_mut(&lookup) {
@@ -237,6 +247,10 @@ impl Kademlia {
 }
 
 impl What {
+    fn is_for_host(self) -> bool {
+        matches!(self, Self::Find { for_host: true, .. })
+    }
+
     fn message(self, request: u16) -> Message {
         match self {
             Self::Ping => Message::Ping { request },

@@ -1,0 +1,3 @@
+//! Drawings as SVG text.
+
+pub(crate) mod ring;

@@ -1,0 +1,33 @@
+//! What free riders cost, and what policies against them bring.
+
+use std::time::Duration;
+
+use enishi_sim::{Options, Scenario};
+
+#[test]
+fn with_reputation_honest_nodes_fare_better_and_riders_worse() {
+    let options = Options {
+        nodes: 80,
+        hostile_per_million: 300_000,
+        lookup_interval: Duration::from_secs(20),
+        duration: Some(Duration::from_secs(600)),
+        ..Options::default()
+    };
+    let report = Scenario::Riders.run(&options, &mut |_| {});
+    let figures = report.results.figures;
+    let of = |figure, policy| figures.number_of(figure, policy).expect("it is told");
+    // Nobody is kept from finding anything: what is lost is time.
+    for policy in ["none", "trust", "reputation"] {
+        assert!(of("honest_success", policy) > 0.99, "{policy}");
+    }
+    assert!(of("honest_mean_ms", "reputation") < 0.5 * of("honest_mean_ms", "none"));
+    assert!(of("honest_mean_ms", "trust") < 0.6 * of("honest_mean_ms", "none"));
+    // With reputation riders lose little: strangers, to whom they are neutral, serve them.
+    for (policy, least) in [("trust", 1.25), ("reputation", 1.1)] {
+        let [riders, honest] = ["riders_mean_ms", "honest_mean_ms"].map(|name| of(name, policy));
+        assert!(riders > least * honest, "{policy}: {riders} {honest}");
+    }
+    // Those who are declined are the riders.
+    let declined = |whose| of(whose, "reputation");
+    assert!(declined("declined_of_riders") > 20.0 * declined("declined_of_honest"));
+}
