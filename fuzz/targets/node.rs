@@ -16,11 +16,11 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enishi_overlay::coordinate::Coordinate;
+use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::{
-    HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
+    Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
@@ -138,6 +138,7 @@ impl<'a> World<'a> {
                         version,
                         known,
                         coordinate: Coordinate::default(),
+                        grade: Grade::default(),
                     },
                 );
             }

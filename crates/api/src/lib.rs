@@ -296,8 +296,15 @@ pub struct Status {
     pub peers: u32,
     /// How many nodes the overlay seems to have, this one included.
     pub overlay_size_estimate: u64,
-    /// Whether the node has found its place among others on the ring.
+    /// Whether the node has found its place among others on the ring or, as a client, a
+    /// host.
     pub joined: bool,
+    /// What the node is: `client`, `peer` or `super`.
+    #[serde(default)]
+    pub class: String,
+    /// How many clients are attached to it.
+    #[serde(default)]
+    pub clients: u32,
     /// The addresses at which the node can be dialled.
     pub addresses: Vec<SocketAddr>,
     /// How many records the node holds for the overlay.
@@ -417,8 +424,12 @@ pub struct Member {
 pub struct Peer {
     /// The peer's id.
     pub node_id: String,
-    /// `near`, `long`, `known` (a neighbour's neighbour) or `session` (neither).
+    /// `near`, `long`, `known` (a neighbour's neighbour), `client`, `host` (of this client)
+    /// or `session` (nothing of that).
     pub role: String,
+    /// What it says to be: `client`, `peer` or `super`.
+    #[serde(default)]
+    pub class: Option<String>,
     /// Whether a session is open.
     pub connected: bool,
     /// How packets reach it: `direct ADDRESS:PORT`, or `-` without a session.

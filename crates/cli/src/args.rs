@@ -99,6 +99,10 @@ pub(crate) struct Up {
     /// An invitation of a node to join by; may be given several times
     #[arg(long, value_name = "TICKET")]
     pub(crate) bootstrap: Vec<String>,
+    /// Attach to peers as a client instead of taking part in the ring; everything else works
+    /// as usual
+    #[arg(long)]
+    pub(crate) client: bool,
     /// Record everything that goes into the node to a new file, for `enishi sim replay`;
     /// the file holds the node's secret key
     #[arg(long, value_name = "FILE")]
@@ -302,9 +306,9 @@ pub(crate) struct Sim {
     pub(crate) recorded: Option<Recorded>,
     /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
-    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time) or
-    /// `compare` (geometries, ways to forward and a rival side by side), `riders` (some take
-    /// and do not give) or `attack` (some nodes turn hostile)
+    /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time),
+    /// `classes` (supernodes and clients), `compare` (geometries, ways to forward and a rival
+    /// side by side), `riders` (some take and do not give) or `attack` (some turn hostile)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -335,7 +339,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
     /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts]
+    /// storage, 512s for bursts, 20m for classes]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
@@ -364,6 +368,9 @@ pub(crate) struct Sim {
     /// drawn for each]
     #[arg(long, value_name = "NAME")]
     pub(crate) behaviour: Option<Behaviour>,
+    /// How many nodes are clients, attached to peers instead of on the ring [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) clients: Option<u32>,
     /// How many values to store [default: a fifth of the nodes, at least 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
@@ -535,6 +542,7 @@ mod tests {
             "sim latency --dead 30 --routes 500",
             "sim storage --values 100 --duration 24h",
             "sim bursts",
+            "sim classes --clients 20",
             "sim compare --nodes 100 --plot compare.svg",
             "sim churn --protocol kademlia --transport sessions --upkeep 20",
             "completions bash",

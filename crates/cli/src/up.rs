@@ -32,6 +32,7 @@ pub(crate) fn run(out: &Output, data: PathBuf, up: Up) -> Result<Verdict, Proble
         bootstrap: up.bootstrap,
         record: up.record,
         record_limit: up.record_limit,
+        client: up.client,
     };
     let config = Config::load(options.config.as_deref(), &options.data);
     let config = config.map_err(|error| Problem::Usage(with_stop(&error.to_string())))?;

@@ -25,11 +25,16 @@ struct Daemon {
 
 impl Daemon {
     fn start(data: &Path, bootstrap: Option<&str>) -> Self {
+        Self::start_with(data, bootstrap, &[])
+    }
+
+    fn start_with(data: &Path, bootstrap: Option<&str>, words: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
         command
             .arg("--data")
             .arg(data)
-            .args(["up", "--no-tun", "--listen", "127.0.0.1:0"]);
+            .args(["up", "--no-tun", "--listen", "127.0.0.1:0"])
+            .args(words);
         if let Some(ticket) = bootstrap {
             command.args(["--bootstrap", ticket]);
         }
@@ -368,4 +373,52 @@ fn what_is_in_the_way_of_a_start_is_told() {
     std::fs::write(other.join("node.key"), "half a k").unwrap();
     let (code, said) = refused(&other, &[]);
     assert!(code == 1 && said.contains("damaged"), "{code} {said}");
+}
+
+#[test]
+fn a_client_uses_everything_through_its_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = |name: &str| dir.path().join(name);
+    let a = Daemon::start(&data("a"), None);
+    let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
+    let b = Daemon::start(&data("b"), Some(&ticket));
+    let c = Daemon::start_with(&data("c"), Some(&ticket), &["--client"]);
+    until("the client has two hosts", || {
+        let hosts = c.ask(&["peers"]);
+        let hosts = hosts["peers"].as_array().unwrap().iter();
+        hosts.filter(|peer| peer["role"] == "host").count() == 2
+    });
+    let status = c.ask(&["status"]);
+    assert_eq!(
+        (&status["class"], &status["joined"]),
+        (&"client".into(), &true.into())
+    );
+    for host in [&a, &b] {
+        assert_eq!(host.ask(&["status"])["clients"], 1);
+        assert_eq!(host.ask(&["status"])["overlay_size_estimate"], 2);
+    }
+
+    c.ask(&["dht", "put", "tea", "green"]);
+    assert_eq!(text(&a.ask(&["dht", "get", "tea"])["value"]), "green");
+    a.ask(&["dht", "put", "cake", "lemon"]);
+    assert_eq!(text(&c.ask(&["dht", "get", "cake"])["value"]), "lemon");
+    assert_eq!(c.ask(&["status"])["records_held"], 0);
+
+    let id = |daemon: &Daemon| text(&daemon.ask(&["status"])["node_id"]).to_owned();
+    assert_eq!(c.exit_code(&["ping", &id(&b), "--count", "1"]), 0);
+    until("others find the client", || {
+        b.exit_code(&["ping", &id(&c), "--count", "1"]) == 0
+    });
+
+    a.ask(&["channel", "create", "home"]);
+    let invitation = text(&a.ask(&["channel", "invite", "home"])["ticket"]).to_owned();
+    c.ask(&["channel", "join", &invitation]);
+    let address = text(&a.channel()["address"]).to_owned();
+    until("the client reaches a member", || {
+        c.exit_code(&["ping", &address, "--count", "1"]) == 0
+    });
+
+    drop(a);
+    c.ask(&["dht", "put", "tea", "black"]);
+    assert_eq!(text(&b.ask(&["dht", "get", "tea"])["value"]), "black");
 }

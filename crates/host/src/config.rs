@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use enishi_overlay::NodeId;
+use enishi_overlay::class::Limit;
 use enishi_overlay::standing::Policy;
 use serde::Deserialize;
 
@@ -46,6 +47,9 @@ pub struct Config {
     pub host_name: String,
     /// Whether channels get a network device.
     pub tun: bool,
+    /// What the node may be at most: `auto` is what it measures, `peer` never a supernode,
+    /// `client` always a client.
+    pub class: Limit,
     /// How long invitations are valid, in days, 1 to 3,650.
     pub ticket_valid_days: u32,
     /// Whether this node tells others how it is when they trace a route through it or
@@ -74,6 +78,7 @@ impl Default for Config {
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,
+            class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
             policy: Policy::None,
@@ -256,6 +261,9 @@ mod tests {
         let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
         assert!(error.contains("listen"), "{error}");
         assert!(Config::parse("ticket_valid_days = 0").is_err());
+        let config = Config::parse("class = \"client\"").unwrap();
+        assert_eq!(config.class, Limit::Client);
+        assert!(Config::parse("class = \"super\"").is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | `lock` | nothing; locked as long as a daemon runs |
 //! | `node.key` | the node's secret key: 64 hexadecimal digits and a line break, mode 0600 |
 //! | `node.port` | the UDP port of the last run, so that the next one has the same address |
+//! | `node.measure` | what former runs measured (`daemon/measuring.rs`) |
 //! | `state.redb` | what the services keep, mode 0600 ([`crate::store`]) |
 //! | `control.sock` | the control interface ([`crate::control`]) |
 //! | `overlay.member`, … | the membership in a closed overlay ([`crate::closed`]) |

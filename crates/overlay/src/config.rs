@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::{Limit, Measure};
 use crate::geometry::Geometry;
 use crate::id::{NodeId, OverlayId};
 use crate::standing::Policy;
@@ -53,6 +54,10 @@ pub struct Config {
     /// How many messages are passed on for others per minute before only the trusted are
     /// served ([`Policy::Trust`]).
     pub carried_per_minute: u32,
+    /// What the node may become at most.
+    pub class: Limit,
+    /// What it measured before this start ([`crate::overlay::Input::Measured`]).
+    pub measure: Measure,
 }
 
 impl Config {
@@ -70,6 +75,8 @@ impl Config {
             policy: Policy::None,
             trusted: BTreeSet::new(),
             carried_per_minute: 6000,
+            class: Limit::default(),
+            measure: Measure::default(),
         }
     }
 }

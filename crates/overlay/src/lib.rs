@@ -4,6 +4,7 @@
 //! one deadline.
 
 pub mod admission;
+pub mod class;
 pub mod config;
 pub mod contact;
 pub mod coordinate;
@@ -21,6 +22,7 @@ pub mod time;
 pub mod view;
 pub mod vitals;
 
+pub use class::Class;
 pub use config::Config;
 pub use contact::Contact;
 pub use coordinate::Coordinate;

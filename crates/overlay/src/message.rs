@@ -19,7 +19,7 @@
 //! | acquaintance | `Hello`, `Welcome`, `Leave` | becoming neighbours and links, going |
 //! | liveness | `Ping`, `Pong` | is it there, how far, is its view newer |
 //! | views | `ViewRequest`, `ViewUpdate` | a peer's own neighbours: the routing table |
-//! | introduction | `Introduce`, `Introduced` | the neighbour in common makes two meet |
+//! | introduction | `Introduce`, `Introduced`, `Summon` | the neighbour in common, or a client's host, makes two meet |
 //! | routing | `Routed`, `HopAck`, `HopNack`, `Back`, `Answer` | recursive forwarding |
 //! | search | `Find`, `Found` | iterative lookups, each step by the asker itself |
 //! | services | `Direct` | whatever a service says to one node |
@@ -29,6 +29,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Admission;
+use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
@@ -37,7 +38,7 @@ use crate::view::{Entry, ViewUpdate};
 use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// The largest message, in octets.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -71,6 +72,8 @@ pub enum Message {
         known: bool,
         /// Where in the network the sender thinks to be.
         coordinate: Coordinate,
+        /// The sender's class and score.
+        grade: Grade,
     },
     /// Asks for the receiver's view.
     ViewRequest {
@@ -137,6 +140,13 @@ pub enum Message {
         /// In the service's own format.
         body: Bytes,
     },
+    /// Asks a client's host to tell the client that somebody is about to dial it.
+    Summon {
+        /// The client.
+        subject: NodeId,
+        /// Who is about to dial.
+        newcomer: Contact,
+    },
     /// What nodes of a closed overlay show each other first.
     Admission(Box<Admission>),
 }
@@ -150,7 +160,10 @@ pub struct Hello {
     pub contact: Contact,
     /// Where in the network it thinks to be.
     pub coordinate: Coordinate,
-    /// In `Hello`: the sender asks for a long link. In `Welcome`: granted.
+    /// Its class and score.
+    pub grade: Grade,
+    /// In `Hello`: the sender asks for a long link or, being a client, for a host. In
+    /// `Welcome`: granted.
     pub link: bool,
     /// In `Welcome`: all of the sender's view, unless it refused a link and has no other use
     /// for the receiver. Who said hello tells its own view later, when it knows its place.
@@ -208,6 +221,12 @@ pub enum Query {
         service: u8,
         /// In the service's own format.
         body: Bytes,
+    },
+    /// The origin is a client, and the target its position: who asks for it there is to be
+    /// told. Answered by [`Reply::Nodes`] with nobody.
+    Register {
+        /// The peer that it is attached to.
+        host: Contact,
     },
 }
 
@@ -326,7 +345,8 @@ impl Message {
             | Self::HopAck { .. }
             | Self::HopNack { .. }
             | Self::Find { .. }
-            | Self::Direct { .. } => true,
+            | Self::Direct { .. }
+            | Self::Summon { .. } => true,
         }
     }
 }
@@ -347,6 +367,7 @@ mod tests {
             contact: contact(seed),
             role: crate::view::Role::Near,
             coordinate: Coordinate::default(),
+            grade: Grade::default(),
         }
     }
 

@@ -15,14 +15,18 @@
 //! | `standing` | whom to serve and on whom to rely |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
+//! | `regulate` | what the node is: client, peer or supernode |
+//! | `client` | clients and their hosts |
 //! | `estimate` | how many nodes there are |
 
 mod acquaint;
 mod back;
+mod client;
 mod estimate;
 mod forward;
 mod links;
 mod liveness;
+mod regulate;
 mod rejoin;
 mod requests;
 mod route;
@@ -37,6 +41,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::class::{Grade, Measure, Regulator};
 use crate::config::{Config, Forwarding};
 use crate::contact::Contact;
 use crate::coordinate::{Coordinate, Vivaldi};
@@ -53,6 +58,7 @@ use crate::view::View;
 use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
+use client::{Clients, Hosting};
 use forward::{Hops, Seen};
 use links::Race;
 use liveness::Quarantine;
@@ -98,6 +104,8 @@ pub enum Input {
     /// How much of a processor core the program uses, in thousandths
     /// ([`Vitals::load_per_mille`]).
     Load(u16),
+    /// The node measured itself anew.
+    Measured(Measure),
     /// The node is about to stop: take leave of the peers.
     Leave,
     /// The deadline has come.
@@ -205,6 +213,7 @@ enum Alarm {
     Find(u32),
     Announce,
     Reconnect,
+    Register,
 }
 
 /// Events that a limit or a refusal left behind, for the metrics.
@@ -265,12 +274,22 @@ pub struct Overlay {
     left: bool,
     /// Draws that may still be made before the next look at the links.
     draws_left: u32,
+    born_at: Time,
+    measure: Measure,
+    regulator: Regulator,
+    /// What others are told of the class and score.
+    grade: Grade,
+    /// What a client knows of possible hosts.
+    hosting: Hosting,
+    /// The clients of this node, and those registered with it.
+    clients: Clients,
 }
 
 impl Overlay {
     /// Makes the overlay state of a node that knows nobody yet.
     pub fn new(now: Time, me: Contact, config: Config, mut rng: Rng) -> Self {
         let position = Position::of_node(&config.overlay, &me.id());
+        let config_measure = config.measure;
         let place = Place {
             position,
             id: me.id(),
@@ -310,8 +329,15 @@ impl Overlay {
             joined: false,
             left: false,
             draws_left: 0,
+            born_at: now,
+            measure: config_measure,
+            regulator: Regulator::default(),
+            grade: Grade::default(),
+            hosting: Hosting::default(),
+            clients: Clients::default(),
         };
         overlay.start_periods(now);
+        overlay.grade_self(now);
         overlay.settle(now);
         overlay
     }
@@ -334,6 +360,7 @@ impl Overlay {
                 address,
             } => self.paths.note(peer, kind, address),
             Input::Load(load_per_mille) => self.load_per_mille = load_per_mille,
+            Input::Measured(measure) => self.on_measured(now, measure),
             Input::Leave => self.take_leave(),
             Input::Timeout => {}
         }
@@ -432,6 +459,9 @@ impl Overlay {
         if let Some(peer) = self.peers.get(&id) {
             return Some(peer.contact.clone());
         }
+        if let Some(contact) = self.clients.contact(id) {
+            return Some(contact.clone());
+        }
         let position = self.position_of(&id);
         let mut entries = self
             .peers
@@ -476,13 +506,16 @@ impl Overlay {
                 version,
                 known,
                 coordinate,
+                grade,
             } => {
+                self.note_grade(from, grade);
                 self.on_pong(now, from, nonce, version, known, coordinate);
             }
             Message::ViewRequest { have } => self.on_view_request(from, have),
             Message::ViewUpdate(update) => self.on_view_update(now, from, &update),
             Message::Introduce { subject } => self.on_introduce(from, subject),
             Message::Introduced { newcomer } => self.on_introduced(from, newcomer),
+            Message::Summon { subject, newcomer } => self.on_summon(now, subject, newcomer),
             Message::Routed(routed) => self.on_routed(now, from, routed),
             Message::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Message::HopNack { hop, declined } => self.on_hop_nack(now, from, hop, declined),
@@ -512,6 +545,7 @@ impl Overlay {
             Alarm::Find(nonce) => self.find_timed_out(now, nonce),
             Alarm::Announce => self.announce_to_near(),
             Alarm::Reconnect => self.reconnect(now),
+            Alarm::Register => self.register(now),
         }
     }
 
@@ -534,6 +568,7 @@ impl Overlay {
     /// Sends to a node whose session is there: it has just spoken, or is a peer.
     fn send_to(&mut self, id: NodeId, message: Message) {
         let contact = self.peers.get(&id).map(|peer| peer.contact.clone());
+        let contact = contact.or_else(|| self.clients.contact(id).cloned());
         self.send(contact.unwrap_or_else(|| Contact::new(id, [])), message);
     }
 

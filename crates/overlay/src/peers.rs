@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
@@ -111,6 +112,8 @@ pub struct Peer {
     pub(crate) heard_at: Time,
     /// Where in the network it says to be.
     pub(crate) coordinate: Coordinate,
+    /// Its class and score, as it says.
+    pub(crate) grade: Grade,
     pub(crate) view: Arc<View>,
     /// The view of this node that the peer was sent last.
     pub(crate) sent: Option<Arc<View>>,
@@ -127,6 +130,7 @@ impl Peer {
             round_trip: RoundTrip::default(),
             heard_at: now,
             coordinate: Coordinate::default(),
+            grade: Grade::default(),
             view: Arc::default(),
             sent: None,
             probe: None,
@@ -141,6 +145,11 @@ impl Peer {
     /// Returns where in the network it says to be.
     pub fn coordinate(&self) -> Coordinate {
         self.coordinate
+    }
+
+    /// Returns its class and score, as it says.
+    pub fn grade(&self) -> Grade {
+        self.grade
     }
 
     /// Returns its round-trip time.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::{NodeId, OverlayId};
@@ -40,6 +41,15 @@ pub struct Entry {
     pub role: Role,
     /// Where in the network it says to be.
     pub coordinate: Coordinate,
+    /// Its class and score, as it says.
+    pub grade: Grade,
+}
+
+impl Entry {
+    /// Tells whether nothing but the place in the network is another in `later`, if that.
+    fn differs_in_place_only(&self, later: &Self) -> bool {
+        self.contact == later.contact && self.role == later.role && self.grade == later.grade
+    }
 }
 
 /// A change of a view on the wire.
@@ -154,7 +164,7 @@ impl View {
         for slot in &self.slots {
             let entry = &slot.entry;
             match older.at(slot.position) {
-                Some(before) if before.contact == entry.contact && before.role == entry.role => {
+                Some(before) if before.differs_in_place_only(entry) => {
                     if before.coordinate != entry.coordinate {
                         moved.push((slot.position, entry.coordinate));
                     }
@@ -299,6 +309,7 @@ mod tests {
                 contact,
                 role,
                 coordinate,
+                grade: Grade::default(),
             };
             (position, entry)
         })

@@ -4,6 +4,7 @@ mod net;
 
 use std::time::Duration;
 
+use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Hello, Query, Reply, Routed};
 use enishi_overlay::overlay::{Effect, Input, Manner};
 use enishi_overlay::view::{Snapshot, ViewUpdate};
@@ -127,6 +128,7 @@ fn a_hello_in_another_name_is_refused() {
         nonce: 1,
         contact,
         coordinate: Coordinate::default(),
+        grade: Grade::default(),
         link: true,
         view: Some(view),
     };

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
+use enishi_overlay::class::Measure;
 use enishi_overlay::config::Forwarding;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
@@ -99,6 +100,8 @@ pub enum Input {
     Leave,
     /// The deadline has come.
     Timeout,
+    /// The host measured what the node is capable of.
+    Measured(Measure),
 }
 
 /// What the host may ask of the services.
@@ -303,6 +306,9 @@ impl Node {
                 self.overlay.handle(now, overlay::Input::Leave);
             }
             Input::Timeout => self.time_out(now),
+            Input::Measured(measure) => {
+                self.overlay.handle(now, overlay::Input::Measured(measure));
+            }
         }
         self.settle(now);
         self.outputs.drain(..)

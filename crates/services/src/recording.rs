@@ -46,7 +46,7 @@ pub use writer::{TooLong, Writer};
 pub const MAGIC: [u8; 8] = *b"enishirc";
 
 /// The format that this program writes and reads.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
 /// The longest payload of a frame, in octets. A message has at most 64 KiB
 /// ([`enishi_overlay::message::MESSAGE_BYTES_MAX`]); nothing else that goes into a node is

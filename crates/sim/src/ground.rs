@@ -12,7 +12,7 @@ use crate::network::{DIAL_TIMEOUT, Fate, Network};
 use crate::participant::{Effect, Participant};
 use crate::queue::Queue;
 use crate::trace::Trace;
-use crate::world::{Counters, Index, Traffic};
+use crate::world::{Counters, Index, Load, Traffic};
 
 /// The time at which nothing happens.
 const NEVER: Time = Time::from_micros(u64::MAX);
@@ -29,7 +29,9 @@ pub(crate) struct Body {
     pub(crate) id: NodeId,
     pub(crate) part: u32,
     pub(crate) born_at: Time,
-    site: Site,
+    pub(crate) site: Site,
+    /// What it has sent and received.
+    pub(crate) load: Load,
     /// The earliest timer in the queue that counts; [`NEVER`] without one.
     timer_at: Time,
     /// Its place among the living; none while it is dead.
@@ -117,6 +119,7 @@ impl<P: Participant> Ground<P> {
             part: 0,
             born_at: self.now,
             site: Site::random(&mut self.rng),
+            load: Load::default(),
             timer_at: NEVER,
             place: None,
         });
@@ -191,6 +194,9 @@ impl<P: Participant> Ground<P> {
         let bytes = P::encoded_len(&message) as u64;
         self.counters.messages += 1;
         self.counters.bytes += bytes;
+        let load = &mut self.bodies[from as usize].load;
+        load.messages_sent += 1;
+        load.bytes_sent += bytes;
         let tally = self.traffic.entry(P::sort(&message)).or_default();
         tally.messages += 1;
         tally.bytes += bytes;
@@ -207,6 +213,9 @@ impl<P: Participant> Ground<P> {
                 let letter = Letter::Message { to, from, message };
                 let number = self.letters.insert(letter) as u32;
                 self.queue.push(self.now + delay, Happening::Letter(number));
+                let load = &mut self.bodies[to as usize].load;
+                load.messages_received += 1;
+                load.bytes_received += bytes;
             }
             Fate::Lost => self.counters.lost += 1,
             Fate::Undeliverable => self.send_back(from, contact.id()),

@@ -240,7 +240,7 @@ impl Subverted {
                 nodes.insert(0, entry(self.node.overlay().me().clone()));
                 Reply::Nodes(nodes)
             }
-            Query::Service { .. } => nothing(),
+            Query::Service { .. } | Query::Register { .. } => nothing(),
         };
         let message = Message::Answer(Answer {
             request: routed.request,
@@ -374,6 +374,7 @@ impl Subverted {
                     nonce,
                     contact: me,
                     coordinate: Coordinate::default(),
+                    grade: enishi_overlay::class::Grade::default(),
                     link: true,
                     view: None,
                 }),
@@ -520,5 +521,6 @@ fn entry(contact: Contact) -> Entry {
         contact,
         role: Role::Near,
         coordinate: Coordinate::default(),
+        grade: enishi_overlay::class::Grade::default(),
     }
 }

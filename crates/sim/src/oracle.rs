@@ -11,22 +11,23 @@ pub struct Census {
 }
 
 impl Census {
-    /// Takes the census of the living.
+    /// Takes the census of the living on the ring; clients do not count.
     pub fn take(world: &World) -> Self {
         let mut places: Vec<_> = world
             .living()
+            .filter(|(_, node)| !node.overlay().is_client())
             .map(|(index, node)| (node.overlay().position(), node.id(), index))
             .collect();
         places.sort_unstable();
         Self { places }
     }
 
-    /// Returns how many live.
+    /// Returns how many live on the ring.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Tells whether nobody lives.
+    /// Tells whether nobody lives there.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

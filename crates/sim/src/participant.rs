@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 
+use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Time};
 use enishi_services::admission::Membership;
 use enishi_services::service::ServiceId;
@@ -66,6 +67,10 @@ pub struct Birth {
     pub unix_s: u64,
     /// The source of all its randomness.
     pub seed: [u8; 32],
+    /// What it is capable of, by where it is.
+    pub measure: Measure,
+    /// Whether it is to be a client.
+    pub client: bool,
 }
 
 /// What happens to a node.
@@ -146,8 +151,13 @@ impl Participant for Node {
     type Config = Setting;
 
     fn new(birth: Birth, setting: &Setting) -> Self {
+        let mut overlay = setting.overlay.clone();
+        overlay.measure = birth.measure;
+        if birth.client {
+            overlay.class = Limit::Client;
+        }
         let config = services::Config {
-            overlay: setting.overlay.clone(),
+            overlay,
             addresses: birth.contact.addresses().to_vec(),
             host_name: format!("host{}", birth.index),
             started_unix_s: birth.unix_s,

@@ -6,6 +6,7 @@
 mod attack;
 mod bursts;
 mod churn;
+mod classes;
 mod compare;
 mod crash;
 mod crowd;
@@ -87,6 +88,8 @@ scenarios! {
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
+    /// Who becomes a supernode, and how clients fare.
+    Classes => classes ["clients", "duration", "routes", "plot"];
     /// Geometries and ways to forward, and the rival, one after the other.
     Compare => compare ["routes", "plot"];
     /// Some nodes take and do not give: what the others' policies make of it.

@@ -41,10 +41,15 @@ pub(crate) fn sort(message: &Message) -> &'static str {
         Message::ViewUpdate(_) => "view update",
         Message::Introduce { .. } => "introduce",
         Message::Introduced { .. } => "introduced",
+        Message::Summon { .. } => "summon",
         Message::Routed(Routed {
             query: Query::Service { .. },
             ..
         }) => "routed, service",
+        Message::Routed(Routed {
+            query: Query::Register { .. },
+            ..
+        }) => "routed, register",
         Message::Routed(Routed { any: false, .. }) => LOOKUP,
         Message::Routed(_) => UPKEEP,
         Message::HopAck { .. } => "hop ack",

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use enishi_overlay::class::Measure;
 use enishi_overlay::config::Forwarding;
 use enishi_overlay::{Keypair, NodeId, OverlayId, Rng, Time};
 use enishi_services::Node;
 
-use crate::ground::{Ground, Happening, Letter};
+use crate::ground::{Body, Ground, Happening, Letter};
 use crate::internet::Model;
 use crate::participant::{Birth, Input, Participant};
 
@@ -50,6 +51,29 @@ pub struct Tally {
     pub bytes: u64,
 }
 
+/// What one node has sent and received since its birth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// Octets sent.
+    pub bytes_sent: u64,
+    /// Messages received, or on their way.
+    pub messages_received: u64,
+    /// Octets received, or on their way.
+    pub bytes_received: u64,
+}
+
+/// What nodes are besides what their places in the network make them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct People {
+    /// How many of a million are clients.
+    pub clients_per_million: u32,
+    /// Whether nodes remember how long they usually stay: 16 minutes to 22 days, each
+    /// doubling as likely as the others. Without, they know only how long they are up.
+    pub histories: bool,
+}
+
 /// What was sent, by the sort of message ([`Participant::sort`]).
 pub type Traffic = BTreeMap<&'static str, Tally>;
 
@@ -57,12 +81,28 @@ pub type Traffic = BTreeMap<&'static str, Tally>;
 #[derive(Debug)]
 pub struct World<P: Participant = Node> {
     config: P::Config,
+    people: People,
     /// How those are set up that were born otherwise.
     others: BTreeMap<Index, P::Config>,
     /// The living; apart from the rest, so that a node's effects are carried out while
     /// it still hands them over.
     lives: Vec<Option<Box<P>>>,
     ground: Ground<P>,
+}
+
+impl People {
+    /// Returns what a node is, the same in each of its lives: its key decides, which is as
+    /// good as a draw. The first one is no client: it would have nobody to attach to.
+    fn traits(self, index: Index, body: &Body) -> (Measure, bool) {
+        let id = body.id.as_bytes();
+        let draw = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| id[8 * i + j]));
+        let mut measure = body.site.measure(draw(0));
+        if self.histories {
+            measure.stay_s = 60 << (4 + draw(1) % 12);
+        }
+        let client = index > 0 && draw(2) % 1_000_000 < self.clients_per_million.into();
+        (measure, client)
+    }
 }
 
 impl World {
@@ -89,10 +129,21 @@ impl<P: Participant> World<P> {
         octets[..8].copy_from_slice(&seed.to_le_bytes());
         Self {
             config: config.into(),
+            people: People::default(),
             others: BTreeMap::new(),
             lives: Vec::new(),
             ground: Ground::new(model, Rng::from_seed(octets)),
         }
+    }
+
+    /// Chooses what the nodes to be born are.
+    pub fn set_people(&mut self, people: People) {
+        self.people = people;
+    }
+
+    /// Returns what a node, dead or alive, has sent and received.
+    pub fn load(&self, index: Index) -> Load {
+        self.ground.bodies[index].load
     }
 
     /// Brings a node to life; it joins through `bootstrap`.
@@ -142,6 +193,7 @@ impl<P: Participant> World<P> {
         let now = ground.now;
         let seed = ground.rng.octets();
         ground.wake(index);
+        let (measure, client) = self.people.traits(index, &ground.bodies[index]);
         let estate = &ground.estates[index];
         let birth = Birth {
             keypair: Keypair::from_seed(&estate.secret),
@@ -149,6 +201,8 @@ impl<P: Participant> World<P> {
             contact: ground.contact(index),
             unix_s: EPOCH_UNIX_S + now.as_micros() / 1_000_000,
             seed,
+            measure,
+            client,
         };
         let kept = estate.disk.clone();
         let config = self.others.get(&index).unwrap_or(&self.config);

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use enishi_overlay::coordinate::Coordinate;
+use enishi_overlay::class::Grade;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
 use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
-use enishi_overlay::{Contact, NodeId, Position};
+use enishi_overlay::{Contact, Coordinate, NodeId, Position};
 use enishi_services::dht::Consistency;
 use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
 use enishi_services::record::{Content, Key, Kind, Record};
@@ -211,6 +211,7 @@ fn entry(contact: Contact, role: Role) -> Entry {
         contact,
         role,
         coordinate: Coordinate::default(),
+        grade: Grade::default(),
     }
 }
 
@@ -220,6 +221,7 @@ pub(super) fn hello(from: usize, nonce: u32, link: bool, view: ViewUpdate) -> He
         nonce,
         contact,
         coordinate: Coordinate::default(),
+        grade: Grade::default(),
         link,
         view: Some(view),
     }

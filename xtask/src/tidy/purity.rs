@@ -58,6 +58,7 @@ const FLOATS: &[(&str, &str)] = &[
     ("crates/sim/src/statistics.rs", "figures for people"),
     ("crates/sim/src/scenario/attack.rs", "figures for people"),
     ("crates/sim/src/plot/", "pictures for people"),
+    ("crates/sim/src/scenario/classes.rs", "figures for people"),
 ];
 
 /// Checks one file.

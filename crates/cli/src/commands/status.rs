@@ -69,6 +69,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Version, status.version.clone()),
         (Label::Uptime, duration(status.uptime_s)),
         (Label::Overlay, cx.out.text(&place)),
+        (Label::Class, class(cx, status)),
         (Label::Addresses, addresses.join(", ")),
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
@@ -81,6 +82,17 @@ fn facts(cx: &Context, status: &Status) -> String {
         table.row([cx.out.label(label).to_owned(), value]);
     }
     table.print()
+}
+
+/// What the node is, with the clients that it has, if any.
+fn class(cx: &Context, status: &Status) -> String {
+    match status.clients {
+        0 => status.class.clone(),
+        clients => {
+            let clients = cx.out.text(&Message::Clients { count: clients });
+            format!("{}, {clients}", status.class)
+        }
+    }
 }
 
 /// What was passed on for others, and the policy unless it is to serve all alike.
@@ -146,17 +158,19 @@ fn peer_table(cx: &Context, peers: &[Peer]) -> String {
     let labels = [
         Label::Node,
         Label::Role,
+        Label::Class,
         Label::RoundTrip,
         Label::Sent,
         Label::Received,
         Label::Path,
     ];
     let headings = labels.map(|label| cx.out.label(label));
-    let mut table = Table::new(headings).right(2).right(3).right(4);
+    let mut table = Table::new(headings).right(3).right(4).right(5);
     for peer in peers {
         table.row([
             peer.node_id.clone(),
             peer.role.clone(),
+            or_dash(peer.class.as_deref()),
             or_dash(peer.rtt_ms.map(|rtt_ms| format!("{rtt_ms:.2} ms"))),
             octets(peer.bytes_sent),
             octets(peer.bytes_received),

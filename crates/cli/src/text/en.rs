@@ -203,6 +203,8 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Joined { size, peers } => {
             format!("about {size} nodes, {peers} connected with this one")
         }
+        Message::Clients { count: 1 } => "1 client".to_owned(),
+        Message::Clients { count } => format!("{count} clients"),
         Message::NotJoined => "alone; `enishi up --bootstrap TICKET` joins others".to_owned(),
     }
 }
@@ -218,6 +220,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Version => "version",
         Label::Uptime => "up for",
         Label::Overlay => "overlay",
+        Label::Class => "class",
         Label::Addresses => "addresses",
         Label::Records => "records held",
         Label::Carried => "passed on for others",
@@ -249,7 +252,6 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Mean => "mean",
         Label::Loss => "loss",
         Label::Load => "load",
-        Label::Class => "class",
         Label::ToNext => "to the next",
         Label::Reported => "reports",
         Label::GaveBack => "gave back",

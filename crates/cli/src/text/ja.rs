@@ -201,6 +201,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Joined { size, peers } => {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }
+        Message::Clients { count } => format!("クライアント {count}"),
         Message::NotJoined => {
             "単独。`enishi up --bootstrap TICKET` で他のノードに参加できます".to_owned()
         }
@@ -213,6 +214,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Version => "バージョン",
         Label::Uptime => "稼働時間",
         Label::Overlay => "オーバーレイ",
+        Label::Class => "クラス",
         Label::Addresses => "アドレス",
         Label::Records => "保持レコード",
         Label::Carried => "他ノードのための中継",
@@ -244,7 +246,6 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Mean => "平均",
         Label::Loss => "損失",
         Label::Load => "負荷",
-        Label::Class => "クラス",
         Label::ToNext => "次への経路",
         Label::Reported => "報告あり",
         Label::GaveBack => "返却",

@@ -172,6 +172,10 @@ pub(crate) enum Message<'a> {
         peers: u32,
     },
     NotJoined,
+    /// How many clients are attached.
+    Clients {
+        count: u32,
+    },
 }
 
 /// A heading of a table or the name of a figure.
@@ -181,6 +185,7 @@ pub(crate) enum Label {
     Version,
     Uptime,
     Overlay,
+    Class,
     Addresses,
     Records,
     Carried,
@@ -212,7 +217,6 @@ pub(crate) enum Label {
     Mean,
     Loss,
     Load,
-    Class,
     ToNext,
     Reported,
     GaveBack,

@@ -354,6 +354,8 @@ fn status() -> Status {
         peers: 1,
         overlay_size_estimate: 2,
         joined: true,
+        class: "peer".to_owned(),
+        clients: 0,
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
         records_held: 3,
         service: Default::default(),
@@ -384,6 +386,7 @@ fn peer() -> Peer {
     Peer {
         node_id: "n1".to_owned(),
         role: "near\u{1b}[2J".to_owned(),
+        class: Some("super".to_owned()),
         connected: true,
         path: "direct 192.0.2.1:1".to_owned(),
         rtt_ms: Some(1.5),

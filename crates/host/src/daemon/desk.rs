@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use enishi_api::{Failure, FailureKind};
 use enishi_overlay::admission::Revocations;
+use enishi_overlay::class::Measure;
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind, Position};
 use enishi_services::dht::{Consistency, GetAnswer, Holding, PutAnswer, PutRequest};
@@ -47,6 +48,8 @@ pub(super) enum Ask {
     Look(Look),
     /// Names nodes that may know the overlay.
     Bootstrap(Vec<Contact>),
+    /// Tells what the node was measured to be capable of.
+    Measured(Measure),
     /// Reads the DHT.
     Get(Key, Consistency, oneshot::Sender<GetAnswer>),
     /// Writes to the DHT.
@@ -316,7 +319,7 @@ impl Desk {
         self.events.subscribe()
     }
 
-    async fn ask(&self, ask: Ask) -> Result<(), Failure> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<(), Failure> {
         self.asks.send(ask).await.map_err(|_| stopping())
     }
 }

@@ -270,6 +270,7 @@ impl Driver {
             Ask::Look(look) => return look(node),
             Ask::Observe(observed) => return self.observe(node, observed),
             Ask::Bootstrap(contacts) => return self.handle(node, Input::Bootstrap(contacts)),
+            Ask::Measured(measure) => return self.handle(node, Input::Measured(measure)),
             Ask::Open(spec, address, reply) => {
                 let opened = match node.vnet().by_name(&spec.name) {
                     Some((id, channel)) if is_same(channel, &spec) => Opened::Before(id),

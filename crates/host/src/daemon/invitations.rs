@@ -49,7 +49,8 @@ fn answer(desk: &Desk, contacts: Vec<Contact>, channel: Option<ChannelTicket>) -
     }
 }
 
-/// This node and its nearest neighbours, in case that this one is away.
+/// This node and its nearest neighbours, in case that this one is away; of a client its
+/// hosts.
 pub(super) fn contacts(node: &Node) -> Vec<Contact> {
     let overlay = node.overlay();
     let near = overlay
@@ -57,7 +58,10 @@ pub(super) fn contacts(node: &Node) -> Vec<Contact> {
         .iter()
         .filter_map(|place| overlay.peer(place.id));
     let near = near.map(Peer::contact);
-    let contacts = std::iter::once(overlay.me()).chain(near);
+    // A client is no way into the ring; its hosts are.
+    let me = (!overlay.is_client()).then_some(overlay.me());
+    let hosts = overlay.peers().filter(|_| overlay.is_client());
+    let contacts = me.into_iter().chain(near).chain(hosts.map(Peer::contact));
     let short = |contact: &Contact| {
         let addresses = contact.addresses().iter().copied();
         Contact::new(contact.id(), addresses.take(ADDRESSES_MAX))

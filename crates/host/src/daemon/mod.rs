@@ -15,6 +15,7 @@
 //! | `outbox` | keeps what the node persists, holds messages back until it is on disk |
 //! | `recorder` | records everything that goes into the node, if that is wanted |
 //! | `rates` | how many messages a peer may send |
+//! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
 //! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
@@ -32,6 +33,7 @@ mod driver;
 mod invitations;
 mod machine;
 mod map;
+mod measuring;
 mod names;
 mod outbox;
 mod rates;
@@ -74,6 +76,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// How large it may become, instead of what the configuration says.
     pub record_limit: Option<RecordLimit>,
+    /// Whether the node is to be a client, whatever the configuration says.
+    pub client: bool,
 }
 
 /// How long the driver may take to end once it is told to.

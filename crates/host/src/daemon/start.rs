@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, OverlayId};
 use enishi_services::Input;
 use enishi_services::recording::Header;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use super::closed::Member;
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
+use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::{Daemon, Options, control, vitals};
@@ -77,7 +79,10 @@ impl StartError {
     }
 }
 
-pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, StartError> {
+pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon, StartError> {
+    if options.client {
+        config.class = Limit::Client;
+    }
     let data = DataDir::open(&options.data)?;
     let closed = Member::load(&data)?;
     let overlay = closed.as_ref().map_or_else(
@@ -98,7 +103,8 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
     networks.start(sessions.clone());
 
-    let mut birth = birth(&keypair, overlay, &config, &sessions)?;
+    let measuring = Measuring::start(data.path(), &keypair);
+    let mut birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
     if let Some(member) = &closed {
         birth = birth.in_closed_overlay(member.card.membership.clone());
         bootstrap.extend(member.card.contacts.iter().cloned());
@@ -150,6 +156,7 @@ pub(super) async fn start(options: Options, config: Config) -> Result<Daemon, St
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
+    tokio::spawn(measuring.run(desk.clone()));
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
@@ -246,6 +253,7 @@ fn birth(
     overlay: OverlayId,
     config: &Config,
     sessions: &Sessions,
+    measure: Measure,
 ) -> Result<Header, StartError> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Random)?;
@@ -254,6 +262,7 @@ fn birth(
     overlay.policy = config.policy;
     overlay.trusted = config.trusted.iter().map(|trusted| trusted.0).collect();
     overlay.carried_per_minute = config.carried_per_minute;
+    (overlay.class, overlay.measure) = (config.class, measure);
     let config = enishi_services::Config {
         overlay,
         addresses: sessions.addresses(),
@@ -311,16 +320,13 @@ fn first_inputs(found: Found, bootstrap: Vec<Contact>) -> Vec<Input> {
 /// Tells a person when nobody answers.
 async fn tell_if_alone(desk: Desk) {
     tokio::time::sleep(BOOTSTRAP_PATIENCE).await;
-    let joined = desk.look(|node| !node.overlay().near().is_empty()).await;
+    let joined = desk.look(|node| !node.overlay().is_alone()).await;
     if matches!(joined, Ok(false)) {
         let notice = "none of the nodes to join by answers; check their addresses, the network \
                       and firewalls (UDP). Still trying";
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
-        while matches!(
-            desk.look(|node| node.overlay().near().is_empty()).await,
-            Ok(true)
-        ) {
+        while matches!(desk.look(|node| node.overlay().is_alone()).await, Ok(true)) {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         desk.shared.unnote("bootstrap");

@@ -1,10 +1,11 @@
 //! `status` and `peers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use enishi_api::{Account, Answer, Failure, Peer, Refused, Service, Status};
+use enishi_overlay::class::Class;
 use enishi_overlay::overlay::Counters;
 use enishi_overlay::standing::Policy;
 use enishi_overlay::{NodeId, Time};
@@ -23,11 +24,13 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             node.dht().store().len(),
             overlay.counters(),
             node.dht().malformed() + node.vnet().malformed(),
+            (overlay.class(), overlay.clients()),
             service(node),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters, malformed, service) =
+    let (overlay_size_estimate, joined, records_held, counters, malformed, classes, service) =
         desk.look(look).await?;
+    let (class, clients) = classes;
     let shared = &desk.shared;
     let mut notices = shared.noted();
     notices.extend(closed::notice(desk).await?);
@@ -38,6 +41,8 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         peers: u32::try_from(desk.sessions.sessions().len()).unwrap_or(u32::MAX),
         overlay_size_estimate,
         joined,
+        class: class.name().to_owned(),
+        clients: u32::try_from(clients).unwrap_or(u32::MAX),
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
         service,
@@ -100,11 +105,16 @@ pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
     let uptime = desk.shared.started.elapsed();
     let now = Time::ZERO + uptime;
-    let mut peers = desk.look(move |node: &Node| known(node, now)).await?;
+    let look = move |node: &Node| (known(node, now), clients(node));
+    let (mut peers, clients) = desk.look(look).await?;
     for session in desk.sessions.sessions() {
-        let peer = peers
-            .entry(session.peer)
-            .or_insert_with(|| absent(session.peer, "session", None));
+        let peer =
+            peers
+                .entry(session.peer)
+                .or_insert_with(|| match clients.contains(&session.peer) {
+                    true => absent(session.peer, "client", None, Some(Class::Client)),
+                    false => absent(session.peer, "session", None, None),
+                });
         peer.connected = true;
         if !session.path.is_empty() {
             peer.path = session.path;
@@ -117,20 +127,34 @@ pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
     Ok(Answer::Peers { peers })
 }
 
+/// Who is attached to this node.
+fn clients(node: &Node) -> BTreeSet<NodeId> {
+    node.overlay().attached().collect()
+}
+
 /// Whom the overlay knows, without what the sessions know.
 fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
     let overlay = node.overlay();
-    let known = overlay.known().into_keys();
-    let mut peers: BTreeMap<NodeId, Peer> =
-        known.map(|id| (id, absent(id, "known", None))).collect();
+    let entries = overlay.peers().flat_map(|peer| peer.view().entries());
+    let known = entries.map(|entry| (entry.contact.id(), entry.grade.class()));
+    let known = known.filter(|(id, _)| *id != overlay.me().id());
+    let mut peers: BTreeMap<NodeId, Peer> = known
+        .map(|(id, class)| (id, absent(id, "known", None, Some(class))))
+        .collect();
     for peer in overlay.peers() {
         let id = peer.contact().id();
+        let class = peer.grade().class();
         let role = if overlay.near().contains(id) {
             "near"
+        } else if overlay.is_client() {
+            "host"
         } else {
             "long"
         };
-        peers.insert(id, absent(id, role, peer.round_trip().smoothed()));
+        peers.insert(
+            id,
+            absent(id, role, peer.round_trip().smoothed(), Some(class)),
+        );
     }
     for (id, peer) in &mut peers {
         peer.account = account(node, now, *id);
@@ -138,10 +162,11 @@ fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
     peers
 }
 
-fn absent(id: NodeId, role: &str, rtt: Option<Duration>) -> Peer {
+fn absent(id: NodeId, role: &str, rtt: Option<Duration>, class: Option<Class>) -> Peer {
     Peer {
         node_id: id.to_string(),
         role: role.to_owned(),
+        class: class.map(|class| class.name().to_owned()),
         connected: false,
         path: "-".to_owned(),
         rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

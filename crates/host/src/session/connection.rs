@@ -143,6 +143,10 @@ pub(super) async fn run(
         }
         return;
     };
+    if dialler == peer && !lock(&shared.table).is_dialling(peer) {
+        let met = lock(&shared.book).has_met(peer);
+        (!met).then(|| shared.counters.strangers());
+    }
     lock(&shared.book).met(peer, live.address());
     shared.announcer.update(&shared.table, peer).await;
     let served = Served {

@@ -16,6 +16,8 @@ pub struct Counters {
     pub sessions_refused: u64,
     /// Dials refused because too many are pending.
     pub dials_refused: u64,
+    /// Sessions opened by nodes that this one had not met, and was not dialling.
+    pub strangers: u64,
 }
 
 /// The counters while they count.
@@ -26,6 +28,7 @@ pub(super) struct Counting {
     frames_oversized: AtomicU64,
     sessions_refused: AtomicU64,
     dials_refused: AtomicU64,
+    strangers: AtomicU64,
 }
 
 impl Counting {
@@ -36,6 +39,7 @@ impl Counting {
             frames_oversized: self.frames_oversized.load(Relaxed),
             sessions_refused: self.sessions_refused.load(Relaxed),
             dials_refused: self.dials_refused.load(Relaxed),
+            strangers: self.strangers.load(Relaxed),
         }
     }
 
@@ -53,6 +57,10 @@ impl Counting {
 
     pub(super) fn sessions_refused(&self) {
         self.sessions_refused.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn strangers(&self) {
+        self.strangers.fetch_add(1, Relaxed);
     }
 
     pub(super) fn dials_refused(&self) {

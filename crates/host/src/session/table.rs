@@ -135,6 +135,13 @@ impl<C: Clone> Table<C> {
         })
     }
 
+    /// Tells whether a dial of the peer is under way.
+    pub(super) fn is_dialling(&self, peer: NodeId) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|peer| peer.dial.is_some())
+    }
+
     /// Wakes the dial of a peer, because something that it should look at changed.
     pub(super) fn wake_dial(&self, peer: NodeId) {
         if let Some(dial) = self.peers.get(&peer).and_then(|p| p.dial.as_ref()) {

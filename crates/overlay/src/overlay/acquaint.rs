@@ -49,9 +49,10 @@ pub(super) struct Told {
     contact: Contact,
 }
 
-/// Returns everyone in a node's view.
+/// Returns everyone in a node's view who is on the ring.
 pub(super) fn all_told(teller: NodeId, view: &View) -> impl Iterator<Item = Told> + '_ {
-    view.places().map(move |(position, entry)| Told {
+    let on_ring = view.places().filter(|(_, entry)| !entry.grade.is_client());
+    on_ring.map(move |(position, entry)| Told {
         teller,
         place: Place {
             position,
@@ -95,7 +96,7 @@ impl Overlay {
 
     fn say_hello(&mut self, now: Time, id: NodeId) {
         let nonce = self.rng.number() as u32;
-        let (me, coordinate) = (self.me.clone(), self.coordinate);
+        let (me, coordinate, grade) = (self.me.clone(), self.coordinate, self.grade);
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
         };
@@ -107,6 +108,7 @@ impl Overlay {
             nonce,
             contact: me,
             coordinate,
+            grade,
             link: greeting.link,
             view: None,
         };
@@ -148,6 +150,10 @@ impl Overlay {
         if self.left {
             return;
         }
+        if hello.grade.is_client() || self.is_client() {
+            return self.on_client_hello(now, from, hello);
+        }
+        self.clients.remove(from);
         let granted = hello.link && self.grants_link(now, from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
         let kept = self.peers.contains_key(&from);
@@ -157,6 +163,7 @@ impl Overlay {
             nonce: hello.nonce,
             contact: self.me.clone(),
             coordinate: self.coordinate,
+            grade: self.grade,
             link: granted,
             view: tells.then(|| self.view.update_since(None)),
         };
@@ -184,6 +191,9 @@ impl Overlay {
         // It includes opening the session, which takes a round trip of its own.
         let round_trip = round_trip / 2;
         self.place_in_network(now, &hello.coordinate, round_trip);
+        if hello.grade.is_client() || self.is_client() {
+            return self.on_host_welcome(now, from, hello, round_trip);
+        }
         self.admit(now, hello, |peer| {
             peer.drawn_at_size = drawn.or(peer.drawn_at_size);
             peer.round_trip.guess(round_trip);
@@ -212,6 +222,7 @@ impl Overlay {
         change(&mut peer);
         peer.contact = hello.contact.clone();
         peer.coordinate = hello.coordinate;
+        peer.grade = hello.grade;
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
             let update = hello.view.as_ref();
@@ -248,7 +259,8 @@ impl Overlay {
 
     /// Says hello to those of the named nodes that would be near neighbours.
     pub(super) fn learn(&mut self, now: Time, teller: NodeId, told: &[Entry]) {
-        let told = told.iter().map(|entry| Told {
+        let on_ring = told.iter().filter(|entry| !entry.grade.is_client());
+        let told = on_ring.map(|entry| Told {
             teller,
             place: self.place_of(entry.contact.id()),
             contact: entry.contact.clone(),
@@ -268,6 +280,9 @@ impl Overlay {
     /// Of nodes that others mention, says hello to those that would be near neighbours if all
     /// of them, and those that are being greeted, were there.
     pub(super) fn consider(&mut self, now: Time, mut told: Vec<Told>) {
+        if self.is_client() {
+            return;
+        }
         told.retain(|told| {
             let id = told.place.id;
             !self.near.contains(id)
@@ -303,8 +318,11 @@ impl Overlay {
         }
     }
 
-    /// Makes this node's view anew.
+    /// Makes this node's view anew; a client has none.
     pub(super) fn renew_view(&mut self) {
+        if self.is_client() {
+            return;
+        }
         let entry = |peer: &Peer| {
             let near = self.near.contains(peer.contact.id());
             let role = if near { Role::Near } else { Role::Long };
@@ -312,6 +330,7 @@ impl Overlay {
                 contact: peer.contact.clone(),
                 role,
                 coordinate: peer.coordinate,
+                grade: peer.grade,
             };
             (peer.position, entry)
         };
@@ -320,10 +339,11 @@ impl Overlay {
         }
     }
 
-    fn note_sent(&mut self, id: NodeId) {
+    pub(super) fn note_sent(&mut self, id: NodeId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.sent = Some(Arc::clone(&self.view));
         }
+        self.clients.note_sent(id, &self.view);
     }
 
     /// Tells the near neighbours at once what changed since they were told last.
@@ -352,6 +372,7 @@ impl Overlay {
 
     pub(super) fn on_view_request(&mut self, from: NodeId, have: u32) {
         let sent = self.peers.get(&from).and_then(|peer| peer.sent.clone());
+        let sent = sent.or_else(|| self.clients.sent(from));
         let base = sent.filter(|sent| sent.version() == have && have != 0);
         let update = self.view.update_since(base.as_deref());
         self.note_sent(from);

@@ -13,7 +13,7 @@ impl Overlay {
     /// Returns the estimated number of nodes, this one included; exact while the near
     /// neighbours are the whole ring.
     pub fn size_estimate(&self) -> u64 {
-        if self.near.spans_ring() {
+        if self.near.spans_ring() && !self.is_client() {
             return self.near.len() as u64 + 1;
         }
         self.size
@@ -21,7 +21,7 @@ impl Overlay {
 
     /// Estimates the number of nodes anew.
     pub(super) fn estimate_size(&mut self) {
-        if self.near.spans_ring() {
+        if self.near.spans_ring() && !self.is_client() {
             self.size = self.near.len() as u64 + 1;
             return;
         }

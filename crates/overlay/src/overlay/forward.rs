@@ -124,6 +124,11 @@ impl Overlay {
     pub(super) fn on_routed(&mut self, now: Time, from: NodeId, routed: Routed) {
         let hop = routed.hop;
         let origin = routed.origin.id();
+        // Whoever was invited by a client asks it for the way; it knows its hosts.
+        if self.is_client() && self.peers.is_empty() {
+            let declined = false;
+            return self.send_to(from, Message::HopNack { hop, declined });
+        }
         if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed)) {
             return self.send_to(from, Message::HopAck { hop });
         }
@@ -189,7 +194,7 @@ impl Overlay {
         shunned: &[Position],
     ) -> Decision {
         let target = routed.target;
-        let mine = distance.remaining(self.position, target);
+        let mine = self.own_reach(distance, target);
         let mut avoid = shunned.to_vec();
         // Back there it goes in vain. Who asks for its own place wants its neighbours: it may
         // have restarted and forgotten all of them, while they remember it.
@@ -209,7 +214,7 @@ impl Overlay {
             // Whoever made the sender choose this node is gone.
             avoid.push(toward);
         }
-        let sender = from.map(|from| self.position_of(&from));
+        let sender = from.and_then(|from| self.ring_position(from));
         let theirs = sender
             .filter(|sender| *sender != target)
             .map(|sender| distance.remaining(sender, target));
@@ -245,7 +250,10 @@ impl Overlay {
             Decision::Pass(hop) => self.launch(now, &hop, routed, previous, shunned),
             Decision::Arrived | Decision::GiveBack => {
                 self.report_hop(previous, &routed, Fate::Arrived);
-                self.arrived(routed, previous);
+                // A client is in charge of nothing; the question is tried again.
+                if !self.is_client() {
+                    self.arrived(now, routed, previous);
+                }
             }
         }
     }
@@ -383,7 +391,7 @@ impl Overlay {
 
     /// No further node is left to try, and all that were tried gave the message back.
     fn stuck(&mut self, now: Time, flight: InFlight) {
-        let sender = flight.previous.map(|(id, _)| self.position_of(&id));
+        let sender = flight.previous.and_then(|(id, _)| self.ring_position(id));
         let target = flight.routed.target;
         let mine = target.rank(self.position);
         match flight.previous {
@@ -475,7 +483,7 @@ impl Overlay {
     }
 
     /// Answers a message for which this node is in charge.
-    fn arrived(&mut self, routed: Routed, back: Option<Previous>) {
+    fn arrived(&mut self, now: Time, routed: Routed, back: Option<Previous>) {
         let Routed {
             request,
             origin,
@@ -496,8 +504,13 @@ impl Overlay {
         };
         match query {
             Query::Nodes { count } => {
-                let nodes = self.nodes_near(target, count.into());
+                let mut nodes = self.nodes_near(target, count.into());
+                nodes.extend(self.summon(now, target, &asker.contact));
                 self.answer(asker, Reply::Nodes(nodes));
+            }
+            Query::Register { host } => {
+                self.note_registered(now, target, &asker.contact, host);
+                self.answer(asker, Reply::Nodes(Vec::new()));
             }
             Query::Service { service, body, .. } => {
                 self.effects.push_back(Effect::Asked {
@@ -520,17 +533,18 @@ impl Overlay {
 
     /// Returns what this node tells of itself or a peer.
     pub(super) fn entry_of(&self, id: NodeId) -> Option<Entry> {
-        let (contact, coordinate) = if self.is_self(id) {
-            (self.me.clone(), self.coordinate)
+        let (contact, coordinate, grade) = if self.is_self(id) {
+            (self.me.clone(), self.coordinate, self.grade)
         } else {
             let peer = self.peers.get(&id)?;
-            (peer.contact.clone(), peer.coordinate)
+            (peer.contact.clone(), peer.coordinate, peer.grade)
         };
         let role = Role::Near;
         Some(Entry {
             contact,
             role,
             coordinate,
+            grade,
         })
     }
 

@@ -56,7 +56,8 @@ impl Overlay {
             Geometry::Symphony => self.size_estimate().max(1).ilog2() / 2,
             geometry => geometry.slots(self.size_estimate()),
         };
-        self.config.long_links.unwrap_or(suited).min(LINKS_MAX)
+        let usual = self.config.long_links.unwrap_or(suited);
+        (usual * self.class().links_factor()).min(LINKS_MAX)
     }
 
     /// Returns how many long links this node has drawn.
@@ -241,6 +242,7 @@ impl Overlay {
                 .get(&id)
                 .is_some_and(|p| p.drawn_at_size.is_some());
             let free = !linked
+                && !entry.grade.is_client()
                 && !self.is_self(id)
                 && !self.near.contains(id)
                 && !self.refusals.holds(id, now)

@@ -66,6 +66,7 @@ impl Overlay {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.heard_at = now;
         }
+        self.clients.heard(now, from);
     }
 
     /// Asks a peer for a sign of life, unless it is being asked.
@@ -113,12 +114,13 @@ impl Overlay {
     }
 
     pub(super) fn on_ping(&mut self, from: NodeId, nonce: u32, version: u32) {
-        let known = self.peers.contains_key(&from);
+        let known = self.peers.contains_key(&from) || self.clients.has(from);
         let pong = Message::Pong {
             nonce,
             version: self.view.version(),
             known,
             coordinate: self.coordinate,
+            grade: self.grade,
         };
         self.send_to(from, pong);
         self.compare_version(from, version);
@@ -219,6 +221,7 @@ impl Overlay {
         }
         self.expedite_hops(now, id);
         self.fail_finds(now, id);
+        self.host_failed(now, id);
     }
 
     /// A session may end because nothing was said for long; a peer is asked.
@@ -228,15 +231,22 @@ impl Overlay {
 
     pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
         self.quarantine.put(from, now, QUARANTINE);
+        self.clients.remove(from);
         self.remove_peer(now, from);
         self.expedite_hops(now, from);
+        self.host_failed(now, from);
     }
 
     /// Says goodbye to all peers and makes no new acquaintance any more.
     pub(super) fn take_leave(&mut self) {
         self.left = true;
         self.keep_contacts();
-        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        let peers: Vec<NodeId> = self
+            .peers
+            .keys()
+            .copied()
+            .chain(self.clients.ids())
+            .collect();
         for id in peers {
             self.send_to(id, Message::Leave);
         }
@@ -252,9 +262,10 @@ impl Overlay {
         }
         self.expedite_hops(now, id);
         self.fail_finds(now, id);
+        self.host_failed(now, id);
     }
 
-    fn remove_peer(&mut self, now: Time, id: NodeId) -> Option<Contact> {
+    pub(super) fn remove_peer(&mut self, now: Time, id: NodeId) -> Option<Contact> {
         self.deadlines.cancel(Alarm::Probe(id));
         self.forget_greeting(id);
         let peer = self.peers.remove(&id)?;
@@ -275,6 +286,7 @@ impl Overlay {
             return;
         }
         self.me = contact;
+        self.register_soon(now);
         let peers: Vec<(Contact, bool)> = self
             .peers
             .values()

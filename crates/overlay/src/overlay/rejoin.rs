@@ -62,8 +62,13 @@ impl Overlay {
         for contact in others.into_iter().take(REMEMBERED_MAX) {
             self.quarantine.release(contact.id());
             self.remembered.put(contact.clone());
-            self.ask_for_place(now, contact);
+            if self.is_client() {
+                self.hosting.offer_contact(contact);
+            } else {
+                self.ask_for_place(now, contact);
+            }
         }
+        self.keep_hosts(now);
         self.schedule_reconnect(now);
     }
 
@@ -87,7 +92,15 @@ impl Overlay {
             return;
         }
         let contact = self.remembered.contacts[self.rng.below(count) as usize].clone();
-        self.ask_for_place(now, contact);
+        if self.is_client() {
+            if self.peers.is_empty() {
+                self.quarantine.release(contact.id());
+            }
+            self.hosting.offer_contact(contact);
+            self.keep_hosts(now);
+        } else {
+            self.ask_for_place(now, contact);
+        }
         let wait = self.remembered.wait.unwrap_or(RECONNECT_FIRST) * 2;
         let longest = if self.near.is_empty() {
             RECONNECT_ALONE
@@ -128,7 +141,12 @@ impl Overlay {
     pub(super) fn keep_contacts(&mut self) {
         let present = self.peers.values().map(|peer| peer.contact.clone());
         let lost = self.remembered.contacts.iter().rev().cloned();
-        let contacts: Vec<Contact> = present.chain(lost).take(REMEMBERED_MAX).collect();
+        let offered = self.hosting.contacts();
+        let contacts: Vec<Contact> = present
+            .chain(offered)
+            .chain(lost)
+            .take(REMEMBERED_MAX)
+            .collect();
         if !contacts.is_empty() {
             self.effects.push_back(Effect::Remember(contacts));
         }

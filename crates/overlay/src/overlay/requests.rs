@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::forward::Fate;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
+use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
@@ -57,6 +58,8 @@ pub(super) enum Purpose {
     Link,
     /// Who is near this node's own position.
     Self_,
+    /// A client makes itself known at its position.
+    Register,
     /// Whether a peer passes it on.
     Trial,
 }
@@ -166,6 +169,13 @@ impl Overlay {
         );
     }
 
+    /// Makes this client known at its position, with the peer that it is attached to.
+    pub(super) fn ask_to_register(&mut self, now: Time, host: Contact) {
+        let query = Query::Register { host };
+        let purpose = Purpose::Register;
+        self.open(now, self.position, query, purpose, Manner::EXACT, None);
+    }
+
     /// Asks by way of the given peer what this node has no need to know.
     pub(super) fn ask_in_vain(&mut self, now: Time, target: Position, via: Contact) {
         let query = Query::Nodes { count: 1 };
@@ -232,6 +242,7 @@ impl Overlay {
 
     /// Makes the message of the next try.
     fn next_try(&mut self, id: u64) -> Option<Routed> {
+        let is_client = self.is_client();
         let open = self.requests.open.get_mut(&id)?;
         let routed = Routed {
             request: (id << TRY_BITS) | u64::from(open.tries),
@@ -241,8 +252,9 @@ impl Overlay {
             hop: 0,
             toward: None,
             by_ring: false,
-            // Reports take the way back, and the answer must not overtake them.
-            straight: open.tries >= TRIES_BACK && !open.manner.trace,
+            // Reports take the way back, and the answer must not overtake them. Whether others
+            // can reach a client is not known.
+            straight: open.tries >= TRIES_BACK && !open.manner.trace && !is_client,
             any: open.manner.any,
             trace: open.manner.trace,
             query: open.query.clone(),
@@ -262,9 +274,8 @@ impl Overlay {
         };
         let target = routed.target;
         let nearest = found.first().map(|entry| entry.contact.clone());
-        let nearer = |contact: &Contact| {
-            target.rank(self.position_of(&contact.id())) < target.rank(self.position)
-        };
+        let mine = self.own_reach(Geometry::Symphony, target);
+        let nearer = |contact: &Contact| target.rank(self.position_of(&contact.id())) < mine;
         match nearest.filter(nearer) {
             Some(contact) => self.launch_by(now, contact, routed),
             None => self.forward(now, routed, &[]),
@@ -286,8 +297,10 @@ impl Overlay {
         }
         let purpose = open.purpose;
         self.requests.open.remove(&id);
-        if purpose == Purpose::Service {
-            self.effects.push_back(Effect::Failed(RequestId(id)));
+        match purpose {
+            Purpose::Service => self.effects.push_back(Effect::Failed(RequestId(id))),
+            Purpose::Register => self.register_soon(now),
+            Purpose::Link | Purpose::Self_ | Purpose::Trial => {}
         }
     }
 
@@ -305,6 +318,7 @@ impl Overlay {
                     self.link_found(now, &nodes);
                 }
             }
+            Some(Purpose::Register) => drop(self.finish(id)),
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Nodes(nodes) = answer.reply {
@@ -325,7 +339,7 @@ impl Overlay {
     pub(super) fn returned_home(&mut self, now: Time, routed: &Routed) {
         let reply = match routed.query {
             Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
-            Query::Service { .. } => return,
+            Query::Service { .. } | Query::Register { .. } => return,
         };
         self.report_hop(None, routed, Fate::Arrived);
         let answer = Answer {

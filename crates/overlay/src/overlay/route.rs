@@ -87,7 +87,7 @@ impl Overlay {
     ) -> Option<NextHop> {
         let limits = |distance: Geometry| Limits {
             distance,
-            nearer_than: distance.remaining(self.position, target),
+            nearer_than: self.own_reach(distance, target),
             toward: None,
             any,
             avoid,
@@ -231,7 +231,7 @@ impl Overlay {
             self.config.forwarding,
             Forwarding::Jump | Forwarding::Fastest
         );
-        if jumps && !self.peers.contains_key(&id) {
+        if jumps && !self.is_client() && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
             let time = way * DIAL_COST + remaining;
             let hop = NextHop {

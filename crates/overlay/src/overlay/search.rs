@@ -397,7 +397,8 @@ impl Overlay {
 
     pub(super) fn on_find(&mut self, from: NodeId, nonce: u32, target: Position) {
         let mut nodes = self.known_near(target, NODES_TOLD);
-        if let Some(me) = self.entry_of(self.me.id()) {
+        let me = self.entry_of(self.me.id());
+        if let Some(me) = me.filter(|_| !self.is_client()) {
             nodes.push((target.rank(self.position), me));
             nodes.sort_by_key(|(rank, _)| *rank);
             nodes.truncate(NODES_TOLD);
@@ -459,5 +460,6 @@ fn entry_of_peer(peer: &crate::peers::Peer) -> Entry {
         contact: peer.contact.clone(),
         role: Role::Near,
         coordinate: peer.coordinate,
+        grade: peer.grade,
     }
 }

@@ -87,11 +87,20 @@ impl Overlay {
         if matches!(period, Period::Probe | Period::Link) {
             self.estimate_size();
         }
+        if self.is_client() {
+            return self.on_client_period(now, period);
+        }
         match period {
             Period::Stabilise => self.probe_nearest(now),
-            Period::Probe => self.probe_silent(now),
+            Period::Probe => {
+                self.probe_silent(now);
+                self.clients.forget_silent(now);
+            }
             Period::Announce => self.announce_to_all(),
-            Period::Link => self.keep_links(now),
+            Period::Link => {
+                self.regulate(now);
+                self.keep_links(now);
+            }
             Period::Place => {
                 self.check_place_seldom(now);
                 self.try_a_peer(now);

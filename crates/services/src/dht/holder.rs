@@ -90,6 +90,8 @@ impl Dht {
         };
         let others = other_holders(record.key(), cx);
         let outcome = match self.accept(aged.clone(), from, Arrival::Put, cx) {
+            // Somebody took this client for the node in charge, and should look again.
+            Err(Outcome::Full) if cx.overlay().is_client() => Outcome::TooFew,
             Ok(()) if others.is_empty() => Outcome::Stored { replicas: 1 },
             Ok(()) => return self.copy_to(from, token, &aged, &others, 1, cx),
             // A node that cannot keep anything still has it kept by the others.
@@ -354,7 +356,7 @@ impl Dht {
         arrival: Arrival,
         cx: &mut Cx<'_>,
     ) -> Result<(), Outcome> {
-        if self.holder.refusing {
+        if self.holder.refusing || cx.overlay().is_client() {
             return Err(Outcome::Full);
         }
         let (key, owner) = (aged.record.key(), aged.record.content().owner);
@@ -370,6 +372,8 @@ impl Dht {
     /// Takes back what was kept before the last stop.
     pub(super) fn restore(&mut self, key: &[u8], value: &[u8], age_s: u64, cx: &mut Cx<'_>) {
         match key.first() {
+            // A client holds nothing; the other holders still have it.
+            Some(b'h') if cx.overlay().is_client() => cx.persist(key.to_vec(), None),
             Some(b'h') => self.restore_held(key, value, age_s, cx),
             Some(b'o') => self.restore_owned(value, cx),
             _ => {}

@@ -268,7 +268,7 @@ impl Dht {
 
     fn command(&mut self, command: Command, cx: &mut Cx<'_>) {
         let overlay = cx.overlay();
-        let seeking = overlay.near().is_empty() && overlay.is_seeking();
+        let seeking = overlay.is_alone() && overlay.is_seeking();
         let early = seeking && cx.now() < SEEKING_MAX && self.early.len() < EARLY_MAX;
         if early && !matches!(command, Command::Storage { .. }) {
             // Alone for the moment: what this node has, or lacks, means nothing yet.

@@ -535,5 +535,6 @@ fn entry(contact: Contact) -> Entry {
         contact,
         role: Role::Near,
         coordinate: Coordinate::default(),
+        grade: enishi_overlay::class::Grade::default(),
     }
 }

@@ -44,7 +44,7 @@ const CHECK_SOON: Duration = Duration::from_secs(3);
 impl Vnet {
     pub(super) fn begin_claim(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
         let overlay = cx.overlay();
-        if overlay.near().is_empty() && overlay.is_seeking() {
+        if overlay.is_alone() && overlay.is_seeking() {
             self.deadlines.set(Alarm::Claim(id), cx.now() + ALONE_WAIT);
         } else {
             self.try_claim(id, cx);

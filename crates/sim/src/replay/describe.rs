@@ -27,6 +27,7 @@ pub(super) const fn kind(input: &Input) -> &'static str {
         Input::Command(_) => "command",
         Input::Leave => "leave",
         Input::Timeout => "timeout",
+        Input::Measured(_) => "measured",
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Options {
     pub hostile_per_million: u32,
     /// How the hostile ones behave; none draws it for each.
     pub behaviour: Option<Behaviour>,
+    /// How many of a million are clients.
+    pub clients_per_million: u32,
     /// How many values are stored; none lets the scenario decide.
     pub values: Option<u64>,
     /// Whether tables are filled by the protocol's own rule from above, without a message.
@@ -107,6 +109,7 @@ impl Default for Options {
             dead_per_million: 0,
             hostile_per_million: 0,
             behaviour: None,
+            clients_per_million: 0,
             values: None,
             by_rule: false,
             paper: false,

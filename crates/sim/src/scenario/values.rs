@@ -43,6 +43,27 @@ pub(super) fn store_as(
     lease_s: u32,
     writer: impl Fn(&mut Rng, usize) -> Keypair,
 ) -> Vec<Stored> {
+    store_from(world, count, lease_s, writer, World::any)
+}
+
+/// Stores `count` values under random names from the nodes that `putter` draws; returns
+/// those acknowledged.
+pub(super) fn store_by(
+    world: &mut World,
+    count: usize,
+    putter: impl FnMut(&mut World) -> Index,
+) -> Vec<Stored> {
+    let writer = |rng: &mut Rng, _| Keypair::from_seed(&rng.octets());
+    store_from(world, count, LEASE_S, writer, putter)
+}
+
+fn store_from(
+    world: &mut World,
+    count: usize,
+    lease_s: u32,
+    writer: impl Fn(&mut Rng, usize) -> Keypair,
+    mut putter: impl FnMut(&mut World) -> Index,
+) -> Vec<Stored> {
     let mut acknowledged = Vec::new();
     let numbers: Vec<usize> = (0..count).collect();
     for batch in numbers.chunks(AT_ONCE) {
@@ -53,7 +74,7 @@ pub(super) fn store_as(
             let id = *number as u64;
             let key = Key::new(Kind::Lease, &writer.id());
             let value = Bytes::from(format!("value {number}"));
-            let putter = world.any();
+            let putter = putter(world);
             under_way.insert(
                 id,
                 Stored {
