@@ -213,9 +213,9 @@ struct Limits<'a> {
 }
 
 impl Tables {
-    /// Returns how many peers a node has on average.
-    pub fn links_per_node(&self) -> Option<f64> {
-        crate::statistics::share(self.peers.len(), self.positions.len())
+    /// Returns how many peers all nodes have together.
+    pub fn links(&self) -> usize {
+        self.peers.len()
     }
 
     /// Returns a hash of all tables, as 16 hexadecimal digits.

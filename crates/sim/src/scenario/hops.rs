@@ -81,7 +81,7 @@ fn run_by_rule(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
     };
     results
         .figures
-        .amount("links_per_node", tables.links_per_node());
+        .amount("links_per_node", share(tables.links(), options.nodes));
     let questions = by_rule::draw(&tables, options.seed, options.routes);
     let mut found = Vec::new();
     let known = WAYS
