@@ -58,7 +58,7 @@ impl Daemon {
     fn ask(&self, words: &[&str]) -> Value {
         let output = self.run(&[words, &["--json"]].concat());
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{words:?}: {text}");
+        assert!(output.status.success(), "{words:?}: {text}\n{}", self.log());
         serde_json::from_str(&text).unwrap()
     }
 

@@ -19,6 +19,9 @@ const RTT_UNKNOWN: Duration = Duration::from_millis(400);
 /// What a round trip takes as long as none was measured.
 const RTT_USUAL: Duration = Duration::from_millis(100);
 
+/// The least time to wait for a sign of life.
+const TIMEOUT_MIN: Duration = Duration::from_millis(300);
+
 /// A smoothed round-trip time and its variation (RFC 6298, section 2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundTrip {
@@ -84,10 +87,12 @@ impl RoundTrip {
     }
 
     /// Returns how long to wait for a sign of life before asking again: RFC 6298's
-    /// timeout with its lower bound of one second.
+    /// timeout. Its lower bound of one second is there for the sake of a network full of bulk
+    /// transfers; a question for a sign of life is small and asked three times, and with this
+    /// bound a dead neighbour is known as dead within two seconds.
     pub fn timeout(&self) -> Duration {
         let smoothed = self.smoothed.unwrap_or(RTT_UNKNOWN);
-        (smoothed + self.variation * 4).max(Duration::from_secs(1))
+        (smoothed + self.variation * 4).max(TIMEOUT_MIN)
     }
 }
 

@@ -605,6 +605,7 @@ impl Node {
                 let command = dht::Command::Put { caller, request };
                 self.input_dht(now, ServiceInput::Command(command));
             }
+            Call::Suspect(silent) => self.overlay.suspect(now, silent),
             Call::Persist {
                 service,
                 key,

@@ -194,6 +194,7 @@ pub(crate) enum Call {
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
+    Suspect(NodeId),
 }
 
 /// The system calls of a service.
@@ -329,6 +330,12 @@ impl<E> Context<'_, E> {
             key,
             value,
         });
+    }
+
+    /// Tells the overlay that a node did not answer: a peer is asked for a sign of life, and
+    /// one that is dead leaves the tables seconds later.
+    pub fn suspect(&mut self, silent: NodeId) {
+        self.calls.push_back(Call::Suspect(silent));
     }
 
     /// Tells the host.

@@ -19,8 +19,9 @@ use crate::peers::Probe;
 use crate::ring::Position;
 use crate::time::Time;
 
-/// How often to ask before a peer is taken for dead.
-const PROBE_TRIES: u32 = 2;
+/// How often to ask before a peer is taken for dead. One message in a hundred is lost on a
+/// bad path, and three in a row hardly ever.
+const PROBE_TRIES: u32 = 3;
 /// How long a node that did not answer is left alone.
 pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 /// The most nodes that are left alone at one time; beyond it the oldest is forgotten.
@@ -67,6 +68,11 @@ impl Overlay {
             peer.heard_at = now;
         }
         self.clients.heard(now, from);
+    }
+
+    /// A service waited for a node in vain: a peer is asked for a sign of life.
+    pub fn suspect(&mut self, now: Time, silent: NodeId) {
+        self.probe(now, silent);
     }
 
     /// Asks a peer for a sign of life, unless it is being asked.

@@ -213,6 +213,8 @@ impl Dht {
     }
 
     pub(super) fn copy_timed_out(&mut self, id: u64, cx: &mut Cx<'_>) {
+        let silent = self.holder.copying.get(&id).map(|open| &open.waiting);
+        silent.into_iter().flatten().for_each(|id| cx.suspect(*id));
         self.end_copying(id, Outcome::TooFew, cx);
     }
 
@@ -323,6 +325,8 @@ impl Dht {
     }
 
     pub(super) fn gather_timed_out(&mut self, id: u64, cx: &mut Cx<'_>) {
+        let silent = self.holder.gathering.get(&id).map(|open| &open.waiting);
+        silent.into_iter().flatten().for_each(|id| cx.suspect(*id));
         self.end_gathering(id, cx);
     }
 

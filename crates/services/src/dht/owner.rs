@@ -255,6 +255,8 @@ impl Dht {
     }
 
     pub(super) fn put_timed_out(&mut self, token: u64, cx: &mut Cx<'_>) {
+        let silent = self.owner.putting.get(&token).and_then(|put| put.holder);
+        silent.into_iter().for_each(|id| cx.suspect(id));
         self.try_again(token, cx);
     }
 

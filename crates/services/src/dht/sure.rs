@@ -134,12 +134,11 @@ impl Dht {
         if self.sures.open.len() >= UNDER_WAY_MAX {
             return self.end_sure(sure, cx);
         }
-        let me = cx.overlay().me().clone();
-        sure.note(entry(me));
-        let near = cx.overlay().near();
-        if near.spans_ring() {
-            // All of the ring are neighbours: nobody else is to be found.
-            for place in near.iter() {
+        if !cx.overlay().is_client() {
+            sure.note(entry(cx.overlay().me().clone()));
+        }
+        if knows_all(cx) {
+            for place in cx.overlay().near().iter() {
                 let contact = cx.overlay().contact_of(place.id);
                 sure.proven.extend(contact.map(|c| (place.id, entry(c))));
             }
@@ -196,7 +195,7 @@ impl Dht {
             return;
         };
         let nearest: Vec<Entry> = sure.nearest(REPLICAS, cx);
-        if !sure.wide && !cx.overlay().near().spans_ring() {
+        if !sure.wide && !knows_all(cx) {
             sure.density = cx.overlay().density(sure.target, &nearest);
             if sure.density != Density::Usual {
                 return self.widen(id, cx);
@@ -318,7 +317,7 @@ impl Dht {
             }
             Purpose::Confirm(..) => false,
         };
-        if further && !cx.overlay().near().spans_ring() {
+        if further && !knows_all(cx) {
             sure.spread = true;
             return match sure.purpose {
                 Purpose::Put(_) => self.go_on(id, cx),
@@ -484,7 +483,7 @@ impl Sure {
             .map_or(0, |record| self.votes.counting(&self.chosen, record));
         let (found, most) = match subject {
             Subject::Node(node) => {
-                let small = paths == 0 && cx.overlay().near().spans_ring();
+                let small = paths == 0 && knows_all(cx);
                 let found = self.proven.contains_key(&node);
                 (found, small || agreeing * 2 > paths)
             }
@@ -509,6 +508,12 @@ impl Sure {
             unusual: self.density != Density::Usual,
         }
     }
+}
+
+/// Tells whether all of the ring are neighbours: nobody else is to be found. A client has no
+/// place on the ring and knows nobody there but its hosts.
+fn knows_all(cx: &Cx<'_>) -> bool {
+    !cx.overlay().is_client() && cx.overlay().near().spans_ring()
 }
 
 /// Returns how far from a suspicious key nodes count as of its region, on either side: as

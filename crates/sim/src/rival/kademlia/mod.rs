@@ -6,7 +6,7 @@
 //! of the positions that it is not in itself ([`table`]). To find the node in charge of a
 //! target, the closest by XOR, it asks the closest that it knows for closer ones, and
 //! those again, alpha at a time ([`lookup`]). Everything heard fills the buckets; what is
-//! not heard is asked, within a budget of octets per second ([`upkeep`]).
+//! not heard is asked, within a budget of octets per second (`upkeep`).
 //!
 //! Where it is better than the paper, so that our own overlay is measured against what
 //! can be had:
