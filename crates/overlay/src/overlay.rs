@@ -52,6 +52,7 @@ use crate::near::{NearSet, Place};
 use crate::peers::{Peer, Peers, RoundTrip};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::small_map::SmallMap;
 use crate::standing::{Accounts, Budget};
 use crate::time::Time;
 use crate::view::View;
@@ -253,7 +254,7 @@ pub struct Overlay {
     announce_soon: bool,
     /// How many looks for this node's own place found nothing new, one after the other.
     quiet_checks: u32,
-    greetings: BTreeMap<NodeId, Greeting>,
+    greetings: SmallMap<NodeId, Greeting>,
     quarantine: Quarantine,
     races: Vec<Race>,
     /// Who refused a link lately.
@@ -312,7 +313,7 @@ impl Overlay {
             view_stale: true,
             announce_soon: false,
             quiet_checks: 0,
-            greetings: BTreeMap::new(),
+            greetings: SmallMap::new(),
             quarantine: Quarantine::default(),
             races: Vec::new(),
             refusals: Quarantine::default(),
@@ -372,7 +373,12 @@ impl Overlay {
 
     /// Takes the next effect.
     pub fn pop_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        // Announcements need much room, and seldom: none is kept for them.
+        if self.effects.is_empty() {
+            self.effects = VecDeque::new();
+        }
+        effect
     }
 
     /// Returns when [`Input::Timeout`] is due.

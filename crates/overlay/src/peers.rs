@@ -1,7 +1,6 @@
 //! The peers of a node: everyone with whom it keeps up an acquaintance, that is, its
 //! near neighbours and its long links in both directions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::near::Place;
 use crate::ring::Position;
+use crate::small_map::SmallMap;
 use crate::time::Time;
 use crate::view::View;
 
@@ -181,4 +181,4 @@ impl Peer {
 }
 
 /// The peers by id.
-pub type Peers = BTreeMap<NodeId, Peer>;
+pub type Peers = SmallMap<NodeId, Peer>;

@@ -15,7 +15,7 @@
 
 mod handed;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
@@ -23,6 +23,7 @@ use enishi_overlay::class::Measure;
 use enishi_overlay::config::Forwarding;
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::{self, Effect, RequestId, SearchId};
+use enishi_overlay::small_map::SmallMap;
 use enishi_overlay::{Contact, Keypair, Message, NodeId, Overlay, PathKind, Rng, Time};
 use serde::{Deserialize, Serialize};
 
@@ -172,8 +173,8 @@ pub struct Node {
     rng: Rng,
     started_unix_s: u64,
     calls: VecDeque<Call>,
-    asked: BTreeMap<RequestId, (ServiceId, u64)>,
-    searched: BTreeMap<SearchId, (ServiceId, u64)>,
+    asked: SmallMap<RequestId, (ServiceId, u64)>,
+    searched: SmallMap<SearchId, (ServiceId, u64)>,
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     vnet_events: VecDeque<vnet::Event>,
@@ -222,8 +223,8 @@ impl Node {
             rng,
             started_unix_s: config.started_unix_s,
             calls: VecDeque::new(),
-            asked: BTreeMap::new(),
-            searched: BTreeMap::new(),
+            asked: SmallMap::new(),
+            searched: SmallMap::new(),
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
@@ -311,7 +312,9 @@ impl Node {
             }
         }
         self.settle(now);
-        self.outputs.drain(..)
+        // The room goes with what is in it: after a round of announcements it is large, and
+        // most inputs need hardly any.
+        std::mem::take(&mut self.outputs).into_iter()
     }
 
     /// Returns when [`Input::Timeout`] is due.
@@ -399,13 +402,13 @@ impl Node {
                 self.on_effect(now, effect);
             } else if let Some(order) = self.gate.pop_order() {
                 self.on_order(now, order);
-            } else if let Some(call) = self.calls.pop_front() {
+            } else if let Some(call) = pop(&mut self.calls) {
                 self.on_call(now, call);
-            } else if let Some(event) = self.dht_events.pop_front() {
+            } else if let Some(event) = pop(&mut self.dht_events) {
                 self.on_dht_event(now, event);
-            } else if let Some(event) = self.diag_events.pop_front() {
+            } else if let Some(event) = pop(&mut self.diag_events) {
                 self.outputs.push_back(Output::Event(Event::Diag(event)));
-            } else if let Some(event) = self.vnet_events.pop_front() {
+            } else if let Some(event) = pop(&mut self.vnet_events) {
                 self.outputs.push_back(Output::Event(Event::Vnet(event)));
             } else {
                 return;
@@ -663,4 +666,13 @@ impl Node {
     fn input_gate(&mut self, now: Time, input: ServiceInput<admission::Command>) {
         hand_to!(self, gate, gate_events, ServiceId::Admission, now, input);
     }
+}
+
+/// Takes the first of a queue, and gives the room back with the last.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+    first
 }

@@ -12,7 +12,7 @@ use crate::network::{DIAL_TIMEOUT, Fate, Network};
 use crate::participant::{Effect, Participant};
 use crate::queue::Queue;
 use crate::trace::Trace;
-use crate::world::{Counters, Index, Load, Traffic};
+use crate::world::{Counters, Index, Load, Tally, Traffic};
 
 /// The time at which nothing happens.
 const NEVER: Time = Time::from_micros(u64::MAX);
@@ -67,6 +67,34 @@ pub(crate) enum Letter<Message> {
     Undeliverable { to: u32, peer: NodeId },
 }
 
+/// What was sent by its sorts. For every message a name is looked for: by where it is in
+/// memory, so that no text has to be compared. One name may be in several places.
+#[derive(Debug, Default)]
+pub(crate) struct Sums(Vec<(&'static str, Tally)>);
+
+impl Sums {
+    fn note(&mut self, sort: &'static str, bytes: u64) {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|(name, _)| std::ptr::eq(*name, sort));
+        let added = Tally { messages: 1, bytes };
+        match known {
+            Some((_, tally)) => tally.add(added),
+            None => self.0.push((sort, added)),
+        }
+    }
+
+    /// Returns the sums by name.
+    pub(crate) fn by_name(&self) -> Traffic {
+        let mut traffic = Traffic::new();
+        for (name, tally) in &self.0 {
+            traffic.entry(*name).or_default().add(*tally);
+        }
+        traffic
+    }
+}
+
 /// Everything in the world but the nodes themselves.
 #[derive(Debug)]
 pub(crate) struct Ground<P: Participant> {
@@ -80,7 +108,7 @@ pub(crate) struct Ground<P: Participant> {
     pub(crate) tapped: Option<Index>,
     pub(crate) tape: Vec<(NodeId, P::Message)>,
     pub(crate) counters: Counters,
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: Sums,
     pub(crate) trace: Trace,
     pub(crate) network: Network,
     /// The numbers of the living, in an order that depends on deaths.
@@ -103,7 +131,7 @@ impl<P: Participant> Ground<P> {
             tapped: None,
             tape: Vec::new(),
             counters: Counters::default(),
-            traffic: Traffic::new(),
+            traffic: Sums::default(),
             trace: Trace::default(),
             living: Vec::new(),
             by_id: FxHashMap::default(),
@@ -197,9 +225,7 @@ impl<P: Participant> Ground<P> {
         let load = &mut self.bodies[from as usize].load;
         load.messages_sent += 1;
         load.bytes_sent += bytes;
-        let tally = self.traffic.entry(P::sort(&message)).or_default();
-        tally.messages += 1;
-        tally.bytes += bytes;
+        self.traffic.note(P::sort(&message), bytes);
         let Some(to) = self.receiver(contact) else {
             self.trace.sent_astray(self.now, from, &contact.id(), bytes);
             return self.send_back(from, contact.id());

@@ -51,6 +51,13 @@ pub struct Tally {
     pub bytes: u64,
 }
 
+impl Tally {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
 /// What one node has sent and received since its birth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
@@ -328,8 +335,8 @@ impl<P: Participant> World<P> {
     }
 
     /// Returns what was sent, by the sort of message.
-    pub fn traffic(&self) -> &Traffic {
-        &self.ground.traffic
+    pub fn traffic(&self) -> Traffic {
+        self.ground.traffic.by_name()
     }
 
     /// Returns a hash of everything that has happened: who sent how much to whom, and when.

@@ -8,12 +8,13 @@
 //! came: that is the experience from which others have their standing
 //! ([`crate::standing`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Asker, Overlay};
 use crate::id::NodeId;
 use crate::message::{Answer, Message, Reply, Returned};
+use crate::small_map::SmallMap;
 use crate::time::Time;
 
 /// How long the way back is remembered.
@@ -30,7 +31,7 @@ pub(super) type Previous = (NodeId, u32);
 /// Ways back by this node's number for each message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Returns {
-    ways: BTreeMap<u32, Return>,
+    ways: SmallMap<u32, Return>,
     /// Own questions of which it is open what comes, oldest first.
     own: VecDeque<Entrusted>,
 }
@@ -57,14 +58,14 @@ pub(super) struct Entrusted {
 impl Returns {
     /// Notes that the message went to `next` under the number `hop`.
     fn note(&mut self, now: Time, hop: u32, to: Option<Previous>, next: NodeId) {
-        while let Some(oldest) = self.ways.first_entry() {
-            let old = now.since(oldest.get().at) > RETURN_KEPT;
+        while let Some((_, oldest)) = self.ways.first_key_value() {
+            let old = now.since(oldest.at) > RETURN_KEPT;
             if !old && self.ways.len() < RETURNS_MAX {
                 break;
             }
             self.ways.pop_first();
         }
-        let entry = self.ways.entry(hop).or_insert_with(|| Return {
+        let entry = self.ways.get_or_insert_with(hop, || Return {
             to,
             given: Vec::with_capacity(1),
             at: now,

@@ -8,7 +8,7 @@
 //! A node known only from a peer's view may be dialled directly; the peer in common is
 //! asked to tell it, so that both can open their NATs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
@@ -20,6 +20,7 @@ use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
+use crate::small_map::SmallMap;
 use crate::standing::Outcome;
 use crate::time::Time;
 use crate::view::{Entry, Role};
@@ -67,9 +68,9 @@ struct InFlight {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hops {
     next: u32,
-    pending: BTreeMap<u32, InFlight>,
+    pending: SmallMap<u32, InFlight>,
     pub(super) returns: Returns,
-    introduced: BTreeMap<NodeId, Time>,
+    introduced: SmallMap<NodeId, Time>,
 }
 
 /// Messages that came by lately.

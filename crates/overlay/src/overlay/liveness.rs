@@ -5,7 +5,6 @@
 //! and it is not asked again for a while unless it speaks itself. A peer's word that
 //! somebody is gone only makes this node ask.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::id::NodeId;
 use crate::message::Message;
 use crate::peers::Probe;
 use crate::ring::Position;
+use crate::small_map::SmallMap;
 use crate::time::Time;
 
 /// How often to ask before a peer is taken for dead. One message in a hundred is lost on a
@@ -33,7 +33,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(2);
 
 /// Nodes that did not answer lately, and until when they are left alone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Quarantine(BTreeMap<NodeId, Time>);
+pub(super) struct Quarantine(SmallMap<NodeId, Time>);
 
 impl Quarantine {
     pub(super) fn put(&mut self, id: NodeId, now: Time, time: Duration) {

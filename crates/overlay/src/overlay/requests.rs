@@ -4,7 +4,6 @@
 //! the asker. The asker tries again after a while, by another first hop, because a hop
 //! may take a message, confirm it and die.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use crate::id::NodeId;
 use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::small_map::SmallMap;
 use crate::time::Time;
 use crate::view::Entry;
 use crate::vitals::HopReport;
@@ -107,7 +107,7 @@ struct Open {
 #[derive(Clone, Debug)]
 pub(super) struct Requests {
     next: u64,
-    open: BTreeMap<u64, Open>,
+    open: SmallMap<u64, Open>,
 }
 
 impl Requests {
@@ -117,7 +117,7 @@ impl Requests {
         Self {
             // Of 32 bits with those of the tries: five octets on the wire.
             next: rng.number() >> (32 + TRY_BITS),
-            open: BTreeMap::new(),
+            open: SmallMap::new(),
         }
     }
 

@@ -263,8 +263,8 @@ impl Attack<'_> {
             let values = ["dht put", "dht store", "dht fetch", "dht keep"];
             sorts.contains(&sort) || values.iter().any(|value| sort.starts_with(value))
         };
-        let traffic = self.world.traffic().iter();
-        let sent = traffic.filter(|(sort, _)| own(sort));
+        let traffic = self.world.traffic();
+        let sent = traffic.iter().filter(|(sort, _)| own(sort));
         sent.map(|(_, tally)| tally.messages).sum()
     }
 

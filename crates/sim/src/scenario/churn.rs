@@ -213,7 +213,7 @@ fn measure<S: Subject>(
     duration: Duration,
     progress: &mut impl FnMut(u32),
 ) -> Measured {
-    let (start, before) = (world.now(), world.traffic().clone());
+    let (start, before) = (world.now(), world.traffic());
     let (deaths, retries) = (churn.deaths, churn.retries);
     crowd.take_joins();
     let mut measured = Measured::default();
@@ -225,7 +225,7 @@ fn measure<S: Subject>(
         sent = now;
         progress(400 + 590 * part / PARTS);
     }
-    measured.traffic = difference(world.traffic(), &before);
+    measured.traffic = difference(&world.traffic(), &before);
     measured.deaths = churn.deaths - deaths;
     measured.retries = churn.retries - retries;
     measured.joins = crowd.take_joins();

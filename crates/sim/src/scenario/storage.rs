@@ -154,7 +154,7 @@ fn keep(
     (watch, duration): (&mut Watch, Duration),
     done: &mut impl FnMut(u32),
 ) -> Course {
-    let (start, before) = (world.now(), world.traffic().clone());
+    let (start, before) = (world.now(), world.traffic());
     let mut course = Course::default();
     for part in 1..=PARTS {
         let until = start + duration * part / PARTS;
@@ -164,7 +164,7 @@ fn keep(
         course.note(world, crowd, watch, world.now().since(start));
         done(part);
     }
-    course.traffic = difference(world.traffic(), &before);
+    course.traffic = difference(&world.traffic(), &before);
     course
 }
 
