@@ -16,6 +16,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
 /// How long anything here may take.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How long after its first neighbour a node has had a deadline for certain: it looks for
+/// links after two seconds.
+const FIRST_DEADLINE: Duration = Duration::from_secs(3);
+
 /// A daemon; killed when it is dropped.
 struct Daemon {
     data: PathBuf,
@@ -114,6 +118,7 @@ fn a_daemon_that_was_recorded_is_replayed_bit_for_bit() {
     let first = text("first.recording");
     let a = Daemon::start(&path("a"), &["--bootstrap", &ticket, "--record", &first]);
     live(&a, &b);
+    thread::sleep(FIRST_DEADLINE);
     let notices = a.ask(&["status"])["notices"].to_string();
     assert!(notices.contains("secret key"), "{notices}");
     assert!(a.log().contains("secret key"), "{}", a.log());

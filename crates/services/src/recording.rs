@@ -26,7 +26,7 @@
 //!
 //! **A recording holds secrets:** the node's key, its randomness, and what people entrusted
 //! to it. Only here and in invitations ([`crate::ticket`]) are they written out; the fields that
-//! hold them name the modules [`keypair`] and [`secret`], and the types themselves cannot be
+//! hold them name the modules `keypair` and `secret`, and the types themselves cannot be
 //! serialised.
 
 mod reader;

@@ -25,11 +25,12 @@ use crate::vitals::HopReport;
 /// How long to wait for the answer to the first try: what a question loses that is dropped.
 pub(super) const FIRST_TRY_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long to wait for the answer to each try.
-const TRY_TIMEOUTS: [Duration; 4] = [
+const TRY_TIMEOUTS: [Duration; 5] = [
     FIRST_TRY_TIMEOUT,
     Duration::from_millis(1_500),
+    Duration::from_millis(2_000),
+    Duration::from_millis(2_500),
     Duration::from_millis(3_000),
-    Duration::from_millis(4_000),
 ];
 /// How long to wait when the first hop is given: it may have to be dialled.
 const VIA_TIMEOUT: Duration = Duration::from_secs(8);
@@ -38,6 +39,9 @@ const TRIES_BACK: u32 = 2;
 /// Which try goes from node to node itself (`search`): tables may be too stale for others to
 /// forward well.
 const ITERATIVE_TRY: usize = 2;
+/// How many tries set out at once, by different first hops: the first answer counts. What is
+/// asked for is little beside upkeep, and of two ways one is seldom slow.
+const PARALLEL_TRIES: u32 = 2;
 /// How many nodes near a position are asked for; the asker hears of more from their views.
 const NODES_ASKED: u8 = 4;
 /// The most questions of this node that are open at one time.
@@ -220,23 +224,35 @@ impl Overlay {
             Some(_) => VIA_TIMEOUT,
             None => TRY_TIMEOUTS[tries],
         };
-        let (first_hop, avoid, target) = (open.first_hop.clone(), open.avoid.clone(), open.target);
+        let (first_hop, target, any) = (open.first_hop.clone(), open.target, open.manner.any);
+        let by_ring = self.is_by_ring(target, false);
         self.deadlines.set(Alarm::Request(id), now + wait);
         if tries == ITERATIVE_TRY && first_hop.is_none() {
             self.next_try(id);
             return self.search_for(now, id, target);
         }
-        let Some(routed) = self.next_try(id) else {
-            return;
+        let parallel = match open.purpose {
+            Purpose::Service if tries == 0 && !open.manner.trace => PARALLEL_TRIES,
+            _ => 1,
         };
-        match first_hop {
-            Some(contact) => self.launch_by(now, contact, routed),
-            None => {
-                if let Some(hop) = self.next_hop(now, routed.target) {
-                    self.avoid_next_time(id, hop.place.position);
-                }
-                self.forward(now, routed, &avoid);
+        if let Some(contact) = first_hop {
+            if let Some(routed) = self.next_try(id) {
+                self.launch_by(now, contact, routed);
             }
+            return;
+        }
+        for _ in 0..parallel {
+            let Some(open) = self.requests.open.get(&id) else {
+                return;
+            };
+            let avoid = open.avoid.clone();
+            if let Some(hop) = self.next_hop_avoiding(now, target, by_ring, any, &avoid) {
+                self.avoid_next_time(id, hop.place.position);
+            }
+            let Some(routed) = self.next_try(id) else {
+                return;
+            };
+            self.forward(now, routed, &avoid);
         }
     }
 

@@ -358,10 +358,13 @@ impl Overlay {
     fn find(&mut self, now: Time, search: u64, path: usize, target: Position, to: Contact) {
         let nonce = self.rng.number() as u32;
         let wait = match self.peers.get(&to.id()) {
-            Some(peer) => peer.round_trip.hedge_delay() * 2,
+            Some(peer) => peer.round_trip.hedge_delay(),
             // A session has to be opened first, which takes some round trips.
-            None => self.typical.hedge_delay() * 6,
+            None => self.typical.hedge_delay() * 3,
         };
+        let hasty = self.searches.open.get(&search);
+        let hasty = hasty.is_some_and(|search| search.request.is_some());
+        let wait = if hasty { wait } else { wait * 2 };
         self.searches.finds.insert(nonce, (search, path, to.id()));
         self.deadlines.set(Alarm::Find(nonce), now + wait);
         self.send(to, Message::Find { nonce, target });

@@ -3,7 +3,7 @@
 //! A plain get or put is as honest as the way there and the node at its end. A sure one
 //! goes without both:
 //!
-//! 1. **Search.** The key is looked up over [`PATHS`] paths that have no node in common.
+//! 1. **Search.** The key is looked up over `PATHS` paths that have no node in common.
 //!    Only nodes that answered themselves count: their sessions prove their places.
 //! 2. **Density.** Six nodes sit unnaturally close to the key, or far from it? Then the
 //!    places around it are looked up too, and the replica set is widened to what was found

@@ -10,7 +10,7 @@
 //! nodes are near a position (`Locate`); and does a stranger, who knows nothing of this
 //! node, find it at its position (`FindMe`). The last one costs the stranger a routed
 //! question, so it is answered for the asker's own position only, once at a time for
-//! each asker, and for [`FINDING_MAX`] askers at once.
+//! each asker, and for `FINDING_MAX` askers at once.
 
 pub mod route;
 pub mod wire;
