@@ -10,14 +10,14 @@
 //! of what was sent to whom, and, where many nodes live in one process, everyone who
 //! knows it, share one copy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::class::Grade;
 use crate::contact::Contact;
 use crate::coordinate::Coordinate;
-use crate::id::{NodeId, OverlayId};
+use crate::id::OverlayId;
 use crate::ring::Position;
 
 /// The most nodes in one view: near neighbours, long links out and in.
@@ -111,6 +111,8 @@ pub struct View {
     version: u32,
     /// Ascending by position.
     slots: Vec<Slot>,
+    /// What [`Self::near_span`] found when it was asked first.
+    span: OnceLock<Option<(u64, u64)>>,
 }
 
 impl View {
@@ -125,7 +127,15 @@ impl View {
             return None;
         }
         let version = self.version.wrapping_add(1).max(1);
-        Some(Self { version, slots })
+        Some(Self::of(version, slots))
+    }
+
+    const fn of(version: u32, slots: Vec<Slot>) -> Self {
+        Self {
+            version,
+            slots,
+            span: OnceLock::new(),
+        }
     }
 
     /// Returns the version; 0 before the first content.
@@ -211,7 +221,7 @@ impl View {
         }
         slots.truncate(VIEW_NODES_MAX);
         let version = update.version;
-        Some(Arc::new(Self { version, slots }))
+        Some(Arc::new(Self::of(version, slots)))
     }
 
     /// Visits the nodes of the view.
@@ -236,7 +246,7 @@ impl View {
         &self,
         target: Position,
         count: usize,
-        usable: impl Fn(Position, NodeId) -> bool + Copy,
+        usable: impl Fn(Position, &Entry) -> bool + Copy,
     ) -> impl Iterator<Item = (Position, &Entry)> {
         const REACH: usize = 6;
         let len = self.slots.len();
@@ -245,7 +255,7 @@ impl View {
         let side = move |up: bool| {
             let offset = move |i: usize| if up { split + i } else { split + len - 1 - i };
             let slots = (0..reach).map(move |i| &self.slots[offset(i) % len]);
-            let admitted = slots.filter(move |slot| usable(slot.position, slot.entry.contact.id()));
+            let admitted = slots.filter(move |slot| usable(slot.position, &slot.entry));
             admitted.take(count)
         };
         let both = side(true).chain(side(false));
@@ -256,15 +266,19 @@ impl View {
     pub fn nearest(
         &self,
         target: Position,
-        usable: impl Fn(Position, NodeId) -> bool + Copy,
+        usable: impl Fn(Position, &Entry) -> bool + Copy,
     ) -> Option<(Position, &Entry)> {
         let either = self.around(target, 1, usable);
         either.min_by_key(|(position, _)| target.rank(*position))
     }
 
-    /// Returns over how much of the ring the owner's near neighbours spread, and into
+    /// Returns over how much of the ring the near neighbours of the owner, who sits at `owner`, spread, and into
     /// how many gaps they cut it; none when there are fewer than two.
     pub fn near_span(&self, owner: Position) -> Option<(u64, u64)> {
+        *self.span.get_or_init(|| self.measure_span(owner))
+    }
+
+    fn measure_span(&self, owner: Position) -> Option<(u64, u64)> {
         let near = || {
             let slots = self.slots.iter();
             slots.filter(|slot| slot.entry.role == Role::Near)

@@ -159,7 +159,7 @@ impl Overlay {
         if self.config.policy == Policy::None {
             return 0;
         }
-        let all = |_, id: NodeId| !self.is_self(id);
+        let all = |_, entry: &Entry| !self.is_self(entry.contact.id());
         let mut known = peer.view.around(target, 1, all);
         let nearer = known.any(|(position, _)| limits.distance.remaining(position, target) < own);
         match self.hops_left_256(own, limits) {
@@ -181,27 +181,26 @@ impl Overlay {
     ) {
         /// Of several that would do, so many on either side of the target are weighed.
         const WEIGHED: usize = 3;
-        let usable = |position, id| !limits.avoid.contains(&position) && self.is_usable(now, id);
+        let nearer = |rank: Rank| rank < own && rank < limits.nearer_than;
+        // Who is not nearer need not be looked up.
+        let usable = |position: Position, entry: &Entry| {
+            !limits.avoid.contains(&position) && self.is_usable(now, entry.contact.id())
+        };
         if limits.distance != Geometry::Symphony {
-            let usable =
-                |(position, entry): &(Position, &Entry)| usable(*position, entry.contact.id());
-            let places = peer.view.places().filter(usable);
+            let places = peer.view.places();
             let ranked =
                 places.map(|(at, entry)| (limits.distance.remaining(at, target), at, entry));
-            if let Some((rank, at, entry)) = ranked.min_by_key(|(rank, at, _)| (*rank, *at))
-                && rank < own
-                && rank < limits.nearer_than
-            {
+            let usable = ranked.filter(|(rank, at, entry)| nearer(*rank) && usable(*at, entry));
+            if let Some((rank, at, entry)) = usable.min_by_key(|(rank, at, _)| (*rank, *at)) {
                 self.consider_known(now, limits, peer, (at, entry), rank, consider);
             }
             return;
         }
         let count = if limits.any { WEIGHED } else { 1 };
+        let usable = |at: Position, entry: &Entry| nearer(target.rank(at)) && usable(at, entry);
         for (position, entry) in peer.view.around(target, count, usable) {
             let rank = target.rank(position);
-            if rank < own && rank < limits.nearer_than {
-                self.consider_known(now, limits, peer, (position, entry), rank, consider);
-            }
+            self.consider_known(now, limits, peer, (position, entry), rank, consider);
         }
     }
 

@@ -294,7 +294,7 @@ impl Overlay {
             let path = &mut search.paths[turn % paths];
             let namer = peer.contact.id();
             path.take_in(target.rank(peer.position), entry_of_peer(peer), None);
-            let usable = |_: Position, id: NodeId| !self.is_self(id);
+            let usable = |_: Position, entry: &Entry| !self.is_self(entry.contact.id());
             for (position, entry) in peer.view.around(target, each, usable) {
                 if !self.quarantine.holds(entry.contact.id(), now) {
                     path.take_in(target.rank(position), entry.clone(), Some(namer));
