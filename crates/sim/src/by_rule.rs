@@ -59,7 +59,7 @@ impl Rule {
 
     /// The rule of Symphony's paper (sections 3 and 5): one short link on each side, and
     /// long links to the managers of the drawn points. A point's manager is the next node
-    /// clockwise there, and a question goes to the manager's own place.
+    /// clockwise there. Questions go from drawn nodes to drawn nodes.
     pub fn paper(nodes: usize, links: u32) -> Self {
         Self {
             nodes,
@@ -343,15 +343,17 @@ impl Tables {
     }
 }
 
-/// Draws so many questions of drawn nodes for drawn positions.
+/// Draws so many questions of drawn nodes for drawn positions, by the paper's rule for those of
+/// drawn nodes. (For the managers of drawn positions, who have the longer segments, routes are
+/// 1.6 % shorter.)
 pub fn draw(tables: &Tables, seed: u64, count: u64) -> Vec<Question> {
     let mut rng = seeded(seed, 1);
     let nodes = tables.positions.len() as u64;
     let mut question = |_| {
-        let mut target = Position::from_number(rng.number());
-        if tables.clockwise {
-            target = tables.positions[manager(&tables.positions, target) as usize];
-        }
+        let target = match tables.clockwise {
+            true => tables.positions[rng.below(nodes) as usize],
+            false => Position::from_number(rng.number()),
+        };
         (rng.below(nodes) as u32, target)
     };
     (0..count).map(&mut question).collect()
