@@ -8,7 +8,9 @@
 //! Equal tables: each node draws as many long links in every geometry as Chord's fingers and
 //! Kademlia's buckets need beside the near neighbours, and CAN has as many axes. Equal bytes:
 //! the rival has a dial for what it spends, and is run at its own default and at what
-//! Symphony with that table was seen to spend.
+//! Symphony with that table was seen to spend. Equal transport: the rival's own are bare
+//! datagrams, which cost no handshake and pass every NAT here; over sessions it pays for both
+//! as our nodes do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use super::crowd::{Crowd, Verdict};
 use super::latency::ask;
 use super::subject::Subject;
 use super::{Options, Outcome, grow};
+use crate::internet::Transport;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
 use crate::statistics::ratio;
 use crate::statistics::{Figures, Results, mean, mean_in, millis, per_second, percentile};
@@ -54,8 +57,9 @@ const DEAD_PERCENT: [u64; 3] = [0, 10, 30];
 enum Contestant {
     /// Our own nodes, with as many links as they would have, or with equal tables.
     Overlay(Geometry, Forwarding, Option<u32>),
-    /// The rival, spending so many octets per second, or what it is set up to.
-    Rival(Option<u32>),
+    /// The rival over such a transport, spending so many octets per second, or what it is set
+    /// up to.
+    Rival(Transport, Option<u32>),
 }
 
 /// What was measured of one of them.
@@ -86,7 +90,7 @@ type Names = [&'static str; DEAD_PERCENT.len()];
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
     let links = links(options.nodes);
     let contestants = contestants(options, links);
-    let all = contestants.len() as u32 + 1;
+    let all = contestants.len() as u32 + 2;
     let mut figures = Figures::default();
     let mut pictured = Vec::new();
     let mut outcome = None;
@@ -102,8 +106,9 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
                 });
                 measure(world, options, &mut progress)
             }
-            Contestant::Rival(rate) => {
+            Contestant::Rival(transport, rate) => {
                 let mut options = options.clone();
+                options.transport = Some(transport);
                 options.upkeep_bytes_per_second = rate;
                 measure(options.rival_world(), &options, &mut progress)
             }
@@ -112,7 +117,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         let rate = measured.bytes / QUIET.as_secs() / measured.nodes.max(1);
         let drawn = matches!(
             contestant,
-            Contestant::Overlay(_, Forwarding::Fastest, Some(_)) | Contestant::Rival(Some(_))
+            Contestant::Overlay(_, Forwarding::Fastest, Some(_)) | Contestant::Rival(_, Some(_))
         );
         if drawn {
             pictured.push((names[0], measured));
@@ -127,8 +132,12 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
             rate = spent;
         }
     }
-    let rival = Contestant::Rival(u32::try_from(rate.max(1)).ok());
-    tell(all - 1, names!("kademlia protocol, equal bytes"), rival);
+    let rate = u32::try_from(rate.max(1)).ok();
+    let rival = |transport| Contestant::Rival(transport, rate);
+    let names = names!("kademlia protocol, equal bytes");
+    tell(all - 2, names, rival(Transport::Datagrams));
+    let names = names!("kademlia protocol over sessions, equal bytes");
+    tell(all - 1, names, rival(Transport::Sessions));
     let picture = picture(options, &pictured);
     let mut outcome = outcome.unwrap_or_default();
     figures.count("long_links", links.into());
@@ -170,7 +179,14 @@ fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
         (names!("kademlia, greedy"), Overlay(Kademlia, Greedy, equal)),
         (names!("can"), Overlay(can, Fastest, None)),
         (names!("can, greedy"), Overlay(can, Greedy, None)),
-        (names!("kademlia protocol"), Rival(None)),
+        (
+            names!("kademlia protocol"),
+            Rival(Transport::Datagrams, None),
+        ),
+        (
+            names!("kademlia protocol over sessions"),
+            Rival(Transport::Sessions, None),
+        ),
     ]
 }
 
