@@ -381,6 +381,9 @@ pub(crate) struct Sim {
     /// Route as Symphony's paper does, without what this protocol adds; implies --by-rule
     #[arg(long)]
     pub(crate) paper: bool,
+    /// Tell among the figures what the run costs here: events per second, and memory per node
+    #[arg(long)]
+    pub(crate) cost: bool,
     /// Draw a picture of the result into this file, as SVG
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use crate::participant::Participant;
 use crate::plot::Picture;
-use crate::statistics::Results;
+use crate::statistics::{Results, digest};
 use crate::world::World;
 
 pub use compare::COLUMNS as COMPARED;
@@ -143,10 +143,7 @@ impl Outcome {
         let counters = world.counters();
         results.inputs = counters.inputs;
         results.events = counters.inputs + counters.lost;
-        results.trace = world.trace()[..8]
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect();
+        results.trace = digest(&blake3::Hash::from_bytes(world.trace()));
         Self {
             results,
             picture: None,

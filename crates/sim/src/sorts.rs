@@ -16,7 +16,7 @@ pub(crate) const REPORT: &str = "hop report";
 pub(crate) const SHARED: [&str; 2] = ["hop ack", "answer, nodes"];
 
 /// Messages of the DHT in the order of their numbers on the wire.
-const DHT: [&str; 10] = [
+const DHT: [&str; 12] = [
     "dht put",
     "dht put reply",
     "dht store",
@@ -26,6 +26,8 @@ const DHT: [&str; 10] = [
     "dht compare",
     "dht want",
     "dht records",
+    "dht near",
+    "dht near reply",
     "dht keep",
 ];
 
@@ -108,6 +110,13 @@ mod tests {
                 "dht store reply",
             ),
             (DhtMessage::Want { items: Vec::new() }, "dht want"),
+            (
+                DhtMessage::NearReply {
+                    token: 1,
+                    nodes: Vec::new(),
+                },
+                "dht near reply",
+            ),
             (
                 DhtMessage::Records {
                     records: Vec::new(),

@@ -60,14 +60,25 @@ pub struct Results {
     pub inputs: u64,
     /// Everything that happened: inputs, and messages that reached nobody.
     pub events: u64,
-    /// The same per second of the clock on the wall; whoever has a clock fills it in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub events_per_second: Option<f64>,
-    /// The most memory that the run took, for each node; whoever can see it fills it in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes_per_node: Option<u64>,
     /// A hash of everything that happened, as 16 hexadecimal digits.
     pub trace: String,
+}
+
+impl Results {
+    /// Adds what was counted of another world of the same scenario.
+    pub(crate) fn add_run(&mut self, other: &Self) {
+        self.inputs += other.inputs;
+        self.events += other.events;
+        self.trace = match self.trace.as_str() {
+            "" => other.trace.clone(),
+            so_far => digest(&blake3::hash((so_far.to_owned() + &other.trace).as_bytes())),
+        };
+    }
+}
+
+/// Writes the first octets of a hash.
+pub(crate) fn digest(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
 }
 
 /// One thing that was found.

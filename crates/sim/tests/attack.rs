@@ -9,7 +9,7 @@ fn attack(behaviour: Option<Behaviour>, hostile_per_million: u32) -> Report {
         nodes: 200,
         routes: 240,
         values: Some(40),
-        hostile_per_million,
+        hostile_per_million: Some(hostile_per_million),
         behaviour,
         ..Options::default()
     };

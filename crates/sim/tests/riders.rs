@@ -8,7 +8,7 @@ use enishi_sim::{Options, Scenario};
 fn with_reputation_honest_nodes_fare_better_and_riders_worse() {
     let options = Options {
         nodes: 80,
-        hostile_per_million: 300_000,
+        hostile_per_million: Some(300_000),
         lookup_interval: Duration::from_secs(20),
         duration: Some(Duration::from_secs(600)),
         ..Options::default()

@@ -1,6 +1,6 @@
 //! `enishi sim`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use enishi_sim::internet::Model;
 use enishi_sim::plot::Picture;
 use enishi_sim::{Options, Protocol, Scenario, scenario};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::replay;
@@ -33,22 +34,30 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
         return Err(Problem::Usage("Name a scenario.".to_owned()));
     };
     check(scenario, arguments)?;
+    if let Some(path) = &arguments.plot {
+        // A long run is not to end at a picture that cannot be written.
+        let opened = File::options().create(true).append(true).open(path);
+        opened.map_err(|error| unwritable(path, &error))?;
+    }
     let bar = progress_bar(out, PARTS * u64::from(arguments.seeds));
     let mut results = Vec::new();
     let mut picture = None;
+    let (started, memory_before) = (Instant::now(), memory_most_bytes());
+    let mut cost = None;
     for number in 0..arguments.seeds {
         let done_before = PARTS * u64::from(number);
         let simulated = options(arguments, arguments.seed.wrapping_add(u64::from(number)));
-        let (started, memory_before) = (Instant::now(), memory_most_bytes());
-        let mut report = scenario.run(&simulated, &mut |done| {
+        let report = scenario.run(&simulated, &mut |done| {
             bar.set_position(done_before + u64::from(done));
         });
         picture = picture.or(report.picture);
-        let figures = &mut report.results;
-        figures.events_per_second = Some(figures.events as f64 / started.elapsed().as_secs_f64());
-        figures.memory_bytes_per_node = memory_most_bytes()
-            .zip(memory_before)
-            .map(|(after, before)| (after - before) / u64::from(arguments.nodes));
+        // Of the first run alone: memory that is given back is used again.
+        let memory = || memory_most_bytes().zip(memory_before);
+        cost.get_or_insert_with(|| Cost {
+            events_per_second: report.results.events as f64 / started.elapsed().as_secs_f64(),
+            memory_bytes_per_node: memory()
+                .map(|(after, before)| (after - before) / u64::from(arguments.nodes)),
+        });
         match serde_json::to_value(&report.results) {
             Ok(Value::Object(figures)) => results.push(figures),
             _ => return Err(Problem::No("The figures cannot be told.".to_owned())),
@@ -58,7 +67,12 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
     if let Some(path) = &arguments.plot {
         draw(path, picture)?;
     }
-    let report = report(scenario, arguments, &results);
+    let mut report = report(scenario, arguments, &results);
+    match cost {
+        Some(cost) if arguments.cost => report["cost"] = json!(cost),
+        Some(cost) if !out.json => eprintln!("{}", cost.told()),
+        _ => {}
+    }
     if out.json {
         out.object(&report)?;
     } else {
@@ -68,6 +82,25 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
         })?;
     }
     Ok(Verdict::Yes)
+}
+
+/// What a run costs here. It differs from one run to the next, so it is told apart from the
+/// figures.
+#[derive(Serialize)]
+struct Cost {
+    events_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes_per_node: Option<u64>,
+}
+
+impl Cost {
+    fn told(&self) -> String {
+        let events = format!("{:.0} events a second", self.events_per_second);
+        match self.memory_bytes_per_node {
+            Some(bytes) => format!("{events}, {bytes} bytes of memory a node"),
+            None => events,
+        }
+    }
 }
 
 /// Refuses options that the scenario does not heed.
@@ -94,6 +127,16 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
     let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
     if arguments.upkeep.is_some() && enishi && scenario.takes().contains(&"upkeep") {
         let why = "--upkeep is the rival's: it goes with --protocol kademlia.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
+    let without_messages = arguments.by_rule || arguments.paper;
+    if without_messages && (arguments.loss.is_some() || arguments.broken_pairs.is_some()) {
+        let why =
+            "Tables filled by rule need no messages: --loss and --broken-pairs are for others.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
+    if arguments.links.is_some() && !enishi {
+        let why = "--links is for our own nodes: the rival's table follows from --upkeep.";
         return Err(Problem::Usage(why.to_owned()));
     }
     let foreign = given
@@ -144,7 +187,7 @@ fn options(arguments: &Sim, seed: u64) -> Options {
             .lookup_interval
             .unwrap_or(defaults.lookup_interval),
         dead_per_million: arguments.dead.unwrap_or(0),
-        hostile_per_million: arguments.hostile.unwrap_or(0),
+        hostile_per_million: arguments.hostile,
         behaviour: arguments.behaviour,
         clients_per_million: arguments.clients.unwrap_or(0),
         values: arguments.values,
@@ -155,10 +198,12 @@ fn options(arguments: &Sim, seed: u64) -> Options {
 
 fn draw(path: &Path, picture: Option<Picture>) -> Result<(), Problem> {
     let svg = picture.map(|picture| picture.to_svg()).unwrap_or_default();
-    fs::write(path, svg).map_err(|error| {
-        let path = path.display();
-        Problem::No(format!("The picture cannot be written to {path}: {error}."))
-    })
+    fs::write(path, svg).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Problem {
+    let path = path.display();
+    Problem::No(format!("The picture cannot be written to {path}: {error}."))
 }
 
 /// Returns the most memory that this process ever had, where the kernel tells it.
@@ -174,8 +219,11 @@ pub(super) fn progress_bar(out: &Output, parts: u64) -> ProgressBar {
     if out.json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left");
+    let style =
+        ProgressStyle::with_template("{bar:40} {percent:>3} %  {elapsed} so far, {eta} left");
     let bar = ProgressBar::new(parts);
+    // Long steps make no progress, and still it is to be seen that time goes by.
+    bar.enable_steady_tick(Duration::from_secs(1));
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
@@ -235,6 +283,7 @@ fn table(report: &Value) -> String {
     } else {
         Table::new(["figure", "value"]).right(1)
     };
+    let cost = report.get("cost").and_then(Value::as_object);
     for name in ["scenario", "nodes", "seed", "seeds"] {
         if let Some(value) = report.get(name) {
             table.row(row(name, [Some(value), None, None], several));
@@ -246,6 +295,9 @@ fn table(report: &Value) -> String {
             let (least, greatest) = (part("least", name), part("greatest", name));
             rows(&mut table, name, [Some(value), least, greatest], several);
         }
+    }
+    for (name, value) in cost.into_iter().flatten() {
+        table.row(row(name, [Some(value), None, None], several));
     }
     table.print()
 }

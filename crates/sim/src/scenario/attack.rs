@@ -9,7 +9,7 @@
 //!
 //! A lookup is right when it names a living node to which no honest one is nearer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,9 @@ const NODES_PER_NEWCOMER: usize = 20;
 /// One key in so many nodes is surrounded, half of them with a value already; how many at
 /// least and at most.
 const NODES_PER_TARGET: usize = 50;
-const TARGETS: (usize, usize) = (4, 20);
+const TARGETS: (usize, usize) = (10, 40);
+/// How many new values are put at least.
+const PUTS_MIN: usize = 20;
 /// By how many chosen keys each.
 const SURROUNDING: usize = 16;
 /// How many keys are tried for each target, times the number of nodes.
@@ -84,8 +86,8 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         progress(done * 3 / 10);
     });
     let shares: Vec<(u32, &'static str)> = match options.hostile_per_million {
-        0 => SHARES.to_vec(),
-        given => vec![SHARES[0], (given, GIVEN)],
+        None => SHARES.to_vec(),
+        Some(given) => vec![SHARES[0], (given, GIVEN)],
     };
     let mut attack = Attack {
         world: &mut world,
@@ -104,10 +106,12 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         let done = (number as u32 + 1) * 600 / shares.len() as u32;
         progress(300 + done);
     }
+    let lost = attack.unreadable(&values);
     stages.push((SURROUNDED, attack.surround()));
     let picture = picture(options, &shares, &stages);
     let results = Results {
         acknowledged: Some(values.len() as u64),
+        lost: Some(lost),
         figures: figures(&stages),
         ..Results::default()
     };
@@ -152,7 +156,8 @@ impl Attack<'_> {
         let gang = Arc::new(Gang::new(&self.overlay, &members, victims.collect()));
         for index in whom {
             let old = self.world.node(*index).and_then(Subverted::behaviour);
-            let drawn = Behaviour::ALL[self.world.rng().below(6) as usize];
+            let drawn =
+                Behaviour::ALL[self.world.rng().below(Behaviour::ALL.len() as u64) as usize];
             let behaviour = old.or(self.behaviour).unwrap_or(drawn);
             let turn = Ask::Turn(behaviour, Arc::clone(&gang));
             self.world.command(*index, turn);
@@ -222,7 +227,7 @@ impl Attack<'_> {
             let spent = self.messages_of_values() - before;
             stage.push((cost, above(spent, usual, values.len())));
         }
-        let count = (values.len() / 4).max(4);
+        let count = (values.len() / 2).max(PUTS_MIN);
         for (name, cost, sure) in [
             ("puts_plain", "messages_per_plain_put", false),
             ("puts_sure", "messages_per_sure_put", true),
@@ -407,6 +412,24 @@ impl Attack<'_> {
             .iter()
             .flat_map(|value| std::iter::repeat_n(value, readers));
         let readings: Vec<&Value> = readings.collect();
+        let right = self.read_each(&readings, consistency);
+        ratio(right.len() as u64, readings.len() as u64)
+    }
+
+    /// Returns how many values nobody can read any more who goes about it surely.
+    fn unreadable(&mut self, values: &[Value]) -> u64 {
+        let mut left: Vec<&Value> = values.iter().collect();
+        for _ in 0..READERS {
+            let right = self.read_each(&left, Consistency::Sure);
+            let mut number = 0..;
+            left.retain(|_| number.next().is_some_and(|number| !right.contains(&number)));
+        }
+        left.len() as u64
+    }
+
+    /// Has values read, each by a drawn node; returns the numbers of those readings that gave
+    /// what was stored.
+    fn read_each(&mut self, readings: &[&Value], consistency: Consistency) -> BTreeSet<usize> {
         let get = |(id, value): (u64, &&Value)| {
             let (caller, key) = (Caller::Host(id), value.key);
             Command::Dht(dht::Command::Get {
@@ -415,18 +438,19 @@ impl Attack<'_> {
                 consistency,
             })
         };
-        let events = self.ask((0..).zip(&readings).map(get).collect(), PATIENCE);
-        let right = events.iter().filter(|event| match event {
+        let events = self.ask((0..).zip(readings).map(get).collect(), PATIENCE);
+        let right = events.iter().filter_map(|event| match event {
             Event::Dht(dht::Event::Got {
                 caller: Caller::Host(id),
                 answer: GetAnswer::Records(records),
             }) => {
                 let value = records.first().map(|record| &record.content().value);
-                value == readings.get(*id as usize).map(|reading| &reading.value)
+                let reading = readings.get(*id as usize).map(|reading| &reading.value);
+                (value == reading).then_some(*id as usize)
             }
-            _ => false,
+            _ => None,
         });
-        ratio(right.count() as u64, readings.len() as u64)
+        right.collect()
     }
 
     /// Confirms strangers and what is stored, and tries to have confirmed what is not there.

@@ -26,7 +26,7 @@ const SETTLING: Duration = Duration::from_secs(240);
 const SHOWN: usize = 960;
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
-    let (_, primes) = story(options, UpkeepClock::Primes, &mut |done| progress(done / 2));
+    let (first, primes) = story(options, UpkeepClock::Primes, &mut |done| progress(done / 2));
     let (world, common) = story(options, UpkeepClock::Common, &mut |done| {
         progress(500 + done / 2);
     });
@@ -40,12 +40,13 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let per_second = |bins: &[u64]| mean(bins).map(|mean| mean * rate_of(BIN));
     figures.amount("messages_per_second_primes", per_second(&primes));
     figures.amount("messages_per_second_common", per_second(&common));
-    let results = Results {
-        figures,
-        ..Results::default()
-    };
-    let picture = picture(options, (&primes, &common), spectra);
-    Outcome::new(&world, results).showing(picture)
+    let mut results = Outcome::new(&first, Results::default()).results;
+    results.add_run(&Outcome::new(&world, Results::default()).results);
+    results.figures = figures;
+    Outcome {
+        results,
+        picture: Some(picture(options, (&primes, &common), spectra)),
+    }
 }
 
 /// Starts all nodes in one moment; returns how many messages were sent in each bin of the

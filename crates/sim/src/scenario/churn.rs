@@ -14,7 +14,7 @@ use super::{Options, Outcome, Protocol, grow};
 use crate::draws::exponential;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
 use crate::queue::Queue;
-use crate::statistics::{Figures, Results, millis, per_second, percentile};
+use crate::statistics::{Figures, Results, mean, millis, per_second, percentile, ratio};
 use crate::world::{Index, Traffic, World};
 
 /// How long the measured part lasts if nothing else is asked for.
@@ -174,7 +174,7 @@ fn tell<S: Subject>(
     let picture = picture(options, start, duration, &measured);
     let results = Results {
         figures,
-        ..Results::default()
+        ..routed(&measured.verdicts)
     };
     Outcome::new(&world, results).showing(picture)
 }
@@ -288,6 +288,19 @@ fn figures<S: Subject>(
     let each = each.filter_map(|(sort, tally)| Some((*sort, rate(tally.messages)?)));
     figures.each("messages_by_message", each.collect());
     figures
+}
+
+/// Tells of lookups what is told of routes: how many ended right, and over how many hops.
+pub(super) fn routed(verdicts: &[Verdict]) -> Results {
+    let correct = verdicts.iter().filter(|verdict| verdict.correct).count() as u64;
+    let hops = verdicts.iter().filter_map(|verdict| verdict.hops);
+    let hops: Vec<u64> = hops.map(u64::from).collect();
+    Results {
+        mean_hops: mean(&hops),
+        p99_hops: percentile(&hops, 99),
+        success: ratio(correct, verdicts.len() as u64),
+        ..Results::default()
+    }
 }
 
 /// Returns the times of the answered lookups, in microseconds.

@@ -25,8 +25,7 @@ use super::subject::Subject;
 use super::{Options, Outcome, grow};
 use crate::internet::Transport;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
-use crate::statistics::ratio;
-use crate::statistics::{Figures, Results, mean, mean_in, millis, per_second, percentile};
+use crate::statistics::{Figures, Results, mean, mean_in, millis, per_second, percentile, ratio};
 use crate::world::World;
 
 /// The columns of the table, in order: figures of each row.
@@ -93,7 +92,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let all = contestants.len() as u32 + 2;
     let mut figures = Figures::default();
     let mut pictured = Vec::new();
-    let mut outcome = None;
+    let mut outcome = Results::default();
     let mut tell = |number: u32, names: Names, contestant: Contestant| {
         let mut progress = |done| progress((number * 1000 + done) / all);
         let (measured, told) = match contestant {
@@ -117,12 +116,14 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         let rate = measured.bytes / QUIET.as_secs() / measured.nodes.max(1);
         let drawn = matches!(
             contestant,
-            Contestant::Overlay(_, Forwarding::Fastest, Some(_)) | Contestant::Rival(_, Some(_))
+            Contestant::Overlay(_, Forwarding::Fastest, Some(_))
+                | Contestant::Overlay(Geometry::Can { .. }, Forwarding::Fastest, _)
+                | Contestant::Rival(_, Some(_))
         );
         if drawn {
             pictured.push((names[0], measured));
         }
-        outcome.get_or_insert(told);
+        outcome.add_run(&told);
         rate
     };
     let mut rate = 0;
@@ -139,8 +140,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let names = names!("kademlia protocol over sessions, equal bytes");
     tell(all - 1, names, rival(Transport::Sessions));
     let picture = picture(options, &pictured);
-    let mut outcome = outcome.unwrap_or_default();
-    figures.count("long_links", links.into());
+    figures.count("long_links", options.long_links.unwrap_or(links).into());
     outcome.figures = figures;
     Outcome {
         results: outcome,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::churn::micros;
+use super::churn::{micros, routed};
 use super::crowd::{Crowd, Verdict};
 use super::subject::Subject;
 use super::{Options, Outcome, Protocol, grow};
@@ -57,7 +57,7 @@ fn tell<S: Subject>(
     };
     let results = Results {
         figures,
-        ..Results::default()
+        ..routed(&verdicts)
     };
     Outcome::new(&world, results).showing(picture)
 }

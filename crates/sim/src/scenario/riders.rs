@@ -98,18 +98,17 @@ impl Found {
 }
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
-    let asked_for = options.hostile_per_million;
-    let shares: Vec<(usize, u32)> = match asked_for {
-        0 => PERCENTS
+    let shares: Vec<(usize, u32)> = match options.hostile_per_million {
+        None => PERCENTS
             .iter()
             .map(|share| share * 10_000)
             .enumerate()
             .collect(),
-        share => vec![(PERCENTS.len(), share)],
+        Some(share) => vec![(PERCENTS.len(), share)],
     };
     let worlds = (shares.len() * POLICIES.len()) as u32;
     let mut found = Vec::new();
-    let mut last = None;
+    let mut results = Results::default();
     for (column, per_million) in shares {
         let mut trusted = BTreeSet::new();
         for (policy, names) in POLICIES.into_iter().zip(ROWS) {
@@ -125,16 +124,14 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
             trusted = honest(options, per_million)
                 .map(|index| world.id(index))
                 .collect();
-            last = Some(world);
+            results.add_run(&Outcome::new(&world, Results::default()).results);
         }
     }
-    let results = Results {
-        figures: figures(options, &found),
-        ..Results::default()
-    };
-    let picture = picture(options, &found);
-    let world = last.expect("there is at least one share of riders and one policy");
-    Outcome::new(&world, results).showing(picture)
+    results.figures = figures(options, &found);
+    Outcome {
+        results,
+        picture: Some(picture(options, &found)),
+    }
 }
 
 /// Returns how the honest take part.
@@ -144,7 +141,7 @@ fn config(options: &Options, policy: Policy, trusted: BTreeSet<NodeId>) -> Confi
     config.reports_hops = false;
     config.policy = policy;
     config.trusted = trusted;
-    // One relay for each lookup.
+    // One relay for each lookup, but no less than one a minute.
     let per_minute = 60 / options.lookup_interval.as_secs().max(1);
     config.carried_per_minute = u32::try_from(per_minute).unwrap_or(u32::MAX).max(1);
     config

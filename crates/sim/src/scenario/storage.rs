@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use enishi_overlay::{Keypair, Position, Time};
+use enishi_overlay::{Keypair, Time};
 use enishi_services::Node;
 use enishi_services::dht::REPLICAS;
 use enishi_services::record::Key;
@@ -52,6 +52,14 @@ const REPAIR_SORTS: [&str; 7] = [
     "dht compare",
     "dht want",
     "dht records",
+];
+
+/// What owners and nodes in charge say when values are put again, but for the copies.
+const REPUT_SORTS: [&str; 4] = [
+    "routed, service",
+    "answer, service",
+    "dht put",
+    "dht put reply",
 ];
 
 /// What is known about a value from above.
@@ -257,11 +265,19 @@ fn judge(
     figures.amount("reputs_per_value", ratio(puts, kept));
     let fixed = duration.as_secs() / FIXED_INTERVAL.as_secs();
     figures.count("reputs_per_value_at_fixed_60_s", fixed);
+    let sorts = REPUT_SORTS.iter();
+    let reput = sorts.filter_map(|sort| course.traffic.get(sort));
+    let reput: u64 = reput.map(|tally| tally.bytes).sum();
+    let spent = per_second(reput, duration, options.nodes as u64);
+    figures.amount("reput_bytes_per_second_per_node", spent);
+    let times = ratio(fixed * kept, puts);
+    let at_fixed = spent.zip(times).map(|(spent, times)| spent * times);
+    figures.amount("reput_bytes_per_second_per_node_at_fixed_60_s", at_fixed);
     figures.amount("records_per_node_mean", mean(&loads));
     figures.count("records_per_node_p99", percentile(&loads, 99).unwrap_or(0));
     figures.amount("records_per_node_max_to_mean", peak_to_mean(&loads));
     figures.share("gets_right", gets - missed, gets);
-    figures.amount("gets_per_node_max_to_mean", peak_to_mean(&served));
+    figures.amount("messages_under_gets_max_to_mean", peak_to_mean(&served));
     Results {
         acknowledged: Some(stored.len() as u64),
         lost: Some(count(false) + unreadable),
@@ -305,7 +321,7 @@ fn loads(world: &World, crowd: &Crowd) -> Vec<u64> {
 }
 
 /// Reads popular values more often; returns how many readings there were, how many went
-/// wrong, and how many fell to each node.
+/// wrong, and what each node sent in that time, upkeep included.
 fn popular(
     world: &mut World,
     crowd: &Crowd,
@@ -318,17 +334,17 @@ fn popular(
     let zipf = Zipf::new(left.len(), POPULARITY_PER_MILLE);
     let readings = (0..options.routes).map(|_| left[zipf.draw(world.rng())]);
     let readings: Vec<&Stored> = readings.collect();
-    let mut served: BTreeMap<Index, u64> = crowd.members().map(|index| (index, 0)).collect();
-    for reading in &readings {
-        let position: Position = reading.key.position();
-        if let Some(owner) = crowd.in_charge::<Node>(position) {
-            *served.entry(owner).or_default() += 1;
-        }
-    }
+    let sent = |world: &World| -> Vec<u64> {
+        let loads = crowd.members().map(|index| world.load(index));
+        loads.map(|load| load.messages_sent).collect()
+    };
+    let before = sent(world);
     let missed = values::unread(world, &readings, |world| {
         crowd.any(world).unwrap_or_default()
     }) as u64;
-    (options.routes, missed, served.into_values().collect())
+    let after = sent(world).into_iter().zip(before);
+    let served = after.map(|(after, before)| after - before);
+    (options.routes, missed, served.collect())
 }
 
 fn picture(options: &Options, world: &World, crowd: &Crowd, course: &Course) -> Picture {
