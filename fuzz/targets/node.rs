@@ -298,6 +298,7 @@ impl<'a> World<'a> {
                     vitals: Vitals {
                         software: Software::THIS,
                         load_per_mille: 0,
+                        grade: Grade::default(),
                     },
                 }),
             },

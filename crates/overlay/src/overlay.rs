@@ -586,6 +586,7 @@ impl Overlay {
         Vitals {
             software: Software::THIS,
             load_per_mille: self.load_per_mille,
+            grade: self.grade,
         }
     }
 

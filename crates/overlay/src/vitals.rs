@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::Grade;
 use crate::id::NodeId;
 
 /// Of how many sessions the paths are known at most; those of further ones are not noted.
@@ -58,6 +59,8 @@ pub struct Vitals {
     /// How much of one processor core the program used lately, in thousandths: above
     /// 1,000 with several cores, 65,535 for that and more. 0 until the host has measured.
     pub load_per_mille: u16,
+    /// Its class and score.
+    pub grade: Grade,
 }
 
 /// How the packets of a session reach the other node.

@@ -59,15 +59,17 @@ fn table(cx: &Context, map: &OverlayMap) -> String {
         Label::Position,
         Label::Node,
         Label::Role,
+        Label::Class,
         Label::RoundTrip,
         Label::Path,
     ];
-    let mut table = Table::new(labels.map(|label| cx.out.label(label))).right(3);
+    let mut table = Table::new(labels.map(|label| cx.out.label(label))).right(4);
     for node in &map.nodes {
         table.row([
             node.position.clone(),
             node.node_id.clone(),
             cx.out.label(role_label(node.role)).to_owned(),
+            or_dash(node.class.as_deref()),
             round_trip(node),
             cx.out.label(trace::path_label(node.path)).to_owned(),
         ]);
@@ -77,8 +79,13 @@ fn table(cx: &Context, map: &OverlayMap) -> String {
 
 /// The measured round trip, or the predicted one behind a tilde: it is a guess.
 fn round_trip(node: &MapNode) -> String {
+    or_dash(known_round_trip(node))
+}
+
+/// The same, if it is known.
+pub(crate) fn known_round_trip(node: &MapNode) -> Option<String> {
     let measured = node.rtt_ms.map(|ms| format!("{ms:.2} ms"));
-    or_dash(measured.or_else(|| Some(format!("~{:.0} ms", node.rtt_predicted_ms?))))
+    measured.or_else(|| Some(format!("~{:.0} ms", node.rtt_predicted_ms?)))
 }
 
 /// What a role on the map is called.

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use enishi_api::{MapNode, MapRole, OverlayMap};
 
-use crate::commands::map::role_label;
+use crate::commands::map::{known_round_trip, role_label};
 use crate::text::{Label, Language, Message};
 
 const WIDTH: f64 = 960.0;
@@ -21,6 +21,8 @@ const RADIUS: f64 = 350.0;
 const NAME_GAP: f64 = 0.0065;
 /// How many characters of an id name a node.
 const NAME_CHARACTERS: usize = 6;
+/// The class of a node that is drawn with a ring around it.
+const SUPERNODE: &str = "super";
 /// With more links than these the others' are left out.
 const FAINT_LINKS_MAX: usize = 600;
 /// With more of its own lines than these they bear no figures.
@@ -52,7 +54,7 @@ text{font-family:sans-serif;font-size:12px;fill:#222}\
 .line{fill:none;stroke-width:2}\
 .t0{stroke:#1a85ff}.t1{stroke:#2aa876}.t2{stroke:#e69f00}.t3{stroke:#d41159}\
 .tu{stroke:#888;stroke-dasharray:4 4}\
-.node{stroke:#fff;stroke-width:1.5}\
+.node{stroke:#fff;stroke-width:1.5}.super{fill:none;stroke:#d41159;stroke-width:2}\
 .itself{fill:#111}.near{fill:#6a3fb5}.long{fill:#a8572b}.known{fill:#888}.found{fill:#c4c4c4}\
 @media(prefers-color-scheme:dark){text{fill:#ddd}.background{fill:#16181c}.ring{stroke:#555}\
 .node,.figure{stroke:#16181c}.itself{fill:#fff}.near{fill:#a98bea}.long{fill:#d98d5f}.found{fill:#555}}";
@@ -222,6 +224,13 @@ fn nodes(svg: &mut String, places: &[Place<'_>], language: Language) {
             MapRole::Near | MapRole::Long => 6.0,
             MapRole::Known | MapRole::Found => small,
         };
+        if place.node.class.as_deref() == Some(SUPERNODE) {
+            let radius = radius + 3.5;
+            let _ = write!(
+                svg,
+                "<circle class=\"super\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>"
+            );
+        }
         let class = role_class(place.node.role);
         let _ = write!(
             svg,
@@ -234,9 +243,7 @@ fn nodes(svg: &mut String, places: &[Place<'_>], language: Language) {
 
 fn tooltip(node: &MapNode, language: Language) -> String {
     let role = language.label(role_label(node.role));
-    let rtt = node
-        .rtt_ms
-        .map_or_else(String::new, |rtt_ms| format!(", {rtt_ms:.2} ms"));
+    let rtt = known_round_trip(node).map_or_else(String::new, |rtt| format!(", {rtt}"));
     let class = node
         .class
         .as_ref()
@@ -347,7 +354,10 @@ fn classes(svg: &mut String, map: &OverlayMap, language: Language, y: f64) {
     if !counts.is_empty() {
         let counts: Vec<String> = counts
             .iter()
-            .map(|(class, count)| format!("{class} {count}"))
+            .map(|(class, count)| {
+                let mark = if *class == SUPERNODE { " \u{25ce}" } else { "" };
+                format!("{class}{mark} {count}")
+            })
             .collect();
         let line = format!("{}: {}", language.label(Label::Class), counts.join(", "));
         text(svg, (24.0, y), "", &line);

@@ -227,7 +227,7 @@ pub(super) fn remote(vitals: Vitals) -> Remote {
     Remote {
         version: vitals.software.to_string(),
         load_per_mille: vitals.load_per_mille,
-        class: None,
+        class: Some(vitals.grade.class().name().to_owned()),
     }
 }
 

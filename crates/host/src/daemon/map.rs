@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use enishi_api::{Answer, Failure, MapLink, MapNode, MapRole, OverlayMap};
+use enishi_overlay::class::Class;
 use enishi_overlay::view::Role;
 use enishi_overlay::{NodeId, Position};
 use enishi_services::Node;
@@ -34,6 +35,7 @@ struct Known {
     role: MapRole,
     rtt: Option<Duration>,
     predicted: Option<Duration>,
+    class: Class,
 }
 
 /// What the node sees.
@@ -59,27 +61,35 @@ fn look(node: &Node) -> Seen {
         size_estimate: overlay.size_estimate(),
         ..Seen::default()
     };
-    let mut know = |id: NodeId, role, rtt, predicted| {
+    let mut know = |id: NodeId, role, rtt, (predicted, class)| {
         let known = Known {
             position: overlay.position_of(&id),
             role,
             rtt,
             predicted,
+            class,
         };
         seen.nodes.insert(id, known);
     };
-    let predicted = predictions(node);
+    let told = told(node);
     for id in overlay.known().into_keys().take(NODES_MAX) {
-        know(id, MapRole::Known, None, predicted.get(&id).copied());
+        let told = told.get(&id).copied();
+        know(
+            id,
+            MapRole::Known,
+            None,
+            told.unwrap_or((None, Class::Peer)),
+        );
     }
     let me = node.id();
     for peer in overlay.peers() {
         let id = peer.contact().id();
         let near = overlay.near().contains(id);
         let role = if near { MapRole::Near } else { MapRole::Long };
-        know(id, role, peer.round_trip().smoothed(), None);
+        let class = peer.grade().class();
+        know(id, role, peer.round_trip().smoothed(), (None, class));
     }
-    know(me, MapRole::Itself, None, None);
+    know(me, MapRole::Itself, None, (None, overlay.class()));
     for peer in overlay.peers() {
         let id = peer.contact().id();
         seen.link(me, id, !overlay.near().contains(id));
@@ -90,17 +100,17 @@ fn look(node: &Node) -> Seen {
     seen
 }
 
-/// What the round trips to nodes in the views of peers should be, by the places in the
-/// network that these nodes told.
-fn predictions(node: &Node) -> BTreeMap<NodeId, Duration> {
+/// What nodes in the views of peers told of themselves: what the round trips to them should
+/// be, by their places in the network, and their classes.
+fn told(node: &Node) -> BTreeMap<NodeId, (Option<Duration>, Class)> {
     let overlay = node.overlay();
     let here = overlay.coordinate();
     let entries = overlay.peers().flat_map(|peer| peer.view().entries());
-    let predicted = entries.filter_map(|entry| {
-        let round_trip = here.round_trip(&entry.coordinate)?;
-        Some((entry.contact.id(), round_trip))
+    let told = entries.map(|entry| {
+        let predicted = here.round_trip(&entry.coordinate);
+        (entry.contact.id(), (predicted, entry.grade.class()))
     });
-    predicted.collect()
+    told.collect()
 }
 
 impl Seen {
@@ -137,6 +147,7 @@ async fn ask_around(desk: &Desk, seen: &mut Seen, budget: u32) -> Result<(), Fai
                     role: MapRole::Found,
                     rtt: None,
                     predicted: here.round_trip(&entry.coordinate),
+                    class: entry.grade.class(),
                 };
                 (id, known)
             });
@@ -169,7 +180,7 @@ fn draw(desk: &Desk, seen: &Seen) -> OverlayMap {
         path: api_path(desk, **id),
         rtt_ms: known.rtt.map(ms),
         rtt_predicted_ms: known.predicted.map(ms),
-        class: None,
+        class: Some(known.class.name().to_owned()),
     });
     OverlayMap {
         size_estimate: seen.size_estimate,

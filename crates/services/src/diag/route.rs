@@ -306,6 +306,7 @@ impl Hop {
 mod tests {
     use super::*;
     use enishi_overlay::Software;
+    use enishi_overlay::class::Grade;
 
     fn node(octet: u8) -> NodeId {
         NodeId::from_bytes([octet; 32])
@@ -327,6 +328,7 @@ mod tests {
                 vitals: Vitals {
                     software: Software::THIS,
                     load_per_mille: 0,
+                    grade: Grade::default(),
                 },
             };
             route.report(attempt, node(*by), report, ms(u64::from(*hops) * 10));
@@ -458,6 +460,7 @@ mod tests {
             vitals: Vitals {
                 software: Software::THIS,
                 load_per_mille: 0,
+                grade: Grade::default(),
             },
         };
         let mut route = Route::default();

@@ -98,6 +98,7 @@ fn whole<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Option<T> {
 mod tests {
     use super::*;
     use enishi_overlay::Software;
+    use enishi_overlay::class::Grade;
     use proptest::prelude::*;
 
     #[test]
@@ -106,6 +107,7 @@ mod tests {
             vitals: Vitals {
                 software: Software::THIS,
                 load_per_mille: 1500,
+                grade: Grade::CLIENT,
             },
             unix_s: 1 << 40,
             seen_at: "[2001:db8::1]:7000".parse().ok(),
