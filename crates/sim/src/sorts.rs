@@ -13,7 +13,7 @@ pub(crate) const UPKEEP: &str = "routed, upkeep";
 /// The sort of reports on the way of a traced question.
 pub(crate) const REPORT: &str = "hop report";
 /// Sorts that belong to lookups and to upkeep as the questions do.
-pub(crate) const SHARED: [&str; 2] = ["hop ack", "answer, nodes"];
+pub(crate) const SHARED: [&str; 5] = ["hop ack", "hop nack", "answer, nodes", "find", "found"];
 
 /// Messages of the DHT in the order of their numbers on the wire.
 const DHT: [&str; 12] = [

@@ -7,9 +7,8 @@ use std::path::Path;
 use enishi_sim::recording::Reader;
 use enishi_sim::replay::{End, Parting, Replay, replay};
 
-use super::sim::progress_bar;
-use crate::output::Output;
 use crate::output::table::Table;
+use crate::output::{Output, progress};
 use crate::problem::{Problem, Verdict};
 
 /// Replays a recording and tells whether the node said the same.
@@ -25,7 +24,7 @@ pub(crate) fn run(out: &Output, path: &Path) -> Result<Verdict, Problem> {
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     let reader = Reader::open(BufReader::new(file));
     let mut reader = reader.map_err(|error| refused(error.to_string()))?;
-    let bar = progress_bar(out, length);
+    let bar = progress::bar(out, length);
     let replay = replay(&mut reader, &mut |done| bar.set_position(done));
     bar.finish_and_clear();
     if out.json {

@@ -1,22 +1,22 @@
 //! `enishi sim`.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use enishi_sim::internet::Model;
 use enishi_sim::plot::Picture;
 use enishi_sim::{Options, Protocol, Scenario, scenario};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::replay;
 use crate::args::{Recorded, Sim};
-use crate::output::Output;
 use crate::output::table::Table;
+use crate::output::{Output, progress};
 use crate::problem::{Problem, Verdict};
+use crate::text::Message;
 
 /// The parts into which a run is divided for the progress bar.
 const PARTS: u64 = 1000;
@@ -39,7 +39,7 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
         let opened = File::options().create(true).append(true).open(path);
         opened.map_err(|error| unwritable(path, &error))?;
     }
-    let bar = progress_bar(out, PARTS * u64::from(arguments.seeds));
+    let bar = progress::bar(out, PARTS * u64::from(arguments.seeds));
     let mut results = Vec::new();
     let mut picture = None;
     let (started, memory_before) = (Instant::now(), memory_most_bytes());
@@ -70,8 +70,11 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
     let mut report = report(scenario, arguments, &results);
     match cost {
         Some(cost) if arguments.cost => report["cost"] = json!(cost),
-        Some(cost) if !out.json => eprintln!("{}", cost.told()),
-        _ => {}
+        Some(cost) => out.hint(&Message::SimCost {
+            events_per_second: cost.events_per_second,
+            memory_bytes_per_node: cost.memory_bytes_per_node,
+        }),
+        None => {}
     }
     if out.json {
         out.object(&report)?;
@@ -93,37 +96,8 @@ struct Cost {
     memory_bytes_per_node: Option<u64>,
 }
 
-impl Cost {
-    fn told(&self) -> String {
-        let events = format!("{:.0} events a second", self.events_per_second);
-        match self.memory_bytes_per_node {
-            Some(bytes) => format!("{events}, {bytes} bytes of memory a node"),
-            None => events,
-        }
-    }
-}
-
 /// Refuses options that the scenario does not heed.
 fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
-    let given = [
-        ("routes", arguments.routes.is_some()),
-        ("session-mean", arguments.session_mean.is_some()),
-        ("session-median", arguments.session_median.is_some()),
-        ("duration", arguments.duration.is_some()),
-        ("lookup-interval", arguments.lookup_interval.is_some()),
-        ("polite", arguments.polite.is_some()),
-        ("dead", arguments.dead.is_some()),
-        ("protocol", arguments.protocol.is_some()),
-        ("transport", arguments.transport.is_some()),
-        ("upkeep", arguments.upkeep.is_some()),
-        ("hostile", arguments.hostile.is_some()),
-        ("behaviour", arguments.behaviour.is_some()),
-        ("clients", arguments.clients.is_some()),
-        ("values", arguments.values.is_some()),
-        ("by-rule", arguments.by_rule),
-        ("paper", arguments.paper),
-        ("plot", arguments.plot.is_some()),
-    ];
     let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
     if arguments.upkeep.is_some() && enishi && scenario.takes().contains(&"upkeep") {
         let why = "--upkeep is the rival's: it goes with --protocol kademlia.";
@@ -139,7 +113,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         let why = "--links is for our own nodes: the rival's table follows from --upkeep.";
         return Err(Problem::Usage(why.to_owned()));
     }
-    let foreign = given
+    let foreign = given(arguments)
         .into_iter()
         .find(|(name, given)| *given && !scenario.takes().contains(name));
     let Some((name, _)) = foreign else {
@@ -158,6 +132,29 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         "plot" => format!("The scenario {scenario} has no picture; there is one of {heeding}."),
         _ => format!("--{name} means nothing to the scenario {scenario}; it does to {heeding}."),
     }))
+}
+
+/// The options that not every scenario heeds, and which of them are given.
+fn given(arguments: &Sim) -> [(&'static str, bool); 17] {
+    [
+        ("routes", arguments.routes.is_some()),
+        ("session-mean", arguments.session_mean.is_some()),
+        ("session-median", arguments.session_median.is_some()),
+        ("duration", arguments.duration.is_some()),
+        ("lookup-interval", arguments.lookup_interval.is_some()),
+        ("polite", arguments.polite.is_some()),
+        ("dead", arguments.dead.is_some()),
+        ("protocol", arguments.protocol.is_some()),
+        ("transport", arguments.transport.is_some()),
+        ("upkeep", arguments.upkeep.is_some()),
+        ("hostile", arguments.hostile.is_some()),
+        ("behaviour", arguments.behaviour.is_some()),
+        ("clients", arguments.clients.is_some()),
+        ("values", arguments.values.is_some()),
+        ("by-rule", arguments.by_rule),
+        ("paper", arguments.paper),
+        ("plot", arguments.plot.is_some()),
+    ]
 }
 
 fn options(arguments: &Sim, seed: u64) -> Options {
@@ -212,19 +209,6 @@ fn memory_most_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
-}
-
-/// A bar of so many parts, for a person alone.
-pub(super) fn progress_bar(out: &Output, parts: u64) -> ProgressBar {
-    if out.json || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{bar:40} {percent:>3} %  {elapsed} so far, {eta} left");
-    let bar = ProgressBar::new(parts);
-    // Long steps make no progress, and still it is to be seen that time goes by.
-    bar.enable_steady_tick(Duration::from_secs(1));
-    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
 /// Puts together what is told: the figures of the one run, or the means of several with
@@ -359,5 +343,25 @@ fn figure(value: &Value) -> String {
             format!("{number:.places$}")
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    #[test]
+    fn every_option_that_a_scenario_heeds_can_be_given() {
+        let arguments = Arguments::parse_from(["enishi", "sim", "hops"]);
+        let Command::Sim(sim) = arguments.command else {
+            panic!("another command");
+        };
+        let names = given(&sim).map(|(name, _)| name);
+        for name in Scenario::ALL.into_iter().flat_map(Scenario::takes) {
+            assert!(names.contains(name), "{name}");
+        }
     }
 }

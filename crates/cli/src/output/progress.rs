@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use super::Output;
@@ -51,6 +51,22 @@ impl Drop for Progress {
             task.abort();
         }
     }
+}
+
+/// A bar of so many parts with the time that is left, for a person alone.
+pub(crate) fn bar(out: &Output, parts: u64) -> ProgressBar {
+    if out.json || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let times = out.text(&Message::Times {
+        elapsed: "{elapsed}",
+        left: "{eta}",
+    });
+    let style = ProgressStyle::with_template(&format!("{{bar:40}} {{percent:>3}} %  {times}"));
+    let bar = ProgressBar::new(parts);
+    // Some parts take long, and still it is to be seen that time goes by.
+    bar.enable_steady_tick(Duration::from_secs(1));
+    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
 /// Wipes the spinner however its task ends.

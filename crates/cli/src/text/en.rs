@@ -193,6 +193,16 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("{known} nodes known, about {estimate} in the overlay")
         }
         Message::MapWritten { file } => format!("The drawing is in {file}."),
+        Message::SimCost {
+            events_per_second,
+            memory_bytes_per_node,
+        } => {
+            let memory =
+                memory_bytes_per_node.map(|bytes| format!(", {bytes} bytes of memory a node"));
+            let memory = memory.unwrap_or_default();
+            format!("{events_per_second:.0} events a second{memory}")
+        }
+        Message::Times { elapsed, left } => format!("{elapsed} so far, {left} left"),
         Message::FileUnwritable { file, error } => {
             format!("The file {file} cannot be written: {error}. Name another with --svg.")
         }

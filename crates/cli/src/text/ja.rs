@@ -191,6 +191,15 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("既知 {known} ノード、オーバーレイ全体は約 {estimate} ノード")
         }
         Message::MapWritten { file } => format!("図を {file} に書き込みました。"),
+        Message::SimCost {
+            events_per_second,
+            memory_bytes_per_node,
+        } => {
+            let memory = memory_bytes_per_node.map(|bytes| format!("、1 ノードあたりのメモリ {bytes} バイト"));
+            let memory = memory.unwrap_or_default();
+            format!("毎秒 {events_per_second:.0} イベント{memory}")
+        }
+        Message::Times { elapsed, left } => format!("経過 {elapsed}、残り {left}"),
         Message::FileUnwritable { file, error } => {
             format!("ファイル {file} に書き込めません: {error}。--svg で別の名前を指定してください。")
         }

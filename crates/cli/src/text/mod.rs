@@ -157,6 +157,14 @@ pub(crate) enum Message<'a> {
     MapWritten {
         file: &'a str,
     },
+    SimCost {
+        events_per_second: f64,
+        memory_bytes_per_node: Option<u64>,
+    },
+    Times {
+        elapsed: &'a str,
+        left: &'a str,
+    },
     FileUnwritable {
         file: &'a str,
         error: &'a io::Error,
