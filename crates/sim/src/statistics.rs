@@ -279,6 +279,11 @@ pub fn mean(values: &[u64]) -> Option<f64> {
     (!values.is_empty()).then(|| sum as f64 / values.len() as f64)
 }
 
+/// Returns the mean of figures; none of nothing.
+pub fn mean_of(figures: &[f64]) -> Option<f64> {
+    (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64)
+}
+
 /// Returns the mean of times in microseconds as a multiple of `unit`; none of nothing.
 pub fn mean_in(micros: &[u64], unit: Duration) -> Option<f64> {
     mean(micros).map(|mean| mean / unit.as_micros() as f64)

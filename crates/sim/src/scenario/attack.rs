@@ -25,7 +25,7 @@ use enishi_services::{Command, Event, diag};
 use super::{Options, Outcome, grow};
 use crate::hostile::{Ask, Behaviour, Gang, Subverted, grind};
 use crate::plot::{Axis, Panel, Picture, Series, Style};
-use crate::statistics::{Figures, Results, per_second, ratio};
+use crate::statistics::{Figures, Results, mean_of, per_second, ratio};
 use crate::world::{Index, World};
 
 /// The shares of hostile nodes, per million, one after the other, with their names.
@@ -37,8 +37,12 @@ const SHARES: [(u32, &str); 4] = [
 ];
 /// The name of a share that was asked for.
 const GIVEN: &str = "at the given share";
-/// The name of what is found about surrounded keys.
-const SURROUNDED: &str = "surrounded";
+/// The names of what is found about surrounded keys: of values put in the sure way, and of
+/// leases, which only those in charge can give.
+const SURROUNDED: [(Kind, &str); 2] = [
+    (Kind::Set, "surrounded"),
+    (Kind::Lease, "surrounded leases"),
+];
 /// How long lies spread before anything is measured: several rounds of all upkeep.
 const SPREADING: Duration = Duration::from_secs(180);
 /// How long an answer may take.
@@ -52,10 +56,13 @@ const APART: Duration = Duration::from_millis(20);
 const LEASE_S: u32 = 86_400;
 /// One newcomer for so many nodes.
 const NODES_PER_NEWCOMER: usize = 20;
-/// One key in so many nodes is surrounded, half of them with a value already; how many at
-/// least and at most.
-const NODES_PER_TARGET: usize = 50;
-const TARGETS: (usize, usize) = (10, 40);
+/// One key in so many nodes is surrounded at a time, half of them with a value already; how
+/// many at least and at most, and how often others are.
+const NODES_PER_TARGET: usize = 100;
+const TARGETS: (usize, usize) = (2, 10);
+const ROUNDS: usize = 5;
+/// How long the overlay has to get over each round.
+const HEALING: Duration = Duration::from_secs(60);
 /// How many new values are put at least.
 const PUTS_MIN: usize = 20;
 /// By how many chosen keys each.
@@ -72,6 +79,26 @@ type Hostile = World<Subverted>;
 struct Value {
     key: Key,
     value: Bytes,
+}
+
+/// How a value is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As a lease, by the node in charge.
+    Plain,
+    /// As a lease, over disjoint paths.
+    Sure,
+    /// As an entry of a set, over disjoint paths.
+    SureSet,
+}
+
+impl Way {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Plain | Self::Sure => Kind::Lease,
+            Self::SureSet => Kind::Set,
+        }
+    }
 }
 
 /// What was found at one share of hostile nodes: shares in the whole, by their names.
@@ -98,7 +125,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         hostile: Vec::new(),
     };
     let count = options.values.map_or(options.nodes / 5, |n| n as usize);
-    let values = attack.put(count.max(4), None, false);
+    let values = attack.put(count.max(4), None, Way::Plain);
     let mut stages: Vec<(&'static str, Stage)> = Vec::new();
     for (number, (per_million, name)) in shares.iter().enumerate() {
         attack.turn(*per_million);
@@ -107,7 +134,10 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         progress(300 + done);
     }
     let lost = attack.unreadable(&values);
-    stages.push((SURROUNDED, attack.surround()));
+    for (kind, name) in SURROUNDED {
+        let rounds: Vec<Stage> = (0..ROUNDS).map(|_| attack.surround(kind)).collect();
+        stages.push((name, means(&rounds)));
+    }
     let picture = picture(options, &shares, &stages);
     let results = Results {
         acknowledged: Some(values.len() as u64),
@@ -228,19 +258,19 @@ impl Attack<'_> {
             stage.push((cost, above(spent, usual, values.len())));
         }
         let count = (values.len() / 2).max(PUTS_MIN);
-        for (name, cost, sure) in [
-            ("puts_plain", "messages_per_plain_put", false),
-            ("puts_sure", "messages_per_sure_put", true),
+        for (name, cost, way) in [
+            ("puts_plain", "messages_per_plain_put", Way::Plain),
+            ("puts_sure", "messages_per_sure_put", Way::Sure),
         ] {
             let usual = self.usual_messages(count, PUT_PATIENCE);
             let before = self.messages_of_values();
-            let stored = self.put(count, None, sure);
+            let stored = self.put(count, None, way);
             let spent = self.messages_of_values() - before;
             stage.push((cost, above(spent, usual, count)));
             let read = self.read(&stored, Consistency::Sure, 1);
             let share = ratio(stored.len() as u64, count as u64);
             stage.push((name, share.zip(read).map(|(stored, read)| stored * read)));
-            let name = if sure {
+            let name = if way == Way::Sure {
                 "puts_sure_belied"
             } else {
                 "puts_plain_belied"
@@ -363,7 +393,7 @@ impl Attack<'_> {
     }
 
     /// Has values stored, under random keys unless given; returns those acknowledged.
-    fn put(&mut self, count: usize, writers: Option<&[Keypair]>, sure: bool) -> Vec<Value> {
+    fn put(&mut self, count: usize, writers: Option<&[Keypair]>, way: Way) -> Vec<Value> {
         let mut values = BTreeMap::new();
         let mut commands = Vec::new();
         for number in 0..count {
@@ -373,7 +403,7 @@ impl Attack<'_> {
             };
             let owner = Keypair::from_seed(&self.world.rng().octets());
             let (id, value) = (number as u64, Bytes::from(format!("value {number}")));
-            let key = Key::new(Kind::Lease, &writer.id());
+            let key = Key::new(way.kind(), &writer.id());
             values.insert(
                 id,
                 Value {
@@ -382,16 +412,16 @@ impl Attack<'_> {
                 },
             );
             let request = Box::new(PutRequest {
-                kind: Kind::Lease,
+                kind: way.kind(),
                 writer,
                 owner,
                 lease_s: LEASE_S,
                 value: Some(value),
             });
             let caller = Caller::Host(id);
-            commands.push(Command::Dht(match sure {
-                true => dht::Command::PutSure { caller, request },
-                false => dht::Command::Put { caller, request },
+            commands.push(Command::Dht(match way {
+                Way::Plain => dht::Command::Put { caller, request },
+                Way::Sure | Way::SureSet => dht::Command::PutSure { caller, request },
             }));
         }
         let events = self.ask(commands, PUT_PATIENCE).into_iter();
@@ -481,48 +511,57 @@ impl Attack<'_> {
         }
     }
 
-    /// Surrounds keys; returns what can still be read and written there.
-    fn surround(&mut self) -> Stage {
+    /// Surrounds some keys for a while; returns what can be read and written there meanwhile.
+    fn surround(&mut self, kind: Kind) -> Stage {
+        let (way, puts) = match kind {
+            Kind::Lease => (Way::Plain, "puts_plain"),
+            Kind::Set => (Way::SureSet, "puts_sure"),
+        };
         let targets = (self.nodes / NODES_PER_TARGET).clamp(TARGETS.0, TARGETS.1);
         let writers: Vec<Keypair> = (0..targets)
             .map(|_| Keypair::from_seed(&self.world.rng().octets()))
             .collect();
         let (with, without) = writers.split_at(targets / 2);
-        let mut before = self.put(with.len(), Some(with), false);
+        let mut values = self.put(with.len(), Some(with), way);
+        let mut gangs = Vec::new();
         for writer in &writers {
-            let target = Key::new(Kind::Lease, &writer.id()).position();
-            let candidates = self.nodes * CANDIDATES_PER_NODE;
-            let overlay = self.overlay;
-            let secrets = grind(self.world.rng(), &overlay, target, candidates, SURROUNDING);
-            let gang: Vec<Index> = secrets
-                .into_iter()
-                .map(|secret| {
-                    let via = self.honest();
-                    self.world.spawn_with(secret, Some(via))
-                })
-                .collect();
-            self.world.run_for(Duration::from_secs(10));
-            let present = self.behaviour.replace(Behaviour::Grind);
-            self.convert(&gang, &gang);
-            self.behaviour = present;
+            gangs.extend(self.gather(Key::new(kind, &writer.id()).position()));
         }
         self.world.run_for(SPREADING);
-        let keys = before.iter().map(|value| Subject::Key(value.key));
+        let keys = values.iter().map(|value| Subject::Key(value.key));
         let keys: Vec<Subject> = keys.collect();
         let found = self.confirmations(&keys, 8);
         let alarms = found.iter().filter(|(_, found)| found.unusual).count() as u64;
         let mut stage = Stage::new();
         stage.push(("density_alarms", ratio(alarms, keys.len() as u64)));
-        let after = self.put(without.len(), Some(without), false);
-        stage.push((
-            "puts_plain",
-            ratio(after.len() as u64, without.len() as u64),
-        ));
-        before.extend(after);
+        let after = self.put(without.len(), Some(without), way);
+        stage.push((puts, ratio(after.len() as u64, without.len() as u64)));
+        values.extend(after);
         for (name, _, consistency) in GETS {
-            stage.push((name, self.read(&before, consistency, READERS)));
+            stage.push((name, self.read(&values, consistency, READERS)));
         }
+        for accomplice in gangs {
+            self.world.kill(accomplice);
+        }
+        self.world.run_for(HEALING);
         stage
+    }
+
+    /// Has accomplices with chosen keys join around a target.
+    fn gather(&mut self, target: Position) -> Vec<Index> {
+        let candidates = self.nodes * CANDIDATES_PER_NODE;
+        let overlay = self.overlay;
+        let secrets = grind(self.world.rng(), &overlay, target, candidates, SURROUNDING);
+        let mut gang = Vec::new();
+        for secret in secrets {
+            let via = self.honest();
+            gang.push(self.world.spawn_with(secret, Some(via)));
+        }
+        self.world.run_for(Duration::from_secs(10));
+        let present = self.behaviour.replace(Behaviour::Grind);
+        self.convert(&gang, &gang);
+        self.behaviour = present;
+        gang
     }
 }
 
@@ -536,6 +575,19 @@ const GETS: [(&str, &str, Consistency); 3] = [
 /// Returns what each of `count` cost above what is usual, if that is known.
 fn above(spent: u64, usual: Option<u64>, count: usize) -> Option<f64> {
     ratio(spent.saturating_sub(usual?), count as u64)
+}
+
+/// Returns the means of what was found several times.
+fn means(stages: &[Stage]) -> Stage {
+    let names = stages.first().into_iter().flatten().map(|(name, _)| *name);
+    let mean = |name| {
+        let found: Vec<f64> = stages
+            .iter()
+            .filter_map(|stage| found(stage, name))
+            .collect();
+        mean_of(&found)
+    };
+    names.map(|name| (name, mean(name))).collect()
 }
 
 /// Tells every figure for each share.
