@@ -6,82 +6,79 @@ use std::time::Duration;
 use enishi_overlay::{Contact, NodeId, OverlayId, Position, Rng, Time};
 use enishi_sim::internet::Transport;
 use enishi_sim::rival::kademlia::{Config, Input, Kademlia, Message, Output};
-use enishi_sim::rival::trial::{Figures, Trial};
+use enishi_sim::statistics::Results;
+use enishi_sim::{Options, Protocol, Scenario};
 
-fn trial(nodes: usize, k: usize, seed: u64) -> Trial {
-    let config = Config::new(OverlayId::from_name("simulated"), k);
-    let mut trial = Trial::new(config, nodes, seed);
-    trial.lookups = 500;
-    trial.quiet = Duration::from_secs(120);
-    trial
+fn run(scenario: Scenario, nodes: usize, seed: u64, change: impl FnOnce(&mut Options)) -> Results {
+    let mut options = Options {
+        nodes,
+        seed,
+        routes: 500,
+        protocol: Protocol::Kademlia,
+        ..Options::default()
+    };
+    change(&mut options);
+    scenario.run(&options, &mut |_| {}).results
 }
 
-/// Mean time of an answer in hundredths of the median round trip.
-fn trips_hundredths(figures: &Figures) -> u64 {
-    figures.answer_mean_us * 100 / figures.round_trip_median_us
+fn number(results: &Results, name: &str) -> f64 {
+    let number = results.figures.number(name);
+    number.unwrap_or_else(|| panic!("no {name}: {results:?}"))
 }
 
 #[test]
 fn every_lookup_in_a_quiet_overlay_ends_at_the_node_in_charge() {
-    let mut trial = trial(500, 20, 1);
-    trial.model.loss_per_million = 0;
-    let figures = trial.run();
-    assert_eq!(figures.correct, figures.lookups, "{figures:?}");
+    let results = run(Scenario::Latency, 500, 1, |options| {
+        options.model.loss_per_million = 0;
+    });
+    assert_eq!(number(&results, "correct"), 1.0);
     // The anchors' model of the same table at 1,024 nodes has 1.90 hops.
-    assert!(figures.hops_mean_milli < 2_100, "{figures:?}");
-    let trips = trips_hundredths(&figures);
-    assert!((80..180).contains(&trips), "{figures:?}");
+    assert!(results.mean_hops < Some(2.1), "{results:?}");
+    let trips = number(&results, "mean_in_round_trips");
+    assert!((0.8..1.8).contains(&trips), "{results:?}");
 }
 
 #[test]
 fn with_dead_entries_lookups_are_still_right_and_slower() {
-    let whole = trial(400, 20, 2).run();
-    let mut trial = trial(400, 20, 2);
-    trial.dead_percent = 30;
-    let holed = trial.run();
-    assert!((250..350).contains(&holed.dead_entries_milli), "{holed:?}");
+    let whole = run(Scenario::Latency, 400, 2, |_| {});
+    let holed = run(Scenario::Latency, 400, 2, |options| {
+        options.dead_per_million = 300_000;
+    });
     // Datagrams get lost: one of a hundred, on the worst links one of twelve.
-    assert!(holed.correct * 1000 >= holed.lookups * 990, "{holed:?}");
-    assert!(holed.answer_mean_us > whole.answer_mean_us, "{holed:?}");
-    assert!(holed.certain_mean_us > holed.answer_mean_us, "{holed:?}");
+    assert!(number(&holed, "correct") >= 0.99, "{holed:?}");
+    assert!(number(&holed, "mean_ms") > number(&whole, "mean_ms"));
 }
 
 #[test]
 fn sessions_cost_it_what_they_cost_us() {
-    let mut trial = trial(300, 8, 3);
-    let datagrams = trial.run();
-    trial.model.transport = Transport::Sessions;
-    let sessions = trial.run();
-    assert!(
-        sessions.correct * 1000 >= sessions.lookups * 990,
-        "{sessions:?}"
-    );
-    assert!(
-        sessions.answer_mean_us * 10 > datagrams.answer_mean_us * 12,
-        "a set-up takes a round trip: {sessions:?}"
-    );
+    let datagrams = run(Scenario::Latency, 300, 3, |_| {});
+    let sessions = run(Scenario::Latency, 300, 3, |options| {
+        options.transport = Some(Transport::Sessions);
+    });
+    assert!(number(&sessions, "correct") >= 0.99, "{sessions:?}");
+    // A set-up takes a round trip.
+    assert!(number(&sessions, "mean_ms") > 1.2 * number(&datagrams, "mean_ms"));
 }
 
 #[test]
 fn the_dial_sets_what_upkeep_costs() {
     for rate in [5, 40] {
-        let mut trial = trial(60, 20, 4);
-        trial.config.upkeep_bytes_per_second = rate;
-        trial.settling = Duration::from_secs(300);
-        trial.quiet = Duration::from_secs(900);
-        trial.lookups = 1;
-        let spent = trial.run().upkeep_bytes_per_second_milli;
-        let dial = u64::from(rate) * 1000;
-        assert!(spent * 10 < dial * 13, "{spent} of {dial}");
-        assert!(spent * 10 > dial * 6, "{spent} of {dial}");
+        let results = run(Scenario::Churn, 60, 4, |options| {
+            options.upkeep_bytes_per_second = Some(rate);
+            options.session_mean = Duration::from_secs(1_000_000);
+            options.duration = Some(Duration::from_secs(900));
+        });
+        let spent = number(&results, "upkeep_bytes_per_second_per_node") / f64::from(rate);
+        assert!((0.6..1.3).contains(&spent), "{spent} of {rate}");
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let first = trial(60, 8, 7).run();
-    assert_eq!(first, trial(60, 8, 7).run());
-    assert_ne!(first.trace, trial(60, 8, 8).run().trace);
+    let trace = |seed| run(Scenario::Latency, 60, seed, |_| {}).trace;
+    let first = trace(7);
+    assert_eq!(first, trace(7));
+    assert_ne!(first, trace(8));
 }
 
 /// One node, told of a hundred thousand others by a flood of requests and answers.

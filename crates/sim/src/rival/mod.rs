@@ -5,6 +5,5 @@
 //! configuration where it matters.
 
 pub mod kademlia;
-pub mod trial;
 
 pub use kademlia::Kademlia;
