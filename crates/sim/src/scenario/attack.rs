@@ -58,9 +58,9 @@ const LEASE_S: u32 = 86_400;
 const NODES_PER_NEWCOMER: usize = 20;
 /// One key in so many nodes is surrounded at a time, half of them with a value already; how
 /// many at least and at most, and how often others are.
-const NODES_PER_TARGET: usize = 100;
-const TARGETS: (usize, usize) = (2, 10);
-const ROUNDS: usize = 5;
+const NODES_PER_TARGET: usize = 50;
+const TARGETS: (usize, usize) = (4, 10);
+const ROUNDS: usize = 2;
 /// How long the overlay has to get over each round.
 const HEALING: Duration = Duration::from_secs(60);
 /// How many new values are put at least.
@@ -450,6 +450,9 @@ impl Attack<'_> {
     fn unreadable(&mut self, values: &[Value]) -> u64 {
         let mut left: Vec<&Value> = values.iter().collect();
         for _ in 0..READERS {
+            if left.is_empty() {
+                break;
+            }
             let right = self.read_each(&left, Consistency::Sure);
             let mut number = 0..;
             left.retain(|_| number.next().is_some_and(|number| !right.contains(&number)));
