@@ -234,6 +234,7 @@ impl<'a> World<'a> {
                 false => None,
             },
             by_ring: self.flag()?,
+            silences: enishi_overlay::silence::Silences::default(),
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,

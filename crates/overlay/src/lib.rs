@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod peers;
 pub mod ring;
 pub mod rng;
+pub mod silence;
 pub mod small_map;
 pub mod standing;
 pub mod time;

@@ -34,6 +34,7 @@ use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::ring::Position;
+use crate::silence::Silences;
 use crate::view::{Entry, ViewUpdate};
 use crate::vitals::HopReport;
 
@@ -189,6 +190,8 @@ pub struct Routed {
     /// Whether it goes by the distance on the ring from now on, whatever the geometry. Always
     /// false in Symphony, which has no other distance.
     pub by_ring: bool,
+    /// Who did not confirm it on its way.
+    pub silences: Silences,
     /// Whether the answer goes straight to the origin, not back the same way.
     pub straight: bool,
     /// Whether any of the nodes nearest to the target, as many as replicas, will do. Each of
@@ -329,6 +332,7 @@ impl Message {
                 Reply::Nodes(nodes) => nodes.len() <= NODES_MAX,
                 Reply::Service(_) => true,
             },
+            Self::Routed(routed) => routed.silences.is_bounded(),
             Self::Found { nodes, .. } => nodes.len() <= NODES_MAX,
             Self::Admission(admission) => admission.is_bounded(),
             Self::Back {
@@ -341,7 +345,6 @@ impl Message {
             | Self::ViewRequest { .. }
             | Self::Introduce { .. }
             | Self::Introduced { .. }
-            | Self::Routed(_)
             | Self::HopAck { .. }
             | Self::HopNack { .. }
             | Self::Find { .. }
@@ -380,6 +383,7 @@ mod tests {
             hop: 12,
             toward: None,
             by_ring: false,
+            silences: Silences::default(),
             straight: false,
             any: false,
             trace: true,

@@ -9,6 +9,7 @@
 //! | `links` | long links: how many, drawn where, granted to whom |
 //! | `route` | where a message goes next |
 //! | `forward` | one hop: send, confirm, hedge, give back, introduce |
+//! | `witness` | whom a message waits for, and when it stops waiting |
 //! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
 //! | `search` | iterative lookups, over paths that have no node in common |
@@ -33,6 +34,7 @@ mod route;
 mod search;
 mod standing;
 mod upkeep;
+mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -89,10 +89,12 @@ impl RoundTrip {
     /// Returns how long to wait for a sign of life before asking again: RFC 6298's
     /// timeout. Its lower bound of one second is there for the sake of a network full of bulk
     /// transfers; a question for a sign of life is small and asked three times, and with this
-    /// bound a dead neighbour is known as dead within two seconds.
+    /// bound a dead neighbour is known as dead within two seconds. The first measurements leave
+    /// a wide variation, which is not to make a dead node look alive for long.
     pub fn timeout(&self) -> Duration {
         let smoothed = self.smoothed.unwrap_or(RTT_UNKNOWN);
-        (smoothed + self.variation * 4).max(TIMEOUT_MIN)
+        let most = smoothed * 2 + TIMEOUT_MIN;
+        (smoothed + self.variation * 4).clamp(TIMEOUT_MIN, most)
     }
 }
 

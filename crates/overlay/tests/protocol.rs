@@ -7,6 +7,7 @@ use std::time::Duration;
 use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Hello, Query, Reply, Routed};
 use enishi_overlay::overlay::{Effect, Input, Manner};
+use enishi_overlay::silence::Silences;
 use enishi_overlay::view::{Snapshot, ViewUpdate};
 use enishi_overlay::{Contact, Coordinate, Message, Position};
 
@@ -154,6 +155,7 @@ fn messages_do_not_go_round_for_ever() {
         hop: 1,
         toward: None,
         by_ring: false,
+        silences: Silences::default(),
         straight: false,
         any: false,
         trace: false,

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::message::{Answer, Hello, Query, Reply, Returned, Routed};
+use enishi_overlay::silence::Silences;
 use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
 use enishi_overlay::{
     Config, Contact, Coordinate, Keypair, Message, NodeId, OverlayId, Position, Rng, Time,
@@ -509,6 +510,7 @@ fn question(number: u32, origin: Contact, target: Position) -> Routed {
         hop: number,
         toward: None,
         by_ring: false,
+        silences: Silences::default(),
         straight: true,
         any: true,
         trace: false,

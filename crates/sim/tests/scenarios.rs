@@ -137,7 +137,6 @@ fn loss_is_felt() {
 fn nodes_join_and_answer_though_some_pairs_cannot_talk() {
     let change = |options: &mut Options| options.model.broken_per_million = 50_000;
     let results = tell(Scenario::Latency, change).results;
-    // Who cannot talk with the node in charge of its place may stay outside: some do.
-    assert!(number(&results, "joined") >= 54.0, "{results:?}");
-    assert!(number(&results, "answered") > 0.9, "{results:?}");
+    assert_eq!(number(&results, "joined"), 60.0, "{results:?}");
+    assert_eq!(number(&results, "correct"), 1.0, "{results:?}");
 }

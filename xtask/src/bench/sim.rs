@@ -67,7 +67,9 @@ struct Results {
 fn simulate(program: &Path, run: u32, routes: u32) -> anyhow::Result<(f64, Results)> {
     let started = Instant::now();
     let output = Command::new(program)
-        .args(["sim", "hops", "--nodes", NODES, "--links", "5", "--cost", "--json"])
+        .args([
+            "sim", "hops", "--nodes", NODES, "--links", "5", "--cost", "--json",
+        ])
         .args(["--seed", &(run + 1).to_string()])
         .args(["--routes", &routes.to_string()])
         .output()

@@ -138,6 +138,12 @@ impl Overlay {
             .count() as u32
     }
 
+    /// Tells whether a node that would be a near neighbour has been said hello to and has not
+    /// answered yet.
+    pub(super) fn is_greeting_neighbours(&self) -> bool {
+        self.greetings.values().any(|greeting| !greeting.link)
+    }
+
     pub(super) fn forget_greeting(&mut self, id: NodeId) {
         self.deadlines.cancel(Alarm::Greeting(id));
         self.greetings.remove(&id);

@@ -133,7 +133,9 @@ impl Overlay {
         match asker.back {
             _ if self.is_self(origin) => self.close(origin, answer),
             Some(previous)
-                if asker.traced || !(asker.straight || self.peers.contains_key(&origin)) =>
+                if asker.traced
+                    || !(asker.straight || self.peers.contains_key(&origin))
+                    || self.quarantine.remembers(origin) =>
             {
                 self.send_back(previous, self.me.id(), Returned::Answer(answer));
             }

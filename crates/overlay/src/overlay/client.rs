@@ -49,7 +49,7 @@ const SUPER_WORTH: Duration = Duration::from_millis(100);
 const CHANGE_WORTH: Duration = Duration::from_millis(30);
 
 /// Further from the target than every node.
-const RANK_MAX: Rank = (u64::MAX, true);
+pub(super) const RANK_MAX: Rank = (u64::MAX, true);
 
 /// How long a host keeps a silent client: five times the interval of its questions.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(60);

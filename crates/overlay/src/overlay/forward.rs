@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
+use super::client::RANK_MAX;
 use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
 use super::{Alarm, Asker, Effect, Overlay};
@@ -20,6 +21,7 @@ use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query, Reply, Returned, Routed};
 use crate::ring::Position;
+use crate::silence::Silences;
 use crate::small_map::SmallMap;
 use crate::standing::Outcome;
 use crate::time::Time;
@@ -37,8 +39,12 @@ const HOP_TRIES: usize = 6;
 /// further node to try.
 const HOP_WAITS: u32 = 5;
 const HOP_WAIT: Duration = Duration::from_millis(500);
+/// How often at most while a node that was tried is being asked for a sign of life.
+const HOP_WAITS_MAX: u32 = 20;
 /// The most nodes that are named to whoever asks for those near a position.
 const NODES_ANSWERED_MAX: usize = 16;
+/// How long at most a newcomer leaves it to others who is in charge.
+const SETTLING_MAX: Duration = Duration::from_secs(10);
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
@@ -101,9 +107,11 @@ impl Seen {
 }
 
 /// Returns by what a message is recognised: it may pass a node once by the geometry and once
-/// more by the ring. Requests have fewer than 63 bits.
+/// more by the ring, and once more for each witness of a silence. Requests have fewer than 56
+/// bits.
 fn stage(routed: &Routed) -> u64 {
-    routed.request | u64::from(routed.by_ring) << 63
+    let told = u64::from(routed.silences.weight().min(127));
+    routed.request ^ told << 56 ^ u64::from(routed.by_ring) << 63
 }
 
 /// What became of a traced message here.
@@ -135,16 +143,23 @@ impl Overlay {
         }
         if self.is_self(origin) {
             self.send_to(from, Message::HopAck { hop });
-            return self.returned_home(now, &routed);
+            return match self.decide(now, &routed, Some(from), &[]) {
+                Decision::Pass(hop) => self.launch(now, &hop, routed, None, &[]),
+                Decision::Arrived | Decision::GiveBack => self.returned_home(now, routed),
+            };
         }
         match self.decide(now, &routed, Some(from), &[]) {
             Decision::GiveBack => self.give_back((from, hop), &routed, false),
             Decision::Pass(_) if self.declines(now, from, &routed) => {
-                self.seen.forget(origin, routed.request);
+                self.seen.forget(origin, stage(&routed));
                 self.accounts.declined(now, from);
                 self.give_back((from, hop), &routed, true);
             }
             decision => {
+                let decision = match decision {
+                    Decision::Arrived => self.ask_the_settled(now, &routed, Some(from)),
+                    decision => decision,
+                };
                 if matches!(decision, Decision::Pass(_)) {
                     self.account_for(now, from, &routed);
                 }
@@ -160,6 +175,10 @@ impl Overlay {
         let decision = match self.decide(now, &routed, None, shunned) {
             Decision::Pass(hop) => Decision::Pass(hop),
             Decision::Arrived | Decision::GiveBack => self.decide(now, &routed, None, &[]),
+        };
+        let decision = match decision {
+            Decision::Arrived => self.ask_the_settled(now, &routed, None),
+            decision => decision,
         };
         self.carry_out(now, decision, routed, None, shunned);
     }
@@ -177,11 +196,18 @@ impl Overlay {
         let by_ring = self.is_by_ring(routed.target, routed.by_ring);
         let distance = self.distance(by_ring);
         let toward = routed.toward.filter(|_| by_ring == routed.by_ring);
-        match self.decide_by(now, distance, (routed, toward), from, shunned) {
+        let decision = match self.decide_by(now, distance, (routed, toward), from, shunned) {
             // Nobody nearer is known by the geometry: the ring ends the way, from here on.
             Decision::Arrived if distance != Geometry::Symphony => {
                 self.decide_by(now, Geometry::Symphony, (routed, None), None, shunned)
             }
+            decision => decision,
+        };
+        match decision {
+            Decision::Arrived => match self.second_opinion(now, routed, from, &[]) {
+                Some(hop) => Decision::Pass(hop),
+                None => decision,
+            },
             decision => decision,
         }
     }
@@ -197,9 +223,10 @@ impl Overlay {
         let target = routed.target;
         let mine = self.own_reach(distance, target);
         let mut avoid = shunned.to_vec();
-        // Back there it goes in vain. Who asks for its own place wants its neighbours: it may
-        // have restarted and forgotten all of them, while they remember it.
-        avoid.push(self.position_of(&routed.origin.id()));
+        avoid.extend(routed.silences.for_whom(self.me.id()));
+        // Who asks for its own place may have restarted and forgotten all of its neighbours,
+        // while they remember it.
+        avoid.extend(self.vain_origin(routed));
         avoid.extend(from.map(|from| self.position_of(&from)));
         if let Some(toward) = toward {
             let limits = Limits {
@@ -216,8 +243,9 @@ impl Overlay {
             avoid.push(toward);
         }
         let sender = from.and_then(|from| self.ring_position(from));
+        let asks_first = || toward.is_none() && from == Some(routed.origin.id());
         let theirs = sender
-            .filter(|sender| *sender != target)
+            .filter(|sender| *sender != target && !asks_first())
             .map(|sender| distance.remaining(sender, target));
         let limits = Limits {
             distance,
@@ -231,6 +259,33 @@ impl Overlay {
             None if theirs.is_some_and(|theirs| theirs < mine) => Decision::GiveBack,
             None => Decision::Arrived,
         }
+    }
+
+    /// Tells whether this node is so new that it has not found its place yet: neighbours have
+    /// named others that would be nearer.
+    fn is_settling(&self, now: Time) -> bool {
+        let newborn = now.since(self.born_at) < SETTLING_MAX;
+        newborn && !self.near.is_empty() && self.is_greeting_neighbours()
+    }
+
+    /// A newcomer hands a question to the best peer although itself seems to be nearer to the
+    /// target. The peer gives it back if it knows nobody else.
+    fn ask_the_settled(&self, now: Time, routed: &Routed, from: Option<NodeId>) -> Decision {
+        if !self.is_settling(now) {
+            return Decision::Arrived;
+        }
+        let mut avoid = vec![self.position_of(&routed.origin.id())];
+        avoid.extend(from.map(|from| self.position_of(&from)));
+        avoid.extend(routed.silences.for_whom(self.me.id()));
+        let limits = Limits {
+            distance: Geometry::Symphony,
+            nearer_than: RANK_MAX,
+            toward: None,
+            any: routed.any,
+            avoid: &avoid,
+        };
+        let hop = self.best_hop(now, routed.target, limits);
+        hop.map_or(Decision::Arrived, Decision::Pass)
     }
 
     /// Tells whether any node near the target will do, and this is one.
@@ -325,11 +380,6 @@ impl Overlay {
     }
 
     fn transmit(&mut self, now: Time, hop: u32, mut flight: InFlight, to: Contact) {
-        let wait = match self.peers.get(&to.id()) {
-            Some(peer) => peer.round_trip.hedge_delay(),
-            // A session has to be opened first, which takes some round trips.
-            None => self.typical.hedge_delay() * 3,
-        };
         self.report_hop(flight.previous, &flight.routed, Fate::Passed(to.id()));
         let mut routed = flight.routed.clone();
         routed.hop = hop;
@@ -337,6 +387,7 @@ impl Overlay {
         routed.toward = flight.toward;
         flight.tried.push(to.id());
         flight.sent_at = now;
+        let wait = self.patience(now, to.id());
         self.note_return(now, hop, flight.previous, to.id(), routed.request);
         self.hops.pending.insert(hop, flight);
         self.deadlines.set(Alarm::Hop(hop), now + wait);
@@ -382,8 +433,10 @@ impl Overlay {
         self.deadlines.cancel(Alarm::Hop(hop));
         let toward = flight.toward.take();
         let known = |position| self.peers.values().any(|peer| peer.position == position);
-        let gone = toward.filter(|position| !declined && !known(*position));
-        flight.avoid.extend(gone);
+        // One peer may be late to say that it lost sight of a node; several are believed.
+        if let Some(gone) = toward.filter(|position| !declined && !known(*position)) {
+            flight.routed.silences.note(gone, from);
+        }
         match self.another(now, &flight) {
             Some(next) => self.transmit_by(now, hop, flight, &next),
             None => self.stuck(now, flight),
@@ -414,11 +467,13 @@ impl Overlay {
             return None;
         }
         let target = flight.routed.target;
-        // It came from the origin, so back there it goes in vain.
         let mut avoid = flight.avoid.clone();
-        avoid.push(self.position_of(&flight.routed.origin.id()));
+        avoid.extend(flight.routed.silences.for_whom(self.me.id()));
+        avoid.extend(self.vain_origin(&flight.routed));
         let by_ring = self.is_by_ring(target, flight.routed.by_ring);
-        self.next_hop_avoiding(now, target, by_ring, flight.routed.any, &avoid)
+        let next = self.next_hop_avoiding(now, target, by_ring, flight.routed.any, &avoid);
+        let previous = flight.previous.map(|(id, _)| id);
+        next.or_else(|| self.second_opinion(now, &flight.routed, previous, &flight.tried))
     }
 
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
@@ -429,8 +484,9 @@ impl Overlay {
         let Some(mut flight) = self.hops.pending.remove(&hop) else {
             return;
         };
-        if let Some(silent) = flight.tried.last() {
-            self.probe(now, *silent);
+        if let Some(silent) = flight.tried.last().copied() {
+            self.probe(now, silent);
+            self.note_silence(&mut flight.routed, silent, flight.sent_at);
         }
         if let Some(next) = self.another(now, &flight) {
             self.counters.hops_hedged += 1;
@@ -439,7 +495,7 @@ impl Overlay {
         if flight
             .tried
             .iter()
-            .all(|id| self.quarantine.holds(*id, now))
+            .all(|id| self.is_gone_for(now, &flight.routed, *id))
         {
             // All nodes nearer to the target are gone.
             let InFlight {
@@ -449,7 +505,9 @@ impl Overlay {
             return self.carry_out(now, decision, routed, previous, &[]);
         }
         flight.waits += 1;
-        if flight.waits < HOP_WAITS {
+        // A peer that is being asked for a sign of life will soon be known as there or gone.
+        let undecided = flight.tried.iter().any(|id| self.is_probed(*id));
+        if flight.waits < HOP_WAITS || undecided && flight.waits < HOP_WAITS_MAX {
             self.hops.pending.insert(hop, flight);
             self.deadlines.set(Alarm::Hop(hop), now + HOP_WAIT);
         } else {
@@ -484,7 +542,7 @@ impl Overlay {
     }
 
     /// Answers a message for which this node is in charge.
-    fn arrived(&mut self, now: Time, routed: Routed, back: Option<Previous>) {
+    pub(super) fn arrived(&mut self, now: Time, routed: Routed, back: Option<Previous>) {
         let Routed {
             request,
             origin,
@@ -493,6 +551,7 @@ impl Overlay {
             straight,
             trace,
             query,
+            silences,
             ..
         } = routed;
         let asker = Asker {
@@ -505,7 +564,7 @@ impl Overlay {
         };
         match query {
             Query::Nodes { count } => {
-                let mut nodes = self.nodes_near(target, count.into());
+                let mut nodes = self.nodes_left(target, count.into(), &silences);
                 nodes.extend(self.summon(now, target, &asker.contact));
                 self.answer(asker, Reply::Nodes(nodes));
             }
@@ -522,6 +581,23 @@ impl Overlay {
                 });
             }
         }
+    }
+
+    /// Returns the nodes nearest to the target without those that were silent: whoever asks
+    /// turns to the first.
+    pub(super) fn nodes_left(
+        &self,
+        target: Position,
+        count: usize,
+        silences: &Silences,
+    ) -> Vec<Entry> {
+        let mut nodes = self.nodes_near(target, NODES_ANSWERED_MAX);
+        nodes.retain(|entry| {
+            let id = entry.contact.id();
+            self.is_self(id) || !silences.tell_of(self.position_of(&id))
+        });
+        nodes.truncate(count);
+        nodes
     }
 
     /// Returns the few nodes nearest to the target that this one knows among itself and its

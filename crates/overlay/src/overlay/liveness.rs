@@ -4,6 +4,12 @@
 //! is taken for dead: it leaves all tables, the peers hear of it with the next view,
 //! and it is not asked again for a while unless it speaks itself. A peer's word that
 //! somebody is gone only makes this node ask.
+//!
+//! Who is silent here may still be there for others: not every two nodes can talk. A peer
+//! whose view goes on naming such a node as its neighbour vouches for it, and what is meant
+//! for that node goes by way of the peer ([`Overlay::is_vouched_for`]). So each of the two has
+//! its place on the ring in the eyes of the other. (M. Freedman et al., "Non-Transitive
+//! Connectivity and DHTs", WORLDS 2005, call them invisible nodes.)
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,10 +20,11 @@ use crate::contact::Contact;
 use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::message::Message;
-use crate::peers::Probe;
+use crate::peers::{Peer, Probe};
 use crate::ring::Position;
 use crate::small_map::SmallMap;
 use crate::time::Time;
+use crate::view::Role;
 
 /// How often to ask before a peer is taken for dead. One message in a hundred is lost on a
 /// bad path, and three in a row hardly ever.
@@ -31,28 +38,78 @@ const MOVE_FIRST: Duration = Duration::from_secs(300);
 /// A peer heard within this time needs no question when others call it gone.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
 
-/// Nodes that did not answer lately, and until when they are left alone.
+/// After a peer was taken for dead, how long others are not believed that it is there: by
+/// then its nearest neighbours have asked it with their period, and told the others.
+const DOUBT: Duration = Duration::from_secs(20);
+
+/// Nodes that did not answer lately.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Quarantine(SmallMap<NodeId, Time>);
+pub(super) struct Quarantine(SmallMap<NodeId, Silence>);
+
+/// That a node did not answer, until when it is left alone, and until when others are not
+/// believed that it is there.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    until: Time,
+    doubted_until: Time,
+}
 
 impl Quarantine {
+    /// Leaves a node alone that did not answer this one; others may reach it.
     pub(super) fn put(&mut self, id: NodeId, now: Time, time: Duration) {
-        if self.0.len() >= QUARANTINE_MAX {
-            self.0.retain(|_, until| *until > now);
-        }
-        if self.0.len() >= QUARANTINE_MAX {
-            let oldest = self
-                .0
-                .iter()
-                .min_by_key(|(_, until)| **until)
-                .map(|(id, _)| *id);
-            oldest.map(|oldest| self.0.remove(&oldest));
-        }
-        self.0.insert(id, now + time);
+        let until = now + time;
+        let doubted_until = now;
+        self.insert(
+            id,
+            now,
+            Silence {
+                until,
+                doubted_until,
+            },
+        );
     }
 
+    /// Leaves a node alone that was a peer and fell silent: most likely it is dead, and
+    /// others have not noticed yet.
+    fn put_lost(&mut self, id: NodeId, now: Time) {
+        let until = now + QUARANTINE;
+        let doubted_until = now + DOUBT;
+        self.insert(
+            id,
+            now,
+            Silence {
+                until,
+                doubted_until,
+            },
+        );
+    }
+
+    fn insert(&mut self, id: NodeId, now: Time, silence: Silence) {
+        if self.0.len() >= QUARANTINE_MAX {
+            self.0.retain(|_, silence| silence.until > now);
+        }
+        if self.0.len() >= QUARANTINE_MAX {
+            let oldest = self.0.iter().min_by_key(|(_, silence)| silence.until);
+            let oldest = oldest.map(|(id, _)| *id);
+            oldest.map(|oldest| self.0.remove(&oldest));
+        }
+        self.0.insert(id, silence);
+    }
+
+    /// Tells whether the node is to be left alone.
     pub(super) fn holds(&self, id: NodeId, now: Time) -> bool {
-        self.0.get(&id).is_some_and(|until| *until > now)
+        self.0.get(&id).is_some_and(|silence| silence.until > now)
+    }
+
+    /// Tells whether the node is to be taken for dead, whatever others say.
+    pub(super) fn doubts(&self, id: NodeId, now: Time) -> bool {
+        let silence = self.0.get(&id);
+        silence.is_some_and(|silence| silence.doubted_until > now)
+    }
+
+    /// Tells whether nothing was heard of the node since it last did not answer.
+    pub(super) fn remembers(&self, id: NodeId) -> bool {
+        self.0.contains_key(&id)
     }
 
     pub(super) fn release(&mut self, id: NodeId) {
@@ -61,6 +118,13 @@ impl Quarantine {
 }
 
 impl Overlay {
+    /// Tells whether a peer is believed that one of its near neighbours is there although it
+    /// does not answer this node. Long links are looked after too seldom for that.
+    pub(super) fn is_vouched_for(&self, now: Time, by: &Peer, at: Position, id: NodeId) -> bool {
+        let entry = by.view.at(at);
+        !self.quarantine.doubts(id, now) && entry.is_some_and(|entry| entry.role == Role::Near)
+    }
+
     /// Notes a sign of life.
     pub(super) fn heard(&mut self, now: Time, from: NodeId) {
         self.quarantine.release(from);
@@ -93,7 +157,8 @@ impl Overlay {
             sent_at: now,
             tries,
         });
-        let wait = peer.round_trip.timeout() * tries;
+        // Twice for the last try, after what may have been a burst of losses.
+        let wait = peer.round_trip.timeout() * tries.div_ceil(2);
         self.deadlines.set(Alarm::Probe(id), now + wait);
         self.send_to(id, Message::Ping { nonce, version });
     }
@@ -110,6 +175,11 @@ impl Overlay {
         } else {
             self.lose(now, id);
         }
+    }
+
+    /// Tells whether a peer is being asked for a sign of life.
+    pub(super) fn is_probed(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.probe.is_some())
     }
 
     fn end_probe(&mut self, id: NodeId) {
@@ -236,7 +306,7 @@ impl Overlay {
     }
 
     pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
-        self.quarantine.put(from, now, QUARANTINE);
+        self.quarantine.put_lost(from, now);
         self.clients.remove(from);
         self.remove_peer(now, from);
         self.expedite_hops(now, from);
@@ -260,7 +330,7 @@ impl Overlay {
 
     /// Takes a peer for dead.
     fn lose(&mut self, now: Time, id: NodeId) {
-        self.quarantine.put(id, now, QUARANTINE);
+        self.quarantine.put_lost(id, now);
         if let Some(contact) = self.remove_peer(now, id) {
             self.counters.peers_lost += 1;
             self.remember_lost(now, contact);

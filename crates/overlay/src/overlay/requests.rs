@@ -17,6 +17,7 @@ use crate::id::NodeId;
 use crate::message::{Answer, Query, Reply, Routed};
 use crate::ring::Position;
 use crate::rng::Rng;
+use crate::silence::Silences;
 use crate::small_map::SmallMap;
 use crate::time::Time;
 use crate::view::Entry;
@@ -34,8 +35,9 @@ const TRY_TIMEOUTS: [Duration; 5] = [
 ];
 /// How long to wait when the first hop is given: it may have to be dialled.
 const VIA_TIMEOUT: Duration = Duration::from_secs(8);
-/// How many tries have their answer sent back the way they came; then that way is in doubt.
-const TRIES_BACK: u32 = 2;
+/// Which try has its answer sent straight to the asker. The others have it sent back the way
+/// they came, by which it gets through where the two ends cannot talk.
+const TRY_STRAIGHT: u32 = 3;
 /// Which try goes from node to node itself (`search`): tables may be too stale for others to
 /// forward well.
 const ITERATIVE_TRY: usize = 2;
@@ -105,6 +107,8 @@ struct Open {
     first_hop: Option<Contact>,
     tries: u32,
     avoid: Vec<Position>,
+    /// Who did not confirm it, as far as known here.
+    silences: Silences,
 }
 
 /// The questions that wait for their answers.
@@ -209,6 +213,7 @@ impl Overlay {
             first_hop,
             tries: 0,
             avoid: vec![],
+            silences: Silences::default(),
         };
         self.requests.open.insert(id, open);
         self.try_request(now, id);
@@ -258,34 +263,48 @@ impl Overlay {
 
     /// Makes the message of the next try.
     fn next_try(&mut self, id: u64) -> Option<Routed> {
-        let is_client = self.is_client();
         let open = self.requests.open.get_mut(&id)?;
-        let routed = Routed {
-            request: (id << TRY_BITS) | u64::from(open.tries),
+        let number = open.tries;
+        open.tries += 1;
+        self.message_of(id, number)
+    }
+
+    /// Makes the message of one try.
+    fn message_of(&self, id: u64, number: u32) -> Option<Routed> {
+        let is_client = self.is_client();
+        let open = self.requests.open.get(&id)?;
+        Some(Routed {
+            request: (id << TRY_BITS) | u64::from(number),
             origin: self.me.clone(),
             target: open.target,
             hops: 0,
             hop: 0,
             toward: None,
             by_ring: false,
+            silences: open.silences.clone(),
             // Reports take the way back, and the answer must not overtake them. Whether others
             // can reach a client is not known.
-            straight: open.tries >= TRIES_BACK && !open.manner.trace && !is_client,
+            straight: number == TRY_STRAIGHT && !open.manner.trace && !is_client,
             any: open.manner.any,
             trace: open.manner.trace,
             query: open.query.clone(),
-        };
-        open.tries += 1;
-        Some(routed)
+        })
     }
 
     /// An iterative lookup found who is near the target: the question goes straight there.
-    pub(super) fn found_for_request(&mut self, now: Time, id: u64, found: &[Entry]) {
-        let Some(open) = self.requests.open.get_mut(&id) else {
-            return;
-        };
-        open.tries -= 1;
-        let Some(routed) = self.next_try(id) else {
+    pub(super) fn found_for_request(
+        &mut self,
+        now: Time,
+        id: u64,
+        found: &[Entry],
+        silent: &[Position],
+    ) {
+        let me = self.me.id();
+        if let Some(open) = self.requests.open.get_mut(&id) {
+            silent.iter().for_each(|at| open.silences.note(*at, me));
+        }
+        // The next try may be under way; others would take its number for a second copy.
+        let Some(routed) = self.message_of(id, ITERATIVE_TRY as u32) else {
             return;
         };
         let target = routed.target;
@@ -295,6 +314,13 @@ impl Overlay {
         match nearest.filter(nearer) {
             Some(contact) => self.launch_by(now, contact, routed),
             None => self.forward(now, routed, &[]),
+        }
+    }
+
+    /// Has the further tries of a question tell of silent nodes.
+    pub(super) fn remember_silences(&mut self, request: u64, silences: &Silences) {
+        if let Some(open) = self.requests.open.get_mut(&(request >> TRY_BITS)) {
+            open.silences.merge(silences);
         }
     }
 
@@ -352,12 +378,14 @@ impl Overlay {
     }
 
     /// A question of this node came back to it: it is in charge itself.
-    pub(super) fn returned_home(&mut self, now: Time, routed: &Routed) {
-        let reply = match routed.query {
-            Query::Nodes { count } => Reply::Nodes(self.nodes_near(routed.target, count.into())),
-            Query::Service { .. } | Query::Register { .. } => return,
+    pub(super) fn returned_home(&mut self, now: Time, routed: Routed) {
+        self.report_hop(None, &routed, Fate::Arrived);
+        let count = match routed.query {
+            Query::Nodes { count } => count.into(),
+            Query::Service { .. } => return self.arrived(now, routed, None),
+            Query::Register { .. } => return,
         };
-        self.report_hop(None, routed, Fate::Arrived);
+        let reply = Reply::Nodes(self.nodes_left(routed.target, count, &routed.silences));
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,

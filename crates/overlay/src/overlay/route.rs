@@ -184,7 +184,10 @@ impl Overlay {
         let nearer = |rank: Rank| rank < own && rank < limits.nearer_than;
         // Who is not nearer need not be looked up.
         let usable = |position: Position, entry: &Entry| {
-            !limits.avoid.contains(&position) && self.is_usable(now, entry.contact.id())
+            let id = entry.contact.id();
+            !limits.avoid.contains(&position)
+                && (self.is_usable(now, id)
+                    || !self.is_self(id) && self.is_vouched_for(now, peer, position, id))
         };
         if limits.distance != Geometry::Symphony {
             let places = peer.view.places();
@@ -230,7 +233,8 @@ impl Overlay {
             self.config.forwarding,
             Forwarding::Jump | Forwarding::Fastest
         );
-        if jumps && !self.is_client() && !self.peers.contains_key(&id) {
+        let silent = self.quarantine.remembers(id);
+        if jumps && !silent && !self.is_client() && !self.peers.contains_key(&id) {
             let way = self.between(&self.coordinate, &entry.coordinate);
             let time = way * DIAL_COST + remaining;
             let hop = NextHop {
@@ -302,7 +306,7 @@ impl Overlay {
     }
 }
 
-fn direct(peer: &Peer) -> NextHop {
+pub(super) fn direct(peer: &Peer) -> NextHop {
     NextHop {
         place: peer.place(),
         via: None,

@@ -191,6 +191,20 @@ struct Search {
     taken: BTreeSet<NodeId>,
 }
 
+impl Search {
+    /// Visits those who did not answer and are nearer to the target than all who did.
+    fn silent(&self) -> impl Iterator<Item = NodeId> {
+        let all = || self.paths.iter().flat_map(|path| &path.candidates);
+        let answered = all().filter(|candidate| candidate.state == State::Answered);
+        let nearest = answered.map(|candidate| candidate.rank).min();
+        let failed = all().filter(move |candidate| {
+            candidate.state == State::Failed && nearest.is_none_or(|best| candidate.rank < best)
+        });
+        let failed = failed.map(|candidate| candidate.entry.contact.id());
+        failed.filter(|id| self.taken.contains(id))
+    }
+}
+
 /// The iterative lookups under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Searches {
@@ -381,6 +395,8 @@ impl Overlay {
             self.searches.finds.remove(&nonce);
         }
         let ends = search.paths.iter().map(Path::end).collect();
+        let silent = search.silent();
+        let silent: Vec<Position> = silent.map(|id| self.position_of(&id)).collect();
         let paths = search.paths.into_iter();
         let answered = paths.flat_map(|path| path.candidates);
         let answered = answered.filter(|candidate| candidate.state == State::Answered);
@@ -388,7 +404,7 @@ impl Overlay {
         found.sort_by_key(|(rank, _)| *rank);
         let found: Vec<Entry> = found.into_iter().map(|(_, entry)| entry).collect();
         match search.request {
-            Some(request) => self.found_for_request(now, request, &found),
+            Some(request) => self.found_for_request(now, request, &found, &silent),
             None => self.effects.push_back(Effect::Searched {
                 search: SearchId(id),
                 found,

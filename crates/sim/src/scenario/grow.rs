@@ -29,33 +29,54 @@ pub(super) fn grow<P: Participant>(
     progress: &mut impl FnMut(u32),
 ) {
     let mut births = Vec::with_capacity(nodes);
+    let mut uninvited: Vec<Index> = Vec::new();
     let mut known = 0;
     for born in 0..nodes {
         let since = world.now() - KNOWN_AFTER;
         while known < born && (births[known] < since || known == 0) {
             known += 1;
         }
-        let bootstrap = (known > 0).then(|| inviter(world, born, known));
         births.push(world.now());
+        let bootstrap = inviter(world, born, known, &uninvited);
+        if bootstrap.is_none() && born > 0 {
+            uninvited.push(born);
+        }
         world.spawn(bootstrap);
+        invite_late(world, known, &mut uninvited);
         world.run_for(pause(born as u64 + 1));
         progress((born * 1000 / nodes) as u32);
     }
+    invite_late(world, nodes, &mut uninvited);
     world.run_for(SETTLING);
 }
 
-/// Draws the node through which the next one joins, among the first `known` and of those
-/// that it can reach: an invitation that does not work is not used.
-fn inviter<P: Participant>(world: &mut World<P>, born: Index, known: usize) -> Index {
-    const TRIES: usize = 16;
-    let mut via = world.rng().below(known as u64) as usize;
-    for _ in 0..TRIES {
-        if !world.is_broken(born, via) {
-            break;
+/// Gives those an invitation that could reach nobody known when they were born.
+fn invite_late<P: Participant>(world: &mut World<P>, known: usize, uninvited: &mut Vec<Index>) {
+    let waiting = uninvited.clone();
+    for index in waiting {
+        if let Some(via) = inviter(world, index, known, uninvited) {
+            world.bootstrap(index, via);
+            uninvited.retain(|other| *other != index);
         }
-        via = world.rng().below(known as u64) as usize;
     }
-    via
+}
+
+/// Draws the node through which another joins, among the first `known` and of those that it
+/// can reach: an invitation that does not work is not used, and whoever has none invites
+/// nobody, or there would be two overlays. None when a few draws find nobody.
+fn inviter<P: Participant>(
+    world: &mut World<P>,
+    newcomer: Index,
+    known: usize,
+    uninvited: &[Index],
+) -> Option<Index> {
+    const TRIES: usize = 16;
+    let mut draws = (0..TRIES).filter(|_| known > 0);
+    draws.find_map(|_| {
+        let via = world.rng().below(known as u64) as usize;
+        let works = via != newcomer && !world.is_broken(newcomer, via) && !uninvited.contains(&via);
+        works.then_some(via)
+    })
 }
 
 /// Returns the time until the next birth while so many are alive.

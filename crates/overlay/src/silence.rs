@@ -1,0 +1,144 @@
+//! Who did not confirm a message, as the message itself tells on its way.
+//!
+//! A node that is silent to one may be slow, or cannot be reached by that one alone. So each
+//! message carries whom it was sent to in vain, and by how many. Who is silent to three
+//! counts as gone for this message, everywhere on its way: nobody else waits for it, and the
+//! next in line answers in its place.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+use crate::ring::Position;
+
+/// How many must have found a node silent before nobody tries it any more.
+const WITNESSES: u32 = 3;
+/// The most silent nodes that a message tells of; it keeps the first.
+pub const SILENCES_MAX: usize = 8;
+
+/// A node that did not confirm in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Where it sits.
+    pub position: Position,
+    /// To whom it was silent: a bit for each, drawn by the node id, so that the same node
+    /// counts once.
+    pub witnesses: u16,
+}
+
+/// The silent nodes that a message was meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silences(Vec<Silence>);
+
+impl Silences {
+    /// Tells whether there are no more than allowed.
+    pub fn is_bounded(&self) -> bool {
+        self.0.len() <= SILENCES_MAX
+    }
+
+    /// Notes that a node was silent to `witness`.
+    pub(crate) fn note(&mut self, position: Position, witness: NodeId) {
+        self.add(position, bit_of(witness));
+    }
+
+    /// Takes in what another message of the same question told.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for silence in &other.0 {
+            self.add(silence.position, silence.witnesses);
+        }
+    }
+
+    fn add(&mut self, position: Position, witnesses: u16) {
+        let room = self.0.len() < SILENCES_MAX;
+        let known = self.0.iter_mut().find(|known| known.position == position);
+        match known {
+            Some(known) => known.witnesses |= witnesses,
+            None if room => self.0.push(Silence {
+                position,
+                witnesses,
+            }),
+            None => {}
+        }
+    }
+
+    /// Tells whether a node counts as gone.
+    pub(crate) fn believes(&self, position: Position) -> bool {
+        let mut gone = self.0.iter().filter(|silence| is_enough(silence));
+        gone.any(|silence| silence.position == position)
+    }
+
+    /// Tells whether somebody found a node silent.
+    pub(crate) fn tell_of(&self, position: Position) -> bool {
+        self.0.iter().any(|silence| silence.position == position)
+    }
+
+    /// Visits those that count as gone, and those that were silent to `witness` itself.
+    pub(crate) fn for_whom(&self, witness: NodeId) -> impl Iterator<Item = Position> + '_ {
+        let bit = bit_of(witness);
+        let told = self.0.iter();
+        told.filter(move |silence| is_enough(silence) || silence.witnesses & bit != 0)
+            .map(|silence| silence.position)
+    }
+
+    /// Visits those that were silent, but not to enough others.
+    pub(crate) fn open(&self) -> impl Iterator<Item = Position> + '_ {
+        let told = self.0.iter().filter(|silence| !is_enough(silence));
+        told.map(|silence| silence.position)
+    }
+
+    /// Returns how much the message tells: it grows with each witness.
+    pub(crate) fn weight(&self) -> u32 {
+        let each = self.0.iter().map(|silence| silence.witnesses.count_ones());
+        each.sum()
+    }
+}
+
+fn is_enough(silence: &Silence) -> bool {
+    silence.witnesses.count_ones() >= WITNESSES
+}
+
+fn bit_of(witness: NodeId) -> u16 {
+    1 << (witness.as_bytes()[0] % 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(octet: u8) -> NodeId {
+        NodeId::from_bytes([octet; 32])
+    }
+
+    #[test]
+    fn one_witness_counts_once_and_three_are_believed() {
+        let (at, other) = (Position::from_number(7), Position::from_number(8));
+        let mut silences = Silences::default();
+        silences.note(at, id(1));
+        silences.note(at, id(1));
+        assert!(!silences.believes(at) && silences.weight() == 1);
+        assert_eq!(silences.for_whom(id(1)).collect::<Vec<_>>(), [at]);
+        assert_eq!(silences.for_whom(id(2)).count(), 0);
+        silences.note(at, id(2));
+        assert!(!silences.believes(at));
+        silences.note(at, id(4));
+        silences.note(other, id(2));
+        assert!(silences.believes(at) && !silences.believes(other));
+        assert_eq!(silences.for_whom(id(3)).collect::<Vec<_>>(), [at]);
+        assert_eq!(silences.open().collect::<Vec<_>>(), [other]);
+        assert_eq!(silences.weight(), 4);
+    }
+
+    #[test]
+    fn a_message_tells_of_few() {
+        let mut silences = Silences::default();
+        for number in 0..20 {
+            silences.note(Position::from_number(number), id(1));
+        }
+        assert!(silences.is_bounded());
+        assert_eq!(silences.open().count(), SILENCES_MAX);
+        let mut merged = Silences::default();
+        merged.note(Position::from_number(1), id(2));
+        merged.note(Position::from_number(1), id(3));
+        merged.merge(&silences);
+        assert!(merged.is_bounded() && merged.believes(Position::from_number(1)));
+    }
+}
