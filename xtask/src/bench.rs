@@ -4,6 +4,7 @@
 //! whatever else the machine does falls on all of them alike. Medians are reported,
 //! every value with them, and ratios to a peer measured in the same rounds.
 
+mod fifty;
 mod idle;
 mod program;
 mod report;
@@ -28,6 +29,11 @@ struct Bench {
 }
 
 const BENCHES: &[Bench] = &[
+    Bench {
+        name: "fifty",
+        about: "fifty daemons join at once, a third is killed: beside the simulator's forecast",
+        run: fifty::run,
+    },
     Bench {
         name: "idle",
         about: "a daemon with ten peers that has nothing to do: memory, CPU, octets",

@@ -10,6 +10,7 @@
 
 mod closed;
 mod diagnostics;
+mod verify;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,7 @@ pub use diagnostics::{
     Check, Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Outcome, OverlayMap,
     PathKind, Remote, Sighting, TraceSummary, ValueStep,
 };
+pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 
 /// The name of the control socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -68,6 +70,16 @@ pub enum Request {
         /// How many questions to send one after the other, 1 to 20; 1 unless told.
         #[serde(default = "one")]
         probes: u32,
+    },
+    /// Asks over several paths that have no node in common whether a node is where its key
+    /// puts it, or what is stored under a key; answered by [`Answer::Verification`].
+    Verify {
+        /// A node id, the first characters of one that the node knows, a virtual address
+        /// or `key:TEXT`.
+        target: String,
+        /// Over how many paths, 1 to [`PATHS_MAX`]; that many unless told.
+        #[serde(default = "paths_max")]
+        paths: u8,
     },
     /// Checks the node end to end; answered by an [`Answer::Check`] for each check and by
     /// [`Answer::Checked`] last.
@@ -248,6 +260,8 @@ pub enum Answer {
     },
     /// The whole route.
     TraceSummary(TraceSummary),
+    /// What several paths agree on.
+    Verification(Verification),
     /// How one check of the node's health came out.
     Check(Check),
     /// All checks were made.
@@ -288,6 +302,9 @@ pub enum Answer {
 pub struct Status {
     /// The node's id.
     pub node_id: String,
+    /// Its place on the ring, of 2^64, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub position: String,
     /// The program's version.
     pub version: String,
     /// Seconds since the daemon started.
@@ -312,6 +329,9 @@ pub struct Status {
     /// What the node does for others.
     #[serde(default)]
     pub service: Service,
+    /// What the node sent of its own protocol since the start.
+    #[serde(default)]
+    pub sent: Sent,
     /// What was refused, dropped or lost since the start.
     pub refused: Refused,
     /// The channels in the order of their names.
@@ -335,6 +355,17 @@ pub struct Service {
     pub declined_messages: u64,
     /// Octets of records held for the overlay.
     pub stored_bytes: u64,
+}
+
+/// What a node sent of the overlay's own protocol since the daemon started: without the
+/// sessions' headers and upkeep, and without the packets and streams of channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sent {
+    /// Messages.
+    pub messages: u64,
+    /// Their octets.
+    pub bytes: u64,
 }
 
 /// What a node and one peer did for each other since the daemon started.
@@ -424,6 +455,9 @@ pub struct Member {
 pub struct Peer {
     /// The peer's id.
     pub node_id: String,
+    /// Its place on the ring, of 2^64, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub position: String,
     /// `near`, `long`, `known` (a neighbour's neighbour), `client`, `host` (of this client)
     /// or `session` (nothing of that).
     pub role: String,
@@ -485,6 +519,10 @@ pub struct RoundTrips {
 
 fn one() -> u32 {
     1
+}
+
+fn paths_max() -> u8 {
+    PATHS_MAX
 }
 
 /// Opens a byte stream between two members.

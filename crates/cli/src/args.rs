@@ -67,6 +67,9 @@ pub(crate) enum Command {
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
     Trace(Trace),
+    /// Ask over several paths that have no node in common whether a node is what it seems,
+    /// or what is stored under a key
+    Verify(Verify),
     /// Check the node end to end and say what is wrong and what to do
     Doctor,
     /// Store and read small values in the overlay
@@ -242,6 +245,19 @@ pub(crate) struct Trace {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// A node id, the first characters of one, a virtual address, or `key:TEXT` for what is
+    /// stored under a key
+    pub(crate) target: String,
+    /// The target is the key of a value in the overlay, as with `key:`
+    #[arg(long)]
+    pub(crate) key: bool,
+    /// Over how many paths to ask
+    #[arg(long, value_name = "N", default_value_t = enishi_api::PATHS_MAX, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) paths: u8,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Map {
     /// Write a drawing to a file, `-` for standard output
     #[arg(long, value_name = "FILE")]
@@ -304,7 +320,8 @@ pub(crate) struct Demo {
 pub(crate) struct Sim {
     #[command(subcommand)]
     pub(crate) recorded: Option<Recorded>,
-    /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once), `partition`
+    /// `hops` (routes in a grown overlay), `crash` (a fifth dies at once),
+    /// `storm` (all join at once, a third dies at once), `partition`
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
     /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time),
     /// `classes` (supernodes and clients), `compare` (geometries, ways to forward and a rival
@@ -329,6 +346,9 @@ pub(crate) struct Sim {
     /// How many pairs of nodes can never reach each other [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) broken_pairs: Option<u32>,
+    /// The delay one way between any two nodes, for example 0.1ms, instead of the Internet's
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) delay: Option<Duration>,
     /// How many routes, lookups or gets to ask for and judge [default: 2000]
     #[arg(long, value_name = "N")]
     pub(crate) routes: Option<u32>,
@@ -348,9 +368,12 @@ pub(crate) struct Sim {
     /// How many nodes take leave before they go; the others crash [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) polite: Option<u32>,
-    /// How many nodes die at once before the lookups [default: 0]
+    /// How many nodes die at once [default: 0 before the lookups of latency, 33.3333 for storm]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) dead: Option<u32>,
+    /// In how much time all nodes begin to join [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) joins_within: Option<Duration>,
     /// Whose nodes: `enishi`, or the rival `kademlia` (k = 20, alpha = 3) [default: enishi]
     #[arg(long, value_name = "NAME")]
     pub(crate) protocol: Option<Protocol>,
@@ -527,6 +550,7 @@ mod tests {
             "ping 10.77.0.2 -c 3 --json",
             "trace key:hello --json",
             "trace hello --key --probes 20",
+            "verify hello --key --paths 8",
             "doctor --json",
             "overlay map",
             "overlay map --svg ring.svg --crawl 200 --json",
@@ -572,6 +596,7 @@ mod tests {
             "ping x -c 0",
             "ping x -c 1001",
             "trace x --probes 0",
+            "verify x --paths 0",
             "trace x --probes 21",
             "overlay map --crawl 1001",
             "dht put key",

@@ -154,10 +154,10 @@ fn the_ring_is_a_table_or_a_drawing() {
     let expected = "\
 3 nodes known, about 3 in the overlay
 
-POSITION          NODE  ROLE               ROUND TRIP  PATH
-0000000000000000  n0    this node                   -  direct
-4000000000000000  n1    near neighbour        1.50 ms  direct
-8000000000000000  n2    known from a peer           -  direct
+POSITION          NODE  ROLE               CLASS  ROUND TRIP  PATH
+0000000000000000  n0    this node          -               -  direct
+4000000000000000  n1    near neighbour     -         1.50 ms  direct
+8000000000000000  n2    known from a peer  -               -  direct
 ";
     assert_eq!(text(&output.stdout), expected);
     let (code, map) = json_of(fake.data(), "overlay map");
@@ -176,4 +176,63 @@ POSITION          NODE  ROLE               ROUND TRIP  PATH
     let refused = run(fake.data(), "overlay map --svg /nowhere/at/all");
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("--svg"), "{refused:?}");
+}
+
+#[test]
+fn what_paths_agree_on_is_told_with_what_to_do() {
+    let fake = Fake::start();
+    let output = run(fake.data(), "verify n1");
+    let expected = "\
+Confirmed: the node with this id is where its id puts it, and proved its key there.
+
+node           n1
+paths          none needed: this node knows all nodes of the overlay
+nodes asked    41
+nodes near it  as close as elsewhere
+nearest        n6
+               n7
+";
+    assert_eq!(text(&output.stdout), expected);
+    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
+
+    let output = run(fake.data(), "verify greeting --key --paths 4");
+    let expected = "\
+Disputed: somebody shows a record, but most of the nodes in charge do not.
+
+key            greeting
+paths          3 of 8 agree
+nodes asked    41
+record         version 7, which 3 nodes show
+owner          o1
+nodes near it  unnaturally close to it, or far from it
+nearest        n6
+               n7
+";
+    assert_eq!(text(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("telephone") && said.contains("surround"),
+        "{said}"
+    );
+
+    let output = run(fake.data(), "verify n9 --lang ja");
+    assert!(
+        text(&output.stdout).starts_with("見つかりません"),
+        "{output:?}"
+    );
+    assert!(text(&output.stderr).contains("enishi ping"), "{output:?}");
+    let (code, told) = json_of(fake.data(), "verify key:greeting");
+    assert_eq!(
+        (code, &told["verdict"], &told["key"]),
+        (1, &json!("disputed"), &json!("greeting"))
+    );
+    assert_eq!(
+        told["record"],
+        json!({ "owner": "o1", "seq": 7, "holders": 3 })
+    );
+    assert_eq!(
+        run(fake.data(), "verify n1 --paths 9").status.code(),
+        Some(2)
+    );
 }

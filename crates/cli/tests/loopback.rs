@@ -241,6 +241,7 @@ fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
         .count();
     assert!(holders.len() == 4 && with >= 3, "{route}");
 
+    verify(&a, &reticent);
     a.ask(&["channel", "create", "office"]);
     let health = a.ask(&["doctor"]);
     assert_eq!(health["problems"], 0, "{health}");
@@ -292,6 +293,25 @@ fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
         assert_eq!(health.status.code(), Some(i32::from(sick)));
         sick
     });
+}
+
+/// Among four that all know each other; with many, `fifty` does it over paths.
+fn verify(a: &Daemon, other: &str) {
+    let told = a.ask(&["verify", other]);
+    assert_eq!(
+        (&told["verdict"], &told["all_known"], &told["node"]),
+        (&"confirmed".into(), &true.into(), &other.into())
+    );
+    let told = a.ask(&["verify", "greeting", "--key"]);
+    assert_eq!(told["verdict"], "confirmed");
+    assert!(told["record"]["holders"].as_u64() >= Some(3), "{told}");
+    // A change of the last character of a node's id.
+    let end = if other.ends_with('a') { "i" } else { "a" };
+    let stranger = format!("{}{end}", &other[..other.len() - 1]);
+    assert_ne!(a.exit_code(&["verify", &stranger]), 0);
+    assert_eq!(a.exit_code(&["verify", "key:nothing"]), 1);
+    let own = text(&a.ask(&["status"])["node_id"]).to_owned();
+    assert_eq!(a.exit_code(&["verify", &own]), 2);
 }
 
 fn values(a: &Daemon, c: &Daemon) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::ask::ask;
 use crate::host::Host;
 use crate::process::{Output, Process, command, run};
 
@@ -85,6 +86,15 @@ impl Daemon {
     /// Returns what the daemon wrote to its log, of this and of earlier runs.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.process.log()).unwrap_or_default()
+    }
+
+    /// Asks the daemon one thing at its control socket, as docs/commands.md tells, and
+    /// returns the last answer: cheaper than a command, where many are asked.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute, or answers with a failure.
+    pub fn ask(&self, request: &Value) -> Result<Value> {
+        ask(&self.data, request)
     }
 
     /// Runs one command of the command line.

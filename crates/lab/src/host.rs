@@ -52,6 +52,13 @@ impl Host {
         self.address
     }
 
+    /// Returns the address of [`INTERFACE`] on the cable: locally administered, and made of
+    /// the host's IPv4 address.
+    pub(crate) fn ethernet(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
     /// Returns a command that runs `program` on this host.
     ///
     /// Signals reach the program itself, its exit code comes back unchanged, `/sys`

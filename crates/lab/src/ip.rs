@@ -1,5 +1,6 @@
 //! Calls of the `ip` program (iproute2), by which the lab is built and changed.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -30,6 +31,19 @@ pub(crate) fn ip(words: &[&str]) -> Result<String> {
         bail!("ip {}: {}", words.join(" "), message.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs several calls of `ip` in a namespace, one a line, in one process.
+pub(crate) fn ip_batch(namespace: &str, lines: &str) -> Result<()> {
+    let mut file = tempfile::NamedTempFile::new().context("making a temporary file")?;
+    file.write_all(lines.as_bytes())
+        .context("writing a temporary file")?;
+    let path = file
+        .path()
+        .to_str()
+        .context("a strange directory for temporary files")?;
+    ip(&["-n", namespace, "-batch", path])?;
+    Ok(())
 }
 
 /// Makes a namespace with its loopback interface up.

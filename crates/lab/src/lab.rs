@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::cleanup::{Cleanup, maker, remove_stale};
 use crate::host::{Host, INTERFACE, PREFIX_LENGTH, Port};
-use crate::ip::{add_namespace, ip};
+use crate::ip::{add_namespace, ip, ip_batch};
 use crate::programs::{ensure_programs, is_root};
 
 /// The most hosts at the bridge of one lab.
@@ -168,6 +169,54 @@ impl Lab {
         self.place_ports(&BTreeSet::new())
     }
 
+    /// Tells hosts at the bridge each other's Ethernet addresses, once and for all.
+    ///
+    /// The kernel finds them out by itself, but keeps what it found for all namespaces of
+    /// the machine in one table of a thousand places: too few for fifty hosts of which
+    /// everybody speaks with everybody.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn acquaint(&self, hosts: &[&Host]) -> Result<()> {
+        for host in hosts {
+            let others = hosts.iter().filter(|other| other.address != host.address);
+            let lines = others.map(|other| {
+                let (address, ethernet) = (other.address, other.ethernet());
+                format!(
+                    "neighbour replace {address} lladdr {ethernet} dev {INTERFACE} nud permanent\n"
+                )
+            });
+            ip_batch(&host.namespace, &lines.collect::<String>())
+                .with_context(|| format!("telling host {} of the others", host.name))?;
+        }
+        Ok(())
+    }
+
+    /// Returns what has passed the interface of each of some hosts at the bridge since they
+    /// were made, in their order.
+    ///
+    /// # Errors
+    /// When a host is not at the bridge, or `ip` fails.
+    pub fn octets(&self, hosts: &[&Host]) -> Result<Vec<Octets>> {
+        let text = ip(&["-n", &self.bridge_namespace, "-s", "-j", "link", "show"])?;
+        let links: Value = serde_json::from_str(&text).context("reading what ip tells")?;
+        let of = |host: &&Host| {
+            let links = links.as_array()?;
+            let port = links
+                .iter()
+                .find(|link| link["ifname"] == host.far_end.interface.as_str())?;
+            // What the bridge receives at its end of the cable, the host has sent.
+            Some(Octets {
+                sent: port["stats64"]["rx"]["bytes"].as_u64()?,
+                received: port["stats64"]["tx"]["bytes"].as_u64()?,
+            })
+        };
+        hosts
+            .iter()
+            .map(|host| of(host).with_context(|| format!("no figures of host {}", host.name)))
+            .collect()
+    }
+
     /// Returns the means to remove the lab at any moment, for example in a handler of
     /// signals. See also [`crate::install_signal_cleanup`].
     pub fn cleanup_handle(&self) -> Cleanup {
@@ -245,6 +294,15 @@ impl Lab {
     }
 }
 
+/// What has passed an interface, Ethernet headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Octets {
+    /// From the host.
+    pub sent: u64,
+    /// To the host.
+    pub received: u64,
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         self.cleanup.run();
@@ -268,6 +326,8 @@ fn lay_cable(host: &Host) -> Result<()> {
         "link",
         "add",
         INTERFACE,
+        "address",
+        &host.ethernet(),
         "mtu",
         &mtu,
         "type",

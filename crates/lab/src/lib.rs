@@ -22,7 +22,9 @@
 //!
 //! Linux only, and root only, except for [`programs`] and [`process`].
 
+mod ask;
 pub mod cleanup;
+pub mod crowd;
 pub mod daemon;
 pub mod host;
 mod ip;
@@ -31,6 +33,7 @@ pub mod process;
 pub mod programs;
 
 pub use cleanup::{Cleanup, install_signal_cleanup};
+pub use crowd::{Plan, Said, Story};
 pub use daemon::{Daemon, until};
 pub use host::Host;
 pub use lab::Lab;

@@ -61,6 +61,9 @@ pub struct Model {
     pub loss_per_million: u32,
     /// How many pairs of a million can never reach each other, whatever they try.
     pub broken_per_million: u32,
+    /// The delay one way between any two nodes, as in a local network: no places, accesses
+    /// or NATs, and a jitter of a tenth. None for the Internet.
+    pub delay: Option<Duration>,
 }
 
 impl Default for Model {
@@ -70,6 +73,7 @@ impl Default for Model {
             transport: Transport::default(),
             loss_per_million: 10_000,
             broken_per_million: 0,
+            delay: None,
         }
     }
 }
@@ -308,6 +312,13 @@ impl Internet {
         if self.is_broken(from.0, to.0) {
             return None;
         }
+        if let Some(one_way) = self.model.delay {
+            return Some(Path {
+                one_way,
+                set_up: one_way * 2,
+                loss_per_million: self.model.loss_per_million,
+            });
+        }
         let (a, b) = (from.1, to.1);
         let accesses = a.access() + b.access();
         let direct = a.nat.punches(b.nat);
@@ -339,8 +350,11 @@ impl Internet {
     }
 
     /// Draws what one packet is late beyond its path's delay.
-    pub fn jitter(rng: &mut Rng, path: &Path) -> Duration {
+    pub fn jitter(&self, rng: &mut Rng, path: &Path) -> Duration {
         let usual = rng.duration_below(path.one_way / 10);
+        if self.model.delay.is_some() {
+            return usual;
+        }
         match rng.below(1000) {
             0 => usual + rng.duration_below(Duration::from_millis(800)),
             1..=20 => usual + rng.duration_below(Duration::from_millis(60)),
@@ -357,8 +371,8 @@ impl Internet {
             .filter_map(|pair| {
                 let (a, b) = (Site::random(&mut rng), Site::random(&mut rng));
                 let path = self.path((2 * pair, &a), (2 * pair + 1, &b))?;
-                let there = path.one_way + Self::jitter(&mut rng, &path);
-                Some(there + path.one_way + Self::jitter(&mut rng, &path))
+                let there = path.one_way + self.jitter(&mut rng, &path);
+                Some(there + path.one_way + self.jitter(&mut rng, &path))
             })
             .collect();
         times.sort_unstable();

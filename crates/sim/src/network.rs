@@ -114,7 +114,7 @@ impl Network {
         if self.rng.below(1_000_000) < u64::from(path.loss_per_million) {
             return Fate::Lost;
         }
-        Fate::Arrives(path.one_way + Internet::jitter(&mut self.rng, &path))
+        Fate::Arrives(path.one_way + self.internet.jitter(&mut self.rng, &path))
     }
 
     /// Draws how long one message takes in an open session.
@@ -124,7 +124,7 @@ impl Network {
             set_up: Duration::ZERO,
             loss_per_million: session.loss_per_million,
         };
-        let mut delay = path.one_way + Internet::jitter(&mut self.rng, &path);
+        let mut delay = path.one_way + self.internet.jitter(&mut self.rng, &path);
         while self.rng.below(1_000_000) < u64::from(path.loss_per_million) {
             // A probe of QUIC after one and a half round trips (RFC 9002, section 6.2.1).
             delay += path.one_way * 3;

@@ -1,8 +1,13 @@
 //! What should be the case, seen from above: it judges and never helps.
 
+use std::collections::BTreeSet;
+
 use enishi_overlay::{NodeId, Position};
 
 use crate::world::{Index, World};
+
+/// How many near neighbours a node has on each side where there are enough nodes.
+const NEAR: usize = 6;
 
 /// Everyone's place, sorted, for one moment.
 #[derive(Debug)]
@@ -47,6 +52,23 @@ impl Census {
         around.dedup();
         around.truncate(count);
         around.into_iter().map(|(_, _, index)| index).collect()
+    }
+
+    /// Returns how many nodes do not count exactly their true neighbours, [`NEAR`] on each
+    /// side, among their near ones.
+    pub fn near_gaps(&self, world: &World) -> usize {
+        let len = self.places.len();
+        let wrong = |i: usize| {
+            let each = NEAR.min(len - 1);
+            let around = (1..=each).flat_map(|step| [(i + step) % len, (i + len - step) % len]);
+            let expected: BTreeSet<NodeId> = around.map(|at| self.places[at].1).collect();
+            let near = world
+                .node(self.places[i].2)
+                .map(|node| node.overlay().near());
+            let known = near.map(|near| near.iter().map(|place| place.id).collect());
+            known != Some(expected)
+        };
+        (0..len).filter(|i| wrong(*i)).count()
     }
 
     /// Returns how many nodes do not know their true successor or predecessor.

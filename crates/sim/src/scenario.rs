@@ -19,6 +19,7 @@ mod rider;
 mod riders;
 mod routes;
 mod storage;
+mod storm;
 mod subject;
 mod values;
 
@@ -78,6 +79,8 @@ scenarios! {
     Hops => hops ["routes", "by-rule", "paper", "plot"];
     /// A fifth of the nodes crashes at once while values are stored.
     Crash => crash ["routes"];
+    /// All join at almost the same time; a third crashes at once while values are stored.
+    Storm => storm ["joins-within", "dead", "values"];
     /// The network splits into halves, which later meet again.
     Partition => partition ["routes"];
     /// How long lookups take, with none or some of the nodes suddenly dead.

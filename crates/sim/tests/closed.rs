@@ -450,6 +450,7 @@ fn a_flood_of_strangers_leaves_members_admitted() {
         office.world.inject(victim, from, message);
     }
     office.run_s(10);
-    assert_eq!(admitted(&office), before);
+    // A member more may have been met meanwhile, but no stranger.
+    assert!((before..MEMBERS).contains(&admitted(&office)));
     assert_eq!(Census::take(&office.world).ring_gaps(&office.world), 0);
 }

@@ -91,6 +91,33 @@ fn shorter_sessions_cost_more_and_every_newcomer_joins() {
 }
 
 #[test]
+fn all_join_at_once_and_outlive_a_third_of_them() {
+    let report = tell(Scenario::Storm, |options| {
+        options.nodes = 40;
+        options.joins_within = Duration::from_millis(500);
+        options.model.delay = Some(Duration::from_millis(1));
+        options.values = Some(30);
+    });
+    let results = report.results;
+    assert_eq!(results.acknowledged, Some(30));
+    assert_eq!(results.lost, Some(0));
+    let (joined, near) = (
+        number(&results, "joined_after_s"),
+        number(&results, "near_after_s"),
+    );
+    assert!((0.4..=near).contains(&joined), "{joined} s, {near} s");
+    let (whole, near) = (
+        number(&results, "whole_after_s"),
+        number(&results, "near_again_after_s"),
+    );
+    // Nobody is known to be dead before somebody was asked in vain.
+    assert!((0.1..=near).contains(&whole), "{whole} s, {near} s");
+    assert!(near <= number(&results, "values_whole_after_s"));
+    assert!(number(&results, "joining_messages_per_node") > 12.0);
+    assert!(number(&results, "healing_messages_per_node") > 6.0);
+}
+
+#[test]
 fn values_outlive_their_owners_and_holders() {
     let report = tell(Scenario::Storage, |options| {
         options.nodes = 40;

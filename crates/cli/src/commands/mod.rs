@@ -13,11 +13,12 @@ pub(crate) mod sim;
 mod status;
 mod ticket;
 mod trace;
+mod verify;
 
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -34,6 +35,7 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Ping(Ping),
     Trace(Trace),
+    Verify(Verify),
     Doctor,
     Dht(Dht),
     Connect(Connect),
@@ -62,6 +64,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Verify(options) => verify::run(cx, options).await,
         DaemonCommand::Doctor => doctor::run(cx).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,
         DaemonCommand::Connect(options) => connect::run(cx, options).await,

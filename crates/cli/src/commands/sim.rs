@@ -135,7 +135,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
 }
 
 /// The options that not every scenario heeds, and which of them are given.
-fn given(arguments: &Sim) -> [(&'static str, bool); 17] {
+fn given(arguments: &Sim) -> [(&'static str, bool); 18] {
     [
         ("routes", arguments.routes.is_some()),
         ("session-mean", arguments.session_mean.is_some()),
@@ -144,6 +144,7 @@ fn given(arguments: &Sim) -> [(&'static str, bool); 17] {
         ("lookup-interval", arguments.lookup_interval.is_some()),
         ("polite", arguments.polite.is_some()),
         ("dead", arguments.dead.is_some()),
+        ("joins-within", arguments.joins_within.is_some()),
         ("protocol", arguments.protocol.is_some()),
         ("transport", arguments.transport.is_some()),
         ("upkeep", arguments.upkeep.is_some()),
@@ -162,6 +163,7 @@ fn options(arguments: &Sim, seed: u64) -> Options {
     let model = Model {
         loss_per_million: arguments.loss.unwrap_or(defaults.model.loss_per_million),
         broken_per_million: arguments.broken_pairs.unwrap_or(0),
+        delay: arguments.delay,
         ..defaults.model.clone()
     };
     // The median of the exponential distribution is its mean times ln 2.
@@ -184,6 +186,7 @@ fn options(arguments: &Sim, seed: u64) -> Options {
             .lookup_interval
             .unwrap_or(defaults.lookup_interval),
         dead_per_million: arguments.dead.unwrap_or(0),
+        joins_within: arguments.joins_within.unwrap_or(defaults.joins_within),
         hostile_per_million: arguments.hostile,
         behaviour: arguments.behaviour,
         clients_per_million: arguments.clients.unwrap_or(0),

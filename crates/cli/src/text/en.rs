@@ -1,6 +1,7 @@
 //! English.
 
 pub(super) mod doctor;
+mod verify;
 
 use super::{Label, Message, loss, or_dash, percent};
 
@@ -178,6 +179,15 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Holders { with, asked } => {
             format!("{with} of the {asked} nodes nearest to the key hold it:")
         }
+        Message::Verdict { verdict, is_key } => verify::verdict(*verdict, *is_key).to_owned(),
+        Message::VerdictAdvice { verdict, is_key } => verify::advice(*verdict, *is_key).to_owned(),
+        Message::CrowdedAdvice { is_key } => verify::crowded(*is_key).to_owned(),
+        Message::Paths {
+            all_known,
+            agreeing,
+            paths,
+        } => verify::paths(*all_known, *agreeing, *paths),
+        Message::Shown { seq, holders } => verify::shown(*seq, *holders),
         Message::Examining => "checking the node".to_owned(),
         Message::Examined {
             ok,
@@ -276,6 +286,16 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Unknown => "unknown",
         Label::Holder => "holder",
         Label::Held => "holds",
+        Label::Key => "key",
+        Label::PathsAgreeing => "paths",
+        Label::NodesAsked => "nodes asked",
+        Label::Record => "record",
+        Label::Owner => "owner",
+        Label::Density => "nodes near it",
+        Label::Unusual => "unnaturally close to it, or far from it",
+        Label::AsElsewhere => "as close as elsewhere",
+        Label::Nearest => "nearest",
+        Label::Blank => "",
         Label::Removed => "the mark of a removal",
         Label::Nothing => "nothing",
         Label::Silent => "no answer",

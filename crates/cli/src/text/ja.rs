@@ -1,6 +1,7 @@
 //! Japanese.
 
 pub(super) mod doctor;
+mod verify;
 
 use super::{Label, Message, loss, or_dash, percent};
 
@@ -180,6 +181,15 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Holders { with, asked } => {
             format!("キーに最も近い {asked} ノードのうち {with} ノードが保持しています:")
         }
+        Message::Verdict { verdict, is_key } => verify::verdict(*verdict, *is_key).to_owned(),
+        Message::VerdictAdvice { verdict, is_key } => verify::advice(*verdict, *is_key).to_owned(),
+        Message::CrowdedAdvice { is_key } => verify::crowded(*is_key).to_owned(),
+        Message::Paths {
+            all_known,
+            agreeing,
+            paths,
+        } => verify::paths(*all_known, *agreeing, *paths),
+        Message::Shown { seq, holders } => verify::shown(*seq, *holders),
         Message::Examining => "ノードを検査しています".to_owned(),
         Message::Examined {
             ok,
@@ -269,6 +279,16 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Unknown => "不明",
         Label::Holder => "保持ノード",
         Label::Held => "内容",
+        Label::Key => "キー",
+        Label::PathsAgreeing => "経路",
+        Label::NodesAsked => "問い合わせたノード",
+        Label::Record => "レコード",
+        Label::Owner => "所有者",
+        Label::Density => "周囲のノード",
+        Label::Unusual => "不自然に密集しているか、離れています",
+        Label::AsElsewhere => "他の場所と同じ密度",
+        Label::Nearest => "最も近いノード",
+        Label::Blank => "",
         Label::Removed => "削除の印",
         Label::Nothing => "なし",
         Label::Silent => "応答なし",

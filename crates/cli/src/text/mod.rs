@@ -13,7 +13,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use enishi_api::Check;
+use enishi_api::{Check, Verdict};
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -141,6 +141,31 @@ pub(crate) enum Message<'a> {
         seq: u64,
         age_s: u32,
     },
+    /// What several paths agree on, of a key or of a node.
+    Verdict {
+        verdict: Verdict,
+        is_key: bool,
+    },
+    /// What to do when it is not confirmed.
+    VerdictAdvice {
+        verdict: Verdict,
+        is_key: bool,
+    },
+    /// What to do when nodes sit strangely near to it.
+    CrowdedAdvice {
+        is_key: bool,
+    },
+    /// How many of how many paths agree, or that there was nobody to ask for the way.
+    Paths {
+        all_known: bool,
+        agreeing: u32,
+        paths: u32,
+    },
+    /// How many nodes show a record.
+    Shown {
+        seq: u64,
+        holders: u32,
+    },
     Examining,
     Examined {
         ok: u32,
@@ -239,6 +264,17 @@ pub(crate) enum Label {
     Unknown,
     Holder,
     Held,
+    Key,
+    PathsAgreeing,
+    NodesAsked,
+    Record,
+    Owner,
+    Density,
+    Unusual,
+    AsElsewhere,
+    Nearest,
+    /// Nothing, in the lines that go on with the one above.
+    Blank,
     Removed,
     Nothing,
     Silent,

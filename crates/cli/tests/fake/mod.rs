@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use enishi_api::{
     Answer, Channel, Check, Failure, FailureKind, Finding, Held, Holder, Hop, HopState, MapLink,
     MapNode, MapRole, Member, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
-    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep,
+    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep, Verdict,
+    Verification, Verified, VerifiedRecord,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -147,6 +148,7 @@ fn script(request: Request) -> Vec<Answer> {
             .map(|probe| Answer::Probed { probe })
             .chain([Answer::TraceSummary(trace(&target, probes))])
             .collect(),
+        Request::Verify { target, .. } => vec![Answer::Verification(verification(&target))],
         Request::Doctor => doctor(),
         Request::OverlayMap { .. } => vec![Answer::OverlayMap(map())],
         Request::DhtPut { .. } => vec![Answer::Stored {
@@ -349,6 +351,7 @@ fn failure(kind: FailureKind, message: &str) -> Failure {
 fn status() -> Status {
     Status {
         node_id: "n0".to_owned(),
+        position: "0000000000000000".to_owned(),
         version: "0.1.0".to_owned(),
         uptime_s: 61,
         peers: 1,
@@ -359,9 +362,34 @@ fn status() -> Status {
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
         records_held: 3,
         service: Default::default(),
+        sent: Default::default(),
         refused: Refused::default(),
         channels: vec![channel()],
         notices: vec![],
+    }
+}
+
+fn verification(target: &str) -> Verification {
+    let key = target.strip_prefix("key:").map(str::to_owned);
+    let is_key = key.is_some();
+    Verification {
+        subject: key.map_or_else(|| Verified::Node(target.to_owned()), Verified::Key),
+        verdict: match target {
+            "n1" => Verdict::Confirmed,
+            _ if is_key => Verdict::Disputed,
+            _ => Verdict::Unknown,
+        },
+        all_known: target == "n1",
+        paths: 8,
+        agreeing: 3,
+        asked: 41,
+        nearest: vec!["n6".to_owned(), "n7".to_owned()],
+        record: is_key.then(|| VerifiedRecord {
+            owner: "o1".to_owned(),
+            seq: 7,
+            holders: 3,
+        }),
+        unusual: is_key,
     }
 }
 
@@ -385,6 +413,7 @@ fn channel() -> Channel {
 fn peer() -> Peer {
     Peer {
         node_id: "n1".to_owned(),
+        position: "8000000000000000".to_owned(),
         role: "near\u{1b}[2J".to_owned(),
         class: Some("super".to_owned()),
         connected: true,

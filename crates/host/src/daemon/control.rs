@@ -4,7 +4,9 @@ use enishi_api::{Answer, Failure, Request, StreamRequest};
 use tokio::sync::mpsc;
 
 use super::desk::Desk;
-use super::{channels, closed, diagnostics, doctor, invitations, map, names, status, streams};
+use super::{
+    channels, closed, diagnostics, doctor, invitations, map, names, status, streams, verify,
+};
 use crate::control::{Call, StreamCall};
 
 /// Takes requests as long as the control interface hands them over.
@@ -56,6 +58,7 @@ async fn serve(
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await
         }
+        Request::Verify { target, paths } => verify::verify(desk, &target, paths).await,
         Request::Doctor => doctor::examine(desk, answers).await,
         Request::OverlayMap { crawl } => map::map(desk, crawl).await,
         Request::DhtPut {

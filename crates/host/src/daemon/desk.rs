@@ -15,7 +15,9 @@ use enishi_overlay::admission::Revocations;
 use enishi_overlay::class::Measure;
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind, Position};
-use enishi_services::dht::{Consistency, GetAnswer, Holding, PutAnswer, PutRequest};
+use enishi_services::dht::{
+    Confirmation, Consistency, GetAnswer, Holding, PutAnswer, PutRequest, Subject,
+};
 use enishi_services::diag::wire::{EchoDetail, Found};
 use enishi_services::record::Key;
 use enishi_services::vnet::{ChannelId, ChannelSpec};
@@ -62,6 +64,8 @@ pub(super) enum Ask {
     Locate(Position, oneshot::Sender<Vec<Entry>>),
     /// Asks which nodes hold a record.
     Survey(Key, oneshot::Sender<Vec<Holding>>),
+    /// Confirms something over so many paths.
+    Confirm(Subject, u8, oneshot::Sender<Confirmation>),
     /// What the host has measured.
     Observe(Observed),
     /// Follows a route.
@@ -264,6 +268,17 @@ impl Desk {
     pub(super) async fn survey(&self, key: Key) -> Result<Vec<Holding>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Survey(key, reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Confirms something over several paths that have no node in common.
+    pub(super) async fn confirm(
+        &self,
+        subject: Subject,
+        paths: u8,
+    ) -> Result<Confirmation, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Confirm(subject, paths, reply)).await?;
         answer.await.map_err(|_| stopping())
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::view::Entry;
 use enishi_overlay::{Message, NodeId, PathKind, Time};
-use enishi_services::dht::{Caller, GetAnswer, Holding, PutAnswer};
+use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
 use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -67,6 +67,7 @@ struct Waiting {
     next: u64,
     gets: BTreeMap<u64, oneshot::Sender<GetAnswer>>,
     puts: BTreeMap<u64, oneshot::Sender<PutAnswer>>,
+    confirms: BTreeMap<u64, oneshot::Sender<Confirmation>>,
     pings: BTreeMap<u64, oneshot::Sender<Option<Echo>>>,
     finds: BTreeMap<u64, oneshot::Sender<Option<Found>>>,
     locates: BTreeMap<u64, oneshot::Sender<Vec<Entry>>>,
@@ -303,6 +304,16 @@ impl Driver {
                 let caller = Caller::Host(id);
                 Command::Dht(dht::Command::Put { caller, request })
             }
+            Ask::Confirm(subject, paths, reply) => {
+                let id = self.waiting.number();
+                self.waiting.confirms.insert(id, reply);
+                let caller = Caller::Host(id);
+                Command::Dht(dht::Command::Confirm {
+                    caller,
+                    subject,
+                    paths,
+                })
+            }
             Ask::Ping(target, timeout, reply) => {
                 let id = self.waiting.number();
                 self.waiting.pings.insert(id, reply);
@@ -433,6 +444,13 @@ impl Waiting {
             }
             dht::Event::Surveyed { id, holdings } => {
                 let _ = self.surveys.remove(&id).map(|reply| reply.send(holdings));
+            }
+            dht::Event::Confirmed {
+                caller: Caller::Host(id),
+                confirmation,
+            } => {
+                let reply = self.confirms.remove(&id);
+                let _ = reply.map(|reply| reply.send(confirmation));
             }
             dht::Event::Got { .. } | dht::Event::PutDone { .. } | dht::Event::Confirmed { .. } => {}
         }

@@ -42,6 +42,7 @@ mod start;
 mod status;
 mod streams;
 mod target;
+mod verify;
 mod vitals;
 
 use std::net::SocketAddr;

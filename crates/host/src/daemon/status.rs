@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use enishi_api::{Account, Answer, Failure, Peer, Refused, Service, Status};
+use enishi_api::{Account, Answer, Failure, Peer, Refused, Sent, Service, Status};
 use enishi_overlay::class::Class;
 use enishi_overlay::overlay::Counters;
 use enishi_overlay::standing::Policy;
-use enishi_overlay::{NodeId, Time};
+use enishi_overlay::{NodeId, Position, Time};
 use enishi_services::Node;
 
 use super::desk::Desk;
@@ -25,17 +25,18 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             overlay.counters(),
             node.dht().malformed() + node.vnet().malformed(),
             (overlay.class(), overlay.clients()),
-            service(node),
+            (service(node), overlay.position()),
         )
     };
     let (overlay_size_estimate, joined, records_held, counters, malformed, classes, service) =
         desk.look(look).await?;
-    let (class, clients) = classes;
+    let ((class, clients), (service, position)) = (classes, service);
     let shared = &desk.shared;
     let mut notices = shared.noted();
     notices.extend(closed::notice(desk).await?);
     Ok(Answer::Status(Status {
         node_id: desk.sessions.me().to_string(),
+        position: position.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: shared.started.elapsed().as_secs(),
         peers: u32::try_from(desk.sessions.sessions().len()).unwrap_or(u32::MAX),
@@ -46,6 +47,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         addresses: desk.sessions.addresses(),
         records_held: records_held as u64,
         service,
+        sent: sent(desk),
         refused: refused(desk, counters, malformed),
         channels,
         notices,
@@ -82,6 +84,14 @@ fn account(node: &Node, now: Time, id: NodeId) -> Account {
         dropped_messages: account.dropped_messages,
         given_back_messages: account.given_back_messages,
         bad_standing: account.is_bad(now),
+    }
+}
+
+fn sent(desk: &Desk) -> Sent {
+    let counters = desk.sessions.counters();
+    Sent {
+        messages: counters.frames_sent,
+        bytes: counters.frame_bytes_sent,
     }
 }
 
@@ -122,6 +132,9 @@ pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
         peer.rtt_ms = Some(session.rtt.as_secs_f64() * 1e3);
         peer.bytes_sent = session.bytes_sent;
         peer.bytes_received = session.bytes_received;
+    }
+    for (id, peer) in &mut peers {
+        peer.position = Position::of_node(&desk.shared.overlay, id).to_string();
     }
     let peers = peers.into_values().collect();
     Ok(Answer::Peers { peers })
@@ -165,6 +178,7 @@ fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
 fn absent(id: NodeId, role: &str, rtt: Option<Duration>, class: Option<Class>) -> Peer {
     Peer {
         node_id: id.to_string(),
+        position: String::new(),
         role: role.to_owned(),
         class: class.map(|class| class.name().to_owned()),
         connected: false,

@@ -261,6 +261,7 @@ impl Served<'_> {
                 }
                 return Err(error);
             }
+            self.shared.counters.frame_sent(frame.len());
         }
         stream.finish()?;
         // Whether the peer took all of it or not: the connection is closed after.

@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counts since the node started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Control frames handed to QUIC.
+    pub frames_sent: u64,
+    /// Their octets, without the length before each.
+    pub frame_bytes_sent: u64,
     /// Control frames dropped because the peer's queue was full, or all queues together.
     pub frames_dropped: u64,
     /// Control frames lost because the dial failed or the last connection closed.
@@ -23,6 +27,8 @@ pub struct Counters {
 /// The counters while they count.
 #[derive(Default)]
 pub(super) struct Counting {
+    frames_sent: AtomicU64,
+    frame_bytes_sent: AtomicU64,
     frames_dropped: AtomicU64,
     frames_lost: AtomicU64,
     frames_oversized: AtomicU64,
@@ -34,6 +40,8 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn snapshot(&self) -> Counters {
         Counters {
+            frames_sent: self.frames_sent.load(Relaxed),
+            frame_bytes_sent: self.frame_bytes_sent.load(Relaxed),
             frames_dropped: self.frames_dropped.load(Relaxed),
             frames_lost: self.frames_lost.load(Relaxed),
             frames_oversized: self.frames_oversized.load(Relaxed),
@@ -41,6 +49,11 @@ impl Counting {
             dials_refused: self.dials_refused.load(Relaxed),
             strangers: self.strangers.load(Relaxed),
         }
+    }
+
+    pub(super) fn frame_sent(&self, bytes: usize) {
+        self.frames_sent.fetch_add(1, Relaxed);
+        self.frame_bytes_sent.fetch_add(bytes as u64, Relaxed);
     }
 
     pub(super) fn frames_dropped(&self) {

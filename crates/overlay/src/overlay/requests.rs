@@ -1,8 +1,9 @@
 //! End to end: ask the node in charge, try again, answer.
 //!
-//! A question goes from hop to hop to the node in charge, which answers straight to
-//! the asker. The asker tries again after a while, by another first hop, because a hop
-//! may take a message, confirm it and die.
+//! A question goes from hop to hop to the node in charge, whose answer goes back the same
+//! way (`back`). The asker tries again after a while, by another first hop, because
+//! a hop may take a message, confirm it and die; from the third try on the answer comes
+//! straight to the asker.
 
 use std::time::Duration;
 

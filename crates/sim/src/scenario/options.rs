@@ -76,6 +76,8 @@ pub struct Options {
     pub lookup_interval: Duration,
     /// How many of a million die at once before lookups begin.
     pub dead_per_million: u32,
+    /// In how much time all nodes begin to join.
+    pub joins_within: Duration,
     /// How many of a million are hostile; none lets the scenario go through several shares.
     pub hostile_per_million: Option<u32>,
     /// How the hostile ones behave; none draws it for each.
@@ -107,6 +109,7 @@ impl Default for Options {
             polite_per_million: 0,
             lookup_interval: Duration::from_secs(100),
             dead_per_million: 0,
+            joins_within: Duration::from_secs(1),
             hostile_per_million: None,
             behaviour: None,
             clients_per_million: 0,
