@@ -381,7 +381,8 @@ pub(crate) struct Sim {
     /// datagrams for kademlia]
     #[arg(long, value_name = "NAME")]
     pub(crate) transport: Option<Transport>,
-    /// What a node of the rival spends on its table, in bytes per second [default: 10]
+    /// What a node is to spend on its tables, in bytes per second [default: 40 for enishi, 10
+    /// for kademlia]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) upkeep: Option<u32>,
     /// How many nodes are hostile, or free riders [default: several shares in turn]

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use enishi_overlay::NodeId;
 use enishi_overlay::class::Limit;
+use enishi_overlay::config::UPKEEP_BYTES_PER_S_USUAL;
 use enishi_overlay::standing::Policy;
 use serde::Deserialize;
 
@@ -62,6 +63,9 @@ pub struct Config {
     /// How many messages are passed on for others per minute before the policy `trust`
     /// serves only the trusted; at least 1.
     pub carried_per_minute: u32,
+    /// What the node is to spend on its tables, in octets per second, at most 10,000: from 0
+    /// for a leaf to some hundreds for a view of all of a small overlay.
+    pub upkeep_bytes_per_s: u32,
     /// The file that everything that goes into the node is recorded to, its secret key
     /// included; none for no recording.
     pub record: Option<PathBuf>,
@@ -84,12 +88,16 @@ impl Default for Config {
             policy: Policy::None,
             trusted: Vec::new(),
             carried_per_minute: 6000,
+            upkeep_bytes_per_s: UPKEEP_BYTES_PER_S_USUAL,
             record: None,
             record_limit: RecordLimit::default(),
             log: "info".to_owned(),
         }
     }
 }
+
+/// The most octets per second for upkeep; more buys nothing in any overlay.
+const UPKEEP_BYTES_PER_S_MAX: u32 = 10_000;
 
 /// A node named in the file by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -229,6 +237,9 @@ impl Config {
         if config.trusted.len() > TRUSTED_MAX {
             return wrong("trusted", "has more than 1024 nodes");
         }
+        if config.upkeep_bytes_per_s > UPKEEP_BYTES_PER_S_MAX {
+            return wrong("upkeep_bytes_per_s", "must be at most 10000");
+        }
         if config.carried_per_minute == 0 {
             return wrong("carried_per_minute", "must be at least 1");
         }
@@ -292,6 +303,9 @@ mod tests {
         let error = Config::parse("trusted = [\"me\"]").unwrap_err();
         assert!(error.contains("52 characters"), "{error}");
         assert!(Config::parse("carried_per_minute = 0").is_err());
+        let config = Config::parse("upkeep_bytes_per_s = 0").unwrap();
+        assert_eq!(config.upkeep_bytes_per_s, 0);
+        assert!(Config::parse("upkeep_bytes_per_s = 10001").is_err());
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub enum Forwarding {
     Fastest,
 }
 
+/// The usual budget of a node's upkeep, in octets per second.
+pub const UPKEEP_BYTES_PER_S_USUAL: u32 = 40;
+
 /// How one node takes part in the overlay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
@@ -33,8 +36,13 @@ pub struct Config {
     /// Near neighbours kept on each side, 1 to 16. As many as replicas, so that a node
     /// sees exactly which keys it holds ([`crate::near::NearSet::arc_held`]).
     pub near_per_side: usize,
+    /// What this node is to spend on upkeep, in octets per second: from 0 for a leaf, which
+    /// keeps its near neighbours and nothing more, to some hundreds for links to much of a
+    /// small overlay. Joining, lookups and services come on top.
+    pub upkeep_bytes_per_s: u32,
     /// Long links that this node draws; none means floor(log2 n / 2) of the estimated
-    /// size n, as many as Symphony's paper finds worth their upkeep (section 5).
+    /// size n, as many as Symphony's paper finds worth their upkeep (section 5), more or
+    /// fewer as [`Self::upkeep_bytes_per_s`] allows.
     pub long_links: Option<u32>,
     /// Which distance and which long links; all nodes of an overlay must agree. Anything but
     /// the default is for experiments and for closed overlays.
@@ -66,6 +74,7 @@ impl Config {
         Self {
             overlay,
             near_per_side: 6,
+            upkeep_bytes_per_s: UPKEEP_BYTES_PER_S_USUAL,
             long_links: None,
             geometry: Geometry::Symphony,
             forwarding: Forwarding::Fastest,

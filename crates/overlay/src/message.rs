@@ -39,7 +39,7 @@ use crate::view::{Entry, ViewUpdate};
 use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 
 /// The largest message, in octets.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -59,22 +59,23 @@ pub enum Message {
     /// Asks for a sign of life.
     Ping {
         /// Comes back in the answer.
-        nonce: u32,
-        /// The version of the sender's view.
+        nonce: u16,
+        /// The version of the sender's view that the receiver was sent last, so that it can
+        /// tell when one was lost; 0 for none.
         version: u32,
     },
     /// Gives a sign of life.
     Pong {
         /// From the question.
-        nonce: u32,
-        /// The version of the sender's view.
+        nonce: u16,
+        /// The version of the sender's view that the receiver was sent last, of a host of
+        /// clients the present one; 0 for none.
         version: u32,
         /// Whether the sender counts the receiver among its neighbours and links.
         known: bool,
-        /// Where in the network the sender thinks to be.
-        coordinate: Coordinate,
-        /// The sender's class and score.
-        grade: Grade,
+        /// Where in the network the sender thinks to be, and its class and score; none when
+        /// the receiver was told and it has not changed since.
+        about: Option<(Coordinate, Grade)>,
     },
     /// Asks for the receiver's view.
     ViewRequest {
@@ -217,6 +218,12 @@ pub enum Query {
     Nodes {
         /// How many nodes are enough.
         count: u8,
+    },
+    /// Who near the target might be linked to; answered by [`Reply::Nodes`], those nearest
+    /// to the asker in the network first.
+    Links {
+        /// Where in the network the asker is.
+        to: Coordinate,
     },
     /// A service's question to the same service of the node in charge.
     Service {

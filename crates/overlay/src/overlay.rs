@@ -16,6 +16,7 @@
 //! | `standing` | whom to serve and on whom to rely |
 //! | `rejoin` | the first join, and finding lost parts of the ring again |
 //! | `upkeep` | the six periodic actions |
+//! | `effort` | how much is done for upkeep: the dial from leaf to full view |
 //! | `regulate` | what the node is: client, peer or supernode |
 //! | `client` | clients and their hosts |
 //! | `estimate` | how many nodes there are |
@@ -23,6 +24,7 @@
 mod acquaint;
 mod back;
 mod client;
+mod effort;
 mod estimate;
 mod forward;
 mod links;
@@ -62,6 +64,7 @@ use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
 use client::{Clients, Hosting};
+use effort::Effort;
 use forward::{Hops, Seen};
 use links::Race;
 use liveness::Quarantine;
@@ -254,8 +257,13 @@ pub struct Overlay {
     view_stale: bool,
     /// Whether the near neighbours are to hear of the next change at once.
     announce_soon: bool,
-    /// How many looks for this node's own place found nothing new, one after the other.
+    /// How many looks for this node's own place were due while the neighbours hardly changed.
     quiet_checks: u32,
+    /// How often the near neighbours changed since the last of these.
+    near_changes: u32,
+    /// How many rounds of telling the view there were.
+    rounds: u32,
+    effort: Effort,
     greetings: SmallMap<NodeId, Greeting>,
     quarantine: Quarantine,
     races: Vec<Race>,
@@ -300,6 +308,7 @@ impl Overlay {
         let mut overlay = Self {
             near: NearSet::new(place, config.near_per_side),
             budget: Budget::new(now, config.carried_per_minute),
+            effort: Effort::new(now, config.upkeep_bytes_per_s),
             config,
             me,
             position,
@@ -315,6 +324,8 @@ impl Overlay {
             view_stale: true,
             announce_soon: false,
             quiet_checks: 0,
+            near_changes: 0,
+            rounds: 0,
             greetings: SmallMap::new(),
             quarantine: Quarantine::default(),
             races: Vec::new(),
@@ -513,11 +524,12 @@ impl Overlay {
                 nonce,
                 version,
                 known,
-                coordinate,
-                grade,
+                about,
             } => {
-                self.note_grade(from, grade);
-                self.on_pong(now, from, nonce, version, known, coordinate);
+                if let Some((coordinate, grade)) = about {
+                    self.note_about(from, coordinate, grade);
+                }
+                self.on_pong(now, from, nonce, version, known);
             }
             Message::ViewRequest { have } => self.on_view_request(from, have),
             Message::ViewUpdate(update) => self.on_view_update(now, from, &update),
@@ -570,6 +582,7 @@ impl Overlay {
     }
 
     fn send(&mut self, to: Contact, message: Message) {
+        self.note_upkeep(&message);
         self.effects.push_back(Effect::Send { to, message });
     }
 

@@ -101,7 +101,7 @@ impl RoundTrip {
 /// A question for a sign of life that is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
-    pub(crate) nonce: u32,
+    pub(crate) nonce: u16,
     pub(crate) sent_at: Time,
     pub(crate) tries: u32,
 }
@@ -124,6 +124,8 @@ pub struct Peer {
     pub(crate) view: Arc<View>,
     /// The view of this node that the peer was sent last.
     pub(crate) sent: Option<Arc<View>>,
+    /// What the peer was told last of this node's own place and grade.
+    pub(crate) told: Option<(Coordinate, Grade)>,
     pub(crate) probe: Option<Probe>,
 }
 
@@ -140,6 +142,7 @@ impl Peer {
             grade: Grade::default(),
             view: Arc::default(),
             sent: None,
+            told: None,
             probe: None,
         }
     }

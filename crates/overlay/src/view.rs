@@ -46,13 +46,26 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Tells whether nothing but the place in the network is another in `later`, if that.
-    fn differs_in_place_only(&self, later: &Self) -> bool {
-        self.contact == later.contact && self.role == later.role && self.grade == later.grade
+    /// Tells whether nothing but the place in the network and the grade is another in
+    /// `later`, if that.
+    fn is_same_but_for_place_and_grade(&self, later: &Self) -> bool {
+        self.contact == later.contact && self.role == later.role
     }
 }
 
+/// The first half of a position, by which a node is told from a few others.
+pub type Mark = [u8; 4];
+
+/// Returns by what a node is named to somebody who knows it.
+pub fn mark(position: Position) -> Mark {
+    let [a, b, c, d, ..] = position.number().to_be_bytes();
+    [a, b, c, d]
+}
+
 /// A change of a view on the wire.
+///
+/// Sender and receiver have the base in common, so of its nodes an update tells but where
+/// they are in it, one octet for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ViewUpdate {
     /// The version to which the change applies; none when the update holds all of the
@@ -60,12 +73,17 @@ pub struct ViewUpdate {
     pub base: Option<u32>,
     /// The version after the change; never 0.
     pub version: u32,
-    /// Who is no longer in the view, by position: ten octets for each, not thirty-two.
-    pub removed: Vec<Position>,
+    /// Who is no longer in the view: places in the base, counted from the least position.
+    pub removed: Vec<u8>,
     /// Who is new in the view or changed.
     pub added: Vec<Entry>,
+    /// Who is new and a peer of the receiver, as the sender knows from the receiver's view:
+    /// five octets for each instead of fifty.
+    pub shared: Vec<(Role, Mark)>,
     /// Who is at another place in the network than before.
-    pub moved: Vec<(Position, Coordinate)>,
+    pub moved: Vec<(u8, Coordinate)>,
+    /// Who has another class or score than before.
+    pub graded: Vec<(u8, Grade)>,
     /// The view after the change, where sender and receiver share their memory.
     #[serde(skip)]
     pub snapshot: Snapshot,
@@ -76,7 +94,9 @@ impl ViewUpdate {
     pub fn is_bounded(&self) -> bool {
         self.removed.len() <= VIEW_NODES_MAX
             && self.added.len() <= VIEW_NODES_MAX
+            && self.shared.len() <= VIEW_NODES_MAX
             && self.moved.len() <= VIEW_NODES_MAX
+            && self.graded.len() <= VIEW_NODES_MAX
     }
 }
 
@@ -123,6 +143,7 @@ impl View {
             .map(|(position, entry)| Slot { position, entry })
             .collect();
         slots.sort_unstable_by_key(|slot| slot.position);
+        slots.truncate(VIEW_NODES_MAX);
         if self.version != 0 && slots == self.slots {
             return None;
         }
@@ -153,75 +174,131 @@ impl View {
         self.slots.is_empty()
     }
 
-    /// Returns the change from `older` to this view, or all of it without `older`.
-    pub fn update_since(self: &Arc<Self>, older: Option<&Self>) -> ViewUpdate {
-        let snapshot = Snapshot(Some(Arc::clone(self)));
-        let Some(older) = older else {
-            return ViewUpdate {
-                base: None,
-                version: self.version,
-                removed: vec![],
-                added: self.entries().cloned().collect(),
-                moved: vec![],
-                snapshot,
-            };
+    /// Returns the change from `older` to this view, or all of it without `older`, for
+    /// somebody whose own view was `theirs` of late.
+    pub fn update_since(self: &Arc<Self>, older: Option<&Self>, theirs: &Self) -> ViewUpdate {
+        let mut update = ViewUpdate {
+            base: older.map(|older| older.version),
+            version: self.version,
+            removed: vec![],
+            added: vec![],
+            shared: vec![],
+            moved: vec![],
+            graded: vec![],
+            snapshot: Snapshot(Some(Arc::clone(self))),
         };
-        let gone = older
-            .slots
-            .iter()
-            .filter(|slot| self.slot(slot.position).is_none());
-        let (mut added, mut moved) = (Vec::new(), Vec::new());
-        for slot in &self.slots {
-            let entry = &slot.entry;
-            match older.at(slot.position) {
-                Some(before) if before.differs_in_place_only(entry) => {
-                    if before.coordinate != entry.coordinate {
-                        moved.push((slot.position, entry.coordinate));
-                    }
-                }
-                _ => added.push(entry.clone()),
+        let empty = Self::default();
+        let older = older.unwrap_or(&empty);
+        for (index, before) in (0..=u8::MAX).zip(&older.slots) {
+            if self.slot(before.position).is_none() {
+                update.removed.push(index);
             }
         }
-        ViewUpdate {
-            base: Some(older.version),
-            version: self.version,
-            removed: gone.map(|slot| slot.position).collect(),
-            added,
-            moved,
-            snapshot,
+        for slot in &self.slots {
+            let (entry, index) = (&slot.entry, older.index(slot.position));
+            let before =
+                index.and_then(|index| Some((index, &older.slots.get(index as usize)?.entry)));
+            match before {
+                Some((index, before)) if before.is_same_but_for_place_and_grade(entry) => {
+                    if before.coordinate != entry.coordinate {
+                        update.moved.push((index, entry.coordinate));
+                    }
+                    if before.grade != entry.grade {
+                        update.graded.push((index, entry.grade));
+                    }
+                }
+                _ if theirs
+                    .slot(slot.position)
+                    .is_some_and(|theirs| theirs.entry.contact == entry.contact) =>
+                {
+                    update.shared.push((entry.role, mark(slot.position)));
+                }
+                _ => update.added.push(entry.clone()),
+            }
         }
+        update
     }
 
-    /// Returns what a peer's update makes of its view; none when it does not fit. Then all
-    /// of the view is to be asked for.
-    pub fn updated(&self, overlay: &OverlayId, update: &ViewUpdate) -> Option<Arc<Self>> {
+    /// Returns how many nodes came, went or found their place in the network since `older`.
+    pub fn changes_since(&self, older: &Self) -> usize {
+        if self.version == older.version {
+            return 0;
+        }
+        let news = |slot: &&Slot| {
+            let before = older.slot(slot.position);
+            let known = |slot: &Slot| slot.entry.coordinate.is_known();
+            before.is_none_or(|before| known(slot) && !known(before))
+        };
+        let came = self.slots.iter().filter(news).count();
+        let gone = |slot: &&Slot| self.slot(slot.position).is_none();
+        came + older.slots.iter().filter(gone).count()
+    }
+
+    /// Returns the positions of those that an update to this view removes.
+    pub fn removed_by(&self, update: &ViewUpdate) -> Vec<Position> {
+        let base = update.base.filter(|base| *base == self.version);
+        let removed = update.removed.iter().filter(|_| base.is_some());
+        let slots = removed.filter_map(|index| self.slots.get(*index as usize));
+        slots.map(|slot| slot.position).collect()
+    }
+
+    /// Returns what a peer's update makes of its view; none when it does not fit, or names
+    /// somebody by a mark whom `known` does not hold. Then all of the view is to be asked for.
+    pub fn updated(
+        &self,
+        overlay: &OverlayId,
+        update: &ViewUpdate,
+        known: impl Fn(Mark) -> Option<(Position, Entry)>,
+    ) -> Option<Arc<Self>> {
         if update.base.is_some_and(|base| base != self.version) {
             return None;
         }
+        let shared = update.shared.iter().map(|(role, mark)| {
+            let (position, mut entry) = known(*mark)?;
+            entry.role = *role;
+            Some(Slot { position, entry })
+        });
+        let shared = shared.collect::<Option<Vec<Slot>>>()?;
         if let Snapshot(Some(snapshot)) = &update.snapshot {
             return Some(Arc::clone(snapshot));
         }
         let mut slots = match update.base {
-            Some(_) => self.slots.clone(),
+            Some(_) => self.changed(update),
             None => Vec::new(),
         };
-        slots.retain(|slot| !update.removed.contains(&slot.position));
-        for entry in &update.added {
+        let added = update.added.iter().map(|entry| {
             let position = Position::of_node(overlay, &entry.contact.id());
             let entry = entry.clone();
-            match slots.binary_search_by_key(&position, |slot| slot.position) {
-                Ok(index) => slots[index].entry = entry,
-                Err(index) => slots.insert(index, Slot { position, entry }),
-            }
-        }
-        for (position, coordinate) in &update.moved {
-            if let Ok(index) = slots.binary_search_by_key(position, |slot| slot.position) {
-                slots[index].entry.coordinate = *coordinate;
+            Slot { position, entry }
+        });
+        for slot in added.chain(shared) {
+            match slots.binary_search_by_key(&slot.position, |slot| slot.position) {
+                Ok(index) => slots[index] = slot,
+                Err(index) => slots.insert(index, slot),
             }
         }
         slots.truncate(VIEW_NODES_MAX);
         let version = update.version;
         Some(Arc::new(Self::of(version, slots)))
+    }
+
+    /// Returns what is left of this view after an update, with new places and grades.
+    fn changed(&self, update: &ViewUpdate) -> Vec<Slot> {
+        let mut slots = self.slots.clone();
+        for (index, coordinate) in &update.moved {
+            if let Some(slot) = slots.get_mut(*index as usize) {
+                slot.entry.coordinate = *coordinate;
+            }
+        }
+        for (index, grade) in &update.graded {
+            if let Some(slot) = slots.get_mut(*index as usize) {
+                slot.entry.grade = *grade;
+            }
+        }
+        let kept = |index: &usize| !update.removed.iter().any(|gone| *gone as usize == *index);
+        let mut indices = 0..slots.len();
+        slots.retain(|_| indices.next().is_some_and(|index| kept(&index)));
+        slots
     }
 
     /// Visits the nodes of the view.
@@ -302,6 +379,13 @@ impl View {
             .binary_search_by_key(&position, |slot| slot.position);
         index.ok().map(|index| &self.slots[index])
     }
+
+    fn index(&self, position: Position) -> Option<u8> {
+        let index = self
+            .slots
+            .binary_search_by_key(&position, |slot| slot.position);
+        index.ok().and_then(|index| u8::try_from(index).ok())
+    }
 }
 
 #[cfg(test)]
@@ -340,13 +424,15 @@ mod tests {
         let first = Arc::new(View::default().next(entries(&[1, 2, 3])).unwrap());
         let second = Arc::new(first.next(entries(&[2, 3, 4])).unwrap());
         assert!(second.next(entries(&[4, 2, 3])).is_none());
-        let difference = sent(&second.update_since(Some(&first)));
+        let stranger = View::default();
+        let nobody = |_| None;
+        let difference = sent(&second.update_since(Some(&first), &stranger));
         assert_eq!((difference.removed.len(), difference.added.len()), (1, 1));
         let theirs = View::default();
-        assert!(theirs.updated(&overlay(), &difference).is_none());
-        let whole = sent(&first.update_since(None));
-        let theirs = theirs.updated(&overlay(), &whole).unwrap();
-        let theirs = theirs.updated(&overlay(), &difference).unwrap();
+        assert!(theirs.updated(&overlay(), &difference, nobody).is_none());
+        let whole = sent(&first.update_since(None, &stranger));
+        let theirs = theirs.updated(&overlay(), &whole, nobody).unwrap();
+        let theirs = theirs.updated(&overlay(), &difference, nobody).unwrap();
         assert_eq!(theirs.slots, second.slots);
         assert_eq!(theirs.version, second.version);
     }
@@ -356,15 +442,24 @@ mod tests {
         fn a_snapshot_is_what_the_update_leads_to(
             before in proptest::collection::btree_set(any::<u8>(), 1..30),
             after in proptest::collection::btree_set(any::<u8>(), 1..30),
+            theirs in proptest::collection::btree_set(any::<u8>(), 1..30),
         ) {
             let seeds = |set: std::collections::BTreeSet<u8>| set.into_iter().collect::<Vec<_>>();
             let first = Arc::new(View::default().next(entries(&seeds(before))).unwrap());
             let Some(second) = first.next(entries(&seeds(after))) else { return Ok(()) };
-            let update = Arc::new(second).update_since(Some(&first));
-            let shared = first.updated(&overlay(), &update).unwrap();
-            let computed = first.updated(&overlay(), &sent(&update)).unwrap();
+            let theirs = View::default().next(entries(&seeds(theirs))).unwrap();
+            let known = |wanted: Mark| {
+                let mut places = theirs.places().filter(|(at, _)| mark(*at) == wanted);
+                places.next().map(|(at, entry)| (at, entry.clone()))
+            };
+            let update = Arc::new(second).update_since(Some(&first), &theirs);
+            let shared = first.updated(&overlay(), &update, known).unwrap();
+            let computed = first.updated(&overlay(), &sent(&update), known).unwrap();
             prop_assert_eq!(&shared.slots, &computed.slots);
             prop_assert_eq!(shared.version, computed.version);
+            // Who has lost somebody meanwhile cannot make anything of it, shared memory or not.
+            let vain = first.updated(&overlay(), &update, |_| None).is_none();
+            prop_assert_eq!(vain, !update.shared.is_empty());
         }
 
         #[test]
@@ -378,5 +473,17 @@ mod tests {
             let best = view.places().min_by_key(|(position, _)| target.rank(*position));
             prop_assert_eq!(view.nearest(target, |_, _| true), best);
         }
+    }
+
+    #[test]
+    fn nodes_in_common_are_named_by_a_few_octets() {
+        let stranger = View::default();
+        let mine = Arc::new(stranger.next(entries(&[1, 2, 3, 4, 5, 6])).unwrap());
+        let theirs = stranger.next(entries(&[3, 4, 5, 6, 7, 8])).unwrap();
+        let octets = |theirs| {
+            let update = mine.update_since(None, theirs);
+            postcard::to_allocvec(&update).unwrap().len()
+        };
+        assert!(octets(&theirs) + 4 * 30 < octets(&stranger));
     }
 }

@@ -122,6 +122,8 @@ fn a_hello_in_another_name_is_refused() {
         removed: vec![],
         added: vec![],
         moved: vec![],
+        graded: vec![],
+        shared: vec![],
         snapshot: Snapshot::default(),
     };
     let contact = Contact::new(id(50), []);

@@ -236,7 +236,7 @@ impl Subverted {
 
     fn answer_at_once(&self, routed: &Routed, gang: &Gang) -> Effect<Self> {
         let reply = match routed.query {
-            Query::Nodes { .. } => {
+            Query::Nodes { .. } | Query::Links { .. } => {
                 let mut nodes = gang.nearest(routed.target, NAMED - 1);
                 nodes.insert(0, entry(self.node.overlay().me().clone()));
                 Reply::Nodes(nodes)
@@ -341,6 +341,8 @@ impl Subverted {
             removed: Vec::new(),
             added,
             moved: Vec::new(),
+            graded: Vec::new(),
+            shared: Vec::new(),
             snapshot: Snapshot::default(),
         }
     }

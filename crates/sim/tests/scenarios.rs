@@ -118,6 +118,27 @@ fn all_join_at_once_and_outlive_a_third_of_them() {
 }
 
 #[test]
+fn the_dial_decides_what_upkeep_costs_and_lookups_stay_right() {
+    let spent = |budget| {
+        let report = tell(Scenario::Churn, |options| {
+            options.upkeep_bytes_per_second = Some(budget);
+            options.duration = Some(Duration::from_secs(600));
+            options.lookup_interval = Duration::from_secs(100);
+        });
+        let results = report.results;
+        assert!(number(&results, "correct") >= 0.99, "{results:?}");
+        let upkeep = number(&results, "upkeep_bytes_per_second_per_node");
+        (upkeep, number(&results, "mean_ms"))
+    };
+    let [leaf, usual, full] = [0, 40, 400].map(spent);
+    assert!(leaf.0 < 0.8 * usual.0, "{leaf:?} {usual:?}");
+    assert!(usual.0 < 0.8 * full.0, "{usual:?} {full:?}");
+    // The usual budget is kept but for answers to others and for services.
+    assert!(usual.0 < 60.0, "{usual:?}");
+    assert!(full.1 < leaf.1, "{full:?} {leaf:?}");
+}
+
+#[test]
 fn values_outlive_their_owners_and_holders() {
     let report = tell(Scenario::Storage, |options| {
         options.nodes = 40;

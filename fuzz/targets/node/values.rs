@@ -83,7 +83,7 @@ impl World<'_> {
             None
         };
         let version = self.number()? as u32;
-        let removed = self.list(8, Self::position)?;
+        let removed = self.list(8, Self::octet)?;
         // Whole crowds at once are what fills tables.
         let (first, count) = (self.octet()?, self.octet()? % 161);
         let added = (0..count).map(|number| {
@@ -102,6 +102,8 @@ impl World<'_> {
             removed,
             added: added.collect(),
             moved: vec![],
+            graded: vec![],
+            shared: vec![],
             snapshot: Snapshot::default(),
         })
     }

@@ -99,10 +99,6 @@ struct Cost {
 /// Refuses options that the scenario does not heed.
 fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
     let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
-    if arguments.upkeep.is_some() && enishi && scenario.takes().contains(&"upkeep") {
-        let why = "--upkeep is the rival's: it goes with --protocol kademlia.";
-        return Err(Problem::Usage(why.to_owned()));
-    }
     let without_messages = arguments.by_rule || arguments.paper;
     if without_messages && (arguments.loss.is_some() || arguments.broken_pairs.is_some()) {
         let why =

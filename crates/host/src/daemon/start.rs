@@ -262,6 +262,7 @@ fn birth(
     overlay.policy = config.policy;
     overlay.trusted = config.trusted.iter().map(|trusted| trusted.0).collect();
     overlay.carried_per_minute = config.carried_per_minute;
+    overlay.upkeep_bytes_per_s = config.upkeep_bytes_per_s;
     (overlay.class, overlay.measure) = (config.class, measure);
     let config = enishi_services::Config {
         overlay,

@@ -16,7 +16,7 @@ use crate::message::{Hello, Message};
 use crate::near::Place;
 use crate::peers::Peer;
 use crate::time::Time;
-use crate::view::{Entry, Role, View, ViewUpdate};
+use crate::view::{Entry, Mark, Role, View, ViewUpdate, mark};
 
 /// The most hellos that wait for their welcome at one time.
 const GREETINGS_MAX: usize = 64;
@@ -159,6 +159,9 @@ impl Overlay {
         if hello.grade.is_client() || self.is_client() {
             return self.on_client_hello(now, from, hello);
         }
+        if self.hellos_crossed(from) {
+            return;
+        }
         self.clients.remove(from);
         let granted = hello.link && self.grants_link(now, from);
         self.admit(now, hello, |peer| peer.link_in |= granted);
@@ -171,7 +174,7 @@ impl Overlay {
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: tells.then(|| self.view.update_since(None)),
+            view: tells.then(|| self.view.update_since(None, &View::default())),
         };
         if tells {
             self.note_sent(from);
@@ -181,6 +184,26 @@ impl Overlay {
         if let Some(view) = hello.view.as_ref().filter(|_| kept) {
             self.learn(now, from, &view.added);
         }
+    }
+
+    /// Tells whether of two nodes that said hello to each other at once this is the one whose
+    /// hello is answered. Each would tell all of its view twice.
+    fn hellos_crossed(&mut self, from: NodeId) -> bool {
+        if !self.greetings.contains_key(&from) {
+            return false;
+        }
+        if self.me.id() < from {
+            return true;
+        }
+        // Whoever wants a link of the other says so in a hello of its own.
+        if !self
+            .greetings
+            .get(&from)
+            .is_some_and(|greeting| greeting.link)
+        {
+            self.forget_greeting(from);
+        }
+        false
     }
 
     pub(super) fn on_welcome(&mut self, now: Time, from: NodeId, hello: &Hello) {
@@ -232,7 +255,7 @@ impl Overlay {
         let became_near = self.near.insert(place);
         if self.near.contains(id) || peer.is_long() {
             let update = hello.view.as_ref();
-            let view = update.and_then(|update| peer.view.updated(&self.config.overlay, update));
+            let view = update.and_then(|update| self.updated(&peer.view, update));
             if let Some(view) = view {
                 peer.view = view;
             }
@@ -252,7 +275,7 @@ impl Overlay {
             .retain(|id, peer| peer.is_long() || near.contains(*id));
         self.view_stale = true;
         self.announce_soon = true;
-        self.quiet_checks = 0;
+        self.near_changes += 1;
         self.estimate_size();
         self.remember_soon(now);
         self.effects.push_back(Effect::NeighboursChanged);
@@ -372,40 +395,62 @@ impl Overlay {
         {
             return;
         }
-        let update = self.view.update_since(sent.as_deref());
+        let update = self.view.update_since(sent.as_deref(), &peer.view);
         self.send_to(id, Message::ViewUpdate(update));
+    }
+
+    /// Returns what an update makes of a view; none when it does not fit.
+    pub(super) fn updated(&self, view: &View, update: &ViewUpdate) -> Option<Arc<View>> {
+        let entry = |peer: &Peer| Entry {
+            contact: peer.contact.clone(),
+            role: Role::Near,
+            coordinate: peer.coordinate,
+            grade: peer.grade,
+        };
+        let known = |wanted: Mark| {
+            let peer = self
+                .peers
+                .values()
+                .find(|peer| mark(peer.position) == wanted)?;
+            Some((peer.position, entry(peer)))
+        };
+        view.updated(&self.config.overlay, update, known)
     }
 
     pub(super) fn on_view_request(&mut self, from: NodeId, have: u32) {
         let sent = self.peers.get(&from).and_then(|peer| peer.sent.clone());
         let sent = sent.or_else(|| self.clients.sent(from));
         let base = sent.filter(|sent| sent.version() == have && have != 0);
-        let update = self.view.update_since(base.as_deref());
+        // Who asks for all of it may lack those whom it told.
+        let update = self.view.update_since(base.as_deref(), &View::default());
         self.note_sent(from);
         self.send_to(from, Message::ViewUpdate(update));
     }
 
     pub(super) fn on_view_update(&mut self, now: Time, from: NodeId, update: &ViewUpdate) {
-        let Some(peer) = self.peers.get_mut(&from) else {
+        let Some(before) = self.peers.get(&from).map(|peer| Arc::clone(&peer.view)) else {
             return;
         };
-        match peer.view.updated(&self.config.overlay, update) {
+        let removed = before.removed_by(update);
+        match self.updated(&before, update) {
             Some(view) => {
-                peer.view = view;
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.view = view;
+                }
                 self.learn(now, from, &update.added);
-                self.check_removed(now, &update.removed);
+                self.check_removed(now, &removed);
             }
             None => self.send_to(from, Message::ViewRequest { have: 0 }),
         }
     }
 
-    /// Asks for the view of a peer that has mentioned another version than ours.
+    /// Asks for the view of a peer that says to have sent another version than we have.
     pub(super) fn compare_version(&mut self, from: NodeId, version: u32) {
         let Some(peer) = self.peers.get(&from) else {
             return;
         };
         let have = peer.view.version();
-        if have != version {
+        if have != version && version != 0 {
             self.send_to(from, Message::ViewRequest { have });
         }
     }

@@ -357,7 +357,7 @@ impl Overlay {
         peer.drawn_at_size = Some(1);
         peer.round_trip.guess(round_trip);
         let update = hello.view.as_ref();
-        let view = update.and_then(|update| peer.view.updated(&self.config.overlay, update));
+        let view = update.and_then(|update| self.updated(&peer.view, update));
         if let Some(view) = view {
             peer.view = view;
         }
@@ -465,7 +465,7 @@ impl Overlay {
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: Some(self.view_for_client().update_since(None)),
+            view: Some(self.view_for_client().update_since(None, &View::default())),
         };
         self.send(hello.contact.clone(), Message::Welcome(welcome));
     }

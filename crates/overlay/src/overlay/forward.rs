@@ -8,7 +8,7 @@
 //! A node known only from a peer's view may be dialled directly; the peer in common is
 //! asked to tell it, so that both can open their NATs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
@@ -45,6 +45,9 @@ const HOP_WAITS_MAX: u32 = 20;
 const NODES_ANSWERED_MAX: usize = 16;
 /// How long at most a newcomer leaves it to others who is in charge.
 const SETTLING_MAX: Duration = Duration::from_secs(10);
+/// A message that comes a second time with so many hops more came round, and is no second
+/// copy by another way, which is as long or a hop longer.
+const ROUND_HOPS: u8 = 2;
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
@@ -82,27 +85,33 @@ pub(super) struct Hops {
 /// Messages that came by lately.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    set: BTreeSet<(NodeId, u64)>,
+    /// With how many hops each came last.
+    hops: BTreeMap<(NodeId, u64), u8>,
     order: VecDeque<(NodeId, u64)>,
 }
 
 impl Seen {
-    /// Notes a message; tells whether it is new.
-    fn note(&mut self, origin: NodeId, request: u64) -> bool {
-        if !self.set.insert((origin, request)) {
-            return false;
+    /// Notes a message; tells whether it is to be worked off: it is new, or it came round. Two
+    /// nodes that choose by time may each think the other's way the faster one; but each step
+    /// is for the sake of a nearer node than the one before, so it does not go round for long.
+    fn note(&mut self, origin: NodeId, request: u64, hops: u8) -> bool {
+        if let Some(before) = self.hops.get_mut(&(origin, request)) {
+            let came_round = hops >= before.saturating_add(ROUND_HOPS);
+            *before = hops.max(*before);
+            return came_round;
         }
+        self.hops.insert((origin, request), hops);
         self.order.push_back((origin, request));
         if self.order.len() > SEEN_MAX {
             let oldest = self.order.pop_front();
-            oldest.map(|oldest| self.set.remove(&oldest));
+            oldest.map(|oldest| self.hops.remove(&oldest));
         }
         true
     }
 
     /// Forgets a message, which may come again by another way.
     fn forget(&mut self, origin: NodeId, request: u64) {
-        self.set.remove(&(origin, request));
+        self.hops.remove(&(origin, request));
     }
 }
 
@@ -138,7 +147,7 @@ impl Overlay {
             let declined = false;
             return self.send_to(from, Message::HopNack { hop, declined });
         }
-        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed)) {
+        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed), routed.hops) {
             return self.send_to(from, Message::HopAck { hop });
         }
         if self.is_self(origin) {
@@ -566,6 +575,10 @@ impl Overlay {
             Query::Nodes { count } => {
                 let mut nodes = self.nodes_left(target, count.into(), &silences);
                 nodes.extend(self.summon(now, target, &asker.contact));
+                self.answer(asker, Reply::Nodes(nodes));
+            }
+            Query::Links { to } => {
+                let nodes = self.link_candidates(target, &to);
                 self.answer(asker, Reply::Nodes(nodes));
             }
             Query::Register { host } => {

@@ -11,9 +11,11 @@
 
 use std::time::Duration;
 
+use super::effort::Effort;
 use super::upkeep::Period;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query};
@@ -26,7 +28,9 @@ use super::requests::Purpose;
 /// The most long links a node draws, whatever is configured or estimated.
 pub(super) const LINKS_MAX: u32 = 64;
 /// Among how many nodes about a drawn point the link goes to the nearest in the network.
-const CANDIDATES: u8 = 16;
+const CANDIDATES: usize = 16;
+/// How many of them the asker hears of: some may have refused it before.
+const CANDIDATES_TOLD: usize = 4;
 /// How many of them, the nearest by their places in the network, race for the link: places
 /// are a guess.
 const RUNNERS: usize = 4;
@@ -41,7 +45,7 @@ const DRAWS_PER_ROUND: u32 = 4;
 /// Nodes about a drawn point that were asked for a sign of life.
 #[derive(Clone, Debug)]
 pub(super) struct Race {
-    nonce: u32,
+    nonce: u16,
     at: Time,
     runners: Vec<Contact>,
 }
@@ -49,11 +53,20 @@ pub(super) struct Race {
 impl Overlay {
     /// Returns how many long links this node wants to have drawn.
     pub fn links_wanted(&self) -> u32 {
+        self.links_by(Effort::links)
+    }
+
+    /// Returns with how many links none is given up.
+    fn links_kept(&self) -> u32 {
+        self.links_by(Effort::links_kept)
+    }
+
+    fn links_by(&self, effort: impl Fn(&Effort, u32) -> u32) -> u32 {
         if self.near.spans_ring() {
             return 0;
         }
         let suited = match self.config.geometry {
-            Geometry::Symphony => self.size_estimate().max(1).ilog2() / 2,
+            Geometry::Symphony => effort(&self.effort, self.size_estimate().max(1).ilog2() / 2),
             geometry => geometry.slots(self.size_estimate()),
         };
         let usual = self.config.long_links.unwrap_or(suited);
@@ -91,11 +104,11 @@ impl Overlay {
     pub(super) fn keep_links(&mut self, now: Time) {
         self.draws_left = DRAWS_PER_ROUND;
         self.end_vain_links(now);
-        if self.links_drawn() > self.links_wanted() {
+        if self.links_drawn() > self.links_kept() {
             self.give_up_link(|_, _| true);
         } else if self.config.geometry != Geometry::Symphony {
             self.give_up_misplaced();
-        } else if self.links_drawn() == self.links_wanted() {
+        } else if self.links_drawn() >= self.links_wanted() {
             let size = self.size_estimate();
             self.give_up_link(|_, drawn| drawn > size.saturating_mul(2) || drawn < size / 2);
         }
@@ -130,19 +143,29 @@ impl Overlay {
             let Some(target) = self.draw_point(size, &mut filled) else {
                 return;
             };
-            let count = self.candidates();
-            self.ask(now, target, Query::Nodes { count }, Purpose::Link);
+            let query = if self.chooses_by_place() {
+                let to = self.coordinate;
+                Query::Links { to }
+            } else {
+                Query::Nodes { count: 1 }
+            };
+            self.ask(now, target, query, Purpose::Link);
         }
     }
 
-    /// Returns among how many nodes about a point a link is chosen. A zone of CAN has one
-    /// neighbour on each side, and no choice.
-    fn candidates(&self) -> u8 {
-        match self.config.geometry {
-            Geometry::Can { .. } => 1,
-            _ if self.config.proximity => CANDIDATES,
-            _ => 1,
-        }
+    /// Tells whether a link is chosen among several nodes about a point. A zone of CAN has
+    /// one neighbour on each side, and no choice.
+    fn chooses_by_place(&self) -> bool {
+        self.config.proximity && !matches!(self.config.geometry, Geometry::Can { .. })
+    }
+
+    /// Returns those about a point that seem nearest in the network to a place, nearest
+    /// first: they are a few of [`CANDIDATES`], so that an answer is short.
+    pub(super) fn link_candidates(&self, point: Position, to: &Coordinate) -> Vec<Entry> {
+        let mut nodes = self.nodes_near(point, CANDIDATES);
+        nodes.sort_by_key(|entry| to.round_trip(&entry.coordinate).unwrap_or(Duration::MAX));
+        nodes.truncate(CANDIDATES_TOLD);
+        nodes
     }
 
     /// Returns how many drawn links each slot of the geometry has; nothing in Symphony.
@@ -250,7 +273,7 @@ impl Overlay {
             free && self.is_wanted(self.position_of(&id), &filled)
         };
         let mut candidates: Vec<&Entry> = nodes.iter().filter(suits).collect();
-        if self.candidates() <= 1 {
+        if !self.chooses_by_place() {
             // The node in charge of the drawn point, as in the paper.
             candidates.truncate(1);
         }
@@ -270,21 +293,20 @@ impl Overlay {
 
     /// Asks several nodes for a sign of life; the first to give it gets the link.
     fn start_race(&mut self, now: Time, runners: &[Contact]) {
-        let nonce = self.rng.number() as u32;
+        let nonce = self.rng.number() as u16;
         self.races.retain(|race| now.since(race.at) < RACE_TIME);
         if self.races.len() < RACES_MAX {
             let at = now;
             let runners = runners.to_vec();
-            let version = self.view.version();
             for runner in &runners {
-                self.send(runner.clone(), Message::Ping { nonce, version });
+                self.send(runner.clone(), Message::Ping { nonce, version: 0 });
             }
             self.races.push(Race { nonce, at, runners });
         }
     }
 
     /// Takes a stranger's sign of life for what it may be: the end of a race.
-    pub(super) fn end_race(&mut self, now: Time, from: NodeId, nonce: u32) {
+    pub(super) fn end_race(&mut self, now: Time, from: NodeId, nonce: u16) {
         let won = self.races.iter().position(|race| {
             let runs = race.runners.iter().any(|runner| runner.id() == from);
             race.nonce == nonce && runs

@@ -147,11 +147,11 @@ impl Overlay {
     }
 
     fn send_probe(&mut self, now: Time, id: NodeId, tries: u32) {
-        let nonce = self.rng.number() as u32;
-        let version = self.view.version();
+        let nonce = self.rng.number() as u16;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let version = peer.sent.as_ref().map_or(0, |sent| sent.version());
         peer.probe = Some(Probe {
             nonce,
             sent_at: now,
@@ -189,14 +189,20 @@ impl Overlay {
         }
     }
 
-    pub(super) fn on_ping(&mut self, from: NodeId, nonce: u32, version: u32) {
-        let known = self.peers.contains_key(&from) || self.clients.has(from);
+    pub(super) fn on_ping(&mut self, from: NodeId, nonce: u16, version: u32) {
+        let is_client = self.clients.has(from);
+        let now = (self.coordinate, self.grade);
+        let (mut about, mut sent) = (Some(now), self.view.version());
+        if let Some(peer) = self.peers.get_mut(&from) {
+            about = about.filter(|now| peer.told != Some(*now));
+            peer.told = Some(now);
+            sent = peer.sent.as_ref().map_or(0, |sent| sent.version());
+        }
         let pong = Message::Pong {
             nonce,
-            version: self.view.version(),
-            known,
-            coordinate: self.coordinate,
-            grade: self.grade,
+            version: sent,
+            known: is_client || self.peers.contains_key(&from),
+            about,
         };
         self.send_to(from, pong);
         self.compare_version(from, version);
@@ -206,10 +212,9 @@ impl Overlay {
         &mut self,
         now: Time,
         from: NodeId,
-        nonce: u32,
+        nonce: u16,
         version: u32,
         known: bool,
-        coordinate: Coordinate,
     ) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return self.end_race(now, from, nonce);
@@ -217,7 +222,6 @@ impl Overlay {
         let Some(probe) = peer.probe.filter(|probe| probe.nonce == nonce) else {
             return;
         };
-        peer.coordinate = coordinate;
         self.measured(now, from, now.since(probe.sent_at));
         self.end_probe(from);
         if known {
@@ -331,9 +335,10 @@ impl Overlay {
     /// Takes a peer for dead.
     fn lose(&mut self, now: Time, id: NodeId) {
         self.quarantine.put_lost(id, now);
+        let was_near = self.near.contains(id);
         if let Some(contact) = self.remove_peer(now, id) {
             self.counters.peers_lost += 1;
-            self.remember_lost(now, contact);
+            self.remember_lost(now, contact, was_near);
             self.effects.push_back(Effect::Drop(id));
         }
         self.expedite_hops(now, id);

@@ -7,6 +7,7 @@
 use super::{Effect, Overlay};
 use crate::class::{Class, Grade, Limit, Measure, Merit, Standing, is_news, is_reachable};
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::ring::Position;
 use crate::time::Time;
@@ -110,10 +111,13 @@ impl Overlay {
             .collect()
     }
 
-    /// A peer said what it is.
-    pub(super) fn note_grade(&mut self, from: NodeId, grade: Grade) {
-        if let Some(peer) = self.peers.get_mut(&from).filter(|_| !grade.is_client()) {
-            peer.grade = grade;
+    /// A peer said where and what it is.
+    pub(super) fn note_about(&mut self, from: NodeId, coordinate: Coordinate, grade: Grade) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.coordinate = coordinate;
+            if !grade.is_client() {
+                peer.grade = grade;
+            }
         }
     }
 

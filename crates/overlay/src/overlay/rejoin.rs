@@ -15,12 +15,17 @@ use crate::time::Time;
 
 /// The most nodes that are remembered.
 const REMEMBERED_MAX: usize = 64;
-/// When a lost node is asked again for the first time; then after twice as long, up to
+/// When a lost node is asked again for the first time; then after ever longer, up to
 /// the longest of the six periods.
 const RECONNECT_FIRST: Duration = Duration::from_secs(3);
 const RECONNECT_LAST: Duration = Duration::from_secs(89);
+/// By how much longer each wait is than the one before.
+const RECONNECT_FACTOR: u32 = 4;
 /// At least every so many periods a node looks for its own place.
 const QUIET_CHECKS_MAX: u32 = 8;
+/// So many changes among the near neighbours between two looks are more than one death and
+/// one birth.
+const UNREST: u32 = 4;
 /// A node without any neighbour asks at least this often.
 const RECONNECT_ALONE: Duration = Duration::from_secs(10);
 
@@ -72,8 +77,14 @@ impl Overlay {
         self.schedule_reconnect(now);
     }
 
-    pub(super) fn remember_lost(&mut self, now: Time, contact: Contact) {
+    /// Keeps in mind somebody who is taken for dead. A split takes neighbours away, too, so
+    /// only then it is soon asked again.
+    pub(super) fn remember_lost(&mut self, now: Time, contact: Contact, was_near: bool) {
+        let wait = self.remembered.wait;
         self.remembered.put(contact);
+        if !was_near {
+            self.remembered.wait = wait.or(self.remembered.wait);
+        }
         self.schedule_reconnect(now);
     }
 
@@ -101,7 +112,7 @@ impl Overlay {
         } else {
             self.ask_for_place(now, contact);
         }
-        let wait = self.remembered.wait.unwrap_or(RECONNECT_FIRST) * 2;
+        let wait = self.remembered.wait.unwrap_or(RECONNECT_FIRST) * RECONNECT_FACTOR;
         let longest = if self.near.is_empty() {
             RECONNECT_ALONE
         } else {
@@ -111,8 +122,12 @@ impl Overlay {
         self.schedule_reconnect(now);
     }
 
-    /// Looks for this node's place, the seldomer the longer nothing new was found there.
+    /// Looks for this node's place, the seldomer the longer its neighbours are the same but
+    /// for one now and then.
     pub(super) fn check_place_seldom(&mut self, now: Time) {
+        if std::mem::take(&mut self.near_changes) >= UNREST {
+            self.quiet_checks = 0;
+        }
         self.quiet_checks = self.quiet_checks.saturating_add(1);
         let due = self.quiet_checks.is_power_of_two()
             || self.quiet_checks.is_multiple_of(QUIET_CHECKS_MAX);

@@ -42,11 +42,13 @@ const TRY_STRAIGHT: u32 = 3;
 /// Which try goes from node to node itself (`search`): tables may be too stale for others to
 /// forward well.
 const ITERATIVE_TRY: usize = 2;
-/// How many tries set out at once, by different first hops: the first answer counts. What is
-/// asked for is little beside upkeep, and of two ways one is seldom slow.
+/// How many tries of [`Manner::SOON`] set out at once, by different first hops.
 const PARALLEL_TRIES: u32 = 2;
 /// How many nodes near a position are asked for; the asker hears of more from their views.
 const NODES_ASKED: u8 = 4;
+/// How many nodes near its own position a node asks for that has neighbours: itself, and the
+/// next to it.
+const NODES_CHECKED: u8 = 2;
 /// The most questions of this node that are open at one time.
 const REQUESTS_MAX: usize = 1024;
 /// Numbers of tries share the number of their request; this many bits tell them apart.
@@ -79,6 +81,9 @@ pub struct Manner {
     pub any: bool,
     /// Each hop reports ([`Effect::HopReport`]).
     pub trace: bool,
+    /// It sets out on two ways at once, and the first answer counts: of two ways one is seldom
+    /// slow, and one of two is oftener hostile. For what proves itself, such as signed records.
+    pub twice: bool,
 }
 
 impl Manner {
@@ -86,16 +91,22 @@ impl Manner {
     pub const EXACT: Self = Self {
         any: false,
         trace: false,
+        twice: false,
+    };
+    /// The node in charge answers, by the faster of two ways.
+    pub const SOON: Self = Self {
+        twice: true,
+        ..Self::EXACT
     };
     /// Any of the nodes nearest to the target answers.
     pub const ANY: Self = Self {
         any: true,
-        trace: false,
+        ..Self::EXACT
     };
     /// The node in charge answers, and each hop reports.
     pub const TRACED: Self = Self {
-        any: false,
         trace: true,
+        ..Self::EXACT
     };
 }
 
@@ -152,7 +163,10 @@ impl Overlay {
         body: Bytes,
     ) -> RequestId {
         let query = Query::Service { service, body };
-        let manner = Manner { any, trace: false };
+        let manner = Manner {
+            any,
+            ..Manner::SOON
+        };
         self.open(now, target, query, Purpose::Service, manner, None)
     }
 
@@ -168,10 +182,16 @@ impl Overlay {
 
     /// Asks who is near this node's own position, by way of the given node.
     pub(super) fn ask_for_place(&mut self, now: Time, via: Contact) {
+        // Who has neighbours looks whether the ring has others in their place.
+        let count = if self.near.is_empty() {
+            NODES_ASKED
+        } else {
+            NODES_CHECKED
+        };
         self.open(
             now,
             self.position,
-            Query::Nodes { count: NODES_ASKED },
+            Query::Nodes { count },
             Purpose::Self_,
             Manner::ANY,
             Some(via),
@@ -237,8 +257,8 @@ impl Overlay {
             self.next_try(id);
             return self.search_for(now, id, target);
         }
-        let parallel = match open.purpose {
-            Purpose::Service if tries == 0 && !open.manner.trace => PARALLEL_TRIES,
+        let parallel = match tries {
+            0 if open.manner.twice => PARALLEL_TRIES,
             _ => 1,
         };
         if let Some(contact) = first_hop {
@@ -381,12 +401,15 @@ impl Overlay {
     /// A question of this node came back to it: it is in charge itself.
     pub(super) fn returned_home(&mut self, now: Time, routed: Routed) {
         self.report_hop(None, &routed, Fate::Arrived);
-        let count = match routed.query {
-            Query::Nodes { count } => count.into(),
+        let nodes = match routed.query {
+            Query::Nodes { count } => {
+                self.nodes_left(routed.target, count.into(), &routed.silences)
+            }
+            Query::Links { to } => self.link_candidates(routed.target, &to),
             Query::Service { .. } => return self.arrived(now, routed, None),
             Query::Register { .. } => return,
         };
-        let reply = Reply::Nodes(self.nodes_left(routed.target, count, &routed.silences));
+        let reply = Reply::Nodes(nodes);
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,

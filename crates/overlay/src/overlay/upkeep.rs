@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::{Alarm, Overlay};
 use crate::config::UpkeepClock;
 use crate::id::NodeId;
+use crate::message::{Message, Query};
+use crate::peers::Peer;
 use crate::time::Time;
 
 /// The period of everything by [`UpkeepClock::Common`].
@@ -18,6 +20,17 @@ const COMMON_PERIOD: Duration = Duration::from_secs(17);
 
 /// In how many rounds of [`Period::Probe`] every peer has been asked once.
 const PROBE_ROUNDS: usize = 7;
+
+/// Who was heard within this time is not asked for a sign of life: of the nearest neighbours,
+/// which ask each other, and of all others.
+const HEARD_NEAREST: Duration = Duration::from_secs(4);
+const HEARD_OTHERS: Duration = Duration::from_secs(11);
+
+/// Whoever comes or goes is told at once when it is so many, and other changes with them; else
+/// in every so many rounds of [`Period::Announce`]. Near neighbours hear of near neighbours
+/// within a moment anyway.
+const ANNOUNCE_WORTH: u32 = 2;
+const ANNOUNCE_ROUNDS: u32 = 3;
 
 /// How long changes among the near neighbours are gathered before they are kept.
 const REMEMBER_DELAY: Duration = Duration::from_secs(1);
@@ -79,8 +92,14 @@ impl Overlay {
     }
 
     pub(super) fn on_period(&mut self, now: Time, period: Period) {
+        let length = match period {
+            Period::Probe | Period::Place => self.effort.stretched_time(period.length()),
+            Period::Stabilise | Period::Announce | Period::Link | Period::Remember => {
+                period.length()
+            }
+        };
         let wait = match self.config.upkeep {
-            UpkeepClock::Primes => self.rng.jitter(period.length()),
+            UpkeepClock::Primes => self.rng.jitter(length),
             UpkeepClock::Common => COMMON_PERIOD,
         };
         self.deadlines.set(Alarm::Period(period), now + wait);
@@ -98,6 +117,7 @@ impl Overlay {
             }
             Period::Announce => self.announce_to_all(),
             Period::Link => {
+                self.effort.look(now);
                 self.regulate(now);
                 self.keep_links(now);
             }
@@ -116,6 +136,13 @@ impl Overlay {
         ];
         let ids: Vec<NodeId> = ends.into_iter().flatten().map(|place| place.id).collect();
         for id in ids {
+            self.probe_unless_heard(now, id, HEARD_NEAREST);
+        }
+    }
+
+    fn probe_unless_heard(&mut self, now: Time, id: NodeId, lately: Duration) {
+        let silent = |peer: &Peer| now.since(peer.heard_at) >= lately;
+        if self.peers.get(&id).is_some_and(silent) {
             self.probe(now, id);
         }
     }
@@ -128,17 +155,63 @@ impl Overlay {
             .collect();
         peers.sort_unstable();
         let count = peers.len().div_ceil(PROBE_ROUNDS);
+        let lately = self.effort.stretched_time(HEARD_OTHERS);
         for (_, id) in peers.into_iter().take(count) {
-            self.probe(now, id);
+            self.probe_unless_heard(now, id, lately);
         }
     }
 
+    /// Tells those what changed who were told something else, when it is worth a message or
+    /// has waited for long.
     fn announce_to_all(&mut self) {
         // Places in the network change a little all the time; now and then is enough.
         self.renew_view();
-        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        self.rounds = self.rounds.wrapping_add(1);
+        let due = self
+            .rounds
+            .is_multiple_of(self.effort.stretched(ANNOUNCE_ROUNDS));
+        let enough = self.effort.stretched(ANNOUNCE_WORTH) as usize;
+        let worth = |peer: &Peer| {
+            let sent = peer.sent.as_ref();
+            due || sent.is_none_or(|sent| self.view.changes_since(sent) >= enough)
+        };
+        let peers = self.peers.iter().filter(|(_, peer)| worth(peer));
+        let peers: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
         for id in peers {
             self.announce_to(id);
+        }
+    }
+
+    /// Counts a message towards the budget when it is one of this node's own upkeep: not what
+    /// it passes on, answers, or says for services.
+    pub(super) fn note_upkeep(&mut self, message: &Message) {
+        let counts = match message {
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::ViewRequest { .. }
+            | Message::ViewUpdate(_) => true,
+            Message::Routed(routed) => {
+                let own = self.is_self(routed.origin.id());
+                own && matches!(routed.query, Query::Nodes { .. } | Query::Links { .. })
+                    && routed.any
+            }
+            Message::Leave
+            | Message::Introduce { .. }
+            | Message::Introduced { .. }
+            | Message::HopAck { .. }
+            | Message::HopNack { .. }
+            | Message::Back { .. }
+            | Message::Answer(_)
+            | Message::Find { .. }
+            | Message::Found { .. }
+            | Message::Direct { .. }
+            | Message::Summon { .. }
+            | Message::Admission(_) => false,
+        };
+        if counts {
+            self.effort.spend(message.encoded_len());
         }
     }
 }

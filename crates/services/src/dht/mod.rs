@@ -41,6 +41,7 @@ use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::message::Reply;
 use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use crate::record::Key;
 use crate::service::{Context, Service, ServiceInput};
@@ -188,6 +189,8 @@ pub struct Dht {
     gets: owner::Gets,
     surveys: Surveys,
     sures: sure::Sures,
+    /// The neighbours with whom all was compared since they became such.
+    compared_with: BTreeSet<NodeId>,
     /// What was asked before the node had found its first neighbour.
     early: Vec<Command>,
     deadlines: Deadlines<Alarm>,
@@ -204,6 +207,7 @@ impl Dht {
             gets: owner::Gets::default(),
             surveys: Surveys::default(),
             sures: sure::Sures::default(),
+            compared_with: BTreeSet::new(),
             early: Vec::new(),
             deadlines: Deadlines::default(),
         }

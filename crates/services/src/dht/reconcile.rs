@@ -59,9 +59,14 @@ impl Dht {
     /// Compares with every neighbour that shares keys.
     pub(super) fn repair(&mut self, cx: &mut Cx<'_>) {
         let near = cx.overlay().near().clone();
-        for (id, arc) in shared_arcs(&near, cx.overlay().position()) {
-            self.compare_with(id, arc, cx);
+        let shared = shared_arcs(&near, cx.overlay().position());
+        for (id, arc) in &shared {
+            // Old acquaintances see the same change: whoever of them has something begins.
+            if self.compared_with.insert(*id) || self.holds_on(*arc) {
+                self.compare_with(*id, *arc, cx);
+            }
         }
+        self.compared_with.retain(|id| shared.contains_key(id));
         self.hand_over(&near, cx);
     }
 
@@ -74,9 +79,15 @@ impl Dht {
             .collect();
         if !shared.is_empty() {
             let (id, arc) = shared[cx.rng().below(shared.len() as u64) as usize];
-            self.compare_with(id, arc, cx);
+            if self.holds_on(arc) {
+                self.compare_with(id, arc, cx);
+            }
         }
         self.hand_over(&near, cx);
+    }
+
+    fn holds_on(&self, arc: Arc) -> bool {
+        self.holder.store.on_arc(arc).next().is_some()
     }
 
     fn compare_with(&self, id: NodeId, arc: Arc, cx: &mut Cx<'_>) {

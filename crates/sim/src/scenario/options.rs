@@ -130,6 +130,9 @@ impl Options {
     pub(super) fn world_with(&self, change: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::new(OverlayId::from_name("simulated"));
         config.long_links = self.long_links;
+        if let Some(rate) = self.upkeep_bytes_per_second {
+            config.upkeep_bytes_per_s = rate;
+        }
         change(&mut config);
         World::inhabited(self.seed, self.model_for(Protocol::Enishi), config)
     }

@@ -68,7 +68,7 @@ pub(super) struct End {
 
 impl Subject for Node {
     fn lookup(id: u64, target: Position) -> Command {
-        let manner = Manner::EXACT;
+        let manner = Manner::SOON;
         Command::Diag(diag::Command::Locate { id, target, manner })
     }
 

@@ -1,0 +1,184 @@
+//! The dial: how much a node does for its tables, from leaf to full view.
+//!
+//! One number, [`Config::upkeep_bytes_per_s`], is what a node is to spend. It counts what it
+//! sends for upkeep, and does more or less of it until both agree: one factor, the effort,
+//! says how many long links it draws, how often peers hear what changed in its view, and how
+//! often it asks for signs of life and looks for its own place. What the ring lives by is
+//! not stretched: the two nearest neighbours are asked as ever, and near neighbours hear of
+//! changes among them at once. So the least effort is a leaf, which keeps its neighbours and
+//! draws no link, and the least upkeep what neighbours cost that come and go.
+//!
+//! A budget above the usual one allows as many times more links: in a small overlay nearly
+//! every node is then in some peer's view, or is a peer itself.
+//!
+//! [`Config::upkeep_bytes_per_s`]: crate::Config::upkeep_bytes_per_s
+
+use std::time::Duration;
+
+use crate::config::UPKEEP_BYTES_PER_S_USUAL;
+use crate::time::Time;
+
+/// The usual effort, with which periods are as long as they are called and links as many as
+/// Symphony's paper finds worth their upkeep. All efforts are in these units.
+pub(super) const USUAL: u64 = 256;
+/// A leaf's.
+const LEAST: u64 = USUAL / 8;
+/// What no budget goes beyond.
+const MOST: u64 = USUAL * 16;
+/// How many looks a change of what is spent takes to be believed, and how many to be made
+/// good: the second is the longer, so that the two do not swing.
+const LOOKS_AVERAGED: u64 = 8;
+const LOOKS_STEERED: u64 = 16;
+/// The first greetings are the price of a place on the ring and not of its upkeep.
+const GREETING_TIME: Duration = Duration::from_secs(60);
+/// The shortest time between two looks.
+const LOOK_MIN: Duration = Duration::from_secs(5);
+
+/// How much is done for upkeep, and what it costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    budget_bytes_per_s: u64,
+    effort: u64,
+    /// What was spent on average, in thousandths of an octet per second.
+    average_milli: u64,
+    /// Octets sent since the last look.
+    sent: u64,
+    looked_at: Time,
+    steered_from: Time,
+}
+
+impl Effort {
+    pub(super) fn new(now: Time, budget_bytes_per_s: u32) -> Self {
+        let budget = u64::from(budget_bytes_per_s);
+        let guess = USUAL * budget / u64::from(UPKEEP_BYTES_PER_S_USUAL);
+        Self {
+            budget_bytes_per_s: budget,
+            effort: guess.clamp(LEAST, most(budget)),
+            average_milli: budget * 1000,
+            sent: 0,
+            looked_at: now,
+            steered_from: now + GREETING_TIME,
+        }
+    }
+
+    /// Notes octets sent for upkeep.
+    pub(super) fn spend(&mut self, octets: usize) {
+        self.sent += octets as u64;
+    }
+
+    /// Compares what was spent with the budget and does a little more or less from now on.
+    pub(super) fn look(&mut self, now: Time) {
+        let time = now.since(self.looked_at);
+        if time < LOOK_MIN {
+            return;
+        }
+        let sent = std::mem::take(&mut self.sent);
+        self.looked_at = now;
+        if now < self.steered_from {
+            return;
+        }
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let sample_milli = sent.saturating_mul(1_000_000) / millis.max(1);
+        let weighted = self.average_milli * (LOOKS_AVERAGED - 1) + sample_milli;
+        self.average_milli = weighted / LOOKS_AVERAGED;
+        let budget_milli = (self.budget_bytes_per_s * 1000).max(1);
+        // At most a step up or down, in proportion to what is missing or too much.
+        let apart = self.average_milli.abs_diff(budget_milli).min(budget_milli);
+        let step = (self.effort * apart / budget_milli / LOOKS_STEERED).max(1);
+        let next = if self.average_milli > budget_milli {
+            self.effort.saturating_sub(step)
+        } else {
+            self.effort + step
+        };
+        self.effort = next.clamp(LEAST, most(self.budget_bytes_per_s));
+    }
+
+    /// Returns how many links are drawn where usually `usual` are; a leaf draws none.
+    pub(super) fn links(&self, usual: u32) -> u32 {
+        if self.effort <= LEAST {
+            return 0;
+        }
+        let links = u64::from(usual) * self.effort;
+        links.div_ceil(USUAL).try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Returns how many links are kept: a few more than are drawn, so that a small change of
+    /// the effort costs no link.
+    pub(super) fn links_kept(&self, usual: u32) -> u32 {
+        self.links(usual) + self.links(usual).div_ceil(4)
+    }
+
+    /// Returns what usually is a number of rounds or changes, at least 1.
+    pub(super) fn stretched(&self, usual: u32) -> u32 {
+        let stretched = u64::from(usual) * USUAL / self.effort;
+        stretched.max(1).try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Returns how long to wait for what is due after a period usually. It is never more than
+    /// halved: what is asked more often than that is not known better.
+    pub(super) fn stretched_time(&self, usual: Duration) -> Duration {
+        usual * USUAL as u32 / self.effort.min(USUAL * 2) as u32
+    }
+}
+
+/// Returns the most effort that a budget allows.
+fn most(budget_bytes_per_s: u64) -> u64 {
+    let share = USUAL * budget_bytes_per_s / u64::from(UPKEEP_BYTES_PER_S_USUAL);
+    share.clamp(USUAL, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Duration = Duration::from_secs(23);
+
+    /// Lets time go by for a node whose upkeep costs `fixed` octets per second whatever it
+    /// does, and `usual` more with the usual effort; returns what it spends in the end.
+    fn spends(budget: u32, fixed: u64, usual: u64) -> (u64, Effort) {
+        let mut now = Time::ZERO;
+        let mut effort = Effort::new(now, budget);
+        let mut spent = Vec::new();
+        for _ in 0..400 {
+            now = now + LOOK;
+            let rate = fixed + usual * effort.effort / USUAL;
+            effort.spend((rate * LOOK.as_secs()) as usize);
+            effort.look(now);
+            spent.push(rate);
+        }
+        (*spent.last().unwrap(), effort)
+    }
+
+    #[test]
+    fn what_is_spent_comes_to_the_budget() {
+        for (budget, fixed, usual) in [(20, 5, 60), (40, 10, 60), (100, 10, 60), (400, 10, 60)] {
+            let (spent, _) = spends(budget, fixed, usual);
+            assert!(
+                spent.abs_diff(budget.into()) <= u64::from(budget) / 20 + 1,
+                "{spent}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_effort_keeps_its_bounds() {
+        let (spent, leaf) = spends(0, 10, 80);
+        assert_eq!((spent, leaf.links(3), leaf.links(8)), (20, 0, 0));
+        assert_eq!(leaf.stretched(4), 32);
+        // What costs little is not done more often than the budget's share of the usual.
+        let (_, idle) = spends(UPKEEP_BYTES_PER_S_USUAL, 0, 1);
+        assert_eq!((idle.links(3), idle.stretched(4)), (3, 4));
+        let (_, full) = spends(10 * UPKEEP_BYTES_PER_S_USUAL, 0, 1);
+        assert_eq!((full.links(3), full.stretched(4)), (30, 1));
+        assert_eq!(full.stretched_time(LOOK), LOOK / 2);
+    }
+
+    #[test]
+    fn the_first_greetings_do_not_count() {
+        let mut effort = Effort::new(Time::ZERO, UPKEEP_BYTES_PER_S_USUAL);
+        effort.spend(20_000);
+        effort.look(Time::ZERO + LOOK);
+        effort.look(Time::ZERO + LOOK + LOOK);
+        assert_eq!(effort.effort, USUAL);
+    }
+}
