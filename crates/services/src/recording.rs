@@ -175,7 +175,7 @@ pub enum Ending {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Entry {
     /// One step.
-    Step(Step),
+    Step(Box<Step>),
     /// Nothing follows.
     End(Ending),
 }

@@ -116,7 +116,7 @@ impl<R: Read> Reader<R> {
             Err(error) => return Err(Stop::Unreadable(error)),
         }
         let step = match Entry::decode(&self.payload) {
-            Some(Entry::Step(step)) if step.at >= self.last => step,
+            Some(Entry::Step(step)) if step.at >= self.last => *step,
             Some(Entry::End(ending)) => return Err(Stop::Ended(ending)),
             _ => return Err(Stop::Unknown(self.offset)),
         };

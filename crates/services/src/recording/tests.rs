@@ -113,7 +113,7 @@ fn what_is_read_is_what_was_written_secrets_too() {
     let mut node = reader.header().node();
     let mut trace = Trace::new(&node.id());
     for step in steps {
-        let again = Entry::decode(&Entry::Step(step.clone()).encode());
+        let again = Entry::decode(&Entry::Step(Box::new(step.clone())).encode());
         assert!(
             matches!(again, Some(Entry::Step(again)) if again.digest == step.digest
                 && format!("{:?}", again.input) == format!("{:?}", step.input))
