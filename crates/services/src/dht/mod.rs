@@ -5,8 +5,8 @@
 //! there. The node in charge stores it, hands it to the other nodes nearest to the key
 //! and acknowledges when a majority of all [`REPLICAS`] has it.
 //!
-//! **Get.** The question is routed to the node in charge, which answers straight to the
-//! asker; with [`Consistency::Majority`], or when it has nothing, it asks the other
+//! **Get.** The question is routed to the node in charge, whose answer returns the same way;
+//! with [`Consistency::Majority`], or when it has nothing, it asks the other
 //! holders first.
 //!
 //! **Sure gets and puts** find the holders over several disjoint paths and ask each of
