@@ -183,7 +183,10 @@ async fn a_simultaneous_dial_ends_in_one_session_and_loses_nothing() {
     b.silence(Duration::from_millis(10)).await;
     a.sessions.send_control(&to_b, Bytes::from_static(b"still"));
     assert_eq!(b.frame().await, "still");
-    assert_eq!(a.sessions.counters(), Default::default());
+    let counters = a.sessions.counters();
+    assert_eq!(counters.frames_sent, 101);
+    assert_eq!((counters.frames_lost, counters.frames_dropped), (0, 0));
+    assert_eq!((counters.sessions_refused, counters.dials_refused), (0, 0));
 }
 
 #[tokio::test]

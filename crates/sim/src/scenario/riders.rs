@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nodes_come_and_go_nobody_is_declined() {
+    fn where_nodes_come_and_go_hardly_anybody_is_declined() {
         let options = Options {
             nodes: 60,
             ..Options::default()
@@ -356,7 +356,10 @@ mod tests {
         let mut churn = Churn::new(&mut world, &crowd, plan, |_| false);
         tell(&mut world, &mut crowd, &mut churn, LEARNING, &mut |_| {});
         assert!(churn.deaths > 20, "{} died", churn.deaths);
-        assert!(carried(&world, |_| true) > 1000);
-        assert_eq!(declined(&world, |_| true), (0, 0));
+        let carried = carried(&world, |_| true);
+        assert!(carried > 1000);
+        // Who loses three questions to the dead in a row looks bad until the next success.
+        let (declined, _) = declined(&world, |_| true);
+        assert!(declined * 500 < carried, "{declined} of {carried}");
     }
 }
