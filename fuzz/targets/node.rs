@@ -20,7 +20,7 @@ use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::{
-    Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
+    HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
@@ -65,7 +65,7 @@ fn keypairs() -> &'static [Keypair] {
 #[derive(Default)]
 struct Said {
     hello: u32,
-    ping: u32,
+    ping: u16,
     version: u32,
     hop: u32,
     find: u32,
@@ -137,8 +137,7 @@ impl<'a> World<'a> {
                         nonce,
                         version,
                         known,
-                        coordinate: Coordinate::default(),
-                        grade: Grade::default(),
+                        about: known.then(Default::default),
                     },
                 );
             }
@@ -234,7 +233,8 @@ impl<'a> World<'a> {
                 false => None,
             },
             by_ring: self.flag()?,
-            silences: enishi_overlay::silence::Silences::default(),
+            // Whatever the octets make of it; too long ones are refused.
+            silences: postcard::from_bytes(&self.body()?).unwrap_or_default(),
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,

@@ -54,7 +54,7 @@ impl Census {
         around.into_iter().map(|(_, _, index)| index).collect()
     }
 
-    /// Returns how many nodes do not count exactly their true neighbours, [`NEAR`] on each
+    /// Returns how many nodes do not count exactly their true neighbours, six on each
     /// side, among their near ones.
     pub fn near_gaps(&self, world: &World) -> usize {
         let len = self.places.len();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use enishi_overlay::class::Grade;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
-use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
+use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate, mark};
 use enishi_overlay::{Contact, Coordinate, NodeId, Position};
 use enishi_services::dht::Consistency;
 use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
@@ -101,9 +101,9 @@ impl World<'_> {
             version,
             removed,
             added: added.collect(),
-            moved: vec![],
-            graded: vec![],
-            shared: vec![],
+            moved: self.list(4, |w| Some((w.octet()?, Coordinate::default())))?,
+            graded: self.list(4, |w| Some((w.octet()?, Grade::default())))?,
+            shared: self.list(4, |w| Some((Role::Near, mark(w.position()?))))?,
             snapshot: Snapshot::default(),
         })
     }
