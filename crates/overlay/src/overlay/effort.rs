@@ -90,7 +90,10 @@ impl Effort {
         } else {
             self.effort + step
         };
-        self.effort = next.clamp(LEAST, most(self.budget_bytes_per_s));
+        self.effort = next.clamp(
+            least(self.budget_bytes_per_s),
+            most(self.budget_bytes_per_s),
+        );
     }
 
     /// Returns how many links are drawn where usually `usual` are; a leaf draws none.
@@ -119,6 +122,13 @@ impl Effort {
     pub(super) fn stretched_time(&self, usual: Duration) -> Duration {
         usual * USUAL as u32 / self.effort.min(USUAL * 2) as u32
     }
+}
+
+/// Returns the least effort that a budget asks for. Others can make a node spend, by lies
+/// and by dying: it does less then, but it does not give up its links for them.
+fn least(budget_bytes_per_s: u64) -> u64 {
+    let share = USUAL * budget_bytes_per_s / u64::from(UPKEEP_BYTES_PER_S_USUAL);
+    (share / 2).clamp(LEAST, USUAL)
 }
 
 /// Returns the most effort that a budget allows.

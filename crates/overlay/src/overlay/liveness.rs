@@ -119,10 +119,15 @@ impl Quarantine {
 
 impl Overlay {
     /// Tells whether a peer is believed that one of its near neighbours is there although it
-    /// does not answer this node. Long links are looked after too seldom for that.
+    /// does not answer this node: when another peer says the same, for one alone may have made
+    /// it up. Long links are looked after too seldom for that.
     pub(super) fn is_vouched_for(&self, now: Time, by: &Peer, at: Position, id: NodeId) -> bool {
-        let entry = by.view.at(at);
-        !self.quarantine.doubts(id, now) && entry.is_some_and(|entry| entry.role == Role::Near)
+        let names = |peer: &Peer| {
+            let entry = peer.view.at(at);
+            entry.is_some_and(|entry| entry.role == Role::Near)
+        };
+        let other = |peer: &Peer| peer.position != by.position && names(peer);
+        !self.quarantine.doubts(id, now) && names(by) && self.peers.values().any(other)
     }
 
     /// Notes a sign of life.
