@@ -57,34 +57,20 @@ struct Silence {
 impl Quarantine {
     /// Leaves a node alone that did not answer this one; others may reach it.
     pub(super) fn put(&mut self, id: NodeId, now: Time, time: Duration) {
-        let until = now + time;
-        let doubted_until = now;
-        self.insert(
-            id,
-            now,
-            Silence {
-                until,
-                doubted_until,
-            },
-        );
+        self.insert(id, now, time, Duration::ZERO);
     }
 
     /// Leaves a node alone that was a peer and fell silent: most likely it is dead, and
     /// others have not noticed yet.
     fn put_lost(&mut self, id: NodeId, now: Time) {
-        let until = now + QUARANTINE;
-        let doubted_until = now + DOUBT;
-        self.insert(
-            id,
-            now,
-            Silence {
-                until,
-                doubted_until,
-            },
-        );
+        self.insert(id, now, QUARANTINE, DOUBT);
     }
 
-    fn insert(&mut self, id: NodeId, now: Time, silence: Silence) {
+    fn insert(&mut self, id: NodeId, now: Time, time: Duration, doubt: Duration) {
+        let silence = Silence {
+            until: now + time,
+            doubted_until: now + doubt,
+        };
         if self.0.len() >= QUARANTINE_MAX {
             self.0.retain(|_, silence| silence.until > now);
         }
