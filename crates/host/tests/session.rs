@@ -183,10 +183,10 @@ async fn a_simultaneous_dial_ends_in_one_session_and_loses_nothing() {
     b.silence(Duration::from_millis(10)).await;
     a.sessions.send_control(&to_b, Bytes::from_static(b"still"));
     assert_eq!(b.frame().await, "still");
-    let counters = a.sessions.counters();
-    assert_eq!(counters.frames_sent, 101);
-    assert_eq!((counters.frames_lost, counters.frames_dropped), (0, 0));
-    assert_eq!((counters.sessions_refused, counters.dials_refused), (0, 0));
+    let mut counters = a.sessions.counters();
+    assert_eq!(std::mem::take(&mut counters.frames_sent), 101);
+    assert!(std::mem::take(&mut counters.frame_bytes_sent) > 100);
+    assert_eq!(counters, Default::default());
 }
 
 #[tokio::test]
