@@ -244,7 +244,7 @@ fn a_device_that_is_removed_costs_its_channel_alone() {
     until(A_WHILE, "the channel says so", || {
         Ok(channel(1)["interface"].is_null())
     })
-    .unwrap();
+    .unwrap_or_else(|error| panic!("{error}: {}", channel(1)));
     let notice = channel(1)["notice"].to_string();
     assert!(
         notice.contains(&device) && notice.contains("join"),

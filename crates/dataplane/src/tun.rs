@@ -11,9 +11,11 @@
 use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use tokio::time::timeout;
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
 /// The longest name of a device, in octets (Linux, IFNAMSIZ less the final zero).
@@ -21,6 +23,9 @@ pub const NAME_BYTES_MAX: usize = 15;
 
 /// The least MTU of a device, in octets (RFC 791). Below 1,280 there is no IPv6.
 pub const MTU_MIN: u16 = 68;
+
+/// How long a reader waits before it makes sure that its device still exists.
+const REMOVAL_CHECK: Duration = Duration::from_millis(500);
 
 /// What a device is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +76,7 @@ pub struct Tun {
 
 impl Tun {
     /// Makes a device, gives it its addresses and brings it up. Call it within a tokio
-    /// runtime with I/O enabled.
+    /// runtime with I/O and time enabled.
     ///
     /// When only the IPv6 address is refused, typically because IPv6 is switched off,
     /// the device works with IPv4 alone: see [`Tun::ipv6_failure`].
@@ -116,7 +121,14 @@ impl Tun {
     /// When the device was removed ([`Tun::is_removed`]) or is otherwise in no state to be
     /// read.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.device.recv(buffer).await
+        loop {
+            // Linux wakes the reader of a device that goes (`tun_detach_all`) a moment before
+            // reading it fails, so a wake can be spent on finding nothing: look again.
+            match timeout(REMOVAL_CHECK, self.device.recv(buffer)).await {
+                Ok(received) => return received,
+                Err(_) => drop(self.device.name()?),
+            }
+        }
     }
 
     /// Tells whether an error of [`Tun::recv`] means that the device was removed, for

@@ -46,7 +46,7 @@ fn on_host<T: Send + 'static>(host: &Host, work: impl FnOnce() -> T + Send + 'st
     let enter = move || {
         host.enter().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .unwrap();
         let _inside = runtime.enter();
@@ -63,7 +63,7 @@ fn start_router(host: &Host) {
     thread::spawn(move || {
         host.enter().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
@@ -241,7 +241,7 @@ fn child_without_the_right() {
         return; // Run by the other test only.
     }
     let refused = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
         .unwrap()
         .block_on(async { Tun::new(&config("enishi%d")).err() });
@@ -253,6 +253,7 @@ fn child_without_the_right() {
 
 #[test]
 fn reading_ends_with_an_error_when_the_device_is_removed() {
+    const REMOVALS: usize = 20;
     need_root!();
     let mut lab = Lab::new("tuntest").unwrap();
     let host = lab.host("a").unwrap();
@@ -261,23 +262,27 @@ fn reading_ends_with_an_error_when_the_device_is_removed() {
     thread::spawn(move || {
         host.enter().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async {
-            let tun = Tun::new(&config("enishi%d")).unwrap();
-            remover
-                .run(&["ip", "link", "delete", tun.name()], LIMIT)
-                .unwrap();
-            let mut buffer = [0; 1500];
-            let error = loop {
-                if let Err(error) = tun.recv(&mut buffer).await {
-                    break error;
+        // The kernel may wake the reader before reading fails, or after: many times.
+        for _ in 0..REMOVALS {
+            let error = runtime.block_on(async {
+                let tun = Tun::new(&config("enishi%d")).unwrap();
+                let (remover, name) = (remover.clone(), tun.name().to_owned());
+                thread::spawn(move || remover.run(&["ip", "link", "delete", &name], LIMIT));
+                let mut buffer = [0; 1500];
+                loop {
+                    if let Err(error) = tun.recv(&mut buffer).await {
+                        break error;
+                    }
                 }
-            };
+            });
             ended.send(error).unwrap();
-        });
+        }
     });
-    let error = end.recv_timeout(LIMIT).unwrap();
-    assert!(Tun::is_removed(&error), "{error:?}");
+    for _ in 0..REMOVALS {
+        let error = end.recv_timeout(LIMIT).unwrap();
+        assert!(Tun::is_removed(&error), "{error:?}");
+    }
 }
