@@ -39,7 +39,7 @@ use crate::view::{Entry, ViewUpdate};
 use crate::vitals::HopReport;
 
 /// The first octet of every message; others are refused.
-pub const WIRE_VERSION: u8 = 4;
+pub const WIRE_VERSION: u8 = 5;
 
 /// The largest message, in octets.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -219,11 +219,18 @@ pub enum Query {
         /// How many nodes are enough.
         count: u8,
     },
-    /// Who near the target might be linked to; answered by [`Reply::Nodes`], those nearest
-    /// to the asker in the network first.
+    /// Who is near the target, which is the asker's own position; answered by
+    /// [`Reply::Acquaintances`]: with nobody by a near neighbour of the asker, since each of
+    /// the two knows what the other does.
+    Place {
+        /// Whether the asker knows nobody, or nobody any more, and wants to in any case.
+        alone: bool,
+    },
+    /// Who near the target might be linked to; answered by [`Reply::Acquaintances`].
     Links {
-        /// Where in the network the asker is.
-        to: Coordinate,
+        /// Where in the network the asker is: those nearest to it there come first. None
+        /// when it wants the node in charge and nobody else.
+        to: Option<Coordinate>,
     },
     /// A service's question to the same service of the node in charge.
     Service {
@@ -233,7 +240,7 @@ pub enum Query {
         body: Bytes,
     },
     /// The origin is a client, and the target its position: who asks for it there is to be
-    /// told. Answered by [`Reply::Nodes`] with nobody.
+    /// told. Answered by [`Reply::Acquaintances`] with nobody.
     Register {
         /// The peer that it is attached to.
         host: Contact,
@@ -268,6 +275,8 @@ pub enum Reply {
     Nodes(Vec<Entry>),
     /// In the service's own format.
     Service(Bytes),
+    /// Whom the asker may say hello to, the best first; at most [`NODES_MAX`].
+    Acquaintances(Vec<Entry>),
 }
 
 /// Why octets are not a message.
@@ -336,7 +345,7 @@ impl Message {
                 returned: Returned::Answer(answer),
                 ..
             } => match &answer.reply {
-                Reply::Nodes(nodes) => nodes.len() <= NODES_MAX,
+                Reply::Nodes(nodes) | Reply::Acquaintances(nodes) => nodes.len() <= NODES_MAX,
                 Reply::Service(_) => true,
             },
             Self::Routed(routed) => routed.silences.is_bounded(),

@@ -38,7 +38,7 @@ mod standing;
 mod upkeep;
 mod witness;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -482,22 +482,29 @@ impl Overlay {
             return Some(contact.clone());
         }
         let position = self.position_of(&id);
-        let mut entries = self
+        let mut members = self
             .peers
             .values()
             .filter_map(|peer| peer.view.at(position));
-        entries
-            .find(|entry| entry.contact.id() == id)
-            .map(|entry| entry.contact.clone())
+        members.find_map(|member| member.contact.clone())
     }
 
-    /// Returns every node that a peer's view holds, once each, without the peers.
+    /// Returns every node that a peer has told how to reach, once each, without the peers.
     pub fn known(&self) -> BTreeMap<NodeId, Contact> {
-        let entries = self.peers.values().flat_map(|peer| peer.view.entries());
-        entries
-            .map(|entry| (entry.contact.id(), entry.contact.clone()))
+        let members = self.peers.values().flat_map(|peer| peer.view.members());
+        members
+            .filter_map(|member| member.contact.clone())
+            .map(|contact| (contact.id(), contact))
             .filter(|(id, _)| *id != self.me.id() && !self.peers.contains_key(id))
             .collect()
+    }
+
+    /// Returns how many other nodes this one knows of: peers, and everyone in their views.
+    pub fn places_known(&self) -> usize {
+        let views = self.peers.values().flat_map(|peer| peer.view.members());
+        let peers = self.peers.values().map(|peer| peer.position);
+        let places: BTreeSet<Position> = views.map(|m| m.position).chain(peers).collect();
+        places.len() - usize::from(places.contains(&self.position))
     }
 
     /// Sends a service's message to one node.

@@ -12,7 +12,7 @@ use crate::near::Place;
 use crate::ring::Position;
 use crate::small_map::SmallMap;
 use crate::time::Time;
-use crate::view::View;
+use crate::view::{Entry, Member, Role, View};
 
 /// The round-trip time before anything was measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(400);
@@ -175,6 +175,21 @@ impl Peer {
     /// Returns the peer's own neighbours as far as they are known.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Returns what this node tells of the peer to others.
+    pub(crate) fn entry(&self, role: Role) -> Entry {
+        Entry {
+            contact: self.contact.clone(),
+            role,
+            coordinate: self.coordinate,
+            grade: self.grade,
+        }
+    }
+
+    /// Returns the same as part of a view.
+    pub(crate) fn as_member(&self, role: Role) -> Member {
+        Member::new(self.position, &self.entry(role))
     }
 
     pub(crate) fn place(&self) -> Place {

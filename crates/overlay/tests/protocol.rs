@@ -120,6 +120,7 @@ fn a_hello_in_another_name_is_refused() {
         base: None,
         version: 1,
         removed: vec![],
+        seated: vec![],
         added: vec![],
         moved: vec![],
         graded: vec![],

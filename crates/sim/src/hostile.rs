@@ -236,10 +236,9 @@ impl Subverted {
 
     fn answer_at_once(&self, routed: &Routed, gang: &Gang) -> Effect<Self> {
         let reply = match routed.query {
-            Query::Nodes { .. } | Query::Links { .. } => {
-                let mut nodes = gang.nearest(routed.target, NAMED - 1);
-                nodes.insert(0, entry(self.node.overlay().me().clone()));
-                Reply::Nodes(nodes)
+            Query::Nodes { .. } => Reply::Nodes(self.accomplices(routed.target, gang)),
+            Query::Place { .. } | Query::Links { .. } => {
+                Reply::Acquaintances(self.accomplices(routed.target, gang))
             }
             Query::Service { .. } | Query::Register { .. } => nothing(),
         };
@@ -250,6 +249,12 @@ impl Subverted {
         });
         let to = routed.origin.clone();
         Effect::Send { to, message }
+    }
+
+    fn accomplices(&self, target: Position, gang: &Gang) -> Vec<Entry> {
+        let mut nodes = gang.nearest(target, NAMED - 1);
+        nodes.insert(0, entry(self.node.overlay().me().clone()));
+        nodes
     }
 
     /// Does as if what others have kept here were kept.
@@ -302,7 +307,11 @@ impl Subverted {
                 let place = self.node.overlay().position();
                 answer.reply = Reply::Nodes(self.invent(place, behaviour, gang));
             }
-            Reply::Service(_) | Reply::Nodes(_) => {}
+            Reply::Acquaintances(_) if behaviour.names_accomplices() => {
+                let place = self.node.overlay().position();
+                answer.reply = Reply::Acquaintances(self.invent(place, behaviour, gang));
+            }
+            Reply::Service(_) | Reply::Nodes(_) | Reply::Acquaintances(_) => {}
         }
         answer
     }
@@ -340,6 +349,7 @@ impl Subverted {
             version,
             removed: Vec::new(),
             added,
+            seated: Vec::new(),
             moved: Vec::new(),
             graded: Vec::new(),
             shared: Vec::new(),

@@ -5,15 +5,15 @@ use enishi_overlay::admission::Admission;
 use enishi_overlay::message::{Query, Reply, Returned, Routed};
 use enishi_services::service::ServiceId;
 
-/// The sort of questions on behalf of lookups: what a scenario asks wants the node in charge
-/// itself; upkeep takes any answer.
+/// The sort of questions on behalf of lookups, and of their answers.
 pub(crate) const LOOKUP: &str = "routed, lookup";
+pub(crate) const LOOKUP_ANSWER: &str = "answer, lookup";
 /// The sort of questions that nodes ask for their own places and links.
 pub(crate) const UPKEEP: &str = "routed, upkeep";
 /// The sort of reports on the way of a traced question.
 pub(crate) const REPORT: &str = "hop report";
 /// Sorts that belong to lookups and to upkeep as the questions do.
-pub(crate) const SHARED: [&str; 5] = ["hop ack", "hop nack", "answer, nodes", "find", "found"];
+pub(crate) const SHARED: [&str; 4] = ["hop ack", "hop nack", "find", "found"];
 
 /// Messages of the DHT in the order of their numbers on the wire.
 const DHT: [&str; 12] = [
@@ -52,8 +52,14 @@ pub(crate) fn sort(message: &Message) -> &'static str {
             query: Query::Register { .. },
             ..
         }) => "routed, register",
-        Message::Routed(Routed { any: false, .. }) => LOOKUP,
-        Message::Routed(_) => UPKEEP,
+        Message::Routed(Routed {
+            query: Query::Nodes { .. },
+            ..
+        }) => LOOKUP,
+        Message::Routed(Routed {
+            query: Query::Place { .. } | Query::Links { .. },
+            ..
+        }) => UPKEEP,
         Message::HopAck { .. } => "hop ack",
         Message::HopNack { .. } => "hop nack",
         Message::Back {
@@ -66,7 +72,8 @@ pub(crate) fn sort(message: &Message) -> &'static str {
             ..
         } => match answer.reply {
             Reply::Service(_) => "answer, service",
-            Reply::Nodes(_) => "answer, nodes",
+            Reply::Nodes(_) => LOOKUP_ANSWER,
+            Reply::Acquaintances(_) => "answer, upkeep",
         },
         Message::Find { .. } => "find",
         Message::Found { .. } => "found",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use enishi_overlay::class::Grade;
 use enishi_overlay::message::Hello;
 use enishi_overlay::ring::Arc;
-use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate, mark};
+use enishi_overlay::view::{Entry, Role, Seat, Snapshot, ViewUpdate, mark};
 use enishi_overlay::{Contact, Coordinate, NodeId, Position};
 use enishi_services::dht::Consistency;
 use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
@@ -71,6 +71,11 @@ impl World<'_> {
         self.contact().map(|contact| entry(contact, Role::Near))
     }
 
+    pub(super) fn seat(&mut self) -> Option<Seat> {
+        let (role, coordinate) = (Role::Long, Coordinate::default());
+        Some(Seat::new(self.position()?, role, coordinate, Grade::default()))
+    }
+
     pub(super) fn position(&mut self) -> Option<Position> {
         let (high, low) = (self.octet()?, self.number()?);
         Some(Position::from_number((u64::from(high) << 56) ^ low))
@@ -101,6 +106,7 @@ impl World<'_> {
             version,
             removed,
             added: added.collect(),
+            seated: self.list(8, Self::seat)?,
             moved: self.list(4, |w| Some((w.octet()?, Coordinate::default())))?,
             graded: self.list(4, |w| Some((w.octet()?, Grade::default())))?,
             shared: self.list(4, |w| Some((Role::Near, mark(w.position()?))))?,

@@ -195,7 +195,7 @@ impl Around {
             long: (peers.len() - near) as u32,
             seeking: overlay.is_seeking(),
             estimate: overlay.size_estimate(),
-            known: (known.len() + peers.len() + 1) as u64,
+            known: overlay.places_known() as u64 + 1,
             held: node.dht().store().len() as u64,
             own: node.dht().owned() as u64,
             are_strange: all.first().is_some_and(|(sort, _)| *sort < 2),

@@ -90,11 +90,16 @@ fn look(node: &Node) -> Seen {
         know(id, role, peer.round_trip().smoothed(), (None, class));
     }
     know(me, MapRole::Itself, None, (None, overlay.class()));
+    // Of most in the views only the places are known.
+    let names = seen.nodes.iter().map(|(id, known)| (known.position, *id));
+    let names: BTreeMap<Position, NodeId> = names.collect();
     for peer in overlay.peers() {
         let id = peer.contact().id();
         seen.link(me, id, !overlay.near().contains(id));
-        for entry in peer.view().entries() {
-            seen.link(id, entry.contact.id(), entry.role == Role::Long);
+        for member in peer.view().members() {
+            if let Some(other) = names.get(&member.position) {
+                seen.link(id, *other, member.role == Role::Long);
+            }
         }
     }
     seen
@@ -105,10 +110,11 @@ fn look(node: &Node) -> Seen {
 fn told(node: &Node) -> BTreeMap<NodeId, (Option<Duration>, Class)> {
     let overlay = node.overlay();
     let here = overlay.coordinate();
-    let entries = overlay.peers().flat_map(|peer| peer.view().entries());
-    let told = entries.map(|entry| {
-        let predicted = here.round_trip(&entry.coordinate);
-        (entry.contact.id(), (predicted, entry.grade.class()))
+    let members = overlay.peers().flat_map(|peer| peer.view().members());
+    let told = members.filter_map(|member| {
+        let predicted = here.round_trip(&member.coordinate);
+        let id = member.contact.as_ref()?.id();
+        Some((id, (predicted, member.grade.class())))
     });
     told.collect()
 }

@@ -148,8 +148,8 @@ fn clients(node: &Node) -> BTreeSet<NodeId> {
 /// Whom the overlay knows, without what the sessions know.
 fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
     let overlay = node.overlay();
-    let entries = overlay.peers().flat_map(|peer| peer.view().entries());
-    let known = entries.map(|entry| (entry.contact.id(), entry.grade.class()));
+    let members = overlay.peers().flat_map(|peer| peer.view().members());
+    let known = members.filter_map(|m| Some((m.contact.as_ref()?.id(), m.grade.class())));
     let known = known.filter(|(id, _)| *id != overlay.me().id());
     let mut peers: BTreeMap<NodeId, Peer> = known
         .map(|(id, class)| (id, absent(id, "known", None, Some(class))))

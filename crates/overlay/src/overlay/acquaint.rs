@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Alarm, Effect, Overlay};
+use crate::config::Forwarding;
 use crate::contact::Contact;
 use crate::id::NodeId;
 use crate::message::{Hello, Message};
 use crate::near::Place;
 use crate::peers::Peer;
 use crate::time::Time;
-use crate::view::{Entry, Mark, Role, View, ViewUpdate, mark};
+use crate::view::{Detail, Entry, Mark, Role, View, ViewUpdate, mark};
 
 /// The most hellos that wait for their welcome at one time.
 const GREETINGS_MAX: usize = 64;
@@ -49,16 +50,20 @@ pub(super) struct Told {
     contact: Contact,
 }
 
-/// Returns everyone in a node's view who is on the ring.
+/// Returns everyone in a node's view who is on the ring and can be turned to.
 pub(super) fn all_told(teller: NodeId, view: &View) -> impl Iterator<Item = Told> + '_ {
-    let on_ring = view.places().filter(|(_, entry)| !entry.grade.is_client());
-    on_ring.map(move |(position, entry)| Told {
-        teller,
-        place: Place {
-            position,
-            id: entry.contact.id(),
-        },
-        contact: entry.contact.clone(),
+    let on_ring = view.members().filter(|m| !m.grade.is_client());
+    on_ring.filter_map(move |member| {
+        let contact = member.contact.clone()?;
+        let place = Place {
+            position: member.position,
+            id: contact.id(),
+        };
+        Some(Told {
+            teller,
+            place,
+            contact,
+        })
     })
 }
 
@@ -174,7 +179,7 @@ impl Overlay {
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: tells.then(|| self.view.update_since(None, &View::default())),
+            view: tells.then(|| self.view_for(from).update_since(None, &View::default())),
         };
         if tells {
             self.note_sent(from);
@@ -228,7 +233,7 @@ impl Overlay {
             peer.round_trip.guess(round_trip);
         });
         if asked && !hello.link {
-            self.refusals.put(from, now, REFUSAL);
+            self.refusals.put(self.position_of(&from), now, REFUSAL);
         }
         if asked {
             self.draw_links(now);
@@ -316,7 +321,7 @@ impl Overlay {
             let id = told.place.id;
             !self.near.contains(id)
                 && self.near.would_take(told.place)
-                && !self.quarantine.holds(id, now)
+                && !self.quarantine.holds(told.place.position, now)
         });
         if told.is_empty() {
             return;
@@ -352,25 +357,32 @@ impl Overlay {
         if self.is_client() {
             return;
         }
-        let entry = |peer: &Peer| {
+        let member = |peer: &Peer| {
             let near = self.near.contains(peer.contact.id());
-            let role = if near { Role::Near } else { Role::Long };
-            let entry = Entry {
-                contact: peer.contact.clone(),
-                role,
-                coordinate: peer.coordinate,
-                grade: peer.grade,
-            };
-            (peer.position, entry)
+            peer.as_member(if near { Role::Near } else { Role::Long })
         };
-        if let Some(next) = self.view.next(self.peers.values().map(entry)) {
+        if let Some(next) = self.view.next(self.peers.values().map(member)) {
             self.view = Arc::new(next);
         }
     }
 
+    /// Returns this node's view as a node is told of it. Whoever is no peer asks because it
+    /// looks for its place on the ring.
+    pub(super) fn view_for(&self, id: NodeId) -> Arc<View> {
+        let detail = if self.config.forwarding == Forwarding::Jump || self.clients.has(id) {
+            Detail::Everyone
+        } else if self.near.contains(id) || !self.peers.contains_key(&id) {
+            Detail::Near
+        } else {
+            Detail::Seats
+        };
+        self.view.told(detail)
+    }
+
     pub(super) fn note_sent(&mut self, id: NodeId) {
+        let view = self.view_for(id);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.sent = Some(Arc::clone(&self.view));
+            peer.sent = Some(view);
         }
         self.clients.note_sent(id, &self.view);
     }
@@ -385,34 +397,27 @@ impl Overlay {
 
     /// Tells one peer what changed since it was told last, if anything did.
     pub(super) fn announce_to(&mut self, id: NodeId) {
+        let view = self.view_for(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let sent = peer.sent.replace(Arc::clone(&self.view));
+        let sent = peer.sent.replace(Arc::clone(&view));
         if sent
             .as_ref()
-            .is_some_and(|sent| sent.version() == self.view.version())
+            .is_some_and(|sent| sent.version() == view.version())
         {
             return;
         }
-        let update = self.view.update_since(sent.as_deref(), &peer.view);
+        let update = view.update_since(sent.as_deref(), &peer.view);
         self.send_to(id, Message::ViewUpdate(update));
     }
 
     /// Returns what an update makes of a view; none when it does not fit.
     pub(super) fn updated(&self, view: &View, update: &ViewUpdate) -> Option<Arc<View>> {
-        let entry = |peer: &Peer| Entry {
-            contact: peer.contact.clone(),
-            role: Role::Near,
-            coordinate: peer.coordinate,
-            grade: peer.grade,
-        };
         let known = |wanted: Mark| {
-            let peer = self
-                .peers
-                .values()
-                .find(|peer| mark(peer.position) == wanted)?;
-            Some((peer.position, entry(peer)))
+            let mut peers = self.peers.values();
+            let peer = peers.find(|peer| mark(peer.position) == wanted);
+            peer.map(|peer| peer.as_member(Role::Near))
         };
         view.updated(&self.config.overlay, update, known)
     }
@@ -422,7 +427,9 @@ impl Overlay {
         let sent = sent.or_else(|| self.clients.sent(from));
         let base = sent.filter(|sent| sent.version() == have && have != 0);
         // Who asks for all of it may lack those whom it told.
-        let update = self.view.update_since(base.as_deref(), &View::default());
+        let update = self
+            .view_for(from)
+            .update_since(base.as_deref(), &View::default());
         self.note_sent(from);
         self.send_to(from, Message::ViewUpdate(update));
     }

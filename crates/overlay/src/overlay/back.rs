@@ -135,7 +135,7 @@ impl Overlay {
             Some(previous)
                 if asker.traced
                     || !(asker.straight || self.peers.contains_key(&origin))
-                    || self.quarantine.remembers(origin) =>
+                    || self.quarantine.remembers(self.position_of(&origin)) =>
             {
                 self.send_back(previous, self.me.id(), Returned::Answer(answer));
             }

@@ -35,7 +35,7 @@ use crate::message::{Hello, Message};
 use crate::peers::Peer;
 use crate::ring::{Position, Rank};
 use crate::time::Time;
-use crate::view::{Entry, Role, View, ViewUpdate};
+use crate::view::{Entry, Member, Role, View, ViewUpdate};
 
 /// How many hosts a client wants: a second one for the time in which the first is dead.
 const HOSTS: usize = 2;
@@ -280,7 +280,10 @@ impl Overlay {
         };
         let possible = self.hosting.offers.iter().filter(|(id, _)| {
             let taken = self.peers.contains_key(id) || self.greetings.contains_key(id);
-            !taken && !declined(id) && !self.is_self(**id) && !self.quarantine.holds(**id, now)
+            !taken
+                && !declined(id)
+                && !self.is_self(**id)
+                && !self.quarantine.holds(self.position_of(id), now)
         });
         let judged = possible.map(|(id, entry)| {
             let round_trip = self.coordinate.round_trip(&entry.coordinate);
@@ -304,7 +307,7 @@ impl Overlay {
         let views: Vec<Entry> = self
             .peers
             .values()
-            .flat_map(|peer| peer.view.entries().cloned())
+            .flat_map(|peer| peer.view.members().filter_map(Member::entry))
             .collect();
         views
             .into_iter()
@@ -475,15 +478,7 @@ impl Overlay {
         if !self.is_client() {
             return Arc::clone(&self.view);
         }
-        let host = |peer: &Peer| {
-            let entry = Entry {
-                contact: peer.contact.clone(),
-                role: Role::Long,
-                coordinate: peer.coordinate,
-                grade: peer.grade,
-            };
-            (peer.position, entry)
-        };
+        let host = |peer: &Peer| peer.as_member(Role::Long);
         let hosts = View::default().next(self.peers.values().map(host));
         Arc::new(hosts.unwrap_or_default())
     }

@@ -526,7 +526,11 @@ impl Overlay {
                 .tried
                 .iter()
                 .filter(|id| !self.peers.contains_key(id));
-            strangers.for_each(|id| self.quarantine.put(*id, now, QUARANTINE));
+            let strangers: Vec<Position> = strangers.map(|id| self.position_of(id)).collect();
+            let quarantine = &mut self.quarantine;
+            strangers
+                .into_iter()
+                .for_each(|at| quarantine.put(at, now, QUARANTINE));
         }
     }
 
@@ -577,13 +581,17 @@ impl Overlay {
                 nodes.extend(self.summon(now, target, &asker.contact));
                 self.answer(asker, Reply::Nodes(nodes));
             }
+            Query::Place { alone } => {
+                let nodes = self.neighbours_of(&asker.contact, alone, &silences);
+                self.answer(asker, Reply::Acquaintances(nodes));
+            }
             Query::Links { to } => {
-                let nodes = self.link_candidates(target, &to);
-                self.answer(asker, Reply::Nodes(nodes));
+                let nodes = self.link_candidates(target, to);
+                self.answer(asker, Reply::Acquaintances(nodes));
             }
             Query::Register { host } => {
                 self.note_registered(now, target, &asker.contact, host);
-                self.answer(asker, Reply::Nodes(Vec::new()));
+                self.answer(asker, Reply::Acquaintances(Vec::new()));
             }
             Query::Service { service, body, .. } => {
                 self.effects.push_back(Effect::Asked {

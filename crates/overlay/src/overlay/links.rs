@@ -143,13 +143,8 @@ impl Overlay {
             let Some(target) = self.draw_point(size, &mut filled) else {
                 return;
             };
-            let query = if self.chooses_by_place() {
-                let to = self.coordinate;
-                Query::Links { to }
-            } else {
-                Query::Nodes { count: 1 }
-            };
-            self.ask(now, target, query, Purpose::Link);
+            let to = self.chooses_by_place().then_some(self.coordinate);
+            self.ask(now, target, Query::Links { to }, Purpose::Link);
         }
     }
 
@@ -160,8 +155,12 @@ impl Overlay {
     }
 
     /// Returns those about a point that seem nearest in the network to a place, nearest
-    /// first: they are a few of [`CANDIDATES`], so that an answer is short.
-    pub(super) fn link_candidates(&self, point: Position, to: &Coordinate) -> Vec<Entry> {
+    /// first: they are a few of [`CANDIDATES`], so that an answer is short. Without a place it
+    /// is the one in charge of the point.
+    pub(super) fn link_candidates(&self, point: Position, to: Option<Coordinate>) -> Vec<Entry> {
+        let Some(to) = to else {
+            return self.nodes_near(point, 1);
+        };
         let mut nodes = self.nodes_near(point, CANDIDATES);
         nodes.sort_by_key(|entry| to.round_trip(&entry.coordinate).unwrap_or(Duration::MAX));
         nodes.truncate(CANDIDATES_TOLD);
@@ -196,8 +195,8 @@ impl Overlay {
             return true;
         };
         let best = point.rank(nearest.position);
-        let nearer = nearest.view.nearest(point, |_, _| true);
-        let nearer = nearer.is_some_and(|(at, _)| point.rank(at) < best);
+        let nearer = nearest.view.nearest(point, |_| true);
+        let nearer = nearer.is_some_and(|member| point.rank(member.position) < best);
         point.rank(self.position) < best || !nearer
     }
 
@@ -268,7 +267,7 @@ impl Overlay {
                 && !entry.grade.is_client()
                 && !self.is_self(id)
                 && !self.near.contains(id)
-                && !self.refusals.holds(id, now)
+                && !self.refusals.holds(self.position_of(&id), now)
                 && !self.only_takes(now, id);
             free && self.is_wanted(self.position_of(&id), &filled)
         };

@@ -42,9 +42,10 @@ const HEARD_LATELY: Duration = Duration::from_secs(2);
 /// then its nearest neighbours have asked it with their period, and told the others.
 const DOUBT: Duration = Duration::from_secs(20);
 
-/// Nodes that did not answer lately.
+/// Nodes that did not answer lately, by their places on the ring: of those in a peer's view
+/// no more is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Quarantine(SmallMap<NodeId, Silence>);
+pub(super) struct Quarantine(SmallMap<Position, Silence>);
 
 /// That a node did not answer, until when it is left alone, and until when others are not
 /// believed that it is there.
@@ -56,17 +57,17 @@ struct Silence {
 
 impl Quarantine {
     /// Leaves a node alone that did not answer this one; others may reach it.
-    pub(super) fn put(&mut self, id: NodeId, now: Time, time: Duration) {
-        self.insert(id, now, time, Duration::ZERO);
+    pub(super) fn put(&mut self, at: Position, now: Time, time: Duration) {
+        self.insert(at, now, time, Duration::ZERO);
     }
 
     /// Leaves a node alone that was a peer and fell silent: most likely it is dead, and
     /// others have not noticed yet.
-    fn put_lost(&mut self, id: NodeId, now: Time) {
-        self.insert(id, now, QUARANTINE, DOUBT);
+    fn put_lost(&mut self, at: Position, now: Time) {
+        self.insert(at, now, QUARANTINE, DOUBT);
     }
 
-    fn insert(&mut self, id: NodeId, now: Time, time: Duration, doubt: Duration) {
+    fn insert(&mut self, at: Position, now: Time, time: Duration, doubt: Duration) {
         let silence = Silence {
             until: now + time,
             doubted_until: now + doubt,
@@ -76,30 +77,32 @@ impl Quarantine {
         }
         if self.0.len() >= QUARANTINE_MAX {
             let oldest = self.0.iter().min_by_key(|(_, silence)| silence.until);
-            let oldest = oldest.map(|(id, _)| *id);
+            let oldest = oldest.map(|(at, _)| *at);
             oldest.map(|oldest| self.0.remove(&oldest));
         }
-        self.0.insert(id, silence);
+        self.0.insert(at, silence);
     }
 
     /// Tells whether the node is to be left alone.
-    pub(super) fn holds(&self, id: NodeId, now: Time) -> bool {
-        self.0.get(&id).is_some_and(|silence| silence.until > now)
+    pub(super) fn holds(&self, at: Position, now: Time) -> bool {
+        self.0.get(&at).is_some_and(|silence| silence.until > now)
     }
 
     /// Tells whether the node is to be taken for dead, whatever others say.
-    pub(super) fn doubts(&self, id: NodeId, now: Time) -> bool {
-        let silence = self.0.get(&id);
+    pub(super) fn doubts(&self, at: Position, now: Time) -> bool {
+        let silence = self.0.get(&at);
         silence.is_some_and(|silence| silence.doubted_until > now)
     }
 
     /// Tells whether nothing was heard of the node since it last did not answer.
-    pub(super) fn remembers(&self, id: NodeId) -> bool {
-        self.0.contains_key(&id)
+    pub(super) fn remembers(&self, at: Position) -> bool {
+        self.0.contains_key(&at)
     }
 
-    pub(super) fn release(&mut self, id: NodeId) {
-        self.0.remove(&id);
+    pub(super) fn release(&mut self, at: Position) {
+        if !self.0.is_empty() {
+            self.0.remove(&at);
+        }
     }
 }
 
@@ -107,21 +110,25 @@ impl Overlay {
     /// Tells whether a peer is believed that one of its near neighbours is there although it
     /// does not answer this node: when another peer says the same, for one alone may have made
     /// it up. Long links are looked after too seldom for that.
-    pub(super) fn is_vouched_for(&self, now: Time, by: &Peer, at: Position, id: NodeId) -> bool {
+    pub(super) fn is_vouched_for(&self, now: Time, by: &Peer, at: Position) -> bool {
         let names = |peer: &Peer| {
-            let entry = peer.view.at(at);
-            entry.is_some_and(|entry| entry.role == Role::Near)
+            let member = peer.view.at(at);
+            member.is_some_and(|member| member.role == Role::Near)
         };
         let other = |peer: &Peer| peer.position != by.position && names(peer);
-        !self.quarantine.doubts(id, now) && names(by) && self.peers.values().any(other)
+        !self.quarantine.doubts(at, now) && names(by) && self.peers.values().any(other)
     }
 
     /// Notes a sign of life.
     pub(super) fn heard(&mut self, now: Time, from: NodeId) {
-        self.quarantine.release(from);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.heard_at = now;
-        }
+        let position = match self.peers.get_mut(&from) {
+            Some(peer) => {
+                peer.heard_at = now;
+                peer.position
+            }
+            None => self.position_of(&from),
+        };
+        self.quarantine.release(position);
         self.clients.heard(now, from);
     }
 
@@ -286,7 +293,7 @@ impl Overlay {
         }
         let hoped = self.greetings.contains_key(&id);
         self.forget_greeting(id);
-        self.quarantine.put(id, now, QUARANTINE);
+        self.quarantine.put(self.position_of(&id), now, QUARANTINE);
         if hoped {
             self.learn_again(now);
         }
@@ -301,7 +308,7 @@ impl Overlay {
     }
 
     pub(super) fn on_leave(&mut self, now: Time, from: NodeId) {
-        self.quarantine.put_lost(from, now);
+        self.quarantine.put_lost(self.position_of(&from), now);
         self.clients.remove(from);
         self.remove_peer(now, from);
         self.expedite_hops(now, from);
@@ -325,7 +332,7 @@ impl Overlay {
 
     /// Takes a peer for dead.
     fn lose(&mut self, now: Time, id: NodeId) {
-        self.quarantine.put_lost(id, now);
+        self.quarantine.put_lost(self.position_of(&id), now);
         let was_near = self.near.contains(id);
         if let Some(contact) = self.remove_peer(now, id) {
             self.counters.peers_lost += 1;

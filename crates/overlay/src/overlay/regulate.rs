@@ -94,9 +94,9 @@ impl Overlay {
     /// Returns the merits of the nodes that are near neighbours of peers, each once. Where
     /// they are on the ring has nothing to do with their grades; long links may.
     fn sample(&self) -> Vec<Merit> {
-        let views = self.peers.values().flat_map(|peer| peer.view.places());
-        let near = views.filter(|(_, entry)| entry.role == Role::Near);
-        let near = near.map(|(position, entry)| (position, entry.grade.score()));
+        let views = self.peers.values().flat_map(|peer| peer.view.members());
+        let near = views.filter(|member| member.role == Role::Near);
+        let near = near.map(|member| (member.position, member.grade.score()));
         let neighbours = self.near.iter().filter_map(|place| {
             let peer = self.peers.get(&place.id)?;
             Some((place.position, peer.grade.score()))

@@ -8,10 +8,13 @@
 
 use std::time::Duration;
 
+use super::requests::NODES_ASKED;
 use super::{Alarm, Effect, Overlay};
 use crate::contact::Contact;
 use crate::id::NodeId;
+use crate::silence::Silences;
 use crate::time::Time;
+use crate::view::Entry;
 
 /// The most nodes that are remembered.
 const REMEMBERED_MAX: usize = 64;
@@ -65,7 +68,7 @@ impl Overlay {
             .filter(|contact| !self.is_self(contact.id()))
             .collect();
         for contact in others.into_iter().take(REMEMBERED_MAX) {
-            self.quarantine.release(contact.id());
+            self.quarantine.release(self.position_of(&contact.id()));
             self.remembered.put(contact.clone());
             if self.is_client() {
                 self.hosting.offer_contact(contact);
@@ -105,7 +108,7 @@ impl Overlay {
         let contact = self.remembered.contacts[self.rng.below(count) as usize].clone();
         if self.is_client() {
             if self.peers.is_empty() {
-                self.quarantine.release(contact.id());
+                self.quarantine.release(self.position_of(&contact.id()));
             }
             self.hosting.offer_contact(contact);
             self.keep_hosts(now);
@@ -150,6 +153,22 @@ impl Overlay {
         }
         let via = long[self.rng.below(long.len() as u64) as usize].clone();
         self.ask_for_place(now, via);
+    }
+
+    /// Returns whom somebody that looks for its place should say hello to.
+    pub(super) fn neighbours_of(
+        &self,
+        asker: &Contact,
+        alone: bool,
+        silences: &Silences,
+    ) -> Vec<Entry> {
+        let id = asker.id();
+        if !alone && self.near.contains(id) {
+            return Vec::new();
+        }
+        let mut nodes = self.nodes_left(self.position_of(&id), NODES_ASKED.into(), silences);
+        nodes.retain(|entry| entry.contact.id() != id);
+        nodes
     }
 
     /// Has the present peers, and then the lost ones, kept for the next start.

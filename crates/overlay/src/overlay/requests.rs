@@ -45,10 +45,7 @@ const ITERATIVE_TRY: usize = 2;
 /// How many tries of [`Manner::SOON`] set out at once, by different first hops.
 const PARALLEL_TRIES: u32 = 2;
 /// How many nodes near a position are asked for; the asker hears of more from their views.
-const NODES_ASKED: u8 = 4;
-/// How many nodes near its own position a node asks for that has neighbours: itself, and the
-/// next to it.
-const NODES_CHECKED: u8 = 2;
+pub(super) const NODES_ASKED: u8 = 4;
 /// The most questions of this node that are open at one time.
 const REQUESTS_MAX: usize = 1024;
 /// Numbers of tries share the number of their request; this many bits tell them apart.
@@ -182,16 +179,11 @@ impl Overlay {
 
     /// Asks who is near this node's own position, by way of the given node.
     pub(super) fn ask_for_place(&mut self, now: Time, via: Contact) {
-        // Who has neighbours looks whether the ring has others in their place.
-        let count = if self.near.is_empty() {
-            NODES_ASKED
-        } else {
-            NODES_CHECKED
-        };
+        let alone = self.near.is_empty();
         self.open(
             now,
             self.position,
-            Query::Nodes { count },
+            Query::Place { alone },
             Purpose::Self_,
             Manner::ANY,
             Some(via),
@@ -377,14 +369,14 @@ impl Overlay {
             }
             Some(Purpose::Link) => {
                 self.finish(id);
-                if let Reply::Nodes(nodes) = answer.reply {
+                if let Reply::Acquaintances(nodes) = answer.reply {
                     self.link_found(now, &nodes);
                 }
             }
             Some(Purpose::Register) => drop(self.finish(id)),
             Some(Purpose::Self_) => {
                 self.finish(id);
-                if let Reply::Nodes(nodes) = answer.reply {
+                if let Reply::Acquaintances(nodes) = answer.reply {
                     self.learn(now, from, &nodes);
                 }
             }
@@ -401,15 +393,15 @@ impl Overlay {
     /// A question of this node came back to it: it is in charge itself.
     pub(super) fn returned_home(&mut self, now: Time, routed: Routed) {
         self.report_hop(None, &routed, Fate::Arrived);
-        let nodes = match routed.query {
+        let reply = match routed.query {
             Query::Nodes { count } => {
-                self.nodes_left(routed.target, count.into(), &routed.silences)
+                Reply::Nodes(self.nodes_left(routed.target, count.into(), &routed.silences))
             }
-            Query::Links { to } => self.link_candidates(routed.target, &to),
+            Query::Place { .. } => Reply::Acquaintances(Vec::new()),
+            Query::Links { to } => Reply::Acquaintances(self.link_candidates(routed.target, to)),
             Query::Service { .. } => return self.arrived(now, routed, None),
             Query::Register { .. } => return,
         };
-        let reply = Reply::Nodes(nodes);
         let answer = Answer {
             request: routed.request,
             hops: routed.hops,
@@ -433,6 +425,9 @@ impl Overlay {
 
     pub(super) fn close(&mut self, from: NodeId, answer: Answer) {
         let id = answer.request >> TRY_BITS;
+        if matches!(answer.reply, Reply::Acquaintances(_)) {
+            return self.refuse();
+        }
         if self.finish(id) {
             self.effects.push_back(Effect::Answered {
                 request: RequestId(id),

@@ -27,11 +27,7 @@ use crate::peers::Peer;
 use crate::ring::{Position, Rank};
 use crate::standing::Policy;
 use crate::time::Time;
-use crate::view::Entry;
-
-/// What opening a session costs before the first message arrives, in one-way delays: a
-/// round trip for the handshake, and the way of the message itself.
-const DIAL_COST: u32 = 3;
+use crate::view::Member;
 
 /// A next hop.
 #[derive(Clone, Debug)]
@@ -132,13 +128,13 @@ impl Overlay {
             }
         };
         for (id, peer) in &self.peers {
-            if !self.is_usable(now, *id) || limits.avoid.contains(&peer.position) {
+            if !self.is_usable(now, peer.position) || limits.avoid.contains(&peer.position) {
                 continue;
             }
             let own = limits.distance.remaining(peer.position, target);
             if own < limits.nearer_than || limits.toward == Some(peer.position) {
                 let onward = self.remaining(own, limits);
-                let doubt = self.doubt(now, *id, self.relays_256(target, own, peer, limits));
+                let doubt = self.doubt(now, Some(*id), self.relays_256(target, own, peer, limits));
                 let time = self.way_to(peer) + onward + doubt;
                 consider(self.merit(time, own, 0), direct(peer));
             }
@@ -159,9 +155,9 @@ impl Overlay {
         if self.config.policy == Policy::None {
             return 0;
         }
-        let all = |_, entry: &Entry| !self.is_self(entry.contact.id());
-        let mut known = peer.view.around(target, 1, all);
-        let nearer = known.any(|(position, _)| limits.distance.remaining(position, target) < own);
+        let others = |member: &Member| member.position != self.position;
+        let mut known = peer.view.around(target, 1, others);
+        let nearer = known.any(|m| limits.distance.remaining(m.position, target) < own);
         match self.hops_left_256(own, limits) {
             0 => 0,
             _ if nearer => 256,
@@ -183,27 +179,26 @@ impl Overlay {
         const WEIGHED: usize = 3;
         let nearer = |rank: Rank| rank < own && rank < limits.nearer_than;
         // Who is not nearer need not be looked up.
-        let usable = |position: Position, entry: &Entry| {
-            let id = entry.contact.id();
-            !limits.avoid.contains(&position)
-                && (self.is_usable(now, id)
-                    || !self.is_self(id) && self.is_vouched_for(now, peer, position, id))
+        let usable = |member: &Member| {
+            let at = member.position;
+            !limits.avoid.contains(&at)
+                && (self.is_usable(now, at)
+                    || at != self.position && self.is_vouched_for(now, peer, at))
         };
         if limits.distance != Geometry::Symphony {
-            let places = peer.view.places();
-            let ranked =
-                places.map(|(at, entry)| (limits.distance.remaining(at, target), at, entry));
-            let usable = ranked.filter(|(rank, at, entry)| nearer(*rank) && usable(*at, entry));
-            if let Some((rank, at, entry)) = usable.min_by_key(|(rank, at, _)| (*rank, *at)) {
-                self.consider_known(now, limits, peer, (at, entry), rank, consider);
+            let members = peer.view.members();
+            let ranked = members.map(|m| (limits.distance.remaining(m.position, target), m));
+            let usable = ranked.filter(|(rank, member)| nearer(*rank) && usable(member));
+            if let Some((rank, member)) = usable.min_by_key(|(rank, m)| (*rank, m.position)) {
+                self.consider_known(now, limits, peer, member, rank, consider);
             }
             return;
         }
         let count = if limits.any { WEIGHED } else { 1 };
-        let usable = |at: Position, entry: &Entry| nearer(target.rank(at)) && usable(at, entry);
-        for (position, entry) in peer.view.around(target, count, usable) {
-            let rank = target.rank(position);
-            self.consider_known(now, limits, peer, (position, entry), rank, consider);
+        let usable = |member: &Member| nearer(target.rank(member.position)) && usable(member);
+        for member in peer.view.around(target, count, usable) {
+            let rank = target.rank(member.position);
+            self.consider_known(now, limits, peer, member, rank, consider);
         }
     }
 
@@ -212,16 +207,17 @@ impl Overlay {
         now: Time,
         limits: Limits<'_>,
         peer: &Peer,
-        (position, entry): (Position, &Entry),
+        member: &Member,
         rank: Rank,
         consider: &mut impl FnMut((u64, Rank, u8), NextHop),
     ) {
-        let id = entry.contact.id();
+        let position = member.position;
+        let id = member.contact.as_ref().map(Contact::id);
         let doubt = self.doubt(now, id, self.hops_left_256(rank, limits));
         let remaining = self.remaining(rank, limits) + doubt;
         if self.config.forwarding != Forwarding::Jump {
-            let onward = self.between(&peer.coordinate, &entry.coordinate);
-            let doubt = self.doubt(now, peer.contact.id(), 256);
+            let onward = self.between(&peer.coordinate, &member.coordinate);
+            let doubt = self.doubt(now, Some(peer.contact.id()), 256);
             let time = self.way_to(peer) + onward + remaining + doubt;
             let hop = NextHop {
                 toward: Some(position),
@@ -229,21 +225,16 @@ impl Overlay {
             };
             consider(self.merit(time, rank, 1), hop);
         }
-        let jumps = matches!(
-            self.config.forwarding,
-            Forwarding::Jump | Forwarding::Fastest
-        );
-        let silent = self.quarantine.remembers(id);
-        if jumps && !silent && !self.is_client() && !self.peers.contains_key(&id) {
-            let way = self.between(&self.coordinate, &entry.coordinate);
-            let time = way * DIAL_COST + remaining;
+        let jumps = self.config.forwarding == Forwarding::Jump && !self.is_client();
+        let silent = self.quarantine.remembers(position);
+        if let Some(id) = id.filter(|id| jumps && !silent && !self.peers.contains_key(id)) {
             let hop = NextHop {
                 place: Place { position, id },
                 via: Some(peer.contact.id()),
                 toward: None,
                 by_ring: false,
             };
-            consider(self.merit(time, rank, 2), hop);
+            consider(self.merit(Duration::ZERO, rank, 2), hop);
         }
     }
 
@@ -256,8 +247,8 @@ impl Overlay {
         (micros, rank, effort)
     }
 
-    fn is_usable(&self, now: Time, id: NodeId) -> bool {
-        !self.is_self(id) && !self.quarantine.holds(id, now)
+    fn is_usable(&self, now: Time, at: Position) -> bool {
+        at != self.position && !self.quarantine.holds(at, now)
     }
 
     /// Returns how long a message to a peer takes.
@@ -294,8 +285,8 @@ impl Overlay {
         let known = match hop.via {
             Some(via) => {
                 let view = self.peers.get(&via).map(|peer| &peer.view);
-                let entry = view.and_then(|view| view.at(hop.place.position));
-                entry.map(|entry| &entry.contact)
+                let member = view.and_then(|view| view.at(hop.place.position));
+                member.and_then(|member| member.contact.as_ref())
             }
             None => self.peers.get(&hop.place.id).map(|peer| &peer.contact),
         };

@@ -22,7 +22,7 @@ use crate::id::NodeId;
 use crate::message::{Message, NODES_MAX};
 use crate::ring::{Position, Rank};
 use crate::time::Time;
-use crate::view::{Entry, Role};
+use crate::view::{Entry, Member, Role};
 
 /// The most paths of one lookup.
 pub const PATHS_MAX: usize = 8;
@@ -296,22 +296,25 @@ impl Overlay {
     }
 
     /// Gives each path peers of its own to begin with, the nearest in turn, each with the
-    /// nodes near the target that it has told of.
+    /// nodes near the target that it has told of, as far as they can be turned to.
     fn deal(&self, now: Time, search: &mut Search) {
         let target = search.target;
         let mut peers: Vec<&crate::peers::Peer> = self.peers.values().collect();
         peers.sort_by_key(|peer| target.rank(peer.position));
-        peers.retain(|peer| !self.quarantine.holds(peer.contact.id(), now));
+        peers.retain(|peer| !self.quarantine.holds(peer.position, now));
         let paths = search.paths.len();
         let each = (CANDIDATES_MAX * paths / peers.len().max(1)).clamp(1, NODES_TOLD / 2);
         for (turn, peer) in peers.into_iter().enumerate() {
             let path = &mut search.paths[turn % paths];
             let namer = peer.contact.id();
-            path.take_in(target.rank(peer.position), entry_of_peer(peer), None);
-            let usable = |_: Position, entry: &Entry| !self.is_self(entry.contact.id());
-            for (position, entry) in peer.view.around(target, each, usable) {
-                if !self.quarantine.holds(entry.contact.id(), now) {
-                    path.take_in(target.rank(position), entry.clone(), Some(namer));
+            path.take_in(target.rank(peer.position), peer.entry(Role::Near), None);
+            let usable = |member: &Member| {
+                let at = member.position;
+                at != self.position && !self.quarantine.holds(at, now) && member.contact.is_some()
+            };
+            for member in peer.view.around(target, each, usable) {
+                if let Some(entry) = member.entry() {
+                    path.take_in(target.rank(member.position), entry, Some(namer));
                 }
             }
         }
@@ -323,9 +326,9 @@ impl Overlay {
         let peers = self
             .peers
             .values()
-            .map(|p| (target.rank(p.position), entry_of_peer(p)));
-        let views = self.peers.values().flat_map(|peer| peer.view.places());
-        let views = views.map(|(position, entry)| (target.rank(position), entry.clone()));
+            .map(|p| (target.rank(p.position), p.entry(Role::Near)));
+        let views = self.peers.values().flat_map(|peer| peer.view.members());
+        let views = views.filter_map(|m| Some((target.rank(m.position), m.entry()?)));
         let mut known: Vec<(Rank, Entry)> = peers.chain(views).collect();
         known.sort_by_key(|(rank, _)| *rank);
         known.dedup_by_key(|(rank, _)| *rank);
@@ -442,8 +445,8 @@ impl Overlay {
         path.set(from, State::Answered);
         for entry in nodes.iter().take(NODES_TOLD.min(NODES_MAX)) {
             let other = entry.contact.id();
-            if other != me && !self.quarantine.holds(other, now) {
-                let position = Position::of_node(&overlay, &other);
+            let position = Position::of_node(&overlay, &other);
+            if other != me && !self.quarantine.holds(position, now) {
                 path.take_in(search.target.rank(position), entry.clone(), Some(from));
             }
         }
@@ -470,15 +473,5 @@ impl Overlay {
             self.deadlines.cancel(Alarm::Find(nonce));
             self.find_timed_out(now, nonce);
         }
-    }
-}
-
-/// A peer as one tells others of it.
-fn entry_of_peer(peer: &crate::peers::Peer) -> Entry {
-    Entry {
-        contact: peer.contact.clone(),
-        role: Role::Near,
-        coordinate: peer.coordinate,
-        grade: peer.grade,
     }
 }

@@ -99,13 +99,15 @@ impl Overlay {
     }
 
     /// Returns how much time a message is expected to lose with a node that has to pass it
-    /// on with a probability of `relays_256` / 256.
-    pub(super) fn doubt(&self, now: Time, id: NodeId, relays_256: u64) -> Duration {
+    /// on with a probability of `relays_256` / 256. Of some in others' views it is not known
+    /// who they are: those have neither trust nor a record.
+    pub(super) fn doubt(&self, now: Time, id: Option<NodeId>, relays_256: u64) -> Duration {
+        let trusts = |id| self.config.trusted.contains(&id);
         let whole = match self.config.policy {
             Policy::None => return Duration::ZERO,
-            Policy::Trust if self.config.trusted.contains(&id) => Duration::ZERO,
+            Policy::Trust if id.is_some_and(trusts) => Duration::ZERO,
             Policy::Trust => self.typical.usual(),
-            Policy::Reputation => match self.accounts.of(id) {
+            Policy::Reputation => match id.and_then(|id| self.accounts.of(id)) {
                 Some(account) => account.doubt(now, FIRST_TRY_TIMEOUT, self.typical.usual()),
                 None => Duration::ZERO,
             },

@@ -194,8 +194,7 @@ impl Overlay {
             | Message::ViewUpdate(_) => true,
             Message::Routed(routed) => {
                 let own = self.is_self(routed.origin.id());
-                own && matches!(routed.query, Query::Nodes { .. } | Query::Links { .. })
-                    && routed.any
+                own && matches!(routed.query, Query::Place { .. } | Query::Links { .. })
             }
             Message::Leave
             | Message::Introduce { .. }

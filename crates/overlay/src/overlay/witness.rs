@@ -71,7 +71,8 @@ impl Overlay {
 
     /// Tells whether a message need not wait for a node that it was sent to.
     pub(super) fn is_gone_for(&self, now: Time, routed: &Routed, id: NodeId) -> bool {
-        self.quarantine.holds(id, now) || routed.silences.believes(self.position_of(&id))
+        self.quarantine.holds(self.position_of(&id), now)
+            || routed.silences.believes(self.position_of(&id))
     }
 
     /// Returns how long to wait for a node to confirm a message before another is tried.
@@ -105,13 +106,13 @@ impl Overlay {
     ) -> Option<&Peer> {
         let vouches = |peer: &&Peer| {
             let id = peer.contact.id();
-            let entry = peer.view.at(silent);
+            let member = peer.view.at(silent);
             peer.position != silent
                 && from != Some(id)
                 && !tried.contains(&id)
-                && !self.quarantine.holds(id, now)
+                && !self.quarantine.holds(peer.position, now)
                 && !self.is_overdue(now, id)
-                && entry.is_some_and(|entry| entry.role == Role::Near)
+                && member.is_some_and(|member| member.role == Role::Near)
         };
         let vouchers = self.peers.values().filter(vouches);
         vouchers.min_by_key(|peer| peer.round_trip.least().unwrap_or(Duration::MAX))

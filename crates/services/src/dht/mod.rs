@@ -338,6 +338,11 @@ impl Service for Dht {
             } => {
                 self.get_answered(token, &body, cx);
             }
+            // The overlay's own affair: it does not come here.
+            ServiceInput::Answered {
+                reply: Reply::Acquaintances(_),
+                ..
+            } => {}
             ServiceInput::Failed { token } => {
                 if !self.survey_located(token, &[], cx) {
                     self.call_failed(token, cx);

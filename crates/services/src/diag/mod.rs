@@ -313,7 +313,7 @@ impl Diag {
     fn answered(&mut self, token: u64, from: NodeId, hops: u8, reply: Reply, cx: &mut Cx<'_>) {
         let nodes = match reply {
             Reply::Nodes(nodes) => nodes,
-            Reply::Service(_) => Vec::new(),
+            Reply::Service(_) | Reply::Acquaintances(_) => Vec::new(),
         };
         match self.asking.remove(&token) {
             Some(Asking::Ping(id)) => {

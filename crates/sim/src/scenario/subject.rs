@@ -89,17 +89,16 @@ impl Subject for Node {
 
     fn table_len(&self) -> (usize, usize) {
         let peers = self.overlay().peers().count();
-        (peers, peers + self.overlay().known().len())
+        (peers, self.overlay().places_known())
     }
 
-    /// Confirmations and answers do not tell what they belong to; they are divided as the
-    /// questions are.
+    /// Confirmations do not tell what they belong to; they are divided as the questions are.
     fn lookup_bytes(traffic: &Traffic) -> u64 {
         let of = |sort: &str| traffic.get(sort).copied().unwrap_or_default();
         let (lookups, upkeep) = (of(sorts::LOOKUP), of(sorts::UPKEEP));
         let shared: u64 = sorts::SHARED.iter().map(|sort| of(sort).bytes).sum();
         let questions = (lookups.messages + upkeep.messages).max(1);
-        lookups.bytes + shared * lookups.messages / questions
+        lookups.bytes + of(sorts::LOOKUP_ANSWER).bytes + shared * lookups.messages / questions
     }
 }
 
