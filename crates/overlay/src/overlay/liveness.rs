@@ -35,6 +35,8 @@ pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 const QUARANTINE_MAX: usize = 1024;
 /// How long after its first place in the network a node may tell of another.
 const MOVE_FIRST: Duration = Duration::from_secs(300);
+/// By how much longer than its life so far it then waits with the next.
+const MOVE_FACTOR: u32 = 3;
 /// A peer heard within this time needs no question when others call it gone.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
 
@@ -253,7 +255,7 @@ impl Overlay {
             self.next_move = now + MOVE_FIRST;
             self.coordinate = coordinate;
         } else if due {
-            self.next_move = now + now.since(Time::ZERO).max(MOVE_FIRST);
+            self.next_move = now + now.since(Time::ZERO).max(MOVE_FIRST) * MOVE_FACTOR;
             self.coordinate = coordinate;
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Alarm, Overlay};
 use crate::config::UpkeepClock;
 use crate::id::NodeId;
-use crate::message::{Message, Query};
+use crate::message::{Message, Query, Reply, Returned};
 use crate::peers::Peer;
 use crate::time::Time;
 
@@ -31,6 +31,9 @@ const HEARD_OTHERS: Duration = Duration::from_secs(11);
 /// within a moment anyway.
 const ANNOUNCE_WORTH: u32 = 2;
 const ANNOUNCE_ROUNDS: u32 = 3;
+/// In every so many rounds when nobody came or went, and only places in the network and grades
+/// have changed: routes are a little longer by them at most.
+const ANNOUNCE_QUIET_ROUNDS: u32 = 12;
 
 /// How long changes among the near neighbours are gathered before they are kept.
 const REMEMBER_DELAY: Duration = Duration::from_secs(1);
@@ -167,13 +170,17 @@ impl Overlay {
         // Places in the network change a little all the time; now and then is enough.
         self.renew_view();
         self.rounds = self.rounds.wrapping_add(1);
-        let due = self
-            .rounds
-            .is_multiple_of(self.effort.stretched(ANNOUNCE_ROUNDS));
-        let enough = self.effort.stretched(ANNOUNCE_WORTH) as usize;
+        let due = |rounds| self.rounds.is_multiple_of(self.effort.stretched(rounds));
+        let enough = if due(ANNOUNCE_QUIET_ROUNDS) {
+            0
+        } else if due(ANNOUNCE_ROUNDS) {
+            1
+        } else {
+            self.effort.stretched(ANNOUNCE_WORTH) as usize
+        };
         let worth = |peer: &Peer| {
             let sent = peer.sent.as_ref();
-            due || sent.is_none_or(|sent| self.view.changes_since(sent) >= enough)
+            sent.is_none_or(|sent| self.view.changes_since(sent) >= enough)
         };
         let peers = self.peers.iter().filter(|(_, peer)| worth(peer));
         let peers: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
@@ -182,8 +189,8 @@ impl Overlay {
         }
     }
 
-    /// Counts a message towards the budget when it is one of this node's own upkeep: not what
-    /// it passes on, answers, or says for services.
+    /// Counts a message towards the budget when it is upkeep: not what services say, and what
+    /// their questions cost.
     pub(super) fn note_upkeep(&mut self, message: &Message) {
         let counts = match message {
             Message::Hello(_)
@@ -193,16 +200,22 @@ impl Overlay {
             | Message::ViewRequest { .. }
             | Message::ViewUpdate(_) => true,
             Message::Routed(routed) => {
-                let own = self.is_self(routed.origin.id());
-                own && matches!(routed.query, Query::Place { .. } | Query::Links { .. })
+                matches!(routed.query, Query::Place { .. } | Query::Links { .. })
             }
+            Message::Answer(answer)
+            | Message::Back {
+                returned: Returned::Answer(answer),
+                ..
+            } => matches!(answer.reply, Reply::Acquaintances(_)),
             Message::Leave
             | Message::Introduce { .. }
             | Message::Introduced { .. }
             | Message::HopAck { .. }
             | Message::HopNack { .. }
-            | Message::Back { .. }
-            | Message::Answer(_)
+            | Message::Back {
+                returned: Returned::Report(_),
+                ..
+            }
             | Message::Find { .. }
             | Message::Found { .. }
             | Message::Direct { .. }

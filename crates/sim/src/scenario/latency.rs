@@ -11,6 +11,8 @@ use crate::plot::{Axis, Panel, Picture, Series};
 use crate::statistics::{Figures, Results};
 use crate::world::World;
 
+/// How long the nodes live together before: until they have the links that they can afford.
+const SETTLING: Duration = Duration::from_secs(1800);
 /// Over how long the lookups are spread, so that sessions which are open anyway serve
 /// them and others have to be opened.
 const SPREAD: Duration = Duration::from_secs(60);
@@ -69,7 +71,8 @@ fn story<S: Subject>(
     options: &Options,
     progress: &mut impl FnMut(u32),
 ) -> (u64, u64, Vec<Verdict>) {
-    grow::grow(world, options.nodes, &mut |done| progress(done * 6 / 10));
+    grow::grow(world, options.nodes, &mut |done| progress(done * 4 / 10));
+    world.run_for(SETTLING);
     let mut crowd = Crowd::of(world);
     let dead = options.nodes as u64 * u64::from(options.dead_per_million) / 1_000_000;
     let verdicts = ask(world, &mut crowd, dead, options.routes, &mut |done| {
