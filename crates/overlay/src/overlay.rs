@@ -75,6 +75,7 @@ pub use route::NextHop;
 use search::Searches;
 pub use search::{Density, PATHS_MAX, SearchId};
 use upkeep::Period;
+use witness::Testimony;
 
 /// After a change among the near neighbours, how long further changes are gathered
 /// before the peers are told.
@@ -274,6 +275,7 @@ pub struct Overlay {
     accounts: Accounts,
     budget: Budget,
     seen: Seen,
+    testimony: Testimony,
     requests: Requests,
     searches: Searches,
     deadlines: Deadlines<Alarm>,
@@ -298,7 +300,7 @@ pub struct Overlay {
 
 impl Overlay {
     /// Makes the overlay state of a node that knows nobody yet.
-    pub fn new(now: Time, me: Contact, config: Config, mut rng: Rng) -> Self {
+    pub fn new(now: Time, me: Contact, config: Config, rng: Rng) -> Self {
         let position = Position::of_node(&config.overlay, &me.id());
         let config_measure = config.measure;
         let place = Place {
@@ -312,7 +314,7 @@ impl Overlay {
             config,
             me,
             position,
-            requests: Requests::new(&mut rng),
+            requests: Requests::default(),
             rng,
             vivaldi: Vivaldi::new(),
             coordinate: Coordinate::default(),
@@ -334,6 +336,7 @@ impl Overlay {
             hops: Hops::default(),
             accounts: Accounts::default(),
             seen: Seen::default(),
+            testimony: Testimony::default(),
             searches: Searches::default(),
             deadlines: Deadlines::default(),
             counters: Counters::default(),

@@ -117,6 +117,8 @@ pub struct Peer {
     pub(crate) link_in: bool,
     pub(crate) round_trip: RoundTrip,
     pub(crate) heard_at: Time,
+    /// When it was sent what it did not confirm in time.
+    pub(crate) mute_since: Option<Time>,
     /// Where in the network it says to be.
     pub(crate) coordinate: Coordinate,
     /// Its class and score, as it says.
@@ -138,6 +140,7 @@ impl Peer {
             link_in: false,
             round_trip: RoundTrip::default(),
             heard_at: now,
+            mute_since: None,
             coordinate: Coordinate::default(),
             grade: Grade::default(),
             view: Arc::default(),

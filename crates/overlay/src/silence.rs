@@ -35,9 +35,11 @@ impl Silences {
         self.0.len() <= SILENCES_MAX
     }
 
-    /// Notes that a node was silent to `witness`.
-    pub(crate) fn note(&mut self, position: Position, witness: NodeId) {
+    /// Notes that a node was silent to `witness`; tells whether that is news.
+    pub(crate) fn note(&mut self, position: Position, witness: NodeId) -> bool {
+        let before = self.weight();
         self.add(position, bit_of(witness));
+        self.weight() > before
     }
 
     /// Takes in what another message of the same question told.

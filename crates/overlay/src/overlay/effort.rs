@@ -9,7 +9,7 @@
 //! changes among them at once. So the least effort is a leaf, which keeps its neighbours and
 //! draws no link, and the least upkeep what neighbours cost that come and go.
 //!
-//! Where little changes, the usual budget pays for up to twice the usual links, and a larger one
+//! Where little changes, the usual budget pays for up to three times the usual links, and a larger one
 //! for as many times more: in a small overlay nearly every node is then in some peer's view, or
 //! is a peer itself. More than links is never done: what is asked more often is not known better.
 //!
@@ -27,14 +27,16 @@ pub(super) const USUAL: u64 = 256;
 const LEAST: u64 = USUAL / 8;
 /// What no budget goes beyond.
 const MOST: u64 = USUAL * 16;
-/// How many looks a change of what is spent takes to be believed, and how many to be made
-/// good: the second is the longer, so that the two do not swing.
-const LOOKS_AVERAGED: u64 = 16;
-const LOOKS_STEERED: u64 = 32;
+/// How many looks a change of what is spent takes to be believed; how many to be made good by
+/// more links, and by less of everything. Down it goes slowly: the comings and goings around a
+/// node pass, and links that were given up have to be drawn again.
+const LOOKS_AVERAGED: u64 = 32;
+const LOOKS_UP: u64 = 8;
+const LOOKS_DOWN: u64 = 64;
 /// The first greetings are the price of a place on the ring and not of its upkeep.
 const GREETING_TIME: Duration = Duration::from_secs(60);
-/// What is aimed at, in sixteenths of the budget: not everything that is spent is foreseen.
-const AIM_16: u64 = 14;
+/// Between which shares of the budget, in sixteenths, the effort is left as it is.
+const BAND_16: (u64, u64) = (8, 16);
 /// The shortest time between two looks.
 const LOOK_MIN: Duration = Duration::from_secs(5);
 
@@ -58,7 +60,7 @@ impl Effort {
         Self {
             budget_bytes_per_s: budget,
             effort: guess.clamp(LEAST, most(budget)),
-            average_milli: budget * 1000,
+            average_milli: budget * 1000 * (BAND_16.0 + BAND_16.1) / 32,
             sent: 0,
             looked_at: now,
             steered_from: now + GREETING_TIME,
@@ -85,14 +87,22 @@ impl Effort {
         let sample_milli = sent.saturating_mul(1_000_000) / millis.max(1);
         let weighted = self.average_milli * (LOOKS_AVERAGED - 1) + sample_milli;
         self.average_milli = weighted / LOOKS_AVERAGED;
-        let aim_milli = (self.budget_bytes_per_s * 1000 * AIM_16 / 16).max(1);
-        // At most a step up or down, in proportion to what is missing or too much.
-        let apart = self.average_milli.abs_diff(aim_milli).min(aim_milli);
-        let step = (self.effort * apart / aim_milli / LOOKS_STEERED).max(1);
-        let next = if self.average_milli > aim_milli {
-            self.effort.saturating_sub(step)
-        } else {
-            self.effort + step
+        let budget_milli = (self.budget_bytes_per_s * 1000).max(1);
+        let (low, high) = (
+            budget_milli * BAND_16.0 / 16,
+            (budget_milli * BAND_16.1 / 16).max(1),
+        );
+        // A step up or down, in proportion to what is missing or too much.
+        let step = |apart: u64, looks: u64| {
+            let apart = apart.min(budget_milli);
+            (self.effort * apart / budget_milli / looks).max(1)
+        };
+        let next = match self.average_milli {
+            average if average > high => {
+                self.effort.saturating_sub(step(average - high, LOOKS_DOWN))
+            }
+            average if average < low => self.effort + step(low - average, LOOKS_UP),
+            _ => self.effort,
         };
         self.effort = next.clamp(
             least(self.budget_bytes_per_s),
@@ -137,7 +147,7 @@ fn least(budget_bytes_per_s: u64) -> u64 {
 /// Returns the most effort that a budget allows.
 fn most(budget_bytes_per_s: u64) -> u64 {
     let share = USUAL * budget_bytes_per_s / u64::from(UPKEEP_BYTES_PER_S_USUAL);
-    (share * 2).clamp(USUAL, MOST)
+    (share * 3).clamp(USUAL, MOST)
 }
 
 #[cfg(test)]
@@ -152,7 +162,7 @@ mod tests {
         let mut now = Time::ZERO;
         let mut effort = Effort::new(now, budget);
         let mut spent = Vec::new();
-        for _ in 0..400 {
+        for _ in 0..1000 {
             now = now + LOOK;
             let rate = fixed + usual * effort.effort / USUAL;
             effort.spend((rate * LOOK.as_secs()) as usize);
@@ -166,8 +176,9 @@ mod tests {
     fn what_is_spent_comes_to_the_budget() {
         for (budget, fixed, usual) in [(20, 5, 60), (40, 10, 60), (100, 10, 60), (400, 10, 60)] {
             let (spent, _) = spends(budget, fixed, usual);
-            let aim = u64::from(budget) * AIM_16 / 16;
-            assert!(spent.abs_diff(aim) <= aim / 20 + 1, "{spent}");
+            let share = |sixteenths| u64::from(budget) * sixteenths / 16;
+            let band = share(BAND_16.0) - 1..=share(BAND_16.1) + 2;
+            assert!(band.contains(&spent), "{spent}");
         }
     }
 
@@ -178,9 +189,9 @@ mod tests {
         assert_eq!(leaf.stretched(4), 32);
         // What costs little is not done without end, and nothing more often than usual.
         let (_, idle) = spends(UPKEEP_BYTES_PER_S_USUAL, 0, 1);
-        assert_eq!((idle.links(3), idle.stretched(4)), (6, 4));
+        assert_eq!((idle.links(3), idle.stretched(4)), (9, 4));
         let (_, full) = spends(5 * UPKEEP_BYTES_PER_S_USUAL, 0, 1);
-        assert_eq!((full.links(3), full.stretched(4)), (30, 4));
+        assert_eq!((full.links(3), full.stretched(4)), (45, 4));
         assert_eq!(full.stretched_time(LOOK), LOOK);
     }
 

@@ -139,7 +139,7 @@ enum Decision {
 }
 
 impl Overlay {
-    pub(super) fn on_routed(&mut self, now: Time, from: NodeId, routed: Routed) {
+    pub(super) fn on_routed(&mut self, now: Time, from: NodeId, mut routed: Routed) {
         let hop = routed.hop;
         let origin = routed.origin.id();
         // Whoever was invited by a client asks it for the way; it knows its hosts.
@@ -147,9 +147,11 @@ impl Overlay {
             let declined = false;
             return self.send_to(from, Message::HopNack { hop, declined });
         }
-        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage(&routed), routed.hops) {
+        let stage = stage(&routed);
+        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage, routed.hops) {
             return self.send_to(from, Message::HopAck { hop });
         }
+        self.testimony.share(&mut routed);
         if self.is_self(origin) {
             self.send_to(from, Message::HopAck { hop });
             return match self.decide(now, &routed, Some(from), &[]) {
@@ -160,7 +162,7 @@ impl Overlay {
         match self.decide(now, &routed, Some(from), &[]) {
             Decision::GiveBack => self.give_back((from, hop), &routed, false),
             Decision::Pass(_) if self.declines(now, from, &routed) => {
-                self.seen.forget(origin, stage(&routed));
+                self.seen.forget(origin, stage);
                 self.accounts.declined(now, from);
                 self.give_back((from, hop), &routed, true);
             }
@@ -445,6 +447,7 @@ impl Overlay {
         // One peer may be late to say that it lost sight of a node; several are believed.
         if let Some(gone) = toward.filter(|position| !declined && !known(*position)) {
             flight.routed.silences.note(gone, from);
+            self.testimony.share(&mut flight.routed);
         }
         match self.another(now, &flight) {
             Some(next) => self.transmit_by(now, hop, flight, &next),
@@ -485,6 +488,22 @@ impl Overlay {
         next.or_else(|| self.second_opinion(now, &flight.routed, previous, &flight.tried))
     }
 
+    /// When a node was found silent that is not known to be gone, a second opinion is asked for
+    /// at the same time as the next in line is: one after the other would take as long again.
+    fn opinion_besides(&self, now: Time, flight: &InFlight, next: &NextHop) -> Option<NextHop> {
+        if flight.routed.any {
+            return None;
+        }
+        let previous = flight.previous.map(|(id, _)| id);
+        let tried: Vec<NodeId> = flight
+            .tried
+            .iter()
+            .copied()
+            .chain([next.place.id])
+            .collect();
+        self.second_opinion(now, &flight.routed, previous, &tried)
+    }
+
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
         if self.is_bound_to_first(hop) {
             self.hops.pending.remove(&hop);
@@ -493,12 +512,18 @@ impl Overlay {
         let Some(mut flight) = self.hops.pending.remove(&hop) else {
             return;
         };
-        if let Some(silent) = flight.tried.last().copied() {
+        let silent = flight.tried.last().copied();
+        let news = silent.is_some_and(|silent| {
             self.probe(now, silent);
-            self.note_silence(&mut flight.routed, silent, flight.sent_at);
-        }
+            self.note_silence(&mut flight.routed, silent, flight.sent_at)
+        });
         if let Some(next) = self.another(now, &flight) {
             self.counters.hops_hedged += 1;
+            let besides = news.then(|| self.opinion_besides(now, &flight, &next));
+            if let Some(voucher) = besides.flatten() {
+                let (routed, previous) = (flight.routed.clone(), flight.previous);
+                self.launch(now, &voucher, routed, previous, &[]);
+            }
             return self.transmit_by(now, hop, flight, &next);
         }
         if flight

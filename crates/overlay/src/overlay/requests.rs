@@ -49,7 +49,7 @@ pub(super) const NODES_ASKED: u8 = 4;
 /// The most questions of this node that are open at one time.
 const REQUESTS_MAX: usize = 1024;
 /// Numbers of tries share the number of their request; this many bits tell them apart.
-const TRY_BITS: u32 = 3;
+pub(super) const TRY_BITS: u32 = 3;
 
 /// A question of this node to the node in charge of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,20 +121,22 @@ struct Open {
 }
 
 /// The questions that wait for their answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
-    next: u64,
     open: SmallMap<u64, Open>,
 }
 
 impl Requests {
-    /// Begins to number at a random place: other nodes remember the numbers of a
-    /// former life of this one for a while, and take the same ones for duplicates.
-    pub(super) fn new(rng: &mut Rng) -> Self {
-        Self {
+    /// Draws the number of a new question. Nobody can tell it from others, and so neither
+    /// answer it unasked nor speak for it; and no number is one of a former life of this node,
+    /// which others may remember.
+    fn number(&self, rng: &mut Rng) -> u64 {
+        loop {
             // Of 32 bits with those of the tries: five octets on the wire.
-            next: rng.number() >> (32 + TRY_BITS),
-            open: SmallMap::new(),
+            let number = rng.number() >> (32 + TRY_BITS);
+            if !self.open.contains_key(&number) {
+                return number;
+            }
         }
     }
 
@@ -212,8 +214,7 @@ impl Overlay {
         manner: Manner,
         first_hop: Option<Contact>,
     ) -> RequestId {
-        self.requests.next += 1;
-        let id = self.requests.next;
+        let id = self.requests.number(&mut self.rng);
         if self.requests.open.len() >= REQUESTS_MAX {
             self.effects.push_back(Effect::Failed(RequestId(id)));
             return RequestId(id);
@@ -314,7 +315,9 @@ impl Overlay {
     ) {
         let me = self.me.id();
         if let Some(open) = self.requests.open.get_mut(&id) {
-            silent.iter().for_each(|at| open.silences.note(*at, me));
+            for at in silent {
+                open.silences.note(*at, me);
+            }
         }
         // The next try may be under way; others would take its number for a second copy.
         let Some(routed) = self.message_of(id, ITERATIVE_TRY as u32) else {

@@ -7,14 +7,17 @@
 //! second opinion. That one tries for itself. After three such tries the message arrives at
 //! whoever is next.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Overlay;
+use super::requests::TRY_BITS;
 use super::route::{NextHop, direct};
 use crate::id::NodeId;
 use crate::message::Routed;
 use crate::peers::Peer;
 use crate::ring::Position;
+use crate::silence::Silences;
 use crate::time::Time;
 use crate::view::Role;
 
@@ -23,21 +26,58 @@ const SET_UP: u32 = 3;
 /// After so long in silence a session may have been closed: hosts close it after two minutes.
 const SESSION_DOUBTED: Duration = Duration::from_secs(100);
 
+/// The most questions of which is remembered who was silent.
+const QUESTIONS_MAX: usize = 256;
+
+/// Who was silent to the messages of a question that came by, on whatever way: what one of
+/// them has found out the others need not find out again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Testimony {
+    told: BTreeMap<(NodeId, u64), Silences>,
+    order: VecDeque<(NodeId, u64)>,
+}
+
+impl Testimony {
+    /// Tells a message what others of its question have told, and remembers what it tells.
+    pub(super) fn share(&mut self, routed: &mut Routed) {
+        let question = (routed.origin.id(), routed.request >> TRY_BITS);
+        if let Some(told) = self.told.get_mut(&question) {
+            told.merge(&routed.silences);
+            routed.silences.merge(told);
+        } else if routed.silences.weight() > 0 {
+            self.told.insert(question, routed.silences.clone());
+            self.order.push_back(question);
+            if self.order.len() > QUESTIONS_MAX {
+                let oldest = self.order.pop_front();
+                oldest.map(|oldest| self.told.remove(&oldest));
+            }
+        }
+    }
+}
+
 impl Overlay {
     /// Notes on a message that a node did not confirm it in time, and said nothing else since
-    /// it was sent.
-    pub(super) fn note_silence(&mut self, routed: &mut Routed, silent: NodeId, since: Time) {
+    /// it was sent; tells whether no message of the question has told so yet.
+    pub(super) fn note_silence(
+        &mut self,
+        routed: &mut Routed,
+        silent: NodeId,
+        since: Time,
+    ) -> bool {
         // A stranger may be out of reach for this node alone; who spoke meanwhile is there,
         // and what it was sent is late.
-        let mute = |peer: &Peer| peer.heard_at <= since;
-        if !self.peers.get(&silent).is_some_and(mute) {
-            return;
-        }
+        let Some(peer) = self.peers.get_mut(&silent).filter(|p| p.heard_at <= since) else {
+            return false;
+        };
+        peer.mute_since = Some(since);
         let (position, me) = (self.position_of(&silent), self.me.id());
-        routed.silences.note(position, me);
+        self.testimony.share(routed);
+        let news = routed.silences.note(position, me);
+        self.testimony.share(routed);
         if self.is_self(routed.origin.id()) {
             self.remember_silences(routed.request, &routed.silences);
         }
+        news
     }
 
     /// Returns who could tell whether a node is there that this one, nearest to the target
@@ -86,9 +126,13 @@ impl Overlay {
         }
     }
 
-    /// Tells whether a peer has been asked for a sign of life and should have given it.
+    /// Tells whether a peer was sent something that it should have confirmed, or answered, by
+    /// now, and was not heard since.
     pub(super) fn is_overdue(&self, now: Time, id: NodeId) -> bool {
         let overdue = |peer: &Peer| {
+            if peer.mute_since.is_some_and(|since| since >= peer.heard_at) {
+                return true;
+            }
             let probe = peer.probe.filter(|probe| probe.sent_at >= peer.heard_at);
             probe.is_some_and(|probe| {
                 probe.tries > 1 || now.since(probe.sent_at) >= confirmed_within(now, peer)

@@ -12,7 +12,7 @@ use crate::statistics::{Figures, Results};
 use crate::world::World;
 
 /// How long the nodes live together before: until they have the links that they can afford.
-const SETTLING: Duration = Duration::from_secs(1800);
+const SETTLING: Duration = Duration::from_secs(3600);
 /// Over how long the lookups are spread, so that sessions which are open anyway serve
 /// them and others have to be opened.
 const SPREAD: Duration = Duration::from_secs(60);
