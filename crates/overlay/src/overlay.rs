@@ -411,6 +411,10 @@ impl Overlay {
     /// the same tables in several ways.
     pub fn set_forwarding(&mut self, forwarding: Forwarding) {
         self.config.forwarding = forwarding;
+        // What peers are told of this node's view depends on it.
+        for (_, peer) in self.peers.iter_mut() {
+            peer.sent = None;
+        }
     }
 
     /// Returns this node's place.

@@ -78,12 +78,16 @@ fn trace(world: &mut World, from: Index, target: Position, probes: u64) -> Route
     route
 }
 
-/// Finds a route that passes through others on its way.
+/// Finds a route that passes through others on its way, and through the same when it is traced
+/// again.
 fn long_route(world: &mut World, hops: usize) -> (Index, Index, Route) {
     for (from, to) in (0..40).flat_map(|from| [(from, from + 40), (from, from + 80)]) {
         let target = position(world, to);
         let route = trace(world, from, target, 1);
-        if route.hops().len() >= hops && route.end().is_some() {
+        let again = trace(world, from, target, 1);
+        let first = |route: &Route| route.hops().first().and_then(|hop| hop.node);
+        let steady = first(&route) == first(&again);
+        if steady && route.hops().len() >= hops && route.end().is_some() {
             return (from, to, route);
         }
     }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use super::requests::NODES_ASKED;
 use super::{Alarm, Effect, Overlay};
+use crate::class::Grade;
 use crate::contact::Contact;
+use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::silence::Silences;
 use crate::time::Time;
-use crate::view::Entry;
+use crate::view::{Entry, Role};
 
 /// The most nodes that are remembered.
 const REMEMBERED_MAX: usize = 64;
@@ -153,6 +155,22 @@ impl Overlay {
         }
         let via = long[self.rng.below(long.len() as u64) as usize].clone();
         self.ask_for_place(now, via);
+    }
+
+    /// Somebody said who is near this node's place. Who names nobody counts this node among its
+    /// own neighbours; it should be one of this node's, too.
+    pub(super) fn place_told(&mut self, now: Time, by: NodeId, nodes: &[Entry]) {
+        let teller = Entry {
+            contact: Contact::new(by, []),
+            role: Role::Near,
+            coordinate: Coordinate::default(),
+            grade: Grade::default(),
+        };
+        if nodes.is_empty() && !self.is_self(by) {
+            self.learn(now, by, &[teller]);
+        } else {
+            self.learn(now, by, nodes);
+        }
     }
 
     /// Returns whom somebody that looks for its place should say hello to.

@@ -380,7 +380,7 @@ impl Overlay {
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Acquaintances(nodes) = answer.reply {
-                    self.learn(now, from, &nodes);
+                    self.place_told(now, from, &nodes);
                 }
             }
         }
