@@ -20,7 +20,7 @@ use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::{
-    HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
+    Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
@@ -238,7 +238,7 @@ impl<'a> World<'a> {
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,
-            query: match self.octet()? % 3 {
+            query: match self.octet()? % 6 {
                 0 => Query::Nodes {
                     count: self.octet()?,
                 },
@@ -247,6 +247,15 @@ impl<'a> World<'a> {
                     let body = encode(&Question { key, consistency }).into();
                     Query::Service { service: 1, body }
                 }
+                2 => Query::Place {
+                    alone: self.flag()?,
+                },
+                3 => Query::Links {
+                    to: self.flag()?.then(Coordinate::default),
+                },
+                4 => Query::Register {
+                    host: self.contact()?,
+                },
                 _ => Query::Service {
                     service: self.octet()?,
                     body: self.body()?,
@@ -260,10 +269,10 @@ impl<'a> World<'a> {
     fn answer(&mut self) -> Option<()> {
         let from = self.peer()?;
         let back = u64::from(self.octet()? / 16);
-        let reply = if self.flag()? {
-            Reply::Nodes(self.list(12, Self::entry)?)
-        } else {
-            Reply::Service(self.body()?)
+        let reply = match self.octet()? % 3 {
+            0 => Reply::Nodes(self.list(12, Self::entry)?),
+            1 => Reply::Acquaintances(self.list(12, Self::entry)?),
+            _ => Reply::Service(self.body()?),
         };
         let request = self.said.request.saturating_sub(back);
         let answer = Answer {

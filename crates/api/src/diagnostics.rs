@@ -195,7 +195,7 @@ pub enum Finding {
     Size {
         /// The estimate.
         estimate: u64,
-        /// How many nodes this one knows by name, itself included.
+        /// How many nodes this one knows of, itself included: peers, and everyone in their views.
         known: u64,
     },
     /// Whether the clock is right.

@@ -17,10 +17,11 @@ pub enum Forwarding {
     Greedy,
     /// The peer that knows the node nearest to the target (Symphony, section 4.3).
     Lookahead,
-    /// That node itself, which is dialled if need be: the fewest hops.
+    /// That node itself, which is dialled if need be: the fewest hops, and for experiments. All
+    /// views then tell how to reach everyone.
     Jump,
-    /// What promises the earliest arrival by measured and predicted round trips; opening
-    /// a session costs one, so messages mostly stay in the open ones.
+    /// What promises the earliest arrival by measured and predicted round trips, in open
+    /// sessions.
     #[default]
     Fastest,
 }

@@ -220,8 +220,8 @@ pub enum Query {
         count: u8,
     },
     /// Who is near the target, which is the asker's own position; answered by
-    /// [`Reply::Acquaintances`]: with nobody by a near neighbour of the asker, since each of
-    /// the two knows what the other does.
+    /// [`Reply::Acquaintances`]: a near neighbour of the asker names itself alone, since each
+    /// of the two knows what the other does.
     Place {
         /// Whether the asker knows nobody, or nobody any more, and wants to in any case.
         alone: bool,

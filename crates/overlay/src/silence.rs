@@ -42,6 +42,20 @@ impl Silences {
         self.weight() > before
     }
 
+    /// Takes in what other messages of the same question told `listener`: so much that it takes
+    /// one more to believe it, unless the listener is among those who tell.
+    pub(crate) fn hear(&mut self, told: &Self, listener: NodeId) {
+        for silence in &told.0 {
+            let mut heard = silence.witnesses;
+            if heard & bit_of(listener) == 0 {
+                while heard.count_ones() >= WITNESSES {
+                    heard &= heard - 1;
+                }
+            }
+            self.add(silence.position, heard);
+        }
+    }
+
     /// Takes in what another message of the same question told.
     pub(crate) fn merge(&mut self, other: &Self) {
         for silence in &other.0 {

@@ -73,7 +73,12 @@ impl World<'_> {
 
     pub(super) fn seat(&mut self) -> Option<Seat> {
         let (role, coordinate) = (Role::Long, Coordinate::default());
-        Some(Seat::new(self.position()?, role, coordinate, Grade::default()))
+        Some(Seat::new(
+            self.position()?,
+            role,
+            coordinate,
+            Grade::default(),
+        ))
     }
 
     pub(super) fn position(&mut self) -> Option<Position> {

@@ -134,8 +134,9 @@ async fn ask_around(desk: &Desk, seen: &mut Seen, budget: u32) -> Result<(), Fai
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / CRAWL_PER_SECOND);
     for _ in 0..budget {
         let next = seen.nodes.iter().find(|(id, known)| {
-            // What is next to a neighbour is known from its view.
-            let told = matches!(known.role, MapRole::Itself | MapRole::Near | MapRole::Long);
+            // Who is next to a neighbour is known from its view; of links it tells only where
+            // their neighbours are.
+            let told = matches!(known.role, MapRole::Itself | MapRole::Near);
             !told && !asked.contains(id)
         });
         let Some((id, position)) = next.map(|(id, known)| (*id, known.position)) else {

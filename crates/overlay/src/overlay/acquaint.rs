@@ -173,16 +173,21 @@ impl Overlay {
         let kept = self.peers.contains_key(&from);
         // Who looks for its place on the ring finds it in the views of those around it.
         let tells = kept || !hello.link;
+        let told = if hello.link {
+            self.view_for(from)
+        } else {
+            self.view_for_neighbour()
+        };
         let welcome = Hello {
             nonce: hello.nonce,
             contact: self.me.clone(),
             coordinate: self.coordinate,
             grade: self.grade,
             link: granted,
-            view: tells.then(|| self.view_for(from).update_since(None, &View::default())),
+            view: tells.then(|| told.update_since(None, &View::default())),
         };
         if tells {
-            self.note_sent(from);
+            self.note_sent(from, told);
         }
         self.send(hello.contact.clone(), Message::Welcome(welcome));
         // Who is not kept, and was not asked, has nothing to tell.
@@ -343,12 +348,12 @@ impl Overlay {
                 continue;
             }
             if self.peers.contains_key(&place.id) {
-                // A long link that is in touch anyway.
+                // A long link that is in touch anyway. It is said hello to nevertheless: to a
+                // link it has told less than to a neighbour.
                 self.near.insert(place);
                 self.near_changed(now);
-            } else {
-                self.greet_known_by(now, &contact, false, Some(teller));
             }
+            self.greet_known_by(now, &contact, false, Some(teller));
         }
     }
 
@@ -366,21 +371,28 @@ impl Overlay {
         }
     }
 
-    /// Returns this node's view as a node is told of it. Whoever is no peer asks because it
-    /// looks for its place on the ring.
-    pub(super) fn view_for(&self, id: NodeId) -> Arc<View> {
-        let detail = if self.config.forwarding == Forwarding::Jump || self.clients.has(id) {
-            Detail::Everyone
+    /// Returns this node's view as a node is told of it.
+    fn view_for(&self, id: NodeId) -> Arc<View> {
+        if self.clients.has(id) {
+            Arc::clone(&self.view)
         } else if self.near.contains(id) || !self.peers.contains_key(&id) {
-            Detail::Near
+            self.view_for_neighbour()
+        } else if self.config.forwarding == Forwarding::Jump {
+            Arc::clone(&self.view)
         } else {
-            Detail::Seats
-        };
-        self.view.told(detail)
+            self.view.told(Detail::Seats)
+        }
     }
 
-    pub(super) fn note_sent(&mut self, id: NodeId) {
-        let view = self.view_for(id);
+    /// Returns it as a near neighbour is told of it, and whoever looks for its place among them.
+    fn view_for_neighbour(&self) -> Arc<View> {
+        self.view.told(match self.config.forwarding {
+            Forwarding::Jump => Detail::Everyone,
+            Forwarding::Greedy | Forwarding::Lookahead | Forwarding::Fastest => Detail::Near,
+        })
+    }
+
+    fn note_sent(&mut self, id: NodeId, view: Arc<View>) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.sent = Some(view);
         }
@@ -401,13 +413,11 @@ impl Overlay {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let sent = peer.sent.replace(Arc::clone(&view));
-        if sent
-            .as_ref()
-            .is_some_and(|sent| sent.version() == view.version())
-        {
+        let same = |sent: &Arc<View>| sent.version() == view.version();
+        if peer.sent.as_ref().is_some_and(same) {
             return;
         }
+        let sent = peer.sent.replace(Arc::clone(&view));
         let update = view.update_since(sent.as_deref(), &peer.view);
         self.send_to(id, Message::ViewUpdate(update));
     }
@@ -427,10 +437,9 @@ impl Overlay {
         let sent = sent.or_else(|| self.clients.sent(from));
         let base = sent.filter(|sent| sent.version() == have && have != 0);
         // Who asks for all of it may lack those whom it told.
-        let update = self
-            .view_for(from)
-            .update_since(base.as_deref(), &View::default());
-        self.note_sent(from);
+        let view = self.view_for(from);
+        let update = view.update_since(base.as_deref(), &View::default());
+        self.note_sent(from, view);
         self.send_to(from, Message::ViewUpdate(update));
     }
 

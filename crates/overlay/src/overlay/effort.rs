@@ -1,10 +1,10 @@
 //! The dial: how much a node does for its tables, from leaf to full view.
 //!
 //! One number, [`Config::upkeep_bytes_per_s`], is what a node is to spend. It counts what it
-//! sends for upkeep, its own and what it passes on and answers, and does more or less of it
-//! until both agree: one factor, the effort, says how many long links it draws and, where there
-//! is less to spend than usual, how seldom peers hear what changed in its view, and how seldom
-//! it asks for signs of life and looks for its own place. What the ring lives by is
+//! sends for its own upkeep, and does more or less of it until that is in a band below the
+//! budget, which leaves room for what others ask: one factor, the effort, says how many long
+//! links it draws and, where there is less to spend than usual, how seldom peers hear what
+//! changed in its view, and how seldom it asks for signs of life and looks for its own place. What the ring lives by is
 //! not stretched: the two nearest neighbours are asked as ever, and near neighbours hear of
 //! changes among them at once. So the least effort is a leaf, which keeps its neighbours and
 //! draws no link, and the least upkeep what neighbours cost that come and go.
@@ -36,7 +36,7 @@ const LOOKS_DOWN: u64 = 64;
 /// The first greetings are the price of a place on the ring and not of its upkeep.
 const GREETING_TIME: Duration = Duration::from_secs(60);
 /// Between which shares of the budget, in sixteenths, the effort is left as it is.
-const BAND_16: (u64, u64) = (8, 16);
+const BAND_16: (u64, u64) = (7, 14);
 /// The shortest time between two looks.
 const LOOK_MIN: Duration = Duration::from_secs(5);
 

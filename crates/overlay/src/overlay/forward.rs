@@ -151,7 +151,7 @@ impl Overlay {
         if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage, routed.hops) {
             return self.send_to(from, Message::HopAck { hop });
         }
-        self.testimony.share(&mut routed);
+        self.share_testimony(&mut routed);
         if self.is_self(origin) {
             self.send_to(from, Message::HopAck { hop });
             return match self.decide(now, &routed, Some(from), &[]) {
@@ -316,6 +316,10 @@ impl Overlay {
         match decision {
             Decision::Pass(hop) => self.launch(now, &hop, routed, previous, shunned),
             Decision::Arrived | Decision::GiveBack => {
+                let own = self.is_self(routed.origin.id());
+                if own && matches!(routed.query, Query::Place { .. } | Query::Links { .. }) {
+                    return self.returned_home(now, routed);
+                }
                 self.report_hop(previous, &routed, Fate::Arrived);
                 // A client is in charge of nothing; the question is tried again.
                 if !self.is_client() {
@@ -447,7 +451,7 @@ impl Overlay {
         // One peer may be late to say that it lost sight of a node; several are believed.
         if let Some(gone) = toward.filter(|position| !declined && !known(*position)) {
             flight.routed.silences.note(gone, from);
-            self.testimony.share(&mut flight.routed);
+            self.share_testimony(&mut flight.routed);
         }
         match self.another(now, &flight) {
             Some(next) => self.transmit_by(now, hop, flight, &next),
@@ -521,7 +525,12 @@ impl Overlay {
             self.counters.hops_hedged += 1;
             let besides = news.then(|| self.opinion_besides(now, &flight, &next));
             if let Some(voucher) = besides.flatten() {
-                let (routed, previous) = (flight.routed.clone(), flight.previous);
+                // A trace tells of one way; what is tried besides is no hop of it.
+                let (trace, previous) = (false, flight.previous);
+                let routed = Routed {
+                    trace,
+                    ..flight.routed.clone()
+                };
                 self.launch(now, &voucher, routed, previous, &[]);
             }
             return self.transmit_by(now, hop, flight, &next);
@@ -611,7 +620,7 @@ impl Overlay {
                 self.answer(asker, Reply::Acquaintances(nodes));
             }
             Query::Links { to } => {
-                let nodes = self.link_candidates(target, to);
+                let nodes = self.link_candidates(target, to, &silences);
                 self.answer(asker, Reply::Acquaintances(nodes));
             }
             Query::Register { host } => {

@@ -20,6 +20,7 @@ use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::message::{Message, Query};
 use crate::ring::{Position, harmonic_distance};
+use crate::silence::Silences;
 use crate::time::Time;
 use crate::view::Entry;
 
@@ -157,11 +158,16 @@ impl Overlay {
     /// Returns those about a point that seem nearest in the network to a place, nearest
     /// first: they are a few of [`CANDIDATES`], so that an answer is short. Without a place it
     /// is the one in charge of the point.
-    pub(super) fn link_candidates(&self, point: Position, to: Option<Coordinate>) -> Vec<Entry> {
+    pub(super) fn link_candidates(
+        &self,
+        point: Position,
+        to: Option<Coordinate>,
+        silences: &Silences,
+    ) -> Vec<Entry> {
         let Some(to) = to else {
-            return self.nodes_near(point, 1);
+            return self.nodes_left(point, 1, silences);
         };
-        let mut nodes = self.nodes_near(point, CANDIDATES);
+        let mut nodes = self.nodes_left(point, CANDIDATES, silences);
         nodes.sort_by_key(|entry| to.round_trip(&entry.coordinate).unwrap_or(Duration::MAX));
         nodes.truncate(CANDIDATES_TOLD);
         nodes

@@ -367,6 +367,8 @@ impl Overlay {
             return;
         }
         self.me = contact;
+        // It may have been carried to another network, and be far from where it was.
+        self.next_move = now;
         self.register_soon(now);
         let peers: Vec<(Contact, bool)> = self
             .peers

@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use super::requests::NODES_ASKED;
 use super::{Alarm, Effect, Overlay};
-use crate::class::Grade;
 use crate::contact::Contact;
-use crate::coordinate::Coordinate;
 use crate::id::NodeId;
 use crate::silence::Silences;
 use crate::time::Time;
-use crate::view::{Entry, Role};
+use crate::view::Entry;
 
 /// The most nodes that are remembered.
 const REMEMBERED_MAX: usize = 64;
@@ -157,23 +155,8 @@ impl Overlay {
         self.ask_for_place(now, via);
     }
 
-    /// Somebody said who is near this node's place. Who names nobody counts this node among its
-    /// own neighbours; it should be one of this node's, too.
-    pub(super) fn place_told(&mut self, now: Time, by: NodeId, nodes: &[Entry]) {
-        let teller = Entry {
-            contact: Contact::new(by, []),
-            role: Role::Near,
-            coordinate: Coordinate::default(),
-            grade: Grade::default(),
-        };
-        if nodes.is_empty() && !self.is_self(by) {
-            self.learn(now, by, &[teller]);
-        } else {
-            self.learn(now, by, nodes);
-        }
-    }
-
-    /// Returns whom somebody that looks for its place should say hello to.
+    /// Returns whom somebody that looks for its place should say hello to; this node alone when
+    /// the two are neighbours, since then each of them knows what the other does.
     pub(super) fn neighbours_of(
         &self,
         asker: &Contact,
@@ -182,7 +165,7 @@ impl Overlay {
     ) -> Vec<Entry> {
         let id = asker.id();
         if !alone && self.near.contains(id) {
-            return Vec::new();
+            return self.entry_of(self.me.id()).into_iter().collect();
         }
         let mut nodes = self.nodes_left(self.position_of(&id), NODES_ASKED.into(), silences);
         nodes.retain(|entry| entry.contact.id() != id);

@@ -201,7 +201,7 @@ impl Overlay {
 
     /// Asks by way of the given peer what this node has no need to know.
     pub(super) fn ask_in_vain(&mut self, now: Time, target: Position, via: Contact) {
-        let query = Query::Nodes { count: 1 };
+        let query = Query::Links { to: None };
         self.open(now, target, query, Purpose::Trial, Manner::ANY, Some(via));
     }
 
@@ -380,7 +380,7 @@ impl Overlay {
             Some(Purpose::Self_) => {
                 self.finish(id);
                 if let Reply::Acquaintances(nodes) = answer.reply {
-                    self.place_told(now, from, &nodes);
+                    self.learn(now, from, &nodes);
                 }
             }
         }
@@ -401,7 +401,9 @@ impl Overlay {
                 Reply::Nodes(self.nodes_left(routed.target, count.into(), &routed.silences))
             }
             Query::Place { .. } => Reply::Acquaintances(Vec::new()),
-            Query::Links { to } => Reply::Acquaintances(self.link_candidates(routed.target, to)),
+            Query::Links { to } => {
+                Reply::Acquaintances(self.link_candidates(routed.target, to, &routed.silences))
+            }
             Query::Service { .. } => return self.arrived(now, routed, None),
             Query::Register { .. } => return,
         };

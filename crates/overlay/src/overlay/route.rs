@@ -213,7 +213,11 @@ impl Overlay {
     ) {
         let position = member.position;
         let id = member.contact.as_ref().map(Contact::id);
-        let doubt = self.doubt(now, id, self.hops_left_256(rank, limits));
+        let doubt = self.doubt(
+            now,
+            id.or(self.peer_at(position)),
+            self.hops_left_256(rank, limits),
+        );
         let remaining = self.remaining(rank, limits) + doubt;
         if self.config.forwarding != Forwarding::Jump {
             let onward = self.between(&peer.coordinate, &member.coordinate);
@@ -236,6 +240,16 @@ impl Overlay {
             };
             consider(self.merit(Duration::ZERO, rank, 2), hop);
         }
+    }
+
+    /// Returns who the peer at a position is, where it makes a difference who somebody is.
+    fn peer_at(&self, position: Position) -> Option<NodeId> {
+        let mut peers = self
+            .peers
+            .values()
+            .filter(|_| self.config.policy != Policy::None);
+        let peer = peers.find(|peer| peer.position == position);
+        peer.map(|peer| peer.contact.id())
     }
 
     /// What a choice is judged by; the least is best.

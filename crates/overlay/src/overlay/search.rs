@@ -12,7 +12,8 @@
 //! that a peer with an invented view spoils the path that begins with it and no other. A
 //! node that keeps naming others that are not there is not followed any longer.
 //!
-//! Each step sees the views of all peers of the asked node, so a path takes few steps.
+//! Each step sees the peers of the asked node and the neighbours of its neighbours: of the far
+//! ends of others' links nobody tells who they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,7 @@ const NODES_TOLD: usize = 8;
 const NEAREST_ANSWERED: usize = 6;
 const NEAREST_FOR_REQUEST: usize = 3;
 /// The most nodes asked on one path.
-const ASKED_MAX: usize = 24;
+const ASKED_MAX: usize = 40;
 /// After how many nodes that it named and that were not there the rest of what a node named
 /// is left alone, unless others named it too.
 const FICTIONS_MAX: usize = 2;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Alarm, Overlay};
 use crate::config::UpkeepClock;
 use crate::id::NodeId;
-use crate::message::{Message, Query, Reply, Returned};
+use crate::message::{Message, Query};
 use crate::peers::Peer;
 use crate::time::Time;
 
@@ -189,8 +189,9 @@ impl Overlay {
         }
     }
 
-    /// Counts a message towards the budget when it is upkeep: not what services say, and what
-    /// their questions cost.
+    /// Counts a message towards the budget when it is one of this node's own upkeep: not what
+    /// it passes on or answers, by which strangers could take its links away, or says for
+    /// services.
     pub(super) fn note_upkeep(&mut self, message: &Message) {
         let counts = match message {
             Message::Hello(_)
@@ -200,22 +201,16 @@ impl Overlay {
             | Message::ViewRequest { .. }
             | Message::ViewUpdate(_) => true,
             Message::Routed(routed) => {
-                matches!(routed.query, Query::Place { .. } | Query::Links { .. })
+                let own = self.is_self(routed.origin.id());
+                own && matches!(routed.query, Query::Place { .. } | Query::Links { .. })
             }
-            Message::Answer(answer)
-            | Message::Back {
-                returned: Returned::Answer(answer),
-                ..
-            } => matches!(answer.reply, Reply::Acquaintances(_)),
             Message::Leave
             | Message::Introduce { .. }
             | Message::Introduced { .. }
             | Message::HopAck { .. }
             | Message::HopNack { .. }
-            | Message::Back {
-                returned: Returned::Report(_),
-                ..
-            }
+            | Message::Back { .. }
+            | Message::Answer(_)
             | Message::Find { .. }
             | Message::Found { .. }
             | Message::Direct { .. }

@@ -26,6 +26,9 @@ const SET_UP: u32 = 3;
 /// After so long in silence a session may have been closed: hosts close it after two minutes.
 const SESSION_DOUBTED: Duration = Duration::from_secs(100);
 
+/// So many times as long as a confirmation takes a peer must have been silent for others not to
+/// be kept waiting for it.
+const MUTE: u32 = 2;
 /// The most questions of which is remembered who was silent.
 const QUESTIONS_MAX: usize = 256;
 
@@ -38,12 +41,14 @@ pub(super) struct Testimony {
 }
 
 impl Testimony {
-    /// Tells a message what others of its question have told, and remembers what it tells.
-    pub(super) fn share(&mut self, routed: &mut Routed) {
+    /// Tells a message what others of its question have told, and remembers what it tells. What
+    /// another brought leaves this node, `me`, to try for itself: that one may have lied.
+    fn share(&mut self, routed: &mut Routed, me: NodeId) {
         let question = (routed.origin.id(), routed.request >> TRY_BITS);
         if let Some(told) = self.told.get_mut(&question) {
-            told.merge(&routed.silences);
-            routed.silences.merge(told);
+            let carried = routed.silences.clone();
+            routed.silences.hear(told, me);
+            told.merge(&carried);
         } else if routed.silences.weight() > 0 {
             self.told.insert(question, routed.silences.clone());
             self.order.push_back(question);
@@ -56,6 +61,12 @@ impl Testimony {
 }
 
 impl Overlay {
+    /// Has a message and the others of its question tell each other who was silent.
+    pub(super) fn share_testimony(&mut self, routed: &mut Routed) {
+        let me = self.me.id();
+        self.testimony.share(routed, me);
+    }
+
     /// Notes on a message that a node did not confirm it in time, and said nothing else since
     /// it was sent; tells whether no message of the question has told so yet.
     pub(super) fn note_silence(
@@ -71,9 +82,9 @@ impl Overlay {
         };
         peer.mute_since = Some(since);
         let (position, me) = (self.position_of(&silent), self.me.id());
-        self.testimony.share(routed);
+        self.testimony.share(routed, me);
         let news = routed.silences.note(position, me);
-        self.testimony.share(routed);
+        self.testimony.share(routed, me);
         if self.is_self(routed.origin.id()) {
             self.remember_silences(routed.request, &routed.silences);
         }
@@ -130,7 +141,8 @@ impl Overlay {
     /// now, and was not heard since.
     pub(super) fn is_overdue(&self, now: Time, id: NodeId) -> bool {
         let overdue = |peer: &Peer| {
-            if peer.mute_since.is_some_and(|since| since >= peer.heard_at) {
+            let mute = peer.mute_since.filter(|since| *since >= peer.heard_at);
+            if mute.is_some_and(|since| now.since(since) >= confirmed_within(now, peer) * MUTE) {
                 return true;
             }
             let probe = peer.probe.filter(|probe| probe.sent_at >= peer.heard_at);

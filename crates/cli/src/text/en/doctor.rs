@@ -47,7 +47,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
         } => values(*failed, *replicas, *time_ms),
         Finding::Size { estimate, known } => said(
             "size",
-            format!("about {estimate} nodes in the overlay; {known} known by name"),
+            format!("about {estimate} nodes in the overlay; {known} of them known"),
             bad.then_some(
                 "The estimate is far too low. Just after a start that passes; otherwise the ring \
                  around this node is not whole: try again in a minute.",

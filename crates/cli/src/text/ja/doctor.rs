@@ -47,7 +47,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
         } => values(*failed, *replicas, *time_ms),
         Finding::Size { estimate, known } => said(
             "規模",
-            format!("オーバーレイは約 {estimate} ノード、名前を知るのは {known} ノード"),
+            format!("オーバーレイは約 {estimate} ノード、知っているのは {known} ノード"),
             bad.then_some(
                 "推定が小さすぎます。起動直後なら自然に直ります。そうでなければ周囲のリングが\
                  不完全です。1 分後にもう一度実行してください。",
