@@ -141,7 +141,7 @@ impl Effort {
 /// and by dying: it does less then, but it does not give up its links for them.
 fn least(budget_bytes_per_s: u64) -> u64 {
     let share = USUAL * budget_bytes_per_s / u64::from(UPKEEP_BYTES_PER_S_USUAL);
-    (share / 2).clamp(LEAST, USUAL)
+    (share * 3 / 4).clamp(LEAST, USUAL)
 }
 
 /// Returns the most effort that a budget allows.
@@ -162,7 +162,7 @@ mod tests {
         let mut now = Time::ZERO;
         let mut effort = Effort::new(now, budget);
         let mut spent = Vec::new();
-        for _ in 0..1000 {
+        for _ in 0..3000 {
             now = now + LOOK;
             let rate = fixed + usual * effort.effort / USUAL;
             effort.spend((rate * LOOK.as_secs()) as usize);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_spent_comes_to_the_budget() {
-        for (budget, fixed, usual) in [(20, 5, 60), (40, 10, 60), (100, 10, 60), (400, 10, 60)] {
+        for (budget, fixed, usual) in [(20, 2, 40), (40, 5, 35), (100, 10, 60), (400, 10, 60)] {
             let (spent, _) = spends(budget, fixed, usual);
             let share = |sixteenths| u64::from(budget) * sixteenths / 16;
             let band = share(BAND_16.0) - 1..=share(BAND_16.1) + 2;

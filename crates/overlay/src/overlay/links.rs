@@ -139,8 +139,12 @@ impl Overlay {
             .links_wanted()
             .saturating_sub(self.links_drawn() + under_way);
         let mut filled = self.filled_slots(size);
-        for _ in 0..missing.min(self.draws_left) {
-            self.draws_left -= 1;
+        for _ in 0..missing {
+            // A question that this node answers itself ends at once, and may draw again.
+            let Some(left) = self.draws_left.checked_sub(1) else {
+                return;
+            };
+            self.draws_left = left;
             let Some(target) = self.draw_point(size, &mut filled) else {
                 return;
             };
