@@ -316,7 +316,11 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    allow_negative_numbers = true
+)]
 pub(crate) struct Sim {
     #[command(subcommand)]
     pub(crate) recorded: Option<Recorded>,
@@ -340,8 +344,8 @@ pub(crate) struct Sim {
     /// Long links per node [default: half the binary logarithm of the estimated size]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=32))]
     pub(crate) links: Option<u32>,
-    /// How many packets are lost [default: 1]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    /// How many packets are lost on the mean path, at most half [default: 1]
+    #[arg(long, value_name = "PERCENT", value_parser = half)]
     pub(crate) loss: Option<u32>,
     /// How many pairs of nodes can never reach each other [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -350,7 +354,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) delay: Option<Duration>,
     /// How many routes, lookups or gets to ask for and judge [default: 2000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) routes: Option<u32>,
     /// How long a node stays on average, for example 1h or 84s [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -369,7 +373,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) polite: Option<u32>,
     /// How many nodes die at once [default: 0 before the lookups of latency, 33.3333 for storm]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) dead: Option<u32>,
     /// In how much time all nodes begin to join [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -386,7 +390,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) upkeep: Option<u32>,
     /// How many nodes are hostile, or free riders [default: several shares in turn]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) hostile: Option<u32>,
     /// How they behave: `drop`, `misroute`, `lie`, `withhold`, `grind` or `flood` [default:
     /// drawn for each]
@@ -421,6 +425,22 @@ fn percent(text: &str) -> Result<u32, String> {
         Some(_) => Err("that is more than 100 %".to_owned()),
         None => Err("write a percentage, for example 5 or 0.5".to_owned()),
     }
+}
+
+/// Reads a percentage of which the simulated paths lose no more.
+fn half(text: &str) -> Result<u32, String> {
+    percent(text).and_then(|share| match share {
+        0..=500_000 => Ok(share),
+        _ => Err("no path is simulated that loses more than 50 %".to_owned()),
+    })
+}
+
+/// Reads a percentage of nodes that leaves some.
+fn not_all(text: &str) -> Result<u32, String> {
+    percent(text).and_then(|share| match share {
+        1_000_000 => Err("some have to be left".to_owned()),
+        _ => Ok(share),
+    })
 }
 
 /// Reads a length of time such as `1h`, `84s`, `1.4m` or `500ms`; a plain number is
@@ -611,7 +631,11 @@ mod tests {
             "sim --nodes 5 replay r",
             "sim tea",
             "sim hops --nodes 1",
-            "sim hops --loss 101",
+            "sim hops --loss 51",
+            "sim hops --routes 0",
+            "sim hops --nodes -5",
+            "sim latency --dead 100",
+            "sim attack --hostile 100",
             "sim hops --seeds 0",
             "sim churn --session-mean 1h --session-median 1h",
             "sim churn --session-mean 0",

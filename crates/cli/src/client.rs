@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use enishi_api::{Answer, Request, SOCKET_NAME, StreamRequest};
@@ -14,6 +15,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::output::Output;
@@ -23,6 +25,10 @@ use crate::text::Message;
 
 /// The longest answer that is taken, in octets.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a daemon may take until it takes a request: with its socket full of idle
+/// connections it takes ten seconds. Answers may take longer.
+const TAKEN_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The daemon of one data directory, which may or may not be there.
 #[derive(Clone, Debug)]
@@ -55,11 +61,14 @@ impl Client {
     /// Asks something that gets several answers.
     ///
     /// # Errors
-    /// [`Problem::NoDaemon`] when nobody listens on the socket; [`Problem::No`] when
-    /// the connection breaks off.
+    /// [`Problem::NoDaemon`] when nobody listens on the socket, or takes the request within
+    /// half a minute; [`Problem::No`] when the connection breaks off.
     pub(crate) async fn call(&self, request: &Request) -> Result<Answers, Problem> {
-        let response = self.send(http::Request::post("/v1/call"), request).await?;
-        Ok(Answers::new(response, self.out))
+        let sent = self.send(http::Request::post("/v1/call"), request);
+        match timeout(TAKEN_TIME_MAX, sent).await {
+            Ok(response) => Ok(Answers::new(response?, self.out)),
+            Err(_) => Err(Problem::NoDaemon(self.out.text(&Message::DaemonStuck))),
+        }
     }
 
     /// Asks something that gets one answer; a person sees a spinner if it takes long.

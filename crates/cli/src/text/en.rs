@@ -26,6 +26,10 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::DaemonSilent => {
             "The daemon stopped before it answered. Its log says more; try again.".to_owned()
         }
+        Message::DaemonStuck => "The daemon is there and takes no request: it is stopped, or \
+            stuck. End its process and start it again with `enishi up`; what it has stored \
+            stays."
+            .to_owned(),
         Message::AnswerStrange => "The daemon's answer is not understood: it is of another \
             version than this command. Stop it with `enishi down` and start it again."
             .to_owned(),

@@ -29,6 +29,11 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "デーモンは答える前に停止しました。ログを確認して、もう一度実行してください。"
                 .to_owned()
         }
+        Message::DaemonStuck => {
+            "デーモンはありますが、要求を受け取りません。停止しているか、固まっています。\
+            プロセスを終了し、`enishi up` で起動し直してください。保存した内容は残ります。"
+                .to_owned()
+        }
         Message::AnswerStrange => {
             "デーモンの応答を解釈できません。コマンドとバージョンが異なります。\
             `enishi down` で停止し、起動し直してください。"

@@ -42,6 +42,7 @@ pub(crate) enum Message<'a> {
         error: &'a str,
     },
     DaemonSilent,
+    DaemonStuck,
     AnswerStrange,
     PasswordUnreadable {
         name: &'a str,
