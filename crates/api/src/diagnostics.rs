@@ -82,6 +82,8 @@ pub struct TraceSummary {
     pub complete: bool,
     /// The node that answered.
     pub answered_by: Option<String>,
+    /// Whether that is the node that was the target; none when a key was, or nobody answered.
+    pub reached: Option<bool>,
     /// How many probes were sent.
     pub probes: u32,
     /// How many of them were answered.

@@ -177,8 +177,8 @@ fn open_or_move_aside(path: &Path) -> Result<(Database, Found), StoreError> {
     let aside = path.with_file_name(format!("{FILE_NAME}.{suffix}"));
     std::fs::rename(path, &aside).map_err(|error| refused(format!("{why}; {error}")))?;
     let notice = format!(
-        "{why}; it is kept as {}, and the node starts with an empty one: join its channels \
-         again",
+        "{why}; it is kept as {}, and the node starts with an empty one: name a node of its \
+         overlay with --bootstrap, and join its channels again",
         aside.display()
     );
     let (database, mut found) = open_guarded(path).map_err(|unfit| match unfit {

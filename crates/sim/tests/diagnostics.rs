@@ -78,16 +78,12 @@ fn trace(world: &mut World, from: Index, target: Position, probes: u64) -> Route
     route
 }
 
-/// Finds a route that passes through others on its way, and through the same when it is traced
-/// again.
+/// Finds a route that passes through others on its way.
 fn long_route(world: &mut World, hops: usize) -> (Index, Index, Route) {
     for (from, to) in (0..40).flat_map(|from| [(from, from + 40), (from, from + 80)]) {
         let target = position(world, to);
         let route = trace(world, from, target, 1);
-        let again = trace(world, from, target, 1);
-        let first = |route: &Route| route.hops().first().and_then(|hop| hop.node);
-        let steady = first(&route) == first(&again);
-        if steady && route.hops().len() >= hops && route.end().is_some() {
+        if route.hops().len() >= hops && route.end().is_some() {
             return (from, to, route);
         }
     }
@@ -188,13 +184,20 @@ fn nodes_that_decline_are_neither_lost_nor_left_out() {
 
 #[test]
 fn a_hop_that_just_died_is_lost_and_the_route_goes_round_it() {
+    // The next question may begin with another hop, whose round trip was measured meanwhile.
+    const TRIES: usize = 5;
     let mut world = world(150, 3);
-    let (from, to, route) = long_route(&mut world, 2);
-    let dead = route.hops()[0].node.unwrap();
-    let index = world.index_of(dead).unwrap();
-    world.kill(index);
-    let target = position(&world, to);
-    let route = trace(&mut world, from, target, 1);
+    let met = (0..TRIES).find_map(|_| {
+        let (from, to, route) = long_route(&mut world, 2);
+        let dead = route.hops()[0].node.unwrap();
+        let index = world.index_of(dead).unwrap();
+        world.kill(index);
+        let target = position(&world, to);
+        let route = trace(&mut world, from, target, 1);
+        let meets = route.hops().iter().any(|hop| hop.node == Some(dead));
+        meets.then_some((to, dead, route))
+    });
+    let (to, dead, route) = met.expect("a question went to a node that had just died");
     let hops = route.hops();
     let lost = hops.iter().find(|hop| hop.node == Some(dead)).unwrap();
     assert_eq!(

@@ -56,6 +56,8 @@ fn tell(cx: &Context, summary: &TraceSummary) -> Result<Verdict, Problem> {
         }
         if !summary.complete {
             cx.out.hint(&Message::TraceIncomplete);
+        } else if summary.reached == Some(false) {
+            cx.out.hint(&Message::TraceMissed);
         }
     }
     Ok(if summary.complete {

@@ -177,6 +177,11 @@ pub(super) fn text(message: &Message<'_>) -> String {
              whether this node is well."
                 .to_owned()
         }
+        Message::TraceMissed => {
+            "Another node is in charge of that place: the node itself is gone, has never been \
+             there, or is a client. `enishi ping` asks the node itself."
+                .to_owned()
+        }
         Message::HeldValue { seq, age_s } => {
             format!("version {seq}, its owner last heard {age_s} s ago")
         }

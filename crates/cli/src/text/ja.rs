@@ -180,6 +180,11 @@ pub(super) fn text(message: &Message<'_>) -> String {
              確認できます。"
                 .to_owned()
         }
+        Message::TraceMissed => {
+            "その位置の担当は別のノードです。目的のノードは離脱したか、もともと存在しないか、クライアント\
+             です。`enishi ping` はノード自身に尋ねます。"
+                .to_owned()
+        }
         Message::HeldValue { seq, age_s } => {
             format!("バージョン {seq}、所有者の最後の連絡は {age_s} 秒前")
         }

@@ -134,6 +134,7 @@ pub(crate) enum Message<'a> {
         probes: u32,
     },
     TraceIncomplete,
+    TraceMissed,
     Holders {
         with: usize,
         asked: usize,

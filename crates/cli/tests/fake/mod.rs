@@ -258,6 +258,7 @@ fn trace(target: &str, probes: u32) -> TraceSummary {
         ],
         complete: true,
         answered_by: Some("n6".to_owned()),
+        reached: None,
         probes,
         answered: probes,
         holders: None,

@@ -117,16 +117,16 @@ pub(super) async fn trace(
     if !(1..=PROBES_MAX).contains(&probes) {
         return Err(usage(format!("One trace sends 1 to {PROBES_MAX} probes.")));
     }
-    let (position, key) = match Target::parse(target)? {
+    let (position, key, meant) = match Target::parse(target)? {
         Target::Key(name) => {
             let name = OpenName::new(&name, &desk.shared.keypair)
                 .ok_or_else(|| usage("A key has 1 to 1024 octets."))?;
-            (name.key().position(), Some(name.key()))
+            (name.key().position(), Some(name.key()), None)
         }
         target => {
             let node = target::node(desk, &target).await?;
             let position = desk.look(move |me| me.overlay().position_of(&node)).await?;
-            (position, None)
+            (position, None, Some(node))
         }
     };
     let mut route = Route::default();
@@ -147,6 +147,7 @@ pub(super) async fn trace(
         hops: hops.iter().map(|hop| api_hop(desk, hop)).collect(),
         complete: route.end().is_some(),
         answered_by: route.end().map(|end| end.node.to_string()),
+        reached: route.end().zip(meant).map(|(end, meant)| end.node == meant),
         probes,
         answered,
         holders,

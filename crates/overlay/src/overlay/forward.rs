@@ -41,6 +41,9 @@ const HOP_WAITS: u32 = 5;
 const HOP_WAIT: Duration = Duration::from_millis(500);
 /// How often at most while a node that was tried is being asked for a sign of life.
 const HOP_WAITS_MAX: u32 = 20;
+/// How much longer a further opinion on a silent node takes: long enough for what was lost on
+/// the way to be sent again. Opinions that are formed at one time fail for one cause.
+const OPINION_PATIENCE: u32 = 2;
 /// The most nodes that are named to whoever asks for those near a position.
 const NODES_ANSWERED_MAX: usize = 16;
 /// How long at most a newcomer leaves it to others who is in charge.
@@ -402,7 +405,10 @@ impl Overlay {
         routed.toward = flight.toward;
         flight.tried.push(to.id());
         flight.sent_at = now;
-        let wait = self.patience(now, to.id());
+        let mut wait = self.patience(now, to.id());
+        if flight.routed.silences.tell_of(self.position_of(&to.id())) {
+            wait *= OPINION_PATIENCE;
+        }
         self.note_return(now, hop, flight.previous, to.id(), routed.request);
         self.hops.pending.insert(hop, flight);
         self.deadlines.set(Alarm::Hop(hop), now + wait);
@@ -525,12 +531,7 @@ impl Overlay {
             self.counters.hops_hedged += 1;
             let besides = news.then(|| self.opinion_besides(now, &flight, &next));
             if let Some(voucher) = besides.flatten() {
-                // A trace tells of one way; what is tried besides is no hop of it.
-                let (trace, previous) = (false, flight.previous);
-                let routed = Routed {
-                    trace,
-                    ..flight.routed.clone()
-                };
+                let (routed, previous) = (flight.routed.clone(), flight.previous);
                 self.launch(now, &voucher, routed, previous, &[]);
             }
             return self.transmit_by(now, hop, flight, &next);
