@@ -10,6 +10,7 @@
 //! | `route` | where a message goes next |
 //! | `forward` | one hop: send, confirm, hedge, give back, introduce |
 //! | `witness` | whom a message waits for, and when it stops waiting |
+//! | `arrive` | a message has arrived: what is answered, and who is named |
 //! | `back` | answers return the way their question came |
 //! | `requests` | end to end: ask the node in charge, try again, answer |
 //! | `search` | iterative lookups, over paths that have no node in common |
@@ -22,6 +23,7 @@
 //! | `estimate` | how many nodes there are |
 
 mod acquaint;
+mod arrive;
 mod back;
 mod client;
 mod effort;

@@ -15,17 +15,15 @@ use super::back::{Previous, Returns};
 use super::client::RANK_MAX;
 use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
-use super::{Alarm, Asker, Effect, Overlay};
+use super::{Alarm, Overlay};
 use crate::contact::Contact;
 use crate::geometry::Geometry;
 use crate::id::NodeId;
-use crate::message::{Message, Query, Reply, Returned, Routed};
+use crate::message::{Message, Query, Returned, Routed};
 use crate::ring::Position;
-use crate::silence::Silences;
 use crate::small_map::SmallMap;
 use crate::standing::Outcome;
 use crate::time::Time;
-use crate::view::{Entry, Role};
 use crate::vitals::{HopReport, PathKind};
 
 /// After so many hops a message is dropped; routes in a whole ring of a million nodes
@@ -44,8 +42,6 @@ const HOP_WAITS_MAX: u32 = 20;
 /// How much longer a further opinion on a silent node takes: long enough for what was lost on
 /// the way to be sent again. Opinions that are formed at one time fail for one cause.
 const OPINION_PATIENCE: u32 = 2;
-/// The most nodes that are named to whoever asks for those near a position.
-const NODES_ANSWERED_MAX: usize = 16;
 /// How long at most a newcomer leaves it to others who is in charge.
 const SETTLING_MAX: Duration = Duration::from_secs(10);
 /// A message that comes a second time with so many hops more came round, and is no second
@@ -587,98 +583,6 @@ impl Overlay {
         for hop in waiting {
             self.deadlines.set(Alarm::Hop(hop), now);
         }
-    }
-
-    /// Answers a message for which this node is in charge.
-    pub(super) fn arrived(&mut self, now: Time, routed: Routed, back: Option<Previous>) {
-        let Routed {
-            request,
-            origin,
-            target,
-            hops,
-            straight,
-            trace,
-            query,
-            silences,
-            ..
-        } = routed;
-        let asker = Asker {
-            contact: origin,
-            request,
-            hops,
-            straight,
-            traced: trace,
-            back,
-        };
-        match query {
-            Query::Nodes { count } => {
-                let mut nodes = self.nodes_left(target, count.into(), &silences);
-                nodes.extend(self.summon(now, target, &asker.contact));
-                self.answer(asker, Reply::Nodes(nodes));
-            }
-            Query::Place { alone } => {
-                let nodes = self.neighbours_of(&asker.contact, alone, &silences);
-                self.answer(asker, Reply::Acquaintances(nodes));
-            }
-            Query::Links { to } => {
-                let nodes = self.link_candidates(target, to, &silences);
-                self.answer(asker, Reply::Acquaintances(nodes));
-            }
-            Query::Register { host } => {
-                self.note_registered(now, target, &asker.contact, host);
-                self.answer(asker, Reply::Acquaintances(Vec::new()));
-            }
-            Query::Service { service, body, .. } => {
-                self.effects.push_back(Effect::Asked {
-                    asker,
-                    target,
-                    service,
-                    body,
-                });
-            }
-        }
-    }
-
-    /// Returns the nodes nearest to the target without those that were silent: whoever asks
-    /// turns to the first.
-    pub(super) fn nodes_left(
-        &self,
-        target: Position,
-        count: usize,
-        silences: &Silences,
-    ) -> Vec<Entry> {
-        let mut nodes = self.nodes_near(target, NODES_ANSWERED_MAX);
-        nodes.retain(|entry| {
-            let id = entry.contact.id();
-            self.is_self(id) || !silences.tell_of(self.position_of(&id))
-        });
-        nodes.truncate(count);
-        nodes
-    }
-
-    /// Returns the few nodes nearest to the target that this one knows among itself and its
-    /// neighbours, nearest first; at most 16.
-    pub fn nodes_near(&self, target: Position, count: usize) -> Vec<Entry> {
-        let nearest = self.near.nearest(target, count.min(NODES_ANSWERED_MAX));
-        let entries = nearest.iter().map(|place| self.entry_of(place.id));
-        entries.flatten().collect()
-    }
-
-    /// Returns what this node tells of itself or a peer.
-    pub(super) fn entry_of(&self, id: NodeId) -> Option<Entry> {
-        let (contact, coordinate, grade) = if self.is_self(id) {
-            (self.me.clone(), self.coordinate, self.grade)
-        } else {
-            let peer = self.peers.get(&id)?;
-            (peer.contact.clone(), peer.coordinate, peer.grade)
-        };
-        let role = Role::Near;
-        Some(Entry {
-            contact,
-            role,
-            coordinate,
-            grade,
-        })
     }
 
     fn introduce(&mut self, now: Time, to: &NextHop) {
