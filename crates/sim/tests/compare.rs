@@ -75,8 +75,12 @@ fn every_geometry_brings_every_lookup_to_the_node_in_charge() {
         let (hops, times) = ask(&mut world, 600);
         assert_eq!(hops.len(), 600, "{geometry:?}");
         // CAN has the longest ways; none comes near the bound on hops, 64.
+        let longest = match geometry {
+            CAN => 20,
+            _ => 14,
+        };
         assert!(mean(&hops) < 650, "{geometry:?}: {}", mean(&hops));
-        assert!(hops.iter().all(|hops| *hops < 32), "{geometry:?}");
+        assert!(hops.iter().all(|hops| *hops <= longest), "{geometry:?}");
         assert!(times.iter().all(|ms| *ms < 8_000), "{geometry:?}");
     }
 }

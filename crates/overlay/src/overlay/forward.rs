@@ -5,8 +5,9 @@
 //! that knows no way on gives the message back. It counts as arrived only when every nearer
 //! node is known to be gone, not while one is merely slow.
 //!
-//! A node known only from a peer's view may be dialled directly; the peer in common is
-//! asked to tell it, so that both can open their NATs.
+//! Where messages jump ([`crate::config::Forwarding::Jump`]), a node known only from a peer's
+//! view is dialled directly; the peer in common is asked to tell it, so that both can open
+//! their NATs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
