@@ -149,7 +149,7 @@ fn people_get_text() {
         (
             "ping near -c 2",
             "answer 0: 1.50 ms, direct 192.0.2.1:1\n\
-             answer 1: none in time\n\
+             answer 1: none\n\
              n1: 2 sent, 1 received, 50 % lost\n\
              round trip: min 1.50 ms, mean 1.50 ms, deviation 0.25 ms, 99 % 1.50 ms, max 1.50 ms\n\
              the node: version 0.1.0, load 1.2 % of a core\n",

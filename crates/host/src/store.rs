@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
-use std::thread::JoinHandle;
+use std::sync::{Once, mpsc as blocking};
+use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
@@ -126,7 +127,7 @@ impl Store {
                 message: source.to_string(),
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write_batches(&path, database, &queue, &outcomes))
             .map_err(error)?;
@@ -189,15 +190,32 @@ fn open_or_move_aside(path: &Path) -> Result<(Database, Found), StoreError> {
     Ok((database, found))
 }
 
+/// The thread that opens the file, of whose panics nothing is printed.
+const OPENING: &str = "store-open";
+
 /// Opens in a thread: some damage makes redb panic, which then ends only that thread.
 fn open_guarded(path: &Path) -> Result<(Database, Found), Unfit> {
+    hush_opening();
     let path = path.to_owned();
-    let opening = std::thread::Builder::new()
-        .name("store-open".to_owned())
+    let opening = thread::Builder::new()
+        .name(OPENING.to_owned())
         .spawn(move || open(&path))
         .map_err(|error| Unfit::Refused(error.to_string()))?;
     let opened = opening.join();
     opened.unwrap_or_else(|_| Err(Unfit::Damaged("its pages make no sense".to_owned())))
+}
+
+/// Has the panics of [`OPENING`] printed no more: people are told what is damaged instead.
+fn hush_opening() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |what| {
+            if thread::current().name() != Some(OPENING) {
+                others(what);
+            }
+        }));
+    });
 }
 
 fn open(path: &Path) -> Result<(Database, Found), Unfit> {

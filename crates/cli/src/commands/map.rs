@@ -16,6 +16,9 @@ use crate::text::{Label, Message, or_dash};
 /// Draws the ring to a file, or shows it as a table.
 pub(super) async fn draw(cx: &Context, options: Map) -> Result<Verdict, Problem> {
     let Map { svg, crawl } = options;
+    if cx.out.json && svg.as_deref() == Some(Path::new("-")) {
+        return Err(Problem::Usage(cx.out.text(&Message::MapTwice)));
+    }
     let Answer::OverlayMap(map) = cx.client.ask(&Request::OverlayMap { crawl }).await? else {
         return Err(strange(&cx.out));
     };

@@ -35,9 +35,7 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
     };
     check(scenario, arguments)?;
     if let Some(path) = &arguments.plot {
-        // A long run is not to end at a picture that cannot be written.
-        let opened = File::options().create(true).append(true).open(path);
-        opened.map_err(|error| unwritable(path, &error))?;
+        try_writing(path)?;
     }
     let bar = progress::bar(out, PARTS * u64::from(arguments.seeds));
     let mut results = Vec::new();
@@ -64,9 +62,6 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
         }
     }
     bar.finish_and_clear();
-    if let Some(path) = &arguments.plot {
-        draw(path, picture)?;
-    }
     let mut report = report(scenario, arguments, &results);
     match cost {
         Some(cost) if arguments.cost => report["cost"] = json!(cost),
@@ -83,6 +78,9 @@ pub(crate) fn run(out: &Output, arguments: &Sim) -> Result<Verdict, Problem> {
             Scenario::Compare => comparison(&report),
             _ => table(&report),
         })?;
+    }
+    if let Some(path) = &arguments.plot {
+        draw(path, picture)?;
     }
     Ok(Verdict::Yes)
 }
@@ -190,6 +188,17 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         by_rule: arguments.by_rule,
         paper: arguments.paper,
     }
+}
+
+/// Finds out before a long run whether its picture could be written, and leaves no trace.
+fn try_writing(path: &Path) -> Result<(), Problem> {
+    let fresh = !path.exists();
+    let opened = File::options().create(true).append(true).open(path);
+    opened.map_err(|error| unwritable(path, &error))?;
+    if fresh {
+        fs::remove_file(path).map_err(|error| unwritable(path, &error))?;
+    }
+    Ok(())
 }
 
 fn draw(path: &Path, picture: Option<Picture>) -> Result<(), Problem> {

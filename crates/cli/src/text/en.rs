@@ -130,7 +130,12 @@ pub(super) fn text(message: &Message<'_>) -> String {
             )
         }
         Message::Stored { replicas, seq } => {
-            format!("Stored as version {seq}; {replicas} nodes hold it.")
+            let nodes = if *replicas == 1 {
+                "1 node holds"
+            } else {
+                &format!("{replicas} nodes hold")
+            };
+            format!("Stored as version {seq}; {nodes} it.")
         }
         Message::Removed => "Removed.".to_owned(),
         Message::Pong {
@@ -140,7 +145,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         } => {
             format!("answer {sequence}: {rtt_ms:.2} ms, {path}")
         }
-        Message::Lost { sequence } => format!("answer {sequence}: none in time"),
+        Message::Lost { sequence } => format!("answer {sequence}: none"),
         Message::PingSummary {
             node,
             sent,
@@ -210,6 +215,10 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::MapTitle { node } => format!("The overlay as {node} sees it"),
         Message::MapSummary { known, estimate } => {
             format!("{known} nodes known, about {estimate} in the overlay")
+        }
+        Message::MapTwice => {
+            "Standard output takes the drawing or the JSON object: name a file for the drawing."
+                .to_owned()
         }
         Message::MapWritten { file } => format!("The drawing is in {file}."),
         Message::SimCost {

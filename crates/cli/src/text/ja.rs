@@ -143,7 +143,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         } => {
             format!("応答 {sequence}: {rtt_ms:.2} ms、{path}")
         }
-        Message::Lost { sequence } => format!("応答 {sequence}: 時間内に届きませんでした"),
+        Message::Lost { sequence } => format!("応答 {sequence}: ありません"),
         Message::PingSummary {
             node,
             sent,
@@ -209,6 +209,9 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::MapTitle { node } => format!("{node} から見たオーバーレイ"),
         Message::MapSummary { known, estimate } => {
             format!("既知 {known} ノード、オーバーレイ全体は約 {estimate} ノード")
+        }
+        Message::MapTwice => {
+            "標準出力に書けるのは図か JSON のどちらか一方です。図はファイルに書いてください。".to_owned()
         }
         Message::MapWritten { file } => format!("図を {file} に書き込みました。"),
         Message::SimCost {

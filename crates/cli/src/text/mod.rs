@@ -181,6 +181,8 @@ pub(crate) enum Message<'a> {
         known: usize,
         estimate: u64,
     },
+    /// Both the drawing and the object were wanted on standard output.
+    MapTwice,
     MapWritten {
         file: &'a str,
     },
