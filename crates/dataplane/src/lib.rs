@@ -16,11 +16,18 @@
 //! `table` (may this peer use that source?) and `tun`. Everything but [`tun`] is
 //! pure: no sockets, no clock.
 
+pub mod device;
+pub mod engine;
 pub mod icmp;
 pub mod lane;
+mod link;
+pub mod offload;
 pub mod packet;
 pub mod pending;
 pub mod reassembly;
+pub mod replay;
+pub mod sealed;
+pub mod socket;
 pub mod table;
 pub mod tun;
 

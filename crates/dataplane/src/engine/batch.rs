@@ -1,0 +1,85 @@
+//! Datagrams on their way out, until there are enough for one send.
+
+use std::io;
+use std::net::SocketAddr;
+
+use noq_udp::EcnCodepoint;
+
+use crate::socket::{BATCH_BYTES_MAX, Socket, is_too_long};
+
+/// Datagrams to one address, all of one length but the last, which may be shorter.
+pub(super) struct Batch {
+    octets: Vec<u8>,
+    stride: usize,
+    to: SocketAddr,
+    ecn: Option<EcnCodepoint>,
+    /// Whose datagrams were too long for the system to send, and how long they were.
+    pub(super) too_long: Option<(SocketAddr, usize)>,
+    /// Datagrams that the system did not take.
+    pub(super) lost: u64,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self {
+            octets: Vec::with_capacity(BATCH_BYTES_MAX),
+            stride: 0,
+            to: SocketAddr::from(([0, 0, 0, 0], 0)),
+            ecn: None,
+            too_long: None,
+            lost: 0,
+        }
+    }
+
+    /// Returns room for a datagram of `bytes` octets; sends what is there first when it does
+    /// not go with it.
+    pub(super) fn room(
+        &mut self,
+        socket: &Socket,
+        to: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        bytes: usize,
+    ) -> &mut [u8] {
+        let start = self.octets.len();
+        let goes_with = start > 0
+            && bytes <= self.stride
+            && start.is_multiple_of(self.stride)
+            && start + bytes <= BATCH_BYTES_MAX
+            && start < self.stride * socket.batch_datagrams_max()
+            && to == self.to
+            && ecn == self.ecn;
+        if !goes_with {
+            self.flush(socket);
+            self.stride = bytes;
+            self.to = to;
+            self.ecn = ecn;
+        }
+        let start = self.octets.len();
+        self.octets.resize(start + bytes, 0);
+        &mut self.octets[start..]
+    }
+
+    /// Takes back the room that was given last.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.octets.truncate(self.octets.len() - bytes);
+    }
+
+    /// Sends what is there.
+    pub(super) fn flush(&mut self, socket: &Socket) {
+        if self.octets.is_empty() {
+            return;
+        }
+        let sent = socket.send(self.to, &self.octets, self.stride, self.ecn);
+        if let Err(error) = sent {
+            self.failed(&error);
+        }
+        self.octets.clear();
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        self.lost += self.octets.len().div_ceil(self.stride.max(1)) as u64;
+        if is_too_long(error) {
+            self.too_long = Some((self.to, self.stride));
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The engine's thread: waits, and lets each have its turn.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::batch::Batch;
+use super::inbound::BUFFERS;
+use super::network::Network;
+use super::outbound::{Exit, Way};
+use super::paths::Ask;
+use super::session::{Probe, Session};
+use super::{Command, NetworkId, Note, Outside, PeerKey, SessionKeys, SessionReport, Wake};
+use crate::device::READ_BYTES_MAX;
+use crate::sealed::Kind;
+use crate::socket::Socket;
+use crate::table::Route;
+
+/// Sessions by the indices of their datagrams. The indices are drawn by this host, so nobody
+/// can choose them to collide.
+pub(super) type Indices = FxHashMap<u32, usize>;
+
+/// What an event is of.
+const WAKE: u64 = u64::MAX;
+const SOCKET: u64 = u64::MAX - 1;
+
+/// How often what is due is looked for: while packets pass or ways are sought, and otherwise.
+const TICK: Duration = Duration::from_millis(50);
+const IDLE_TICK: Duration = Duration::from_millis(500);
+/// For how long after it was last used the engine keeps the shorter tick.
+const BUSY: Duration = Duration::from_secs(3);
+
+/// Octets of each buffer of the socket.
+const BUFFER_BYTES: usize = 1 << 16;
+
+/// Everything that the thread has.
+pub(super) struct Driver<O> {
+    pub(super) socket: Socket,
+    pub(super) outside: O,
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    pub(super) sessions: Slab<Session>,
+    pub(super) by_index: Indices,
+    by_peer: BTreeMap<(PeerKey, NetworkId), usize>,
+    pub(super) own_ports: Vec<u16>,
+    pub(super) batch: Batch,
+    /// A packet of a device; a sealed datagram; batches of the socket.
+    pub(super) read: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) buffers: [Vec<u8>; BUFFERS],
+    pub(super) started: Instant,
+    pub(super) now: Instant,
+    busy_until: Instant,
+    next_tick: Instant,
+    commands: mpsc::Receiver<Command>,
+    wake: Arc<Wake>,
+    epoll: Epoll,
+}
+
+impl<O: Outside> Driver<O> {
+    pub(super) fn new(
+        socket: Socket,
+        commands: mpsc::Receiver<Command>,
+        wake: Arc<Wake>,
+        outside: O,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        epoll.add(&wake.event, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let now = Instant::now();
+        Ok(Self {
+            own_ports: vec![socket.port()],
+            socket,
+            outside,
+            networks: BTreeMap::new(),
+            sessions: Slab::new(),
+            by_index: Indices::default(),
+            by_peer: BTreeMap::new(),
+            batch: Batch::new(),
+            read: vec![0; READ_BYTES_MAX],
+            scratch: Vec::new(),
+            buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
+            started: now,
+            now,
+            busy_until: now,
+            next_tick: now,
+            commands,
+            wake,
+            epoll,
+        })
+    }
+
+    /// Works until the handle is dropped.
+    pub(super) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 16];
+        while !self.wake.stop.load(Ordering::Acquire) {
+            let wait = self.next_tick.saturating_duration_since(Instant::now());
+            // Rounded up, or the last millisecond would be spent in a loop.
+            let wait = EpollTimeout::try_from(wait + Duration::from_millis(1));
+            let ready = match self
+                .epoll
+                .wait(&mut events, wait.unwrap_or(EpollTimeout::ZERO))
+            {
+                Ok(ready) => ready,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(error) => {
+                    tracing::error!(%error, "the thread for packets cannot wait: it ends");
+                    return;
+                }
+            };
+            self.now = Instant::now();
+            for event in &events[..ready] {
+                match event.data() {
+                    WAKE => self.take_commands(),
+                    SOCKET => self.receive(),
+                    device => self.read_device(NetworkId(device as u32)),
+                }
+                if event.data() != WAKE {
+                    self.busy_until = self.now + BUSY;
+                }
+            }
+            if self.now >= self.next_tick {
+                self.tick();
+                let busy = self.now < self.busy_until;
+                self.next_tick = self.now + if busy { TICK } else { IDLE_TICK };
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        self.wake.done();
+        while let Ok(command) = self.commands.try_recv() {
+            self.command(command);
+        }
+        self.flush();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Open {
+                network,
+                device,
+                prefixes,
+                addresses,
+            } => {
+                self.close(network);
+                if let Some(device) = &device {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, network.0.into());
+                    if let Err(error) = self.epoll.add(device.as_fd(), event) {
+                        tracing::error!(%error, "the network device cannot be waited for");
+                    }
+                }
+                self.networks
+                    .insert(network, Network::new(device, prefixes, addresses));
+            }
+            Command::Close(network) => self.close(network),
+            Command::Attach {
+                network,
+                peer,
+                addresses,
+                keys,
+                candidates,
+            } => {
+                self.attach(network, peer, addresses, &keys);
+                self.learn(peer, &candidates);
+            }
+            Command::Candidates { peer, candidates } => self.learn(peer, &candidates),
+            Command::Detach { network, peer } => {
+                if let Some(slot) = self.by_peer.remove(&(peer, network)) {
+                    self.forget(slot);
+                }
+            }
+            Command::Unresolved { network, address } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.give_up(self.now, address);
+                }
+            }
+            Command::FromLane { peer, datagram } => self.open_from_lane(peer, &datagram),
+            Command::OwnPorts(mut ports) => {
+                ports.push(self.socket.port());
+                self.own_ports = ports;
+            }
+            // Nobody waits any more if it cannot be told.
+            Command::Report(to) => drop(to.try_send(self.report())),
+        }
+        self.busy_until = self.now + BUSY;
+        self.next_tick = self.next_tick.min(self.now + TICK);
+    }
+
+    fn attach(
+        &mut self,
+        id: NetworkId,
+        peer: PeerKey,
+        addresses: Vec<std::net::IpAddr>,
+        keys: &SessionKeys,
+    ) {
+        let Some(network) = self.networks.get_mut(&id) else {
+            return;
+        };
+        let slot = match self.by_peer.get(&(peer, id)) {
+            Some(slot) => *slot,
+            None => {
+                let slot = self.sessions.insert(Session::new(id, peer, self.now));
+                self.by_peer.insert((peer, id), slot);
+                slot
+            }
+        };
+        let session = &mut self.sessions[slot];
+        if session.addresses != addresses {
+            network.table.forget_peer(&slot);
+            for address in &addresses {
+                let route = Route {
+                    peer: slot,
+                    path_mtu: u16::MAX,
+                };
+                let set = network.table.set_route(*address, route);
+                if set
+                    .and_then(|()| network.table.allow_source(slot, *address))
+                    .is_err()
+                {
+                    tracing::warn!("the address table of a channel is full");
+                }
+            }
+            session.addresses = addresses;
+        }
+        let dropped = session.set_keys(self.now, keys);
+        self.by_index.insert(keys.receive_index, slot);
+        self.by_index.retain(|index, _| Some(*index) != dropped);
+        if keys.peer_has_them {
+            // The peer uses the keys as soon as it sees them used.
+            self.confirm_by_lane(slot);
+            self.send_all_waiting(slot);
+        }
+    }
+
+    fn learn(&mut self, peer: PeerKey, candidates: &[std::net::SocketAddr]) {
+        let range = (peer, NetworkId(0))..=(peer, NetworkId(u32::MAX));
+        let slots: Vec<usize> = self.by_peer.range(range).map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            self.sessions[slot]
+                .paths
+                .learn(self.now, candidates.iter().copied());
+        }
+        self.next_tick = self.now;
+    }
+
+    /// The peer has the next keys: use them.
+    pub(super) fn promote(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let dropped = session.promote();
+        self.by_index.retain(|index, _| Some(*index) != dropped);
+        self.send_all_waiting(slot);
+    }
+
+    fn send_all_waiting(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else {
+            return;
+        };
+        let (network, addresses) = (session.network, session.addresses.clone());
+        for address in addresses {
+            self.send_waiting(network, address);
+        }
+    }
+
+    /// Shows the peer by its session's lane that keys are in use.
+    fn confirm_by_lane(&mut self, slot: usize) {
+        let peer = self.sessions[slot].peer;
+        if let Some(bytes_max) = self.outside.lane_bytes_max(&peer) {
+            let way = Way::Lane(peer, bytes_max);
+            self.probe(slot, way, 0);
+        }
+    }
+
+    /// Asks a peer by an address.
+    pub(super) fn ask(&mut self, slot: usize, ask: Ask) {
+        self.probe(slot, Way::Direct(ask.to, 0), ask.bytes);
+    }
+
+    fn probe(&mut self, slot: usize, way: Way, bytes: usize) {
+        let Some(session) = self
+            .sessions
+            .get_mut(slot)
+            .filter(|session| session.can_seal())
+        else {
+            return;
+        };
+        let micros = self.now.saturating_duration_since(self.started).as_micros() as u64;
+        let content = Probe::encode(micros, bytes);
+        let mut exit = Exit {
+            socket: &self.socket,
+            batch: &mut self.batch,
+            outside: &mut self.outside,
+            scratch: &mut self.scratch,
+            ecn: None,
+        };
+        exit.emit(session, way, Kind::Probe, &content);
+    }
+
+    fn close(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.remove(&id) else {
+            return;
+        };
+        if let Some(device) = &network.device {
+            let _ = self.epoll.delete(device.as_fd());
+        }
+        let gone: Vec<_> = self
+            .by_peer
+            .extract_if(.., |(_, of), _| *of == id)
+            .collect();
+        for (_, slot) in gone {
+            self.forget(slot);
+        }
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let session = self.sessions.remove(slot);
+        for index in session.indices() {
+            self.by_index.remove(&index);
+        }
+        if let Some(network) = self.networks.get_mut(&session.network) {
+            network.table.forget_peer(&slot);
+        }
+    }
+
+    /// Another program removed the device.
+    pub(super) fn lose_device(&mut self, id: NetworkId) {
+        let device = self
+            .networks
+            .get_mut(&id)
+            .and_then(|network| network.device.take());
+        if let Some(device) = device {
+            let _ = self.epoll.delete(device.as_fd());
+            let name = device.name().to_owned();
+            self.outside.note(Note::DeviceLost { network: id, name });
+        }
+    }
+
+    fn tick(&mut self) {
+        for network in self.networks.values_mut() {
+            network.expire(self.now);
+        }
+        let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let session = &mut self.sessions[slot];
+            for index in session.expire_keys(self.now) {
+                self.by_index.remove(&index);
+            }
+            if session.wants_keys(self.now, false) {
+                let (network, peer) = (session.network, session.peer);
+                self.outside.note(Note::KeysWanted { network, peer });
+            }
+            let (asks, _) = session.paths.tick(self.now);
+            for ask in asks {
+                self.ask(slot, ask);
+            }
+        }
+        self.flush();
+    }
+
+    /// Sends what is in the batch, and learns from what cannot be sent.
+    pub(super) fn flush(&mut self) {
+        self.batch.flush(&self.socket);
+        if let Some((address, bytes)) = self.batch.too_long.take() {
+            for (_, session) in &mut self.sessions {
+                if session
+                    .paths
+                    .direct()
+                    .is_some_and(|(taken, _)| taken == address)
+                {
+                    session.paths.too_long(bytes);
+                }
+            }
+        }
+    }
+
+    fn report(&self) -> Vec<SessionReport> {
+        let sessions = self.sessions.iter();
+        sessions
+            .map(|(_, session)| SessionReport {
+                network: session.network,
+                peer: session.peer,
+                direct: session.paths.direct().map(|(address, _)| address),
+                round_trip: session.paths.round_trip(),
+                counters: session.counters,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,260 @@
+//! From the peers to the devices.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::driver::{Driver, Indices};
+use super::network::Network;
+use super::outbound::{Exit, Way};
+use super::session::Probe;
+use super::{NetworkId, Note, Outside, PeerKey};
+use crate::lane::Half;
+use crate::offload::Run;
+use crate::packet::IpPacket;
+use crate::sealed::{self, Kind};
+use crate::socket::Received;
+
+/// How many buffers are filled at once, and how often before others have their turn.
+pub(super) const BUFFERS: usize = 4;
+const RECEIVES_MAX: usize = 8;
+
+/// What datagrams bring about besides packets.
+pub(super) enum Happened {
+    /// The peer is seen to have the next keys of a session.
+    HasKeys(usize),
+    /// A probe to be answered, and where it came from; nowhere for the lane.
+    Asked(usize, Probe, Option<SocketAddr>),
+    /// A question to be asked: has the peer moved?
+    Ask(usize, super::paths::Ask),
+}
+
+impl<O: Outside> Driver<O> {
+    /// Takes what has arrived at the socket.
+    pub(super) fn receive(&mut self) {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        for _ in 0..RECEIVES_MAX {
+            let mut batches = [None; BUFFERS];
+            let mut slices: [IoSliceMut<'_>; BUFFERS] =
+                buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+            match self.socket.receive(&mut slices, &mut batches) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error of an earlier send; the paths find out by themselves.
+                Err(_) => continue,
+            }
+            for (buffer, batch) in buffers.iter_mut().zip(batches) {
+                if let Some(batch) = batch {
+                    self.open_batch(buffer, batch);
+                }
+            }
+        }
+        self.buffers = buffers;
+        self.flush();
+    }
+
+    fn open_batch(&mut self, buffer: &mut [u8], batch: Received) {
+        let mut happened = Vec::new();
+        let mut entry = Entry {
+            sessions: &mut self.sessions,
+            indices: &self.by_index,
+            networks: &mut self.networks,
+            happened: &mut happened,
+            started: self.started,
+            now: self.now,
+            run: None,
+        };
+        for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
+            entry.open(datagram, Some(batch.from));
+        }
+        entry.write_run();
+        self.work_off(happened);
+    }
+
+    /// Takes a datagram that came by the lane of a peer's session.
+    pub(super) fn open_from_lane(&mut self, peer: PeerKey, datagram: &[u8]) {
+        let mut datagram = datagram.to_vec();
+        let Some(index) = sealed::index(&datagram) else {
+            return;
+        };
+        let known = self
+            .by_index
+            .get(&index)
+            .and_then(|slot| self.sessions.get(*slot));
+        if known.is_none_or(|session| session.peer != peer) {
+            return self.outside.note(Note::UnknownIndex { peer, index });
+        }
+        let mut happened = Vec::new();
+        let mut entry = Entry {
+            sessions: &mut self.sessions,
+            indices: &self.by_index,
+            networks: &mut self.networks,
+            happened: &mut happened,
+            started: self.started,
+            now: self.now,
+            run: None,
+        };
+        entry.open(&mut datagram, None);
+        entry.write_run();
+        self.work_off(happened);
+    }
+
+    fn work_off(&mut self, happened: Vec<Happened>) {
+        for happened in happened {
+            match happened {
+                Happened::HasKeys(slot) => self.promote(slot),
+                Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
+                Happened::Ask(slot, ask) => self.ask(slot, ask),
+            }
+        }
+    }
+
+    fn answer(&mut self, slot: usize, probe: Probe, from: Option<SocketAddr>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        // By the lane there is nothing to find out: the probe showed that the peer has keys.
+        let Some(from) = from else { return };
+        let mut exit = Exit {
+            socket: &self.socket,
+            batch: &mut self.batch,
+            outside: &mut self.outside,
+            scratch: &mut self.scratch,
+            ecn: None,
+        };
+        exit.emit(
+            session,
+            Way::Direct(from, 0),
+            Kind::ProbeAnswer,
+            &probe.answer(from),
+        );
+    }
+}
+
+/// What is needed to open datagrams.
+struct Entry<'e, 'b> {
+    sessions: &'e mut Slab<super::session::Session>,
+    indices: &'e Indices,
+    networks: &'e mut BTreeMap<NetworkId, Network>,
+    happened: &'e mut Vec<Happened>,
+    started: Instant,
+    now: Instant,
+    /// Packets of one flow on their way to the device of a network.
+    run: Option<(NetworkId, Run<'b>)>,
+}
+
+impl<'b> Entry<'_, 'b> {
+    /// Opens a datagram that came from an address, or by the lane.
+    fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>) {
+        let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
+            return;
+        };
+        let (slot, bytes) = (*slot, datagram.len());
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(index) = sealed::index(datagram) else {
+            return;
+        };
+        let Ok((opened, has_next_keys)) = session.open(index, datagram) else {
+            session.counters.refused += 1;
+            return;
+        };
+        if has_next_keys {
+            self.happened.push(Happened::HasKeys(slot));
+        }
+        if let Some(from) = from
+            && let Some(ask) = session.paths.heard(self.now, from, opened.is_newest)
+        {
+            self.happened.push(Happened::Ask(slot, ask));
+        }
+        match opened.kind {
+            Some(Kind::Packet) => self.take(slot, opened.content, false),
+            Some(Kind::PartialPacket) => self.take(slot, opened.content, true),
+            Some(Kind::FirstHalf) => self.take_half(slot, Half::First, opened.content),
+            Some(Kind::SecondHalf) => self.take_half(slot, Half::Second, opened.content),
+            Some(Kind::Probe) => {
+                let probe = Probe::decode(opened.content);
+                let probe = probe.filter(|probe| usize::from(probe.bytes) == bytes);
+                self.happened
+                    .extend(probe.map(|probe| Happened::Asked(slot, probe, from)));
+            }
+            Some(Kind::ProbeAnswer) => {
+                let answer = Probe::decode(opened.content);
+                if let (Some(answer), Some(from)) = (answer, from) {
+                    let asked = self.started + Duration::from_micros(answer.micros);
+                    let round_trip = self.now.saturating_duration_since(asked);
+                    let bytes = usize::from(answer.bytes);
+                    session.paths.answered(self.now, from, round_trip, bytes);
+                }
+            }
+            // Of a later version.
+            None => {}
+        }
+    }
+
+    /// Takes a packet that came in a session.
+    fn take(&mut self, slot: usize, content: &'b [u8], partial: bool) {
+        let Some((id, packet)) = self.admit(slot, content) else {
+            return;
+        };
+        let follows =
+            |(of, run): &mut (NetworkId, Run<'b>)| *of == id && run.extend(&packet, partial);
+        if !self.run.as_mut().is_some_and(follows) {
+            self.write_run();
+            self.run = Some((id, Run::begin(&packet, partial)));
+        }
+    }
+
+    fn take_half(&mut self, slot: usize, half: Half, content: &[u8]) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(whole) = session.put_together(self.now, half, content) else {
+            return;
+        };
+        // What came before it goes before it.
+        self.write_run();
+        if let Some((id, packet)) = self.admit(slot, &whole)
+            && let Some(network) = self.networks.get(&id)
+        {
+            network.write(packet.bytes());
+        }
+    }
+
+    /// Checks that the peer may send a packet, and to whom it is.
+    fn admit<'p>(&mut self, slot: usize, content: &'p [u8]) -> Option<(NetworkId, IpPacket<'p>)> {
+        let session = self.sessions.get_mut(slot)?;
+        let packet = IpPacket::parse(content).ok();
+        let network = self.networks.get(&session.network);
+        let admitted = packet.zip(network).filter(|(packet, network)| {
+            network.table.may_send(&slot, packet.source())
+                && network.addresses.contains(&packet.destination())
+        });
+        let Some((packet, _)) = admitted else {
+            session.counters.refused += 1;
+            return None;
+        };
+        session.counters.received_packets += 1;
+        session.counters.received_bytes += packet.bytes().len() as u64;
+        Some((session.network, packet))
+    }
+
+    /// Writes what was put together so far to its device.
+    fn write_run(&mut self) {
+        let Some((id, run)) = self.run.take() else {
+            return;
+        };
+        let device = self
+            .networks
+            .get(&id)
+            .and_then(|network| network.device.as_ref());
+        if let Some(device) = device {
+            // What the kernel does not take is lost.
+            run.finish(|pieces| drop(device.write(pieces)));
+        }
+    }
+}

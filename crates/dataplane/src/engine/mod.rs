@@ -1,0 +1,311 @@
+//! The engine: one thread that carries the packets of all networks of this host.
+//!
+//! ```text
+//!   devices ─> outbound: whose address? cut, seal ─> batch ─> socket ┐
+//!      ^                  │ nobody's yet: keep it, tell the host     ├─> peers
+//!      │                  └ no way straight to it ─> lane ───────────┘
+//!   devices <─ inbound: open, may the peer send this? put together <─ socket, lane
+//! ```
+//!
+//! The host fills its tables with [`Command`]s, hears of what it cannot decide by [`Note`]s,
+//! and lends it the sessions' lanes ([`Outside`]). Each round works a batch off to its end:
+//! one thread that does so is faster than two that hand packets over (measured: a plain
+//! forwarder with one loop against one with two).
+
+mod batch;
+mod driver;
+mod inbound;
+mod network;
+mod outbound;
+mod paths;
+mod session;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::device::Device;
+use crate::sealed::{Cipher, DirectionKey};
+use crate::socket::Socket;
+use crate::table::Network as Prefix;
+
+pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
+
+/// A peer's public key.
+pub type PeerKey = [u8; 32];
+
+/// The number of a network on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkId(pub u32);
+
+/// Keys that were agreed with a peer.
+#[derive(Clone, Debug)]
+pub struct SessionKeys {
+    /// Which AEAD they are for.
+    pub cipher: Cipher,
+    /// For what goes to the peer.
+    pub send: DirectionKey,
+    /// For what comes from it.
+    pub receive: DirectionKey,
+    /// What the peer calls the session; see [`crate::sealed::INDEX_MARK`].
+    pub send_index: u32,
+    /// What this host calls it.
+    pub receive_index: u32,
+    /// Whether the peer is known to have them: true for whoever asked and was answered. They
+    /// are used once it has them.
+    pub peer_has_them: bool,
+    /// After how long others are wanted, if they are used.
+    pub renew_after: Duration,
+}
+
+/// What the host tells the engine.
+pub enum Command {
+    /// Carry the packets of a network.
+    Open {
+        /// Its number.
+        network: NetworkId,
+        /// Its device; without one nothing is read or written.
+        device: Option<Device>,
+        /// Which addresses are in it.
+        prefixes: Vec<Prefix>,
+        /// This host's addresses in it.
+        addresses: Vec<IpAddr>,
+    },
+    /// Carry them no longer, and remove the device.
+    Close(NetworkId),
+    /// Exchange packets with a member, or with changed addresses or new keys.
+    Attach {
+        /// In which network.
+        network: NetworkId,
+        /// With whom.
+        peer: PeerKey,
+        /// Its addresses: what is routed to it, and what may come from it.
+        addresses: Vec<IpAddr>,
+        /// How to seal.
+        keys: SessionKeys,
+        /// Where it may be reached.
+        candidates: Vec<SocketAddr>,
+    },
+    /// Where a peer may be reached, too.
+    Candidates {
+        /// Which peer; in all networks.
+        peer: PeerKey,
+        /// Where.
+        candidates: Vec<SocketAddr>,
+    },
+    /// Exchange packets with a member no longer.
+    Detach {
+        /// In which network.
+        network: NetworkId,
+        /// With whom.
+        peer: PeerKey,
+    },
+    /// Nobody has the address: tell those whose packets wait.
+    Unresolved {
+        /// In which network.
+        network: NetworkId,
+        /// Which address.
+        address: IpAddr,
+    },
+    /// A datagram came by the lane of a peer's session.
+    FromLane {
+        /// From whom.
+        peer: PeerKey,
+        /// What came.
+        datagram: Bytes,
+    },
+    /// The ports of this node's other sockets: their packets are never carried, or a session
+    /// might be found to run through itself.
+    OwnPorts(Vec<u16>),
+    /// Tell what is known of the sessions.
+    Report(mpsc::SyncSender<Vec<SessionReport>>),
+}
+
+/// What the engine tells the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A packet waits for the holder of an address.
+    Missing {
+        /// In which network.
+        network: NetworkId,
+        /// Which address.
+        address: IpAddr,
+    },
+    /// Keys are old, used up or gone: agree on others.
+    KeysWanted {
+        /// In which network.
+        network: NetworkId,
+        /// With whom.
+        peer: PeerKey,
+    },
+    /// A datagram came by a lane with an index that is not in use: the peer thinks that
+    /// packets may be exchanged.
+    UnknownIndex {
+        /// From whom.
+        peer: PeerKey,
+        /// The index.
+        index: u32,
+    },
+    /// Another program removed the device.
+    DeviceLost {
+        /// Of which network.
+        network: NetworkId,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What passed in a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Octets of packets that were sent.
+    pub sent_bytes: u64,
+    /// Octets of packets that were received.
+    pub received_bytes: u64,
+    /// Packets that were sent.
+    pub sent_packets: u64,
+    /// Packets that were received.
+    pub received_packets: u64,
+    /// Datagrams that were refused: broken, repeated, or with a packet that the peer may not
+    /// send.
+    pub refused: u64,
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// In which network.
+    pub network: NetworkId,
+    /// With whom.
+    pub peer: PeerKey,
+    /// Where datagrams to it go; none for the lane.
+    pub direct: Option<SocketAddr>,
+    /// The round trip of the way that is taken.
+    pub round_trip: Option<Duration>,
+    /// What passed.
+    pub counters: Counters,
+}
+
+/// What the engine needs of its host. Called in the engine's thread: nothing may wait.
+pub trait Outside: Send + 'static {
+    /// Hears of something; what is dropped comes again when it matters.
+    fn note(&mut self, note: Note);
+
+    /// Returns the longest datagram that the lane of a peer's session takes; none without a
+    /// session.
+    fn lane_bytes_max(&mut self, peer: &PeerKey) -> Option<usize>;
+
+    /// Sends a datagram by the lane of a peer's session; it may be lost.
+    fn send_by_lane(&mut self, peer: &PeerKey, datagram: &[u8]);
+}
+
+/// The running engine. It ends when this is dropped; its devices are removed then.
+pub struct Engine {
+    inbox: Inbox,
+    port: u16,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where to tell the engine something; cheap to clone.
+#[derive(Clone)]
+pub struct Inbox {
+    commands: mpsc::SyncSender<Command>,
+    wake: Arc<Wake>,
+}
+
+/// Wakes the engine's thread; several times at once cost one system call.
+struct Wake {
+    event: EventFd,
+    pending: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// The most commands that wait for the engine; whoever tells it more waits.
+const COMMANDS_MAX: usize = 4096;
+
+impl Engine {
+    /// Starts the engine with a socket on a port, or on any for 0.
+    ///
+    /// # Errors
+    /// When the port is in use, or the system refuses.
+    pub fn start(port: u16, outside: impl Outside) -> io::Result<Self> {
+        let socket = Socket::bind(port)?;
+        let port = socket.port();
+        let event =
+            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let wake = Arc::new(Wake {
+            event,
+            pending: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let (commands, waiting) = mpsc::sync_channel(COMMANDS_MAX);
+        let driver = driver::Driver::new(socket, waiting, Arc::clone(&wake), outside)?;
+        let thread = thread::Builder::new()
+            .name("packets".to_owned())
+            .spawn(move || driver.run())?;
+        let inbox = Inbox { commands, wake };
+        Ok(Self {
+            inbox,
+            port,
+            thread: Some(thread),
+        })
+    }
+
+    /// Returns the port of the socket.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns where to tell the engine something.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.inbox.wake.stop.store(true, Ordering::Release);
+        self.inbox.wake.now();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has told so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inbox {
+    /// Tells the engine something. Waits while it has [`COMMANDS_MAX`] to work off; does
+    /// nothing once it has ended.
+    pub fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.wake.now();
+        }
+    }
+
+    /// Tells it something that may be lost.
+    pub fn tell_if_room(&self, command: Command) {
+        if self.commands.try_send(command).is_ok() {
+            self.wake.now();
+        }
+    }
+}
+
+impl Wake {
+    fn now(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // It can only be full, and then the thread is awake.
+            let _ = self.event.write(1);
+        }
+    }
+
+    fn done(&self) {
+        let _ = self.event.read();
+        self.pending.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,115 @@
+//! What the engine knows of one network.
+
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::device::Device;
+use crate::icmp::{ErrorBudget, Reason, error_for};
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, complete};
+use crate::packet::IpPacket;
+use crate::pending::{Pending, Pushed};
+use crate::table::{AddressTable, Network as Prefix};
+
+/// How many ICMP errors this host is told per network, at once and per second: Linux's own
+/// limits for what it sends (icmp(7), `icmp_msgs_burst`), a twentieth of its rate.
+const ERRORS_BURST: u32 = 50;
+const ERRORS_PER_SECOND: u32 = 50;
+/// The longest packet that may wait for its way, with the header of the device: longer ones
+/// belong to flows that are under way, and come again.
+const WAITING_BYTES_MAX: usize = OFFLOAD_HEADER_BYTES + 2048;
+
+/// One network.
+pub(super) struct Network {
+    pub(super) device: Option<Device>,
+    /// Routes name sessions by their place.
+    pub(super) table: AddressTable<usize>,
+    pub(super) addresses: Vec<IpAddr>,
+    pending: Pending,
+    errors: ErrorBudget,
+}
+
+impl Network {
+    pub(super) fn new(
+        device: Option<Device>,
+        prefixes: Vec<Prefix>,
+        addresses: Vec<IpAddr>,
+    ) -> Self {
+        let mut table = AddressTable::new(prefixes);
+        for address in &addresses {
+            // More than the table holds are left out.
+            let _ = table.add_local(*address);
+        }
+        Self {
+            device,
+            table,
+            addresses,
+            pending: Pending::default(),
+            errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
+        }
+    }
+
+    /// Lets a packet, with the device's header, wait for the holder of `destination`. Tells
+    /// whether it is the first that does.
+    pub(super) fn put_off(&mut self, now: Instant, destination: IpAddr, read: &[u8]) -> bool {
+        if read.len() > WAITING_BYTES_MAX {
+            return false;
+        }
+        match self.pending.push(now, destination, read.to_vec()) {
+            Pushed::First => true,
+            Pushed::Queued => false,
+            Pushed::Full => {
+                self.refuse(now, read);
+                false
+            }
+        }
+    }
+
+    /// Takes out what waits for an address.
+    pub(super) fn take_waiting(&mut self, address: IpAddr) -> Vec<Vec<u8>> {
+        self.pending.take(address)
+    }
+
+    /// Nobody has the address: tells those whose packets wait.
+    pub(super) fn give_up(&mut self, now: Instant, address: IpAddr) {
+        for read in self.pending.take(address) {
+            self.refuse(now, &read);
+        }
+    }
+
+    /// Tells the senders of packets that have waited too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for read in self.pending.expire(now) {
+            self.refuse(now, &read);
+        }
+    }
+
+    /// Tells the sender on this host that its packet, with the device's header, goes nowhere.
+    pub(super) fn refuse(&mut self, now: Instant, read: &[u8]) {
+        let packet = read.get(OFFLOAD_HEADER_BYTES..).unwrap_or_default();
+        let Ok(packet) = IpPacket::parse(packet) else {
+            return;
+        };
+        if let Some(error) = error_for(&packet, Reason::HostUnreachable, None)
+            && self.errors.take(now)
+        {
+            self.write(&error);
+        }
+    }
+
+    /// Hands a packet that is complete to the kernel; one that it does not take is lost.
+    pub(super) fn write(&self, packet: &[u8]) {
+        let header = Offload::default().encode(true, 0);
+        if let Some(device) = &self.device {
+            let _ = device.write(&[IoSlice::new(&header), IoSlice::new(packet)]);
+        }
+    }
+}
+
+/// Completes the checksum of a packet as the device's header has it; false when that makes no
+/// sense.
+pub(super) fn complete_checksum(offload: Offload, packet: &mut [u8]) -> bool {
+    offload
+        .partial
+        .is_none_or(|(from, at)| complete(packet, from, at))
+}

@@ -1,0 +1,259 @@
+//! From the devices to the peers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use noq_udp::EcnCodepoint;
+
+use super::batch::Batch;
+use super::driver::Driver;
+use super::network::complete_checksum;
+use super::session::Session;
+use super::{NetworkId, Note, Outside, PeerKey};
+use crate::device::Device;
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, split};
+use crate::packet::{IpPacket, protocol};
+use crate::sealed::{Kind, OVERHEAD_BYTES};
+use crate::socket::Socket;
+use crate::table::Lookup;
+
+/// How many packets are read from a device before others have their turn.
+const READS_MAX: usize = 64;
+
+/// What to do with a packet that cannot be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Let it wait, and ask for the holder of its destination.
+    Wait,
+    /// Tell its sender that it is not delivered: it has waited already.
+    Refuse,
+}
+
+impl<O: Outside> Driver<O> {
+    /// Reads a device until it is empty or others have to have their turn.
+    pub(super) fn read_device(&mut self, id: NetworkId) {
+        for _ in 0..READS_MAX {
+            let Some(device) = self
+                .networks
+                .get(&id)
+                .and_then(|network| network.device.as_ref())
+            else {
+                return;
+            };
+            match device.read(&mut self.read) {
+                Ok(length) => self.forward(id, length, Otherwise::Wait),
+                Err(error) => {
+                    if Device::is_removed(&error) {
+                        self.lose_device(id);
+                    }
+                    break;
+                }
+            }
+        }
+        self.flush();
+    }
+
+    /// Sends those packets that waited for an address.
+    pub(super) fn send_waiting(&mut self, id: NetworkId, address: IpAddr) {
+        let Some(network) = self.networks.get_mut(&id) else {
+            return;
+        };
+        for read in network.take_waiting(address) {
+            self.read[..read.len()].copy_from_slice(&read);
+            self.forward(id, read.len(), Otherwise::Refuse);
+        }
+        self.flush();
+    }
+
+    /// Sends the packet that fills so many octets of `read` to the holder of its destination.
+    fn forward(&mut self, id: NetworkId, length: usize, otherwise: Otherwise) {
+        let Some(network) = self.networks.get(&id) else {
+            return;
+        };
+        let Some((header, packet)) =
+            self.read[..length].split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
+        else {
+            return;
+        };
+        let Some(offload) = Offload::decode(header) else {
+            return;
+        };
+        let Ok(parsed) = IpPacket::parse(packet) else {
+            return;
+        };
+        // A packet may carry only the addresses that the other members know for this host.
+        if !network.addresses.contains(&parsed.source()) || is_tunnel(&self.own_ports, &parsed) {
+            return;
+        }
+        let destination = parsed.destination();
+        let ecn = EcnCodepoint::from_bits(ecn_bits(packet));
+        let slot = match network.table.lookup(destination) {
+            Lookup::Forward(route) => Some(route.peer),
+            Lookup::Miss => None,
+            Lookup::Local | Lookup::Many | Lookup::Outside => return,
+        };
+        let session = slot.and_then(|slot| self.sessions.get_mut(slot));
+        let Some(session) = session.filter(|session| session.can_seal()) else {
+            return self.put_off(id, slot, destination, length, otherwise);
+        };
+        session.paths.spoke(self.now);
+        let mut exit = Exit {
+            socket: &self.socket,
+            batch: &mut self.batch,
+            outside: &mut self.outside,
+            scratch: &mut self.scratch,
+            ecn,
+        };
+        let Some(way) = exit.way(session) else {
+            return self.put_off(id, slot, destination, length, otherwise);
+        };
+        if let Some((transport, segment_bytes)) = offload.segments {
+            let most = way.datagram_bytes_max() - OVERHEAD_BYTES;
+            split(packet, transport, segment_bytes, most, |packet| {
+                exit.send(session, way, offload, packet);
+            });
+        } else {
+            exit.send(session, way, offload, packet);
+        }
+    }
+
+    /// Lets the packet that fills so many octets of `read` wait, or tells its sender.
+    fn put_off(
+        &mut self,
+        id: NetworkId,
+        slot: Option<usize>,
+        destination: IpAddr,
+        length: usize,
+        otherwise: Otherwise,
+    ) {
+        let Some(network) = self.networks.get_mut(&id) else {
+            return;
+        };
+        let read = &self.read[..length];
+        if otherwise == Otherwise::Refuse {
+            return network.refuse(self.now, read);
+        }
+        let is_first = network.put_off(self.now, destination, read);
+        if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
+            if session.wants_keys(self.now, true) {
+                let peer = session.peer;
+                self.outside.note(Note::KeysWanted { network: id, peer });
+            }
+        } else if is_first {
+            self.outside.note(Note::Missing {
+                network: id,
+                address: destination,
+            });
+        }
+    }
+}
+
+/// Which way datagrams take, and how long they may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Direct(SocketAddr, usize),
+    Lane(PeerKey, usize),
+}
+
+impl Way {
+    fn datagram_bytes_max(self) -> usize {
+        match self {
+            Self::Direct(_, bytes_max) | Self::Lane(_, bytes_max) => bytes_max,
+        }
+    }
+}
+
+/// Where datagrams leave.
+pub(super) struct Exit<'a, O> {
+    pub(super) socket: &'a Socket,
+    pub(super) batch: &'a mut Batch,
+    pub(super) outside: &'a mut O,
+    pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) ecn: Option<EcnCodepoint>,
+}
+
+impl<O: Outside> Exit<'_, O> {
+    /// Returns the way to a peer; none without a session.
+    pub(super) fn way(&mut self, session: &Session) -> Option<Way> {
+        if let Some((to, bytes_max)) = session.paths.direct() {
+            return Some(Way::Direct(to, bytes_max));
+        }
+        let bytes_max = self.outside.lane_bytes_max(&session.peer)?;
+        (bytes_max > 2 * OVERHEAD_BYTES).then_some(Way::Lane(session.peer, bytes_max))
+    }
+
+    /// Sends a packet whose checksum is as `offload` tells, in one datagram or in two.
+    fn send(&mut self, session: &mut Session, way: Way, offload: Offload, packet: &mut [u8]) {
+        session.counters.sent_packets += 1;
+        session.counters.sent_bytes += packet.len() as u64;
+        if packet.len() + OVERHEAD_BYTES <= way.datagram_bytes_max() {
+            let kind = match Offload::partial_transport(offload) {
+                Some(_) => Kind::PartialPacket,
+                None if complete_checksum(offload, packet) => Kind::Packet,
+                None => return,
+            };
+            return self.emit(session, way, kind, packet);
+        }
+        if !complete_checksum(offload, packet) {
+            return;
+        }
+        let (number, second) = session.halve(packet);
+        let (first, second) = packet.split_at(second);
+        for (kind, part) in [(Kind::FirstHalf, first), (Kind::SecondHalf, second)] {
+            if part.len() + number.len() + OVERHEAD_BYTES <= way.datagram_bytes_max() {
+                let content = [&number[..], part].concat();
+                self.emit(session, way, kind, &content);
+            }
+        }
+    }
+
+    /// Seals a datagram and sends it.
+    pub(super) fn emit(&mut self, session: &mut Session, way: Way, kind: Kind, content: &[u8]) {
+        let bytes = content.len() + OVERHEAD_BYTES;
+        match way {
+            Way::Direct(to, _) => {
+                let room = self.batch.room(self.socket, to, self.ecn, bytes);
+                if session.seal(kind, content, room).is_err() {
+                    self.batch.take_back(bytes);
+                }
+            }
+            Way::Lane(peer, _) => {
+                self.scratch.resize(bytes, 0);
+                if session.seal(kind, content, self.scratch).is_ok() {
+                    self.outside.send_by_lane(&peer, self.scratch);
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether a packet is one of this node's own sessions, which found a way through the
+/// network that it carries.
+fn is_tunnel(own_ports: &[u16], packet: &IpPacket<'_>) -> bool {
+    if packet.protocol() != protocol::UDP || packet.fragment_offset_bytes() > 0 {
+        return false;
+    }
+    let [a, b, c, d, ..] = *packet.payload() else {
+        return false;
+    };
+    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+    ports.iter().any(|port| own_ports.contains(port))
+}
+
+/// Returns the congestion bits of a packet that was parsed (RFC 3168, section 5).
+fn ecn_bits(packet: &[u8]) -> u8 {
+    match packet {
+        [first, second, ..] if first >> 4 == 4 => second & 3,
+        [_, second, ..] => second >> 4 & 3,
+        _ => 0,
+    }
+}
+
+impl Offload {
+    /// Returns the transport whose checksum is partial, if it is that of TCP or UDP.
+    fn partial_transport(self) -> Option<Transport> {
+        let (_, at) = self.partial?;
+        [Transport::Tcp, Transport::Udp]
+            .into_iter()
+            .find(|transport| usize::from(at) == transport.checksum_at())
+    }
+}

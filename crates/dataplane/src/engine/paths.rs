@@ -1,0 +1,364 @@
+//! Which way datagrams to one peer take: straight to one of its addresses, or, as long as
+//! none is known to work, by the lane of its session.
+//!
+//! Probes find out. An address is taken when it answers, and given up when it falls silent
+//! while something was sent; the first to answer is taken, and another one only if it is
+//! clearly nearer. A peer whose address changes is followed when it speaks from the new one
+//! and no longer from the old one. Probes are as long as datagrams may become, so that what
+//! is known to pass is what was seen to pass (RFC 8899: probing with the packets themselves).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// The most addresses of one peer that are tried.
+pub const CANDIDATES_MAX: usize = 16;
+
+/// Lengths of datagrams that are tried, longest first: what a full packet of the device needs,
+/// what one of IPv6's least length needs, and what passes every path of IPv6's least length
+/// over either version.
+pub const DATAGRAM_BYTES: [usize; 3] = [1449, 1337, 1232];
+
+/// How often addresses are tried while none works: often at first, then ever less.
+const SEARCH_FIRST: Duration = Duration::from_millis(200);
+const SEARCH_LAST: Duration = Duration::from_secs(10);
+/// How often the other addresses are tried while one works, and longer datagrams.
+const IMPROVE: Duration = Duration::from_secs(60);
+/// After so long without a word from the peer, while we spoke, it is asked.
+const DOUBT_AFTER: Duration = Duration::from_millis(700);
+/// How often it is asked then.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
+/// After so long in doubt the address is given up: well within the two seconds in which the
+/// failure of a neighbour is to be noticed.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(1500);
+/// How often a silent path is used, so that NATs keep it open: the shortest lifetime that
+/// they may have is two minutes (RFC 4787, section 4.3), many have half a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// For how long the old address must have been silent before a new one is followed.
+const FOLLOW_AFTER: Duration = Duration::from_millis(300);
+
+/// A question to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) to: SocketAddr,
+    /// How long the datagram is to be.
+    pub(super) bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    address: SocketAddr,
+    round_trip: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    address: SocketAddr,
+    round_trip: Duration,
+    heard: Instant,
+    /// Since when the peer has been asked without an answer.
+    doubted: Option<Instant>,
+    asked: Instant,
+    /// The longest datagram that was answered.
+    bytes_max: usize,
+}
+
+/// The ways to one peer.
+#[derive(Debug)]
+pub(super) struct Paths {
+    candidates: Vec<Candidate>,
+    taken: Option<Taken>,
+    search_pause: Duration,
+    next_search: Instant,
+    next_improve: Instant,
+    /// When something was last sent to the peer, whichever way.
+    spoke: Instant,
+}
+
+impl Paths {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            candidates: Vec::new(),
+            taken: None,
+            search_pause: SEARCH_FIRST,
+            next_search: now,
+            next_improve: now,
+            spoke: now,
+        }
+    }
+
+    /// Adds addresses where the peer may be reached, and begins to try them all at once.
+    pub(super) fn learn(&mut self, now: Instant, addresses: impl IntoIterator<Item = SocketAddr>) {
+        for address in addresses {
+            self.add(address);
+        }
+        self.search_pause = SEARCH_FIRST;
+        self.next_search = now;
+    }
+
+    fn add(&mut self, address: SocketAddr) {
+        if self.candidates.iter().any(|known| known.address == address) {
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            // The oldest that never answered makes room, or the oldest.
+            let silent = self
+                .candidates
+                .iter()
+                .position(|known| known.round_trip.is_none());
+            self.candidates.remove(silent.unwrap_or(0));
+        }
+        self.candidates.push(Candidate {
+            address,
+            round_trip: None,
+        });
+    }
+
+    /// Returns the address to send to and the longest datagram; none for the lane.
+    pub(super) fn direct(&self) -> Option<(SocketAddr, usize)> {
+        self.taken.map(|taken| (taken.address, taken.bytes_max))
+    }
+
+    /// Returns the round trip of the way that is taken.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.taken.map(|taken| taken.round_trip)
+    }
+
+    /// Something is sent to the peer.
+    pub(super) fn spoke(&mut self, now: Instant) {
+        self.spoke = now;
+    }
+
+    /// A datagram longer than the path takes was refused by the system.
+    pub(super) fn too_long(&mut self, bytes: usize) {
+        if let Some(taken) = &mut self.taken {
+            let shorter = DATAGRAM_BYTES.into_iter().find(|shorter| *shorter < bytes);
+            taken.bytes_max = taken.bytes_max.min(shorter.unwrap_or(taken.bytes_max));
+        }
+    }
+
+    /// The peer was heard from an address, in the newest of its datagrams or an older one.
+    /// Returns what to ask if it may have moved there.
+    pub(super) fn heard(&mut self, now: Instant, from: SocketAddr, is_newest: bool) -> Option<Ask> {
+        match &mut self.taken {
+            Some(taken) if taken.address == from => {
+                taken.heard = now;
+                taken.doubted = None;
+                None
+            }
+            Some(taken) if is_newest && now - taken.heard >= FOLLOW_AFTER => {
+                if now - taken.asked < DOUBT_INTERVAL {
+                    return None;
+                }
+                taken.asked = now;
+                self.add(from);
+                Some(Ask { to: from, bytes: 0 })
+            }
+            Some(_) => None,
+            None => {
+                self.add(from);
+                None
+            }
+        }
+    }
+
+    /// The peer answered a question that was sent to it at `address` a round trip ago, in a
+    /// datagram of so many octets. Tells whether the way has changed.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        round_trip: Duration,
+        bytes: usize,
+    ) -> bool {
+        self.add(address);
+        for known in &mut self.candidates {
+            if known.address == address {
+                known.round_trip = Some(round_trip);
+            }
+        }
+        let better = match &mut self.taken {
+            Some(taken) if taken.address == address => {
+                taken.round_trip = round_trip;
+                taken.bytes_max = taken.bytes_max.max(bytes);
+                return false;
+            }
+            Some(taken) => {
+                let silent = now - taken.heard >= FOLLOW_AFTER;
+                let nearer = round_trip + Duration::from_millis(1) < taken.round_trip * 4 / 5;
+                silent || nearer
+            }
+            None => true,
+        };
+        if better {
+            self.taken = Some(Taken {
+                address,
+                round_trip,
+                heard: now,
+                doubted: None,
+                asked: now,
+                bytes_max: bytes.max(DATAGRAM_BYTES[1]),
+            });
+            // Find out how long datagrams may be.
+            self.next_improve = now;
+        }
+        better
+    }
+
+    /// Says what to ask now, and whether the way was given up.
+    pub(super) fn tick(&mut self, now: Instant) -> (Vec<Ask>, bool) {
+        let mut asks = Vec::new();
+        let mut given_up = false;
+        if let Some(taken) = &mut self.taken {
+            let spoke = self.spoke > taken.heard;
+            let silent = now.saturating_duration_since(taken.heard);
+            if silent >= KEEP_ALIVE || (spoke && silent >= DOUBT_AFTER) {
+                let since = *taken.doubted.get_or_insert(now);
+                if now - since >= GIVE_UP_AFTER {
+                    given_up = true;
+                } else if now - taken.asked >= DOUBT_INTERVAL {
+                    taken.asked = now;
+                    asks.push(Ask {
+                        to: taken.address,
+                        bytes: 0,
+                    });
+                }
+            }
+        }
+        if given_up {
+            self.taken = None;
+            self.search_pause = SEARCH_FIRST;
+            self.next_search = now;
+        }
+        match self.taken {
+            Some(taken) if now >= self.next_improve => {
+                self.next_improve = now + IMPROVE;
+                let longer = DATAGRAM_BYTES.into_iter();
+                asks.extend(longer.map(|bytes| Ask {
+                    to: taken.address,
+                    bytes,
+                }));
+                let others = self.candidates.iter().map(|known| known.address);
+                let others = others.filter(|address| *address != taken.address);
+                asks.extend(others.map(|to| Ask { to, bytes: 0 }));
+            }
+            None if now >= self.next_search => {
+                self.next_search = now + self.search_pause;
+                self.search_pause = (self.search_pause * 3 / 2).min(SEARCH_LAST);
+                asks.extend(self.candidates.iter().map(|known| Ask {
+                    to: known.address,
+                    bytes: 0,
+                }));
+            }
+            _ => {}
+        }
+        (asks, given_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: SocketAddr = SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
+        1,
+    );
+    const FAR: SocketAddr = SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)),
+        1,
+    );
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Lets time go by in steps of 50 ms; returns all that was asked, and when the way was
+    /// given up.
+    fn pass(paths: &mut Paths, from: Instant, ms: u32) -> (Vec<Ask>, Option<Duration>) {
+        let (mut asks, mut given_up) = (Vec::new(), None);
+        for step in 0..ms / 50 {
+            let after = MS * 50 * step;
+            let (more, up) = paths.tick(from + after);
+            asks.extend(more);
+            given_up = given_up.or(up.then_some(after));
+        }
+        (asks, given_up)
+    }
+
+    #[test]
+    fn the_first_to_answer_is_taken_and_a_nearer_one_later() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.learn(now, [FAR, NEAR]);
+        let (asks, _) = paths.tick(now);
+        assert_eq!(
+            asks.iter().map(|ask| ask.to).collect::<Vec<_>>(),
+            [FAR, NEAR]
+        );
+        assert_eq!(paths.direct(), None);
+        assert!(paths.answered(now, FAR, MS * 40, 100));
+        assert_eq!(paths.direct(), Some((FAR, DATAGRAM_BYTES[1])));
+        assert!(!paths.answered(now, NEAR, MS * 39, 100));
+        assert!(paths.answered(now, NEAR, MS * 4, 100));
+        let (asks, _) = paths.tick(now);
+        let lengths: Vec<_> = asks
+            .iter()
+            .filter(|ask| ask.to == NEAR)
+            .map(|ask| ask.bytes)
+            .collect();
+        assert_eq!(lengths, DATAGRAM_BYTES);
+        paths.answered(now, NEAR, MS * 4, DATAGRAM_BYTES[0]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
+        paths.too_long(DATAGRAM_BYTES[0]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[1])));
+    }
+
+    #[test]
+    fn silence_is_noticed_within_two_and_a_half_seconds_of_speaking() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS, 100);
+        pass(&mut paths, now, 100);
+        paths.spoke(now + MS * 100);
+        let (asks, given_up) = pass(&mut paths, now + MS * 100, 4000);
+        assert!(
+            given_up.is_some_and(|after| after < MS * 2500),
+            "{given_up:?}"
+        );
+        assert!(asks.iter().filter(|ask| ask.to == NEAR).count() >= 5);
+        assert_eq!(paths.direct(), None);
+    }
+
+    #[test]
+    fn an_idle_path_is_kept_open_and_not_doubted() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS, 100);
+        let (asks, given_up) = pass(&mut paths, now, 19_000);
+        assert!(given_up.is_none() && asks.iter().all(|ask| ask.bytes > 0));
+        let (asks, _) = pass(&mut paths, now + KEEP_ALIVE, 100);
+        assert_eq!(asks, [Ask { to: NEAR, bytes: 0 }]);
+        paths.heard(now + KEEP_ALIVE + MS * 50, NEAR, true);
+        let (_, given_up) = pass(&mut paths, now + KEEP_ALIVE + MS * 50, 10_000);
+        assert!(given_up.is_none());
+    }
+
+    #[test]
+    fn a_peer_that_moves_is_followed_once_its_old_address_is_silent() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS * 20, 100);
+        assert_eq!(paths.heard(now + MS * 10, FAR, true), None);
+        assert_eq!(paths.heard(now + MS * 400, FAR, false), None);
+        let ask = paths.heard(now + MS * 400, FAR, true);
+        assert_eq!(ask, Some(Ask { to: FAR, bytes: 0 }));
+        assert_eq!(paths.heard(now + MS * 410, FAR, true), None);
+        assert!(paths.answered(now + MS * 420, FAR, MS * 20, 100));
+        assert_eq!(paths.direct().map(|(address, _)| address), Some(FAR));
+    }
+
+    #[test]
+    fn candidates_are_bounded() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.learn(now, (0..100).map(|port| SocketAddr::new(NEAR.ip(), port)));
+        assert_eq!(paths.tick(now).0.len(), CANDIDATES_MAX);
+    }
+}

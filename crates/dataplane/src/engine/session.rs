@@ -1,0 +1,268 @@
+//! What the engine knows of one member of one network: its keys, the ways to it, and what
+//! passed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::paths::Paths;
+use super::{Counters, NetworkId, PeerKey, SessionKeys};
+use crate::lane::Half;
+use crate::reassembly::Reassembly;
+use crate::sealed::{
+    DATAGRAMS_WANTED, HEADER_BYTES, Kind, Opened, Opener, SealError, Sealer, TRAILER_BYTES,
+};
+
+/// After so long keys are not used any more, to seal or to open: as long as in WireGuard
+/// (J. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", NDSS 2017, section 6.1:
+/// Reject-After-Time).
+pub(super) const KEYS_LAST: Duration = Duration::from_secs(180);
+/// How often new keys are asked for while they do not come.
+const KEYS_WANTED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A session with one member.
+pub(super) struct Session {
+    pub(super) network: NetworkId,
+    pub(super) peer: PeerKey,
+    /// What is routed to it and may come from it.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) paths: Paths,
+    pub(super) counters: Counters,
+    /// The keys that are used; those that the peer has not been seen to have yet; those before,
+    /// for datagrams that are still on the way.
+    current: Option<Keys>,
+    next: Option<Keys>,
+    previous: Option<Keys>,
+    wanted: Option<Instant>,
+    reassembly: Reassembly,
+    split: u16,
+}
+
+struct Keys {
+    sealer: Sealer,
+    opener: Opener,
+    receive_index: u32,
+    since: Instant,
+    renew_after: Duration,
+    used: bool,
+}
+
+/// Why nothing is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoKeys;
+
+impl Session {
+    pub(super) fn new(network: NetworkId, peer: PeerKey, now: Instant) -> Self {
+        Self {
+            network,
+            peer,
+            addresses: Vec::new(),
+            paths: Paths::new(now),
+            counters: Counters::default(),
+            current: None,
+            next: None,
+            previous: None,
+            wanted: None,
+            reassembly: Reassembly::default(),
+            split: 0,
+        }
+    }
+
+    /// Takes new keys; those that the peer is known to have are used at once, others as soon
+    /// as it uses them. Returns the index of keys that nothing is taken with any more.
+    pub(super) fn set_keys(&mut self, now: Instant, keys: &SessionKeys) -> Option<u32> {
+        let fresh = Keys {
+            sealer: Sealer::new(keys.cipher, &keys.send, keys.send_index),
+            opener: Opener::new(keys.cipher, &keys.receive),
+            receive_index: keys.receive_index,
+            since: now,
+            renew_after: keys.renew_after,
+            used: false,
+        };
+        self.wanted = None;
+        if keys.peer_has_them {
+            self.use_keys(fresh)
+        } else {
+            self.next.replace(fresh).map(|keys| keys.receive_index)
+        }
+    }
+
+    fn use_keys(&mut self, fresh: Keys) -> Option<u32> {
+        let before = self.current.replace(fresh);
+        let dropped = std::mem::replace(&mut self.previous, before);
+        dropped.map(|keys| keys.receive_index)
+    }
+
+    /// Returns the indices by which its datagrams are known.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
+        let keys = [&self.current, &self.next, &self.previous];
+        keys.into_iter().flatten().map(|keys| keys.receive_index)
+    }
+
+    /// Tells whether there are keys to seal with.
+    pub(super) fn can_seal(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Seals a datagram.
+    pub(super) fn seal(
+        &mut self,
+        kind: Kind,
+        content: &[u8],
+        datagram: &mut [u8],
+    ) -> Result<(), NoKeys> {
+        let keys = self.current.as_mut().ok_or(NoKeys)?;
+        keys.used |= matches!(kind, Kind::Packet | Kind::PartialPacket | Kind::FirstHalf);
+        keys.sealer
+            .seal(kind, content, datagram)
+            .map_err(|_| NoKeys)
+    }
+
+    /// Opens a datagram with the keys of its index. The second value tells whether these are
+    /// the next keys, which the peer is seen to have now: [`Session::promote`] them.
+    pub(super) fn open<'b>(
+        &mut self,
+        index: u32,
+        datagram: &'b mut [u8],
+    ) -> Result<(Opened<'b>, bool), SealError> {
+        if let Some(keys) = &mut self.current
+            && keys.receive_index == index
+        {
+            let opened = keys.opener.open(datagram)?;
+            keys.used |= matches!(opened.kind, Some(Kind::Packet | Kind::PartialPacket));
+            return Ok((opened, false));
+        }
+        if let Some(keys) = &mut self.next
+            && keys.receive_index == index
+        {
+            return keys.opener.open(datagram).map(|opened| (opened, true));
+        }
+        match &mut self.previous {
+            Some(keys) if keys.receive_index == index => {
+                let opened = keys.opener.open(datagram)?;
+                Ok((
+                    Opened {
+                        is_newest: false,
+                        ..opened
+                    },
+                    false,
+                ))
+            }
+            _ => Err(SealError::Malformed),
+        }
+    }
+
+    /// Uses the next keys from now on. Returns the index of keys that nothing is taken with
+    /// any more.
+    pub(super) fn promote(&mut self) -> Option<u32> {
+        let fresh = self.next.take()?;
+        self.use_keys(fresh)
+    }
+
+    /// Drops keys that are too old, and tells which indices are not in use any more.
+    pub(super) fn expire_keys(&mut self, now: Instant) -> Vec<u32> {
+        let mut expired = Vec::new();
+        for place in [&mut self.current, &mut self.next, &mut self.previous] {
+            if let Some(keys) = place.take_if(|keys| now - keys.since >= KEYS_LAST) {
+                expired.push(keys.receive_index);
+            }
+        }
+        expired
+    }
+
+    /// Tells whether new keys should be asked for: those in use are old or used up and have
+    /// been used, or there are none and something is to be sent.
+    pub(super) fn wants_keys(&mut self, now: Instant, to_send: bool) -> bool {
+        let wanted = match &self.current {
+            Some(keys) => {
+                let old = now - keys.since >= keys.renew_after;
+                keys.used && (old || keys.sealer.sealed() >= DATAGRAMS_WANTED)
+            }
+            None => to_send,
+        };
+        let lately = self
+            .wanted
+            .is_some_and(|at| now - at < KEYS_WANTED_INTERVAL);
+        if wanted && !lately {
+            self.wanted = Some(now);
+        }
+        wanted && !lately
+    }
+
+    /// Cuts a packet in two: returns the number of both parts, and where the second begins.
+    pub(super) fn halve(&mut self, packet: &[u8]) -> ([u8; 2], usize) {
+        self.split = self.split.wrapping_add(1);
+        (self.split.to_be_bytes(), packet.len().div_ceil(2))
+    }
+
+    /// Takes a half; returns the packet when it is whole.
+    pub(super) fn put_together(
+        &mut self,
+        now: Instant,
+        half: Half,
+        content: &[u8],
+    ) -> Option<Vec<u8>> {
+        let (number, part) = content.split_first_chunk()?;
+        let number = u16::from_be_bytes(*number);
+        self.reassembly.insert(now, (0, number), half, part)
+    }
+}
+
+/// What a probe carries, and the answer to it (numbers are big-endian):
+///
+/// ```text
+///   0               8               10                              26      28
+///  +---------------+---------------+-------------------------------+-------+
+///  | sender's time |    length     |   address that the probe      | port  |  the answer's
+///  +---------------+---------------+   was seen to come from       +-------+  alone
+///  microseconds     of the probe's
+///                   datagram
+/// ```
+///
+/// A probe is filled with zeros up to the length that is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub(super) micros: u64,
+    pub(super) bytes: u16,
+}
+
+/// Octets of the shortest probe, and of an answer.
+const PROBE_BYTES: usize = 10;
+const ANSWER_BYTES: usize = PROBE_BYTES + 18;
+
+impl Probe {
+    /// Writes the content of a probe whose datagram is to have `bytes` octets, or as few as
+    /// it takes.
+    pub(super) fn encode(micros: u64, bytes: usize) -> Vec<u8> {
+        let content = bytes
+            .saturating_sub(HEADER_BYTES + TRAILER_BYTES)
+            .max(PROBE_BYTES);
+        let whole = (content + HEADER_BYTES + TRAILER_BYTES) as u16;
+        let mut octets = vec![0; content];
+        octets[..8].copy_from_slice(&micros.to_be_bytes());
+        octets[8..10].copy_from_slice(&whole.to_be_bytes());
+        octets
+    }
+
+    pub(super) fn decode(content: &[u8]) -> Option<Self> {
+        let (micros, rest) = content.split_first_chunk()?;
+        let (bytes, _) = rest.split_first_chunk()?;
+        Some(Self {
+            micros: u64::from_be_bytes(*micros),
+            bytes: u16::from_be_bytes(*bytes),
+        })
+    }
+
+    /// Writes the answer to a probe that came from an address.
+    pub(super) fn answer(self, from: SocketAddr) -> [u8; ANSWER_BYTES] {
+        let mut octets = [0; ANSWER_BYTES];
+        octets[..8].copy_from_slice(&self.micros.to_be_bytes());
+        octets[8..10].copy_from_slice(&self.bytes.to_be_bytes());
+        let address = match from.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        octets[10..26].copy_from_slice(&address.octets());
+        octets[26..].copy_from_slice(&from.port().to_be_bytes());
+        octets
+    }
+}

@@ -1,0 +1,56 @@
+//! Settings of a network interface that only netlink reaches (rtnetlink(7)).
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+
+const RTM_SETLINK: u16 = 19;
+const NLM_F_REQUEST_ACK: u16 = 0x01 | 0x04;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+/// Of `nlmsghdr`, `ifinfomsg` and one attribute of 32 bits.
+const MESSAGE_BYTES: u32 = 16 + 16 + 8;
+
+/// Sets the longest super-packet that the kernel hands to an interface, in octets.
+///
+/// # Errors
+/// When there is no such interface, or the kernel refuses.
+pub(crate) fn set_gso_max_size(interface: &str, bytes: u32) -> io::Result<()> {
+    let index = if_nametoindex(interface)?;
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    let mut message = Vec::with_capacity(MESSAGE_BYTES as usize);
+    message.extend(MESSAGE_BYTES.to_ne_bytes());
+    message.extend(RTM_SETLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST_ACK.to_ne_bytes());
+    // Sequence and sender; then family, type.
+    message.extend([0; 8]);
+    message.extend([0; 4]);
+    message.extend(index.to_ne_bytes());
+    // Flags, and which of them change.
+    message.extend([0; 8]);
+    message.extend(8_u16.to_ne_bytes());
+    message.extend(IFLA_GSO_MAX_SIZE.to_ne_bytes());
+    message.extend(bytes.to_ne_bytes());
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(netlink.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
+    let mut answer = [0; 64];
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    // `nlmsgerr` begins with the negated error, zero for none.
+    let code = answer[..length]
+        .get(16..20)
+        .and_then(|octets| octets.try_into().ok());
+    match code.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(code) => Err(Errno::from_raw(-code).into()),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
