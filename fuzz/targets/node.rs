@@ -392,9 +392,9 @@ impl<'a> World<'a> {
                 channel: ChannelId(u32::from(self.octet()? % 4)),
                 address: self.virtual_address(),
             }),
-            3 => Command::Vnet(vnet::Command::UnknownTag {
+            3 => Command::Vnet(vnet::Command::UnknownIndex {
                 from: self.id()?,
-                tag: self.number()? as u32,
+                index: self.number()? as u32,
             }),
             4 => Command::Dht(dht::Command::Get {
                 caller: Caller::Host(1),

@@ -11,6 +11,8 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("ping", "iputils-ping", "end-to-end tests in namespaces"),
     ("curl", "curl", "end-to-end downloads"),
     ("iperf3", "iperf3", "`cargo xtask bench vnet`"),
+    ("ethtool", "ethtool", "`cargo xtask bench vnet`"),
+    ("wg", "wireguard-tools", "`cargo xtask bench vnet`"),
     ("python3", "python3-minimal", "end-to-end web servers"),
     ("nft", "nftables", "end-to-end tests with filters and NATs"),
     ("g++", "g++", "fuzzing: libFuzzer is written in C++"),

@@ -1,25 +1,28 @@
-//! IP packets: TUN devices, headers, ICMP errors, address tables.
+//! IP packets: devices, headers, ICMP errors, address tables, sealed datagrams, and the engine
+//! that carries packets between the devices of this host and its peers.
 //!
-//! The fast path of a virtual network, usable alone. A packet that leaves this
-//! host goes through the modules in this order:
+//! The fast path of a virtual network, usable alone. [`engine`] is where everything meets; a
+//! packet that leaves this host goes through the modules in this order:
 //!
 //! ```text
-//!   tun      read one IP packet from the kernel
+//!   device   read one packet, or a super-packet, from the kernel
 //!   packet   check its header
 //!   table    whose is the destination?
-//!              forward -> lane     frame it for the peer's session, in one part or two
+//!              forward -> offload  cut the super-packet
+//!                         sealed   seal each packet, in one datagram or two
+//!                         socket   send many datagrams at once
 //!              miss    -> pending  keep it until the address is resolved or given up
 //!              no one  -> icmp     tell the sender why
 //! ```
 //!
-//! and one that arrives goes through `lane` (decode, put together), `packet`,
-//! `table` (may this peer use that source?) and `tun`. Everything but [`tun`] is
-//! pure: no sockets, no clock.
+//! and one that arrives goes through `socket`, `sealed` (with `replay`, and `reassembly` of
+//! halves), `packet`, `table` (may this peer use that source?), `offload` (packets of one flow
+//! become a super-packet) and `device`. Everything but [`device`], [`socket`] and [`engine`]
+//! is pure: no sockets, no clock.
 
 pub mod device;
 pub mod engine;
 pub mod icmp;
-pub mod lane;
 mod link;
 pub mod offload;
 pub mod packet;
@@ -29,12 +32,10 @@ pub mod replay;
 pub mod sealed;
 pub mod socket;
 pub mod table;
-pub mod tun;
 
+pub use device::{Device, DeviceConfig, DeviceError};
 pub use icmp::{ErrorBudget, Reason, error_for};
-pub use lane::{Frame, LaneError, Splitter};
 pub use packet::{IpPacket, PacketError};
 pub use pending::{Pending, Pushed};
-pub use reassembly::Reassembly;
+pub use reassembly::{Half, Reassembly};
 pub use table::{AddressTable, Lookup, Network, Route, TableFull};
-pub use tun::{DeviceError, Tun, TunConfig};

@@ -7,7 +7,17 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::lane::{Half, PART_BYTES_MAX};
+/// The longest part that is taken, in octets.
+pub const PART_BYTES_MAX: usize = 4096;
+
+/// Which part of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The first half.
+    First,
+    /// The second half.
+    Second,
+}
 
 /// The most halves that wait for their partners. With parts of [`PART_BYTES_MAX`], 128 KiB.
 pub const SLOTS_MAX: usize = 32;
@@ -26,7 +36,6 @@ pub struct Reassembly {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    tag: u32,
     id: u16,
     half: Half,
     until: Instant,
@@ -38,22 +47,13 @@ impl Reassembly {
     ///
     /// The half is copied, so that a small one does not keep a large buffer alive. With
     /// all slots in use the oldest half is given up. Looks at [`SLOTS_MAX`] slots at most.
-    pub fn insert(
-        &mut self,
-        now: Instant,
-        (tag, id): (u32, u16),
-        half: Half,
-        bytes: &[u8],
-    ) -> Option<Vec<u8>> {
+    pub fn insert(&mut self, now: Instant, id: u16, half: Half, bytes: &[u8]) -> Option<Vec<u8>> {
         self.expire(now);
         if bytes.len() > PART_BYTES_MAX {
             self.lost += 1;
             return None;
         }
-        let found = self
-            .slots
-            .iter()
-            .position(|slot| slot.tag == tag && slot.id == id);
+        let found = self.slots.iter().position(|slot| slot.id == id);
         let waiting = found.and_then(|index| self.slots.remove(index));
         match waiting {
             Some(slot) if slot.half != half => {
@@ -72,7 +72,6 @@ impl Reassembly {
             self.lost += 1;
         }
         self.slots.push_back(Slot {
-            tag,
             id,
             half,
             until: now + WAIT_MAX,
@@ -97,35 +96,22 @@ impl Reassembly {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::lane::{Content, Datagrams, Frame, Splitter, packet_bytes_max};
-
-    /// Feeds a datagram and returns the packet that comes out.
-    fn receive(reassembly: &mut Reassembly, now: Instant, datagram: &Bytes) -> Option<Vec<u8>> {
-        let frame = Frame::decode(datagram).unwrap();
-        match frame.content {
-            Content::Whole(packet) => Some(packet.to_vec()),
-            Content::Part { id, half, bytes } => {
-                reassembly.insert(now, (frame.tag, id), half, &bytes)
-            }
-        }
-    }
 
     #[test]
-    fn halves_meet_in_either_order_and_never_across_tags_or_ids() {
+    fn halves_meet_in_either_order_and_never_across_ids() {
         let (mut reassembly, now) = (Reassembly::default(), Instant::now());
-        assert_eq!(reassembly.insert(now, (1, 1), Half::Second, b"b"), None);
-        assert_eq!(reassembly.insert(now, (2, 1), Half::First, b"x"), None);
-        assert_eq!(reassembly.insert(now, (1, 2), Half::First, b"y"), None);
+        assert_eq!(reassembly.insert(now, 1, Half::Second, b"b"), None);
+        assert_eq!(reassembly.insert(now, 7, Half::First, b"x"), None);
+        assert_eq!(reassembly.insert(now, 2, Half::First, b"y"), None);
         assert_eq!(
-            reassembly.insert(now, (1, 1), Half::First, b"a"),
+            reassembly.insert(now, 1, Half::First, b"a"),
             Some(b"ab".to_vec())
         );
         assert_eq!(
-            reassembly.insert(now, (2, 1), Half::Second, b"z"),
+            reassembly.insert(now, 7, Half::Second, b"z"),
             Some(b"xz".to_vec())
         );
         assert_eq!(reassembly.lost_count(), 0);
@@ -134,77 +120,39 @@ mod tests {
     #[test]
     fn old_double_and_surplus_halves_are_given_up_and_counted() {
         let (mut reassembly, now) = (Reassembly::default(), Instant::now());
-        reassembly.insert(now, (1, 1), Half::First, b"old");
+        reassembly.insert(now, 1, Half::First, b"old");
         assert_eq!(
-            reassembly.insert(now + WAIT_MAX, (1, 1), Half::Second, b"x"),
+            reassembly.insert(now + WAIT_MAX, 1, Half::Second, b"x"),
             None
         );
         assert_eq!(reassembly.lost_count(), 1);
 
         let now = now + 3 * WAIT_MAX;
-        reassembly.insert(now, (1, 5), Half::First, b"double");
-        reassembly.insert(now, (1, 5), Half::First, b"new");
-        let packet = reassembly.insert(now, (1, 5), Half::Second, b"er");
+        reassembly.insert(now, 5, Half::First, b"double");
+        reassembly.insert(now, 5, Half::First, b"new");
+        let packet = reassembly.insert(now, 5, Half::Second, b"er");
         assert_eq!(packet, Some(b"newer".to_vec()));
         assert_eq!(reassembly.lost_count(), 3);
 
         for id in 0..100 {
-            reassembly.insert(now, (1, id), Half::First, b"flood");
+            reassembly.insert(now, id, Half::First, b"flood");
         }
         assert_eq!(reassembly.slots.len(), SLOTS_MAX);
         assert_eq!(reassembly.lost_count(), 3 + 100 - 32);
-        reassembly.insert(now, (1, 500), Half::First, &[0; PART_BYTES_MAX + 1]);
+        reassembly.insert(now, 500, Half::First, &[0; PART_BYTES_MAX + 1]);
         assert_eq!(reassembly.lost_count(), 72);
     }
 
     proptest! {
         #[test]
-        fn split_packets_are_restored_in_any_order(
-            seed in prop::collection::vec(any::<u8>(), 1..64),
-            datagram_bytes_max in 700_usize..1500,
-            share in 0.0..1.0_f64,
-            count in 1_usize..16,
-            reverse: bool,
-        ) {
-            let length = (share * packet_bytes_max(datagram_bytes_max) as f64) as usize + 1;
-            let length = length.min(packet_bytes_max(datagram_bytes_max));
-            let (mut splitter, mut reassembly) = (Splitter::default(), Reassembly::default());
-            let mut packets: Vec<Vec<u8>> = Vec::new();
-            let mut datagrams = Vec::new();
-            for number in 0..count {
-                let mut packet: Vec<u8> = seed.iter().copied().cycle().take(length).collect();
-                packet[0] = 0x60;
-                if let Some(last) = packet[1..].last_mut() {
-                    *last = u8::try_from(number).unwrap();
-                }
-                match splitter.encode(9, &packet, datagram_bytes_max).unwrap() {
-                    Datagrams::One(one) => datagrams.push(one),
-                    Datagrams::Two(first, second) => datagrams.extend([first, second]),
-                }
-                packets.push(packet);
-            }
-            if reverse {
-                datagrams.reverse();
-                packets.reverse();
-            }
-            let now = Instant::now();
-            let received: Vec<_> = datagrams
-                .iter()
-                .filter_map(|datagram| receive(&mut reassembly, now, datagram))
-                .collect();
-            prop_assert_eq!(received, packets);
-            prop_assert_eq!(reassembly.lost_count(), 0);
-        }
-
-        #[test]
         fn any_halves_stay_within_the_slots(
-            halves in prop::collection::vec((0_u32..2, 0_u16..50, any::<bool>(), 0_u64..300), 0..200),
+            halves in prop::collection::vec((0_u16..50, any::<bool>(), 0_u64..300), 0..200),
         ) {
             let (mut reassembly, mut now) = (Reassembly::default(), Instant::now());
-            for (tag, id, first, later_ms) in halves {
+            for (id, first, later_ms) in halves {
                 now += Duration::from_millis(later_ms);
                 let half = if first { Half::First } else { Half::Second };
-                let packet = reassembly.insert(now, (tag, id), half, &[1, 2]);
+                let packet = reassembly.insert(now, id, half, &[1, 2]);
                 prop_assert!(packet.is_none_or(|packet| packet.len() == 4));
                 prop_assert!(reassembly.slots.len() <= SLOTS_MAX);
             }

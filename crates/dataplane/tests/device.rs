@@ -3,15 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use enishi_dataplane::device::READ_BYTES_MAX;
+use enishi_dataplane::offload::{OFFLOAD_HEADER_BYTES, Offload};
 use enishi_dataplane::{
-    AddressTable, DeviceError, IpPacket, Lookup, Network, Reason, Route, Tun, TunConfig, error_for,
+    AddressTable, Device, DeviceConfig, DeviceError, IpPacket, Lookup, Network, Reason, Route,
+    error_for,
 };
 use enishi_lab::{Host, Lab, ensure_programs, is_root};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,8 +37,8 @@ macro_rules! need_root {
     };
 }
 
-fn config(name: &str) -> TunConfig {
-    TunConfig {
+fn config(name: &str) -> DeviceConfig {
+    DeviceConfig {
         name: name.to_owned(),
         mtu: 1500,
         ipv4: (Ipv4Addr::new(10, 77, 0, 1), 16),
@@ -40,16 +46,11 @@ fn config(name: &str) -> TunConfig {
     }
 }
 
-/// Runs `work` in a runtime on a thread of its own in the host's network.
+/// Runs `work` on a thread of its own in the host's network.
 fn on_host<T: Send + 'static>(host: &Host, work: impl FnOnce() -> T + Send + 'static) -> T {
     let host = host.clone();
     let enter = move || {
         host.enter().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let _inside = runtime.enter();
         work()
     };
     thread::spawn(enter).join().unwrap()
@@ -62,22 +63,16 @@ fn start_router(host: &Host) {
     let host = host.clone();
     thread::spawn(move || {
         host.enter().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let tun = Tun::new(&config("enishi%d")).unwrap();
-            assert_eq!(tun.name(), "enishi0");
-            assert!(tun.ipv6_failure().is_none());
-            ready.send(()).unwrap();
-            route(&tun).await;
-        });
+        let device = Device::new(&config("enishi%d")).unwrap();
+        assert_eq!(device.name(), "enishi0");
+        assert!(device.ipv6_failure().is_none());
+        ready.send(()).unwrap();
+        route(&device);
     });
     started.recv_timeout(LIMIT).unwrap();
 }
 
-async fn route(tun: &Tun) {
+fn route(device: &Device) {
     let networks = [
         Network::new(Ipv4Addr::new(10, 77, 0, 0).into(), 16),
         Network::new(ADDRESS6.into(), 64),
@@ -91,9 +86,10 @@ async fn route(tun: &Tun) {
         .set_route(Ipv4Addr::new(10, 77, 0, 2).into(), peer)
         .unwrap();
     table.set_route("fd77::2".parse().unwrap(), peer).unwrap();
-    let mut buffer = [0; 1500];
-    while let Ok(length) = tun.recv(&mut buffer).await {
-        let packet = IpPacket::parse(&buffer[..length]).unwrap();
+    let mut buffer = vec![0; READ_BYTES_MAX];
+    while let Ok(packet) = read(device, &mut buffer) {
+        let length = packet.len();
+        let packet = IpPacket::parse(packet).unwrap();
         let reason = match table.lookup(packet.destination()) {
             Lookup::Forward(route) if length > usize::from(route.path_mtu) => Reason::TooBig {
                 mtu: route.path_mtu,
@@ -105,7 +101,22 @@ async fn route(tun: &Tun) {
             Lookup::Forward(_) | Lookup::Local | Lookup::Many | Lookup::Outside => continue,
         };
         if let Some(error) = error_for(&packet, reason, None) {
-            tun.send(&error).await.unwrap();
+            let header = Offload::default().encode(true, 0);
+            let pieces = [IoSlice::new(&header), IoSlice::new(&error)];
+            device.write(&pieces).unwrap();
+        }
+    }
+}
+
+/// Waits for a packet.
+fn read<'b>(device: &Device, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    loop {
+        let mut ready = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::NONE)?;
+        match device.read(buffer) {
+            Ok(length) => return Ok(&buffer[OFFLOAD_HEADER_BYTES..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -162,8 +173,8 @@ fn a_device_is_as_configured_and_goes_with_its_owner() {
     let host = lab.host("a").unwrap();
     let show = host.clone();
     on_host(&host, move || {
-        let first = Tun::new(&config("enishi%d")).unwrap();
-        let second = Tun::new(&TunConfig {
+        let first = Device::new(&config("enishi%d")).unwrap();
+        let second = Device::new(&DeviceConfig {
             ipv4: (Ipv4Addr::new(10, 78, 0, 1), 24),
             ipv6: None,
             ..config("enishi%d")
@@ -195,17 +206,17 @@ fn failures_name_their_cause_and_missing_ipv6_is_none() {
     let host = lab.host("a").unwrap();
     let disable = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done";
     on_host(&host.clone(), move || {
-        let held = Tun::new(&config("held")).unwrap();
+        let held = Device::new(&config("held")).unwrap();
         assert!(held.ipv6_failure().is_none());
         for name in ["held", "eth0"] {
-            let refused = Tun::new(&config(name)).err();
+            let refused = Device::new(&config(name)).err();
             assert!(
                 matches!(refused, Some(DeviceError::NameInUse(_))),
                 "{refused:?}"
             );
         }
         host.run(&["sh", "-c", disable], LIMIT).unwrap();
-        let device = Tun::new(&config("enishi%d")).unwrap();
+        let device = Device::new(&config("enishi%d")).unwrap();
         assert!(device.ipv6_failure().is_some());
         let text = host
             .run(&["ip", "address", "show", "enishi0"], LIMIT)
@@ -240,11 +251,7 @@ fn child_without_the_right() {
     if std::env::var_os("ENISHI_TUN_TEST_CHILD").is_none() {
         return; // Run by the other test only.
     }
-    let refused = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { Tun::new(&config("enishi%d")).err() });
+    let refused = Device::new(&config("enishi%d")).err();
     assert!(
         matches!(refused, Some(DeviceError::NoPermission)),
         "{refused:?}"
@@ -261,28 +268,22 @@ fn reading_ends_with_an_error_when_the_device_is_removed() {
     let (ended, end) = mpsc::channel();
     thread::spawn(move || {
         host.enter().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
         // The kernel may wake the reader before reading fails, or after: many times.
         for _ in 0..REMOVALS {
-            let error = runtime.block_on(async {
-                let tun = Tun::new(&config("enishi%d")).unwrap();
-                let (remover, name) = (remover.clone(), tun.name().to_owned());
-                thread::spawn(move || remover.run(&["ip", "link", "delete", &name], LIMIT));
-                let mut buffer = [0; 1500];
-                loop {
-                    if let Err(error) = tun.recv(&mut buffer).await {
-                        break error;
-                    }
+            let device = Device::new(&config("enishi%d")).unwrap();
+            let (remover, name) = (remover.clone(), device.name().to_owned());
+            thread::spawn(move || remover.run(&["ip", "link", "delete", &name], LIMIT));
+            let mut buffer = vec![0; READ_BYTES_MAX];
+            let error = loop {
+                if let Err(error) = read(&device, &mut buffer) {
+                    break error;
                 }
-            });
+            };
             ended.send(error).unwrap();
         }
     });
     for _ in 0..REMOVALS {
         let error = end.recv_timeout(LIMIT).unwrap();
-        assert!(Tun::is_removed(&error), "{error:?}");
+        assert!(Device::is_removed(&error), "{error:?}");
     }
 }

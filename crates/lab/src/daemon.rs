@@ -150,9 +150,7 @@ impl Daemon {
     /// # Errors
     /// When the system does not say.
     pub fn rss_mb(&self) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        parse_rss_mb(&status).with_context(|| format!("no VmRSS in {path}"))
+        self.process.rss_mb()
     }
 
     /// Returns the processor time used since the start, in seconds.
@@ -160,9 +158,7 @@ impl Daemon {
     /// # Errors
     /// When the system does not say.
     pub fn cpu_s(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.process.id());
-        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        parse_cpu_s(&stat).with_context(|| format!("{path} cannot be read"))
+        self.process.cpu_s()
     }
 }
 
@@ -177,38 +173,4 @@ pub fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool
         thread::sleep(LOOK_INTERVAL);
     }
     Ok(())
-}
-
-/// Reads `VmRSS:  1234 kB` (units of 1,024 octets) of `/proc/PID/status`.
-fn parse_rss_mb(status: &str) -> Option<f64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
-}
-
-/// Reads `utime` and `stime` of `/proc/PID/stat`, which count in ticks of 10 ms. The
-/// name before them is in parentheses and may hold anything.
-fn parse_cpu_s(stat: &str) -> Option<f64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / 100.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_memory_and_processor_time() {
-        let status = "Name:\tenishi\nVmRSS:\t   10000 kB\n";
-        assert_eq!(parse_rss_mb(status), Some(10.24));
-        assert_eq!(parse_rss_mb(""), None);
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 4 0";
-        assert_eq!(parse_cpu_s(stat), Some(2.0));
-        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
-        assert!(parse_cpu_s(&own).is_some());
-    }
 }

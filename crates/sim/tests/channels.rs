@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use enishi_services::keys::Secret;
-use enishi_services::vnet::{ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent};
+use enishi_services::vnet::{
+    Agreement, ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent,
+};
 use enishi_services::{Command, Event};
 use enishi_sim::internet::Model;
 use enishi_sim::world::{Index, Setup, World};
@@ -76,8 +78,16 @@ fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Ind
         .collect()
 }
 
+/// Returns the last agreement that a node tells of.
+fn agreement(events: &[(Index, VnetEvent)], at: Index) -> Option<&Agreement> {
+    events.iter().rev().find_map(|(index, event)| match event {
+        VnetEvent::Attached { agreement, .. } if *index == at => Some(agreement),
+        _ => None,
+    })
+}
+
 #[test]
-fn two_members_find_each_other_and_agree_on_tags() {
+fn two_members_find_each_other_and_agree_on_keys() {
     let mut world = world(20);
     open(&mut world, 3, 1, None);
     open(&mut world, 7, 1, None);
@@ -85,25 +95,69 @@ fn two_members_find_each_other_and_agree_on_tags() {
     assert_ne!(address(&world, 3), Some(there));
     assert_eq!((members(&world, 3), members(&world, 7)), (2, 2));
     let events = resolve(&mut world, 3, there);
-    let attached: Vec<Index> = events
-        .iter()
-        .filter(|(_, event)| matches!(event, VnetEvent::Attached { .. }))
-        .map(|(index, _)| *index)
-        .collect();
-    assert!(attached.contains(&3) && attached.contains(&7), "{events:?}");
-    let address6 = world
-        .node(7)
-        .unwrap()
-        .vnet()
-        .by_name("office")
-        .unwrap()
-        .1
-        .address6();
-    let events = resolve(&mut world, 3, address6);
-    assert!(
-        matches!(events[..], [(3, VnetEvent::Attached { .. })]),
-        "{events:?}"
+    let (asker, answerer) = (
+        agreement(&events, 3).unwrap(),
+        agreement(&events, 7).unwrap(),
     );
+    assert_eq!(
+        (
+            &asker.send,
+            &asker.receive,
+            asker.send_index,
+            asker.receive_index
+        ),
+        (
+            &answerer.receive,
+            &answerer.send,
+            answerer.receive_index,
+            answerer.send_index
+        )
+    );
+    assert!(asker.member_has_them && !answerer.member_has_them);
+
+    // Asked again, by the other address: other keys.
+    let (_, office) = world.node(7).unwrap().vnet().by_name("office").unwrap();
+    let address6 = office.address6();
+    let events = resolve(&mut world, 3, address6);
+    let again = agreement(&events, 3).unwrap();
+    assert_ne!(again.send, asker.send);
+    assert_eq!(
+        agreement(&events, 7).map(|other| &other.receive),
+        Some(&again.send)
+    );
+}
+
+#[test]
+fn keys_are_renewed_even_when_both_ask_at_once() {
+    let mut world = world(20);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 7, 1, None);
+    let there = address(&world, 7).unwrap();
+    let events = resolve(&mut world, 3, there);
+    let first = agreement(&events, 3).unwrap().clone();
+    let [three, seven] = [3, 7].map(|index| world.node(index).unwrap().id());
+    for (at, peer) in [(3, seven), (7, three)] {
+        let channel = CHANNEL;
+        world.command(at, Command::Vnet(Vnet::Renew { channel, peer }));
+    }
+    world.run_for(Duration::from_secs(10));
+    let events: Vec<(Index, VnetEvent)> = world
+        .take_events()
+        .into_iter()
+        .filter_map(|(_, index, event)| match event {
+            Event::Vnet(event) => Some((index, event)),
+            Event::Joined | Event::Dht(_) | Event::Diag(_) => None,
+        })
+        .collect();
+    let (one, other) = (
+        agreement(&events, 3).unwrap(),
+        agreement(&events, 7).unwrap(),
+    );
+    assert_ne!(one.send, first.send);
+    assert_eq!((&one.send, &one.receive), (&other.receive, &other.send));
+    assert_ne!(one.member_has_them, other.member_has_them);
+    // One question counts, and the other is not answered.
+    assert_eq!(events.len(), 2, "{events:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! bridge, and then lets `enishi sim storm` tell it with as many nodes, joins in as much
 //! time, and nearly no delay or loss, as at the bridge.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -105,7 +106,14 @@ const FORECAST: [(&str, &str); 14] = [
 ];
 
 const fn figure(name: &'static str, unit: &'static str, peer: Option<&'static str>) -> Figure {
-    Figure { name, unit, peer }
+    Figure {
+        name: Cow::Borrowed(name),
+        unit,
+        peer: match peer {
+            Some(peer) => Some(Cow::Borrowed(peer)),
+            None => None,
+        },
+    }
 }
 
 /// Builds the program and runs all rounds.
@@ -204,7 +212,7 @@ mod tests {
         for (name, _) in FORECAST {
             report.add(name, 1.0);
         }
-        let peers = FIGURES.iter().filter_map(|figure| figure.peer);
+        let peers = FIGURES.iter().filter_map(|figure| figure.peer.clone());
         for peer in peers {
             assert!(FIGURES.iter().any(|figure| figure.name == peer), "{peer}");
         }

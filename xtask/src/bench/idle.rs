@@ -3,6 +3,7 @@
 //! Each round makes eleven hosts on one bridge with a daemon each, all members of one
 //! channel, lets them settle, and measures one of them for a minute: it has ten peers.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const FIGURES: &[Figure] = &[
 
 const fn figure(name: &'static str, unit: &'static str) -> Figure {
     Figure {
-        name,
+        name: Cow::Borrowed(name),
         unit,
         peer: None,
     }

@@ -15,3 +15,13 @@ pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     ensure!(well, "the daemon does not build");
     Ok(root.join("target/release/enishi"))
 }
+
+/// Builds the plain forwarder, beside the daemon.
+pub(super) fn build_forwarder(root: &Path) -> anyhow::Result<()> {
+    let mut command = cargo(root);
+    command.args(["build", "--release", "--package", "enishi-dataplane"]);
+    command.args(["--example", "forwarder"]);
+    let well = follow_quietly(&mut command, |line| eprintln!("{line}"))?;
+    ensure!(well, "the forwarder does not build");
+    Ok(())
+}

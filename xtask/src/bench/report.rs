@@ -1,16 +1,18 @@
 //! Rounds, medians and ratios.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 /// One figure that a benchmark measures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Figure {
     /// What is measured, unique in its benchmark.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     /// The unit of its values.
     pub(super) unit: &'static str,
     /// The name of the figure that it is compared with.
-    pub(super) peer: Option<&'static str>,
+    pub(super) peer: Option<Cow<'static, str>>,
 }
 
 /// What a benchmark measured.
@@ -30,7 +32,7 @@ impl Report {
     /// An empty report of `runs` rounds with one row for each of `figures`.
     pub(super) fn new(bench: &'static str, runs: u32, figures: &[Figure]) -> Self {
         let row = |figure: &Figure| Row {
-            figure: *figure,
+            figure: figure.clone(),
             values: Vec::new(),
         };
         let rows = figures.iter().map(row).collect();
@@ -75,7 +77,7 @@ impl Report {
         let width = width.unwrap_or(0);
         let mut table = format!("{}, median of {} runs\n", self.bench, self.runs);
         for row in &self.rows {
-            let Figure { name, unit, .. } = row.figure;
+            let Figure { name, unit, .. } = &row.figure;
             let median =
                 median(&row.values).map_or("-".to_owned(), |median| format!("{median:.3}"));
             let (least, most) = range(&row.values);
@@ -91,8 +93,8 @@ impl Report {
     }
 
     /// The median beside the median of the peer.
-    fn ratio(&self, row: &Row) -> Option<(&'static str, f64)> {
-        let name = row.figure.peer?;
+    fn ratio<'r>(&self, row: &'r Row) -> Option<(&'r str, f64)> {
+        let name = row.figure.peer.as_deref()?;
         let peer = self.rows.iter().find(|row| row.figure.name == name)?;
         let divisor = median(&peer.values).filter(|divisor| *divisor != 0.0)?;
         Some((name, median(&row.values)? / divisor))
@@ -134,14 +136,14 @@ mod tests {
 
     const FIGURES: &[Figure] = &[
         Figure {
-            name: "bare",
+            name: Cow::Borrowed("bare"),
             unit: "Gbit/s",
             peer: None,
         },
         Figure {
-            name: "virtual",
+            name: Cow::Borrowed("virtual"),
             unit: "Gbit/s",
-            peer: Some("bare"),
+            peer: Some(Cow::Borrowed("bare")),
         },
     ];
 

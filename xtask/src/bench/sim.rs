@@ -3,6 +3,7 @@
 //! Each round runs `enishi sim hops` with few and with many routes; the difference is
 //! what the routes cost, the upkeep of all nodes meanwhile included.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -27,7 +28,7 @@ const FIGURES: &[Figure] = &[
 
 const fn figure(name: &'static str, unit: &'static str) -> Figure {
     Figure {
-        name,
+        name: Cow::Borrowed(name),
         unit,
         peer: None,
     }

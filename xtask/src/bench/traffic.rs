@@ -50,31 +50,91 @@ pub(super) fn serve(host: &Host, log: &Path) -> anyhow::Result<Process> {
 const BUSY_TRIES: u32 = 10;
 const BUSY_WAIT: Duration = Duration::from_millis(300);
 
-/// Measures TCP for three seconds, after one that does not count.
-pub(super) fn tcp(from: &Host, to: Ipv4Addr, direction: Direction) -> anyhow::Result<Flow> {
-    let to = to.to_string();
-    let mut words = vec!["iperf3", "-J", "-t", "3", "-O", "1", "-c", &to];
+/// Measures TCP with some streams for three seconds, after one that does not count.
+pub(super) fn tcp(
+    from: &Host,
+    to: Ipv4Addr,
+    direction: Direction,
+    streams: u32,
+) -> anyhow::Result<Flow> {
+    let streams = streams.to_string();
+    let mut words = vec!["-t", "3", "-O", "1", "-C", "cubic", "-P", &streams];
     match direction {
         Direction::Forward => {}
         Direction::Reverse => words.push("-R"),
     }
+    let report = iperf3(from, to, &words)?;
+    flow(&report).with_context(|| format!("iperf3 to {to} reports no throughput"))
+}
+
+/// The most datagrams per second that are tried, in thousands.
+const KPPS_MAX: f64 = 400.0;
+/// How much may be lost, in percent.
+const LOSS_MAX: f64 = 0.1;
+/// How often the range is halved: to within a hundredth of the most.
+const HALVINGS: u32 = 7;
+
+/// Returns how many datagrams with `bytes` octets of payload pass per second, in thousands,
+/// while no more than [`LOSS_MAX`] are lost; found by halving.
+pub(super) fn udp_kpps(from: &Host, to: Ipv4Addr, bytes: u32) -> anyhow::Result<f64> {
+    let (mut passes, mut fails, mut best) = (0.0, KPPS_MAX, 0.0_f64);
+    let length = bytes.to_string();
+    for _ in 0..HALVINGS {
+        let kpps = f64::midpoint(passes, fails);
+        let rate = format!("{:.0}", kpps * 1e3 * f64::from(bytes) * 8.0);
+        let words = ["-u", "-t", "1", "-l", &length, "-b", &rate];
+        let report = iperf3(from, to, &words)?;
+        let sum = &report["end"]["sum"];
+        let number = |name: &str| sum[name].as_f64().unwrap_or(0.0);
+        let (packets, seconds) = (number("packets"), number("seconds").max(0.1));
+        let sent_kpps = packets / seconds / 1e3;
+        if number("lost_percent") <= LOSS_MAX && packets > 0.0 {
+            passes = kpps;
+            best = best.max(sent_kpps);
+            // The sender itself does not reach more.
+            if sent_kpps < kpps * 0.9 {
+                break;
+            }
+        } else {
+            fails = kpps;
+        }
+    }
+    Ok(best)
+}
+
+/// Returns round-trip times in milliseconds while one TCP stream passes the same way.
+pub(super) fn round_trips_under_load_ms(from: &Host, to: Ipv4Addr) -> anyhow::Result<Vec<f64>> {
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| iperf3(from, to, &["-t", "3", "-C", "cubic"]));
+        std::thread::sleep(Duration::from_secs(1));
+        let times_ms = round_trips_ms(from, to);
+        // Whatever became of it, it has ended.
+        load.join()
+            .map_err(|_| anyhow::anyhow!("the load ended badly"))??;
+        times_ms
+    })
+}
+
+/// Runs `iperf3` to a server and returns its report.
+fn iperf3(from: &Host, to: Ipv4Addr, words: &[&str]) -> anyhow::Result<Value> {
+    let to = to.to_string();
+    let words = [&["iperf3", "-J", "-c", &to], words].concat();
     let mut tries = 0;
-    let report = loop {
+    loop {
         let output = from.run(&words, MEASURE_TIME_MAX)?;
         // With -J its complaints are in the report.
         let report: Value = serde_json::from_str(&output.stdout)
             .with_context(|| format!("iperf3 to {to}: {}", output.stderr.trim()))?;
         tries += 1;
         match report["error"].as_str() {
-            None => break report,
+            None => return Ok(report),
             // The server has not yet put the measurement before this one away.
             Some(error) if error.contains("busy") && tries < BUSY_TRIES => {
                 std::thread::sleep(BUSY_WAIT);
             }
             Some(error) => anyhow::bail!("iperf3 to {to}: {error}"),
         }
-    };
-    flow(&report).with_context(|| format!("iperf3 to {to} reports no throughput"))
+    }
 }
 
 /// Returns the round-trip times in milliseconds of 500 pings, 2 ms apart. Lost ones
@@ -152,7 +212,7 @@ mod tests {
         assert!(!answers(&left, Ipv4Addr::new(10, 99, 1, 77)).unwrap());
         let times_ms = round_trips_ms(&left, right.address()).unwrap();
         assert!(times_ms.len() > 400 && times_ms.iter().all(|ms| *ms > 0.0));
-        let flow = tcp(&left, right.address(), Direction::Reverse).unwrap();
+        let flow = tcp(&left, right.address(), Direction::Reverse, 1).unwrap();
         assert!(flow.bits_per_s > 1e6 && flow.bytes * 8.0 > flow.bits_per_s);
     }
 }

@@ -17,7 +17,7 @@ use super::network::Network;
 use super::outbound::{Exit, Way};
 use super::paths::Ask;
 use super::session::{Probe, Session};
-use super::{Command, NetworkId, Note, Outside, PeerKey, SessionKeys, SessionReport, Wake};
+use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
 use crate::device::READ_BYTES_MAX;
 use crate::sealed::Kind;
 use crate::socket::Socket;
@@ -56,6 +56,8 @@ pub(super) struct Driver<O> {
     pub(super) buffers: [Vec<u8>; BUFFERS],
     pub(super) started: Instant,
     pub(super) now: Instant,
+    /// Datagrams that were refused: of no session, or of one that has ended.
+    pub(super) refused: u64,
     busy_until: Instant,
     next_tick: Instant,
     commands: mpsc::Receiver<Command>,
@@ -88,6 +90,7 @@ impl<O: Outside> Driver<O> {
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
             started: now,
             now,
+            refused: 0,
             busy_until: now,
             next_tick: now,
             commands,
@@ -322,6 +325,7 @@ impl<O: Outside> Driver<O> {
 
     fn forget(&mut self, slot: usize) {
         let session = self.sessions.remove(slot);
+        self.refused += session.counters.refused;
         for index in session.indices() {
             self.by_index.remove(&index);
         }
@@ -381,16 +385,22 @@ impl<O: Outside> Driver<O> {
         }
     }
 
-    fn report(&self) -> Vec<SessionReport> {
-        let sessions = self.sessions.iter();
-        sessions
-            .map(|(_, session)| SessionReport {
-                network: session.network,
-                peer: session.peer,
-                direct: session.paths.direct().map(|(address, _)| address),
-                round_trip: session.paths.round_trip(),
-                counters: session.counters,
-            })
-            .collect()
+    fn report(&self) -> Report {
+        let sessions = self.sessions.iter().map(|(_, session)| SessionReport {
+            network: session.network,
+            peer: session.peer,
+            direct: session.paths.direct().map(|(address, _)| address),
+            round_trip: session.paths.round_trip(),
+            counters: session.counters,
+        });
+        let refused = self
+            .sessions
+            .iter()
+            .map(|(_, session)| session.counters.refused);
+        Report {
+            refused: self.refused + refused.sum::<u64>(),
+            sessions: sessions.collect(),
+            lost: self.batch.lost,
+        }
     }
 }

@@ -12,9 +12,9 @@ use super::network::Network;
 use super::outbound::{Exit, Way};
 use super::session::Probe;
 use super::{NetworkId, Note, Outside, PeerKey};
-use crate::lane::Half;
 use crate::offload::Run;
 use crate::packet::IpPacket;
+use crate::reassembly::Half;
 use crate::sealed::{self, Kind};
 use crate::socket::Received;
 
@@ -85,6 +85,7 @@ impl<O: Outside> Driver<O> {
             .get(&index)
             .and_then(|slot| self.sessions.get(*slot));
         if known.is_none_or(|session| session.peer != peer) {
+            self.refused += 1;
             return self.outside.note(Note::UnknownIndex { peer, index });
         }
         let mut happened = Vec::new();
@@ -166,10 +167,14 @@ impl<'b> Entry<'_, 'b> {
         if has_next_keys {
             self.happened.push(Happened::HasKeys(slot));
         }
-        if let Some(from) = from
-            && let Some(ask) = session.paths.heard(self.now, from, opened.is_newest)
-        {
-            self.happened.push(Happened::Ask(slot, ask));
+        match from {
+            Some(from) => {
+                let ask = session.paths.heard(self.now, from, opened.is_newest);
+                self.happened
+                    .extend(ask.map(|ask| Happened::Ask(slot, ask)));
+            }
+            None if opened.is_newest => session.paths.heard_by_lane(self.now),
+            None => {}
         }
         match opened.kind {
             Some(Kind::Packet) => self.take(slot, opened.content, false),

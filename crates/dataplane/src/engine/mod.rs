@@ -124,7 +124,7 @@ pub enum Command {
     /// might be found to run through itself.
     OwnPorts(Vec<u16>),
     /// Tell what is known of the sessions.
-    Report(mpsc::SyncSender<Vec<SessionReport>>),
+    Report(mpsc::SyncSender<Report>),
 }
 
 /// What the engine tells the host.
@@ -175,6 +175,17 @@ pub struct Counters {
     /// Datagrams that were refused: broken, repeated, or with a packet that the peer may not
     /// send.
     pub refused: u64,
+}
+
+/// What is known of everything.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The sessions that are open.
+    pub sessions: Vec<SessionReport>,
+    /// Datagrams that were refused, in these sessions and others.
+    pub refused: u64,
+    /// Datagrams that the system did not take.
+    pub lost: u64,
 }
 
 /// What is known of a session.

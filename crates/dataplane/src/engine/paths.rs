@@ -161,6 +161,16 @@ impl Paths {
         }
     }
 
+    /// The newest of the peer's datagrams came by the lane: it knows no way straight to us. If
+    /// it has been silent otherwise, neither do we.
+    pub(super) fn heard_by_lane(&mut self, now: Instant) {
+        let silent = |taken: &mut Taken| now - taken.heard >= FOLLOW_AFTER;
+        if self.taken.take_if(silent).is_some() {
+            self.search_pause = SEARCH_FIRST;
+            self.next_search = now;
+        }
+    }
+
     /// The peer answered a question that was sent to it at `address` a round trip ago, in a
     /// datagram of so many octets. Tells whether the way has changed.
     pub(super) fn answered(
@@ -352,6 +362,18 @@ mod tests {
         assert_eq!(paths.heard(now + MS * 410, FAR, true), None);
         assert!(paths.answered(now + MS * 420, FAR, MS * 20, 100));
         assert_eq!(paths.direct().map(|(address, _)| address), Some(FAR));
+    }
+
+    #[test]
+    fn a_peer_that_takes_the_lane_is_answered_there() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS, 100);
+        paths.heard_by_lane(now + MS * 100);
+        assert!(paths.direct().is_some());
+        paths.heard_by_lane(now + MS * 300);
+        assert!(paths.direct().is_none());
+        assert_eq!(paths.tick(now + MS * 300).0.len(), 1);
     }
 
     #[test]

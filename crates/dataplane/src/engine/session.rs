@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::paths::Paths;
 use super::{Counters, NetworkId, PeerKey, SessionKeys};
-use crate::lane::Half;
-use crate::reassembly::Reassembly;
+use crate::reassembly::{Half, Reassembly};
 use crate::sealed::{
     DATAGRAMS_WANTED, HEADER_BYTES, Kind, Opened, Opener, SealError, Sealer, TRAILER_BYTES,
 };
@@ -203,7 +202,7 @@ impl Session {
     ) -> Option<Vec<u8>> {
         let (number, part) = content.split_first_chunk()?;
         let number = u16::from_be_bytes(*number);
-        self.reassembly.insert(now, (0, number), half, part)
+        self.reassembly.insert(now, number, half, part)
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Channel, Check, Failure, Finding, Outcome, Refused, Sighting, ValueStep};
-use enishi_dataplane::lane;
+use enishi_dataplane::sealed::OVERHEAD_BYTES;
 use enishi_overlay::{NodeId, Position};
 use enishi_services::Node;
 use enishi_services::dht::{GetAnswer, PutAnswer};
@@ -426,7 +426,7 @@ async fn check_sessions(desk: &Desk, report: &mut Report<'_>) {
         let lane = desk.sessions.datagrams(session.peer);
         match lane.and_then(|lane| lane.bytes_max()) {
             None => none += 1,
-            Some(max) if max >= usize::from(vnet::MTU) + lane::WHOLE_OVERHEAD_BYTES => whole += 1,
+            Some(max) if max >= usize::from(vnet::MTU) + OVERHEAD_BYTES => whole += 1,
             Some(_) => halves += 1,
         }
     }

@@ -113,6 +113,8 @@ impl Driver {
 
     /// Runs until it is told to stop; then takes leave and closes everything.
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
+        let ways = self.shared.networks.ways(&inlets.addresses.borrow());
+        self.handle(&mut node, Input::Command(Command::Vnet(ways)));
         loop {
             let timeout = self.sleep(&node);
             tokio::select! {
@@ -133,7 +135,9 @@ impl Driver {
                 Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
+                    let ways = self.shared.networks.ways(&addresses);
                     self.handle(&mut node, Input::Addresses(addresses));
+                    self.handle(&mut node, Input::Command(Command::Vnet(ways)));
                 }
                 () = timeout => self.handle(&mut node, Input::Timeout),
             }
@@ -362,8 +366,9 @@ impl Driver {
             Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
             // The peer may be attached already, and only the tables not know it yet. The
             // next packet brings another note.
-            Note::UnknownTag { .. } if self.outbox.lags() => return,
-            Note::UnknownTag { from, tag } => vnet::Command::UnknownTag { from, tag },
+            Note::UnknownIndex { .. } if self.outbox.lags() => return,
+            Note::UnknownIndex { from, index } => vnet::Command::UnknownIndex { from, index },
+            Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
     }

@@ -64,6 +64,9 @@ pub enum StartError {
     /// The node cannot listen.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// Packets cannot be carried.
+    #[error("no socket or thread for packets: {0}")]
+    Packets(std::io::Error),
     /// The recording cannot be begun.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -101,7 +104,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
-    networks.start(sessions.clone());
+    networks
+        .start(sessions.clone())
+        .map_err(StartError::Packets)?;
 
     let measuring = Measuring::start(data.path(), &keypair);
     let mut birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;

@@ -100,7 +100,7 @@ pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused
     Refused {
         malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,
         flooded_messages: shared.flooded_messages.load(Relaxed),
-        foreign_packets: shared.networks.foreign_packets(),
+        foreign_packets: shared.networks.report().refused,
         messages_refused: overlay.messages_refused,
         hops_dropped: overlay.hops_dropped,
         peers_lost: overlay.peers_lost,

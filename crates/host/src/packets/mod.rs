@@ -1,30 +1,28 @@
-//! IP packets of the virtual networks: between the devices of this host and the datagram
-//! lanes of its sessions. They do not pass through the node, which only fills the tables.
-//!
-//! ```text
-//! device ─> outbound: whose address? ─ peer ─> datagram lane
-//!                        │ nobody's yet: keep it, ask the node
-//! device <─ inbound: which channel, may the peer send this? <─ datagram lane
-//! ```
+//! IP packets of the virtual networks: the engine of `crates/dataplane` carries them between
+//! the devices of this host and the peers. They do not pass through the node, which only
+//! agrees on keys and addresses; what it decides comes here as events, and what the engine
+//! cannot decide goes back as notes.
 
-mod inbound;
-mod network;
-mod outbound;
+mod lanes;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use enishi_dataplane::Frame;
+use enishi_dataplane::device::{Device, DeviceConfig};
+use enishi_dataplane::engine::{Command, Engine, NetworkId, Report, SessionKeys};
+use enishi_dataplane::sealed::{Cipher, DirectionKey};
+use enishi_dataplane::table;
 use enishi_overlay::NodeId;
-use enishi_services::vnet::{ChannelId, Event, Vnet};
+use enishi_services::vnet::{self, Agreement, ChannelId, Event, MTU, Vnet};
 use tokio::sync::mpsc;
 
 use crate::session::Sessions;
-use inbound::Refused;
-use network::{Local, Network};
+use lanes::Lanes;
+
+/// What devices are called; the kernel puts a number.
+const DEVICE_NAME: &str = "enishi%d";
 
 /// What the packet path tells the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +34,20 @@ pub enum Note {
         /// Which address.
         address: IpAddr,
     },
-    /// A peer marked a packet with a tag that is not in use, or not by it: it thinks that
+    /// Keys are old, used up or gone.
+    KeysWanted {
+        /// In which channel.
+        channel: ChannelId,
+        /// With whom.
+        peer: NodeId,
+    },
+    /// A peer marked a datagram with an index that is not in use, or not by it: it thinks that
     /// packets may be exchanged.
-    UnknownTag {
+    UnknownIndex {
         /// Who.
         from: NodeId,
-        /// The tag.
-        tag: u32,
+        /// The index.
+        index: u32,
     },
 }
 
@@ -50,10 +55,31 @@ pub enum Note {
 pub struct Networks {
     with_devices: bool,
     notes: mpsc::Sender<Note>,
-    sessions: OnceLock<Sessions>,
-    by_channel: RwLock<BTreeMap<ChannelId, Arc<Network>>>,
-    by_tag: RwLock<HashMap<u32, Arc<Network>>>,
-    foreign_packets: AtomicU64,
+    started: OnceLock<Started>,
+    open: Arc<Open>,
+}
+
+/// What there is once there are sessions.
+struct Started {
+    engine: Mutex<Option<Engine>>,
+    inbox: enishi_dataplane::engine::Inbox,
+    port: u16,
+    sessions: Sessions,
+}
+
+/// The networks that are open, and with whom packets are exchanged.
+#[derive(Default)]
+struct Open {
+    networks: Mutex<BTreeMap<ChannelId, Network>>,
+}
+
+/// One of them.
+struct Network {
+    addresses: [IpAddr; 2],
+    device: Option<String>,
+    /// Why there is no device, or no more.
+    notice: Option<String>,
+    attached: BTreeSet<NodeId>,
 }
 
 impl Networks {
@@ -63,61 +89,86 @@ impl Networks {
         Self {
             with_devices,
             notes,
-            sessions: OnceLock::new(),
-            by_channel: RwLock::default(),
-            by_tag: RwLock::default(),
-            foreign_packets: AtomicU64::new(0),
+            started: OnceLock::new(),
+            open: Arc::default(),
         }
     }
 
-    /// Says over which sessions packets go; before that there are none.
-    pub fn start(&self, sessions: Sessions) {
+    /// Starts the engine, at the port after that of the sessions, or at any other that is free;
+    /// before that packets go nowhere.
+    ///
+    /// # Errors
+    /// When the system gives no socket or thread.
+    pub fn start(&self, sessions: Sessions) -> std::io::Result<()> {
+        let own_ports: Vec<u16> = sessions.listening().iter().map(SocketAddr::port).collect();
+        let next = own_ports.first().and_then(|port| port.checked_add(1));
+        let lanes = || Lanes::new(sessions.clone(), self.notes.clone(), Arc::clone(&self.open));
+        let engine = match next.map(|port| Engine::start(port, lanes())) {
+            Some(Ok(engine)) => engine,
+            Some(Err(_)) | None => Engine::start(0, lanes())?,
+        };
+        engine.inbox().tell(Command::OwnPorts(own_ports));
+        let started = Started {
+            inbox: engine.inbox().clone(),
+            port: engine.port(),
+            engine: Mutex::new(Some(engine)),
+            sessions,
+        };
         // Told once, at the start.
-        let _ = self.sessions.set(sessions);
+        let _ = self.started.set(started);
+        Ok(())
     }
 
-    /// Follows what the virtual networks' control decided. Must be called within a tokio
-    /// runtime; makes and removes devices, which takes some milliseconds.
+    /// Returns what members are to know to send packets here, when sessions are to be dialled
+    /// at these addresses.
+    pub fn ways(&self, addresses: &[SocketAddr]) -> vnet::Command {
+        let mut candidates: Vec<SocketAddr> = Vec::new();
+        for address in addresses {
+            let Some(started) = self.started.get() else {
+                break;
+            };
+            let candidate = SocketAddr::new(address.ip(), started.port);
+            if !candidates.contains(&candidate) && candidates.len() < vnet::wire::CANDIDATES_MAX {
+                candidates.push(candidate);
+            }
+        }
+        let aes = Cipher::preferred() == Cipher::Aes256Gcm;
+        vnet::Command::Ways { candidates, aes }
+    }
+
+    /// Follows what the virtual networks' control decided. Makes and removes devices, which
+    /// takes some milliseconds.
     pub fn on_event(&self, event: &Event, vnet: &Vnet) {
         match event {
             Event::Claimed {
                 channel,
                 address,
                 address6,
-                tag,
             } => {
-                let Some(prefix) = vnet.channel(*channel).map(|c| c.network().prefix()) else {
-                    return;
-                };
-                let local = Local {
-                    channel: *channel,
-                    address: *address,
-                    address6: *address6,
-                    prefix,
-                    tag: *tag,
-                };
-                self.open(local);
+                if let Some(network) = vnet.channel(*channel).map(vnet::Channel::network) {
+                    self.open(
+                        *channel,
+                        [(*address).into(), (*address6).into()],
+                        network.prefix(),
+                    );
+                }
             }
             Event::Attached {
                 channel,
                 peer,
                 addresses,
-                tag,
-                mtu,
-            } => {
-                if let Some(network) = self.of_channel(*channel) {
-                    network.attach(*peer, *addresses, *tag, *mtu);
-                }
-            }
+                agreement,
+            } => self.attach(*channel, *peer, *addresses, agreement),
             Event::Detached { channel, peer } => {
-                if let Some(network) = self.of_channel(*channel) {
-                    network.detach(*peer);
+                if let Some(network) = self.open.lock().get_mut(channel) {
+                    network.attached.remove(peer);
                 }
+                let (network, peer) = (NetworkId(channel.0), *peer.as_bytes());
+                self.tell(Command::Detach { network, peer });
             }
             Event::Unresolved { channel, address } => {
-                if let Some(network) = self.of_channel(*channel) {
-                    network.give_up(*address);
-                }
+                let (network, address) = (NetworkId(channel.0), *address);
+                self.tell(Command::Unresolved { network, address });
             }
             Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
             Event::ClaimFailed { .. } => {}
@@ -126,19 +177,12 @@ impl Networks {
 
     /// Takes a datagram of a session. Does not wait.
     pub fn on_datagram(&self, from: NodeId, datagram: &Bytes) {
-        let Ok(frame) = Frame::decode(datagram) else {
-            return self.count_foreign();
-        };
-        let tag = frame.tag;
-        let network = read(&self.by_tag).get(&tag).map(Arc::clone);
-        match network.map(|network| network.receive(from, frame)) {
-            Some(Ok(())) => return,
-            Some(Err(Refused::Foreign)) => return self.count_foreign(),
-            Some(Err(Refused::NotAttached)) => self.count_foreign(),
-            None => {}
+        if let Some(started) = self.started.get() {
+            let (peer, datagram) = (*from.as_bytes(), datagram.clone());
+            started
+                .inbox
+                .tell_if_room(Command::FromLane { peer, datagram });
         }
-        // Without room: the next packet brings another.
-        let _ = self.notes.try_send(Note::UnknownTag { from, tag });
     }
 
     /// Tells whether channels get network devices.
@@ -149,128 +193,208 @@ impl Networks {
     /// Tells whether the channel's address is held, and its device made if it is to have
     /// one.
     pub fn is_open(&self, channel: ChannelId) -> bool {
-        self.of_channel(channel).is_some()
+        self.open.lock().contains_key(&channel)
     }
 
     /// Returns the name of a channel's device, and what a person should know of it.
     pub fn interface(&self, channel: ChannelId) -> (Option<String>, Option<String>) {
-        self.of_channel(channel)
-            .map_or((None, None), |network| network.interface())
+        let open = self.open.lock();
+        let network = open.get(&channel);
+        network.map_or((None, None), |network| {
+            (network.device.clone(), network.notice.clone())
+        })
     }
 
     /// Tells whether packets are exchanged with a node in any channel: both have proved
     /// that they are members.
     pub fn is_attached(&self, peer: NodeId) -> bool {
-        read(&self.by_channel)
-            .values()
-            .any(|network| network.is_attached(peer))
+        let open = self.open.lock();
+        open.values()
+            .any(|network| network.attached.contains(&peer))
     }
 
-    /// Returns how many packets came from nodes that may not send them.
-    pub fn foreign_packets(&self) -> u64 {
-        self.foreign_packets.load(Relaxed)
+    /// Returns what passes in all channels, with whom, and which way. Waits for the engine,
+    /// which is a matter of microseconds.
+    pub fn report(&self) -> Report {
+        let (to, report) = std::sync::mpsc::sync_channel(1);
+        self.tell(Command::Report(to));
+        report.recv().unwrap_or_default()
     }
 
     /// Removes all devices.
     pub fn close(&self) {
-        write(&self.by_tag).clear();
-        let networks = std::mem::take(&mut *write(&self.by_channel));
-        networks.values().for_each(|network| network.close());
+        self.open.lock().clear();
+        if let Some(started) = self.started.get() {
+            drop(lock(&started.engine).take());
+        }
     }
 
-    fn open(&self, local: Local) {
+    fn open(&self, channel: ChannelId, addresses: [IpAddr; 2], prefix: u8) {
         // Claimed again after its holders had lost it: nothing has changed.
-        if self
-            .of_channel(local.channel)
-            .is_some_and(|network| network.is_for(&local))
-        {
+        let same = |network: &Network| network.addresses == addresses;
+        if self.open.lock().get(&channel).is_some_and(same) {
             return;
         }
-        self.close_one(local.channel);
-        let sessions = self.sessions.get().filter(|_| self.with_devices).cloned();
-        let network = Network::open(local, sessions, self.notes.clone());
-        write(&self.by_tag).insert(local.tag, Arc::clone(&network));
-        write(&self.by_channel).insert(local.channel, network);
+        self.close_one(channel);
+        let (device, notice) = match self.with_devices.then(|| make_device(addresses, prefix)) {
+            None => (None, None),
+            Some(Ok(device)) => (Some(device), None),
+            Some(Err(notice)) => (None, Some(notice)),
+        };
+        let network = Network {
+            addresses,
+            device: device.as_ref().map(|device| device.name().to_owned()),
+            notice,
+            attached: BTreeSet::new(),
+        };
+        let [address, address6] = addresses;
+        self.tell(Command::Open {
+            network: NetworkId(channel.0),
+            device,
+            prefixes: vec![
+                table::Network::new(address, prefix),
+                table::Network::new(address6, vnet::Network::PREFIX6),
+            ],
+            addresses: addresses.to_vec(),
+        });
+        self.open.lock().insert(channel, network);
         self.hide_addresses();
+    }
+
+    fn attach(
+        &self,
+        channel: ChannelId,
+        peer: NodeId,
+        addresses: [IpAddr; 2],
+        agreement: &Agreement,
+    ) {
+        let Some(started) = self.started.get() else {
+            return;
+        };
+        if let Some(network) = self.open.lock().get_mut(&channel) {
+            network.attached.insert(peer);
+        }
+        // Where its session is seen to come from, its packets may pass as well.
+        let mut candidates = agreement.candidates.clone();
+        let seen = started
+            .sessions
+            .session(peer)
+            .and_then(|session| session.address);
+        let ports: BTreeSet<u16> = candidates.iter().map(SocketAddr::port).collect();
+        for (seen, port) in seen
+            .into_iter()
+            .flat_map(|seen| ports.iter().map(move |port| (seen, *port)))
+        {
+            let candidate = SocketAddr::new(seen.ip().to_canonical(), port);
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        // What leads into a virtual network would be a tunnel within itself.
+        candidates.retain(|candidate| {
+            !self.open.holds(candidate.ip()) && !addresses.contains(&candidate.ip())
+        });
+        started.inbox.tell(Command::Attach {
+            network: NetworkId(channel.0),
+            peer: *peer.as_bytes(),
+            addresses: addresses.to_vec(),
+            keys: keys(agreement),
+            candidates,
+        });
     }
 
     fn close_one(&self, channel: ChannelId) {
-        let Some(network) = write(&self.by_channel).remove(&channel) else {
-            return;
-        };
-        write(&self.by_tag).remove(&network.local.tag);
-        network.close();
-        self.hide_addresses();
+        if self.open.lock().remove(&channel).is_some() {
+            self.tell(Command::Close(NetworkId(channel.0)));
+            self.hide_addresses();
+        }
     }
 
     /// Sessions must not run through the virtual networks that they carry.
     fn hide_addresses(&self) {
-        let addresses = read(&self.by_channel)
+        let networks = self.open.lock();
+        let addresses = networks
             .values()
-            .flat_map(|network| network.local.addresses())
+            .flat_map(|network| network.addresses)
             .collect();
-        if let Some(sessions) = self.sessions.get() {
-            sessions.hide_addresses(addresses);
+        if let Some(started) = self.started.get() {
+            started.sessions.hide_addresses(addresses);
         }
     }
 
-    fn of_channel(&self, channel: ChannelId) -> Option<Arc<Network>> {
-        read(&self.by_channel).get(&channel).map(Arc::clone)
-    }
-
-    fn count_foreign(&self) {
-        self.foreign_packets.fetch_add(1, Relaxed);
+    fn tell(&self, command: Command) {
+        if let Some(started) = self.started.get() {
+            started.inbox.tell(command);
+        }
     }
 }
 
-/// A panic elsewhere does not make the tables useless: every change is complete.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Network>> {
+        lock(&self.networks)
+    }
 
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}
+    fn holds(&self, address: IpAddr) -> bool {
+        self.lock()
+            .values()
+            .any(|network| network.addresses.contains(&address))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TAG: u32 = 5;
-
-    #[test]
-    fn whoever_is_not_attached_hears_so_and_is_counted() {
-        let (notes, mut inlet) = mpsc::channel(1);
-        let networks = Networks::new(notes, false);
-        let from = NodeId::from_bytes([1; 32]);
-        let datagram = {
-            use enishi_dataplane::lane::{Datagrams, Splitter};
-            let packet = [&[0x45, 0, 0, 20][..], &[0; 16]].concat();
-            match Splitter::default().encode(TAG, &packet, 1200) {
-                Ok(Datagrams::One(datagram)) => datagram,
-                other => panic!("{other:?}"),
-            }
-        };
-        let told = Note::UnknownTag { from, tag: TAG };
-        networks.on_datagram(from, &datagram);
-        assert_eq!(inlet.try_recv(), Ok(told), "nobody uses the tag");
-        networks.open(Local {
-            channel: ChannelId(1),
-            address: [10, 77, 0, 1].into(),
-            address6: std::net::Ipv6Addr::LOCALHOST,
-            prefix: 16,
-            tag: TAG,
-        });
-        networks.on_datagram(from, &datagram);
-        assert_eq!(inlet.try_recv(), Ok(told), "another uses the tag");
-        let network = networks.of_channel(ChannelId(1)).unwrap();
-        let addresses = [[10, 77, 0, 2].into(), [10, 77, 0, 3].into()];
-        network.attach(from, addresses, 9, 1280);
-        networks.on_datagram(from, &datagram);
-        assert!(
-            inlet.try_recv().is_err(),
-            "attached, only the packet is bad"
+    /// The device was removed from outside; the channel goes on without one.
+    fn lost_device(&self, channel: ChannelId, device: &str) {
+        let notice = format!(
+            "no network device: {device} was removed by another program; leave the channel and \
+             join it again, or restart the daemon, to have a new one"
         );
-        assert_eq!(networks.foreign_packets(), 2);
+        tracing::warn!("{notice}");
+        if let Some(network) = self.lock().get_mut(&channel) {
+            network.device = None;
+            network.notice = Some(notice);
+        }
     }
+}
+
+fn keys(agreement: &Agreement) -> SessionKeys {
+    SessionKeys {
+        cipher: match agreement.aes {
+            true => Cipher::Aes256Gcm,
+            false => Cipher::ChaCha20Poly1305,
+        },
+        send: DirectionKey::new(*agreement.send),
+        receive: DirectionKey::new(*agreement.receive),
+        send_index: agreement.send_index,
+        receive_index: agreement.receive_index,
+        peer_has_them: agreement.member_has_them,
+        renew_after: agreement.renew_after,
+    }
+}
+
+fn make_device(addresses: [IpAddr; 2], prefix: u8) -> Result<Device, String> {
+    let [IpAddr::V4(address), IpAddr::V6(address6)] = addresses else {
+        return Err("no network device: the channel has no address".to_owned());
+    };
+    let config = DeviceConfig {
+        name: DEVICE_NAME.to_owned(),
+        mtu: MTU,
+        ipv4: (address, prefix),
+        ipv6: Some((address6, vnet::Network::PREFIX6)),
+    };
+    match Device::new(&config) {
+        Ok(device) => {
+            tracing::info!(device = device.name(), "network device made");
+            if let Some(error) = device.ipv6_failure() {
+                tracing::warn!(%error, "the network device has no IPv6 address");
+            }
+            Ok(device)
+        }
+        Err(error) => {
+            tracing::warn!("the channel has no network device: {error}");
+            Err(format!("no network device: {error}"))
+        }
+    }
+}
+
+/// A panic elsewhere does not make what is guarded useless: every change is complete.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! A                                                       B
-//! | Attach: channel as A names it to B, nonce, tag, claim, proof |
+//! | Attach: channel as A names it to B, nonce, key, claim, proof |
 //! |------------------------------------------------------------->|
 //! |                          get(A's address): is it A's? (once) |
 //! |        Attached: the same of B, with A's nonce               |
@@ -12,21 +12,25 @@
 //! Both know each other's node key from the session; the proof, a keyed hash under the
 //! channel's session key over both node ids and everything said, shows that the other
 //! is a member. B looks A's address up before it takes packets from it, as A has looked
-//! up B's; so nobody can send from an address that is not its own. The tag marks the
-//! channel's packets in the session: each receiver chooses its own.
+//! up B's; so nobody can send from an address that is not its own. Each chooses an index, with
+//! which the other marks its datagrams, and tells where it takes them; the keys to seal them
+//! follow from both ([`super::agreement`]). Keys are renewed by the same two messages.
+//!
+//! When both ask at once, the question of the node with the lower id counts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::{Contact, NodeId, Time};
 
+use super::agreement::{Agreement, Draw, Said, agree};
 use super::claim::own_claim;
 use super::members::{open_sealed, seal_claim};
 use super::secret::RecordName;
-use super::wire::{Attach, Claim, VnetMessage};
-use super::{Alarm, Channel, ChannelId, Cx, Event, MTU, Purpose, Vnet};
+use super::wire::{Attach, CANDIDATES_MAX, Claim, VnetMessage};
+use super::{Alarm, Channel, ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer};
 
 /// How long to wait for the answer, and how often to ask.
@@ -36,9 +40,9 @@ const ATTACH_TRIES: u32 = 3;
 const ATTACHED_MAX: usize = 4096;
 /// The most members that are being asked, and that are being looked up, in one channel.
 const ATTACHING_MAX: usize = 256;
-/// How often one node is told of a tag that is not in use.
-const UNKNOWN_TAG_INTERVAL: Duration = Duration::from_millis(500);
-const UNKNOWN_TAGS_MAX: usize = 1024;
+/// How often one node is told of an index that is not in use.
+const UNKNOWN_INDEX_INTERVAL: Duration = Duration::from_millis(500);
+const UNKNOWN_INDICES_MAX: usize = 1024;
 
 /// A member on the way to being attached.
 #[derive(Debug, Default)]
@@ -52,6 +56,7 @@ pub(super) struct Attaching {
 #[derive(Debug)]
 struct Asked {
     nonce: [u8; 16],
+    draw: Draw,
     claim: Claim,
     /// How the member may be reached: as its claim says, or as was found out since.
     contact: Contact,
@@ -64,12 +69,13 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) claim: Claim,
-    tag: u32,
-    mtu: u16,
+    /// With what this node marks datagrams for it.
+    send_index: u32,
 }
 
 impl Vnet {
-    /// Asks the holder of an address to exchange packets, unless that is so already.
+    /// Asks the holder of an address to exchange packets. One with which they are exchanged
+    /// already is asked again: the host does not have the keys any more.
     pub(super) fn attach(
         &mut self,
         id: ChannelId,
@@ -81,9 +87,6 @@ impl Vnet {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        if channel.attached.contains_key(&peer) {
-            return tell_attached(id, channel, peer, cx);
-        }
         if channel.attaching.len() >= ATTACHING_MAX && !channel.attaching.contains_key(&peer) {
             return cx.emit(Event::Unresolved {
                 channel: id,
@@ -102,6 +105,7 @@ impl Vnet {
         let wanted = vec![address];
         attaching.asked = Some(Asked {
             nonce,
+            draw: Draw::new(cx.rng()),
             claim: claim.clone(),
             contact: claim.contact.clone(),
             wanted,
@@ -120,8 +124,15 @@ impl Vnet {
             .and_then(|a| a.asked.as_mut());
         let Some(asked) = asked else { return };
         asked.tries += 1;
-        let (nonce, contact) = (asked.nonce, asked.contact.clone());
-        let Some(attach) = say_attach(channel, &self.host_name, peer, nonce, b"atch", cx) else {
+        let contact = asked.contact.clone();
+        let said = Saying {
+            to: peer,
+            role: b"atch",
+            nonce: asked.nonce,
+            key: asked.draw.public,
+            index: asked.draw.index,
+        };
+        let Some(attach) = self.say_attach(id, said, cx) else {
             return;
         };
         self.deadlines
@@ -194,8 +205,18 @@ impl Vnet {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let known = channel.attaching.contains_key(&from);
-        if channel.attaching.len() >= ATTACHING_MAX && !known {
+        let attaching = channel.attaching.get(&from);
+        let asked = attaching.is_some_and(|attaching| attaching.asked.is_some());
+        if asked && cx.me() < from {
+            // Both asked at once; the other answers.
+            return;
+        }
+        let attached = channel.attached.get(&from);
+        if attached.is_some_and(|attached| attached.claim.address == claim.address) {
+            // Its address was looked up before.
+            return self.accept(id, from, attach, claim, cx);
+        }
+        if channel.attaching.len() >= ATTACHING_MAX && attaching.is_none() {
             return;
         }
         let address = claim.address.into();
@@ -243,16 +264,24 @@ impl Vnet {
         claim: Claim,
         cx: &mut Cx<'_>,
     ) {
-        let Some(channel) = self.channels.get_mut(&id) else {
+        let draw = Draw::new(cx.rng());
+        let said = Saying {
+            to: from,
+            role: b"atcd",
+            nonce: attach.nonce,
+            key: draw.public,
+            index: draw.index,
+        };
+        let Some(answer) = self.say_attach(id, said, cx) else {
             return;
         };
-        let answer = say_attach(channel, &self.host_name, from, attach.nonce, b"atcd", cx);
-        let Some(answer) = answer else { return };
-        cx.send(
-            claim.contact.clone(),
-            VnetMessage::Attached(answer).encode(),
-        );
-        self.enter(id, from, attach, claim, cx);
+        let sides = (said_by(from, attach), said_by(cx.me(), &answer));
+        let Some(agreement) = self.agree(id, &draw, sides, attach) else {
+            return;
+        };
+        let answer = VnetMessage::Attached(answer).encode();
+        cx.send(claim.contact.clone(), answer);
+        self.enter(id, from, claim, agreement, cx);
     }
 
     /// A member agreed to exchange packets.
@@ -260,27 +289,48 @@ impl Vnet {
         let Some((id, claim)) = self.check_attach(from, attach, b"atcd", cx) else {
             return;
         };
-        let Some(channel) = self.channels.get_mut(&id) else {
-            return;
+        let attaching = self.channels.get_mut(&id);
+        let attaching = attaching.and_then(|channel| channel.attaching.get_mut(&from));
+        let fits =
+            |asked: &mut Asked| asked.nonce == attach.nonce && asked.claim.address == claim.address;
+        let asked = attaching.and_then(|attaching| attaching.asked.take_if(fits));
+        let Some(asked) = asked else { return };
+        let mine = Said {
+            node: cx.me(),
+            public: asked.draw.public,
+            index: asked.draw.index,
+            aes: self.ways.1,
         };
-        let asked = channel
-            .attaching
-            .get(&from)
-            .and_then(|attaching| attaching.asked.as_ref());
-        let fits = asked.is_some_and(|asked| {
-            asked.nonce == attach.nonce && asked.claim.address == claim.address
-        });
-        if fits {
-            self.enter(id, from, attach, claim, cx);
+        let sides = (mine, said_by(from, attach));
+        if let Some(agreement) = self.agree(id, &asked.draw, sides, attach) {
+            self.enter(id, from, claim, agreement, cx);
         }
+    }
+
+    fn agree(
+        &self,
+        id: ChannelId,
+        draw: &Draw,
+        sides: (Said, Said),
+        attach: &Attach,
+    ) -> Option<Agreement> {
+        let channel = self.channels.get(&id)?;
+        let candidates = attach.candidates.iter().take(CANDIDATES_MAX).copied();
+        agree(
+            &channel.keys,
+            draw,
+            sides,
+            &attach.nonce,
+            candidates.collect(),
+        )
     }
 
     fn enter(
         &mut self,
         id: ChannelId,
         peer: NodeId,
-        attach: &Attach,
         claim: Claim,
+        agreement: Agreement,
         cx: &mut Cx<'_>,
     ) {
         self.deadlines.cancel(Alarm::Attach(id, peer));
@@ -290,16 +340,44 @@ impl Vnet {
         channel.attaching.remove(&peer);
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.members.insert(peer, claim.clone());
-            let mtu = attach.mtu.clamp(MTU, u16::MAX);
-            channel.attached.insert(
+            let addresses = claim.addresses();
+            let send_index = agreement.send_index;
+            channel
+                .attached
+                .insert(peer, Attachment { claim, send_index });
+            cx.emit(Event::Attached {
+                channel: id,
                 peer,
-                Attachment {
-                    claim,
-                    tag: attach.tag,
-                    mtu,
-                },
-            );
-            tell_attached(id, channel, peer, cx);
+                addresses,
+                agreement,
+            });
+        }
+    }
+
+    /// Agrees on new keys with a member.
+    pub(super) fn renew(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
+        let channel = self.channels.get(&id);
+        let attached = channel.and_then(|channel| channel.attached.get(&peer));
+        if let Some(claim) = attached.map(|attached| attached.claim.clone()) {
+            self.attach(id, claim.address.into(), &claim, cx);
+        }
+    }
+
+    /// This node takes datagrams elsewhere: tells those with which packets are exchanged, by
+    /// agreeing on new keys.
+    pub(super) fn set_ways(&mut self, candidates: Vec<SocketAddr>, aes: bool, cx: &mut Cx<'_>) {
+        if self.ways == (candidates.clone(), aes) {
+            return;
+        }
+        self.ways = (candidates, aes);
+        let channels = self.channels.iter();
+        let attached = channels.flat_map(|(id, channel)| {
+            let peers = channel.attached.keys();
+            peers.map(|peer| (*id, *peer))
+        });
+        let attached: Vec<(ChannelId, NodeId)> = attached.collect();
+        for (id, peer) in attached {
+            self.renew(id, peer, cx);
         }
     }
 
@@ -346,31 +424,28 @@ impl Vnet {
         }
     }
 
-    /// A peer does not know the tag that this node uses for it: it restarted.
-    pub(super) fn on_unknown_tag(&mut self, from: NodeId, tag: u32, cx: &mut Cx<'_>) {
+    /// A peer does not know the index that this node uses for it: it restarted.
+    pub(super) fn on_unknown_index(&mut self, from: NodeId, index: u32, cx: &mut Cx<'_>) {
         for (id, channel) in &mut self.channels {
-            if channel
-                .attached
-                .get(&from)
-                .is_some_and(|attachment| attachment.tag == tag)
-            {
+            let attached = channel.attached.get(&from);
+            if attached.is_some_and(|attached| attached.send_index == index) {
                 detach(*id, channel, from, cx);
             }
         }
     }
 
-    pub(super) fn tell_unknown_tag(&mut self, from: NodeId, tag: u32, cx: &mut Cx<'_>) {
+    pub(super) fn tell_unknown_index(&mut self, from: NodeId, index: u32, cx: &mut Cx<'_>) {
         let now = cx.now();
-        let lately = |at: &Time| now.since(*at) < UNKNOWN_TAG_INTERVAL;
-        if self.unknown_tags.get(&from).is_some_and(lately) {
+        let lately = |at: &Time| now.since(*at) < UNKNOWN_INDEX_INTERVAL;
+        if self.unknown_indices.get(&from).is_some_and(lately) {
             return;
         }
-        if self.unknown_tags.len() >= UNKNOWN_TAGS_MAX {
-            self.unknown_tags.retain(|_, at| lately(at));
+        if self.unknown_indices.len() >= UNKNOWN_INDICES_MAX {
+            self.unknown_indices.retain(|_, at| lately(at));
         }
-        if self.unknown_tags.len() < UNKNOWN_TAGS_MAX {
-            self.unknown_tags.insert(from, now);
-            cx.send_to(from, VnetMessage::UnknownTag { tag }.encode());
+        if self.unknown_indices.len() < UNKNOWN_INDICES_MAX {
+            self.unknown_indices.insert(from, now);
+            cx.send_to(from, VnetMessage::UnknownIndex { index }.encode());
         }
     }
 
@@ -404,39 +479,46 @@ impl Vnet {
     }
 }
 
-/// Makes `Attach` or `Attached`; none without an address.
-fn say_attach(
-    channel: &Channel,
-    host_name: &str,
+/// What is particular in one `Attach` or `Attached`.
+#[derive(Clone, Copy, Debug)]
+struct Saying {
     to: NodeId,
+    role: &'static [u8; 4],
     nonce: [u8; 16],
-    role: &[u8; 4],
-    cx: &mut Cx<'_>,
-) -> Option<Attach> {
-    let me = cx.me();
-    let claim = own_claim(channel, channel.address()?, host_name, cx);
-    let mut attach = Attach {
-        channel: channel.keys.blinded(&me, &to),
-        nonce,
-        tag: channel.tag,
-        mtu: MTU,
-        claim: seal_claim(channel, &claim, cx).into(),
-        proof: [0; 32],
-    };
-    attach.proof = channel.keys.mac(role, &me, &to, &attach.said());
-    Some(attach)
+    key: [u8; 32],
+    index: u32,
 }
 
-fn tell_attached(id: ChannelId, channel: &Channel, peer: NodeId, cx: &mut Cx<'_>) {
-    if let Some(Attachment { claim, tag, mtu }) = channel.attached.get(&peer) {
-        let (addresses, tag, mtu) = (claim.addresses(), *tag, *mtu);
-        cx.emit(Event::Attached {
-            channel: id,
-            peer,
-            addresses,
-            tag,
-            mtu,
-        });
+impl Vnet {
+    /// Makes `Attach` or `Attached`; none without an address.
+    fn say_attach(&self, id: ChannelId, saying: Saying, cx: &mut Cx<'_>) -> Option<Attach> {
+        let me = cx.me();
+        let channel = self.channels.get(&id)?;
+        let claim = own_claim(channel, channel.address()?, &self.host_name, cx);
+        let (candidates, aes) = &self.ways;
+        let mut attach = Attach {
+            channel: channel.keys.blinded(&me, &saying.to),
+            nonce: saying.nonce,
+            key: saying.key,
+            index: saying.index,
+            aes: *aes,
+            candidates: candidates.clone(),
+            claim: seal_claim(channel, &claim, cx).into(),
+            proof: [0; 32],
+        };
+        attach.proof = channel
+            .keys
+            .mac(saying.role, &me, &saying.to, &attach.said());
+        Some(attach)
+    }
+}
+
+fn said_by(node: NodeId, attach: &Attach) -> Said {
+    Said {
+        node,
+        public: attach.key,
+        index: attach.index,
+        aes: attach.aes,
     }
 }
 

@@ -146,7 +146,6 @@ impl Vnet {
             channel: id,
             address,
             address6: channel.address6,
-            tag: channel.tag,
         };
         let names = [
             RecordName::Address(channel.address6.into()),

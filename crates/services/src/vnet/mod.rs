@@ -15,8 +15,10 @@
 //! | `members` | who is in the channel |
 //! | `resolve` | who has this address |
 //! | `attach` | open the way to a member |
+//! | `agreement` | keys for its packets |
 //! | [`wire`] | the messages |
 
+mod agreement;
 mod attach;
 mod channel;
 mod claim;
@@ -27,7 +29,7 @@ pub mod secret;
 pub mod wire;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::{NodeId, Time};
@@ -36,14 +38,15 @@ use serde::{Deserialize, Serialize};
 use crate::keys::Secret;
 use crate::service::{Context, Service, ServiceInput};
 
+pub use agreement::Agreement;
 pub use channel::{Channel, Phase};
 pub use network::{Network, NetworkError};
 pub use secret::secret_from_password;
 use wire::{Claim, VnetMessage};
 
-/// The largest IP packet on a virtual network, in octets: IPv6's least (RFC 8200,
-/// section 5), so that one packet fits one datagram of most sessions.
-pub const MTU: u16 = 1280;
+/// The largest IP packet on a virtual network, in octets: sealed and within IPv6 and UDP it
+/// fits what Ethernet carries, as with WireGuard.
+pub const MTU: u16 = 1420;
 /// The most channels of one node.
 pub const CHANNELS_MAX: usize = 64;
 
@@ -84,12 +87,27 @@ pub enum Command {
         /// Which address.
         address: IpAddr,
     },
-    /// A packet with a tag that is not in use came from this node.
-    UnknownTag {
+    /// A datagram with an index that is not in use came from this node.
+    UnknownIndex {
         /// From whom.
         from: NodeId,
-        /// The tag.
-        tag: u32,
+        /// The index.
+        index: u32,
+    },
+    /// Agree on new keys with a member: those in use are old or used up.
+    Renew {
+        /// In which channel.
+        channel: ChannelId,
+        /// With whom.
+        peer: NodeId,
+    },
+    /// This is where this node takes datagrams, and whether it has AES in hardware. Members
+    /// with which packets are exchanged are told of other addresses.
+    Ways {
+        /// Where.
+        candidates: Vec<SocketAddr>,
+        /// Whether.
+        aes: bool,
     },
     /// The node is about to stop: tell those with whom packets are exchanged.
     Suspend,
@@ -106,8 +124,6 @@ pub enum Event {
         address: Ipv4Addr,
         /// The IPv6 address.
         address6: Ipv6Addr,
-        /// With what peers mark packets of this channel for this node.
-        tag: u32,
     },
     /// No address could be had.
     ClaimFailed {
@@ -123,7 +139,7 @@ pub enum Event {
         /// The address that was lost.
         address: Ipv4Addr,
     },
-    /// Packets may be exchanged with a member.
+    /// Packets may be exchanged with a member, with these keys.
     Attached {
         /// In which channel.
         channel: ChannelId,
@@ -131,10 +147,8 @@ pub enum Event {
         peer: NodeId,
         /// Its addresses: where packets to it go, and what may come from it.
         addresses: [IpAddr; 2],
-        /// How to mark packets for it.
-        tag: u32,
-        /// The largest packet that it takes, in octets.
-        mtu: u16,
+        /// How to seal them, and where to send them.
+        agreement: Agreement,
     },
     /// Packets may no longer be exchanged with a member.
     Detached {
@@ -199,7 +213,9 @@ pub struct Vnet {
     next_token: u64,
     purposes: BTreeMap<u64, Purpose>,
     deadlines: Deadlines<Alarm>,
-    unknown_tags: BTreeMap<NodeId, Time>,
+    unknown_indices: BTreeMap<NodeId, Time>,
+    /// Where this node takes datagrams, and whether it has AES in hardware.
+    ways: (Vec<SocketAddr>, bool),
     malformed: u64,
 }
 
@@ -219,7 +235,8 @@ impl Vnet {
             next_token: 0,
             purposes: BTreeMap::new(),
             deadlines: Deadlines::default(),
-            unknown_tags: BTreeMap::new(),
+            unknown_indices: BTreeMap::new(),
+            ways: (Vec::new(), false),
             malformed: 0,
         }
     }
@@ -260,7 +277,7 @@ impl Vnet {
             Some(VnetMessage::Detach { channel, proof }) => {
                 self.on_detach(from, channel, &proof, cx);
             }
-            Some(VnetMessage::UnknownTag { tag }) => self.on_unknown_tag(from, tag, cx),
+            Some(VnetMessage::UnknownIndex { index }) => self.on_unknown_index(from, index, cx),
             None => self.malformed += 1,
         }
     }
@@ -279,7 +296,9 @@ impl Vnet {
             Command::Open { spec, address } => self.open(spec, address, cx),
             Command::Close(channel) => self.close(channel, cx),
             Command::Resolve { channel, address } => self.resolve(channel, address, cx),
-            Command::UnknownTag { from, tag } => self.tell_unknown_tag(from, tag, cx),
+            Command::UnknownIndex { from, index } => self.tell_unknown_index(from, index, cx),
+            Command::Renew { channel, peer } => self.renew(channel, peer, cx),
+            Command::Ways { candidates, aes } => self.set_ways(candidates, aes, cx),
             Command::Suspend => self.detach_all(cx),
         }
     }

@@ -98,6 +98,11 @@ impl ChannelKeys {
         &self.id
     }
 
+    /// What goes into the keys for packets between members.
+    pub(super) fn session(&self) -> &Secret {
+        &self.session
+    }
+
     /// The key pair with which every member may write the record.
     pub(super) fn writer(&self, name: RecordName) -> Keypair {
         let about = [&self.id[..], &name.octets()];

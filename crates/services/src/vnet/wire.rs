@@ -7,7 +7,7 @@
 //! +--------+-------------------------+
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use enishi_overlay::{Contact, Keypair};
@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::secret::ChannelKeys;
 use crate::record::Signature;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The most addresses at which a member takes packets.
+pub const CANDIDATES_MAX: usize = 8;
 /// The longest name that a host may give itself, in octets.
 pub const HOST_NAME_BYTES_MAX: usize = 63;
 
@@ -41,10 +43,10 @@ pub enum VnetMessage {
         /// That the sender is a member.
         proof: [u8; 32],
     },
-    /// The receiver used a tag that the sender does not know: the sender restarted.
-    UnknownTag {
-        /// The tag.
-        tag: u32,
+    /// The receiver used an index that the sender does not know: the sender restarted.
+    UnknownIndex {
+        /// The index.
+        index: u32,
     },
 }
 
@@ -55,10 +57,14 @@ pub struct Attach {
     pub channel: [u8; 16],
     /// Fresh in `Attach`, the same in `Attached`.
     pub nonce: [u8; 16],
-    /// How the receiver has to mark packets of this channel for the sender.
-    pub tag: u32,
-    /// The largest IP packet that the sender takes, in octets.
-    pub mtu: u16,
+    /// The sender's X25519 key for this agreement.
+    pub key: [u8; 32],
+    /// What the sender calls the session: how the receiver has to mark its datagrams.
+    pub index: u32,
+    /// Whether the sender has AES in hardware.
+    pub aes: bool,
+    /// Where the sender takes datagrams; no more than [`CANDIDATES_MAX`] are looked at.
+    pub candidates: Vec<SocketAddr>,
     /// The sender's sealed [`Claim`].
     pub claim: Bytes,
     /// That the sender is a member and said all this to the receiver.
@@ -69,8 +75,10 @@ impl Attach {
     /// What the proof covers.
     pub(super) fn said(&self) -> Vec<u8> {
         let mut said = self.nonce.to_vec();
-        said.extend(self.tag.to_le_bytes());
-        said.extend(self.mtu.to_le_bytes());
+        said.extend(self.key);
+        said.extend(self.index.to_be_bytes());
+        said.push(self.aes.into());
+        said.extend(postcard::to_stdvec(&self.candidates).unwrap_or_default());
         said.extend(&self.claim);
         said
     }

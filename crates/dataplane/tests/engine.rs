@@ -1,0 +1,402 @@
+//! Two engines in network namespaces, with the system's own programs as the judges. The test
+//! is the host of both: it gives keys and addresses by hand, and is their lane.
+//! Every test needs root and says so when it is not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use enishi_dataplane::engine::{
+    Command, Engine, Inbox, NetworkId, Note, Outside, PeerKey, Report, SessionKeys,
+};
+use enishi_dataplane::sealed::{Cipher, DirectionKey, INDEX_MARK};
+use enishi_dataplane::{Device, DeviceConfig, Network};
+use enishi_lab::{Host, Lab, ensure_programs, is_root};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const NETWORK: NetworkId = NetworkId(1);
+/// The longest datagram of the test's lane, that of a young session of iroh.
+const LANE_BYTES_MAX: usize = 1162;
+
+macro_rules! need_root {
+    () => {
+        if !is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let programs = [
+            ("ping", "iputils-ping"),
+            ("ip", "iproute2"),
+            ("iperf3", "iperf3"),
+        ];
+        ensure_programs(&programs).unwrap();
+    };
+}
+
+/// One engine of two, and what its host hears.
+struct End {
+    host: Host,
+    engine: Engine,
+    notes: Mutex<mpsc::Receiver<Note>>,
+    lane: Arc<Mutex<Option<(PeerKey, Inbox)>>>,
+    number: u8,
+}
+
+/// The host of an engine, as far as the engine sees it: the lane leads to the other.
+struct Lane {
+    notes: mpsc::Sender<Note>,
+    lane: Arc<Mutex<Option<(PeerKey, Inbox)>>>,
+}
+
+impl Outside for Lane {
+    fn note(&mut self, note: Note) {
+        let _ = self.notes.send(note);
+    }
+
+    fn lane_bytes_max(&mut self, _: &PeerKey) -> Option<usize> {
+        self.lane.lock().unwrap().as_ref().map(|_| LANE_BYTES_MAX)
+    }
+
+    fn send_by_lane(&mut self, _: &PeerKey, datagram: &[u8]) {
+        assert!(datagram.len() <= LANE_BYTES_MAX);
+        if let Some((peer, inbox)) = &*self.lane.lock().unwrap() {
+            let datagram = Bytes::copy_from_slice(datagram);
+            let peer = *peer;
+            inbox.tell_if_room(Command::FromLane { peer, datagram });
+        }
+    }
+}
+
+fn address(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 77, 0, number).into()
+}
+
+fn address6(number: u8) -> IpAddr {
+    std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()).into()
+}
+
+impl End {
+    /// Starts an engine on a host, with a network whose address there ends in `number`.
+    fn start(host: &Host, number: u8) -> Self {
+        let (notes, heard) = mpsc::channel();
+        let lane = Arc::new(Mutex::new(None));
+        let outside = Lane {
+            notes,
+            lane: Arc::clone(&lane),
+        };
+        let inside = host.clone();
+        let start = move || {
+            inside.enter().unwrap();
+            let IpAddr::V4(address4) = address(number) else {
+                unreachable!()
+            };
+            let IpAddr::V6(six) = address6(number) else {
+                unreachable!()
+            };
+            let device = Device::new(&DeviceConfig {
+                name: "enishi%d".to_owned(),
+                mtu: 1420,
+                ipv4: (address4, 24),
+                ipv6: Some((six, 64)),
+            });
+            let engine = Engine::start(0, outside).unwrap();
+            engine.inbox().tell(Command::Open {
+                network: NETWORK,
+                device: Some(device.unwrap()),
+                prefixes: vec![
+                    Network::new(address(number), 24),
+                    Network::new(address6(number), 64),
+                ],
+                addresses: vec![address(number), address6(number)],
+            });
+            engine
+        };
+        let engine = thread::spawn(start).join().unwrap();
+        Self {
+            host: host.clone(),
+            engine,
+            notes: Mutex::new(heard),
+            lane,
+            number,
+        }
+    }
+
+    /// Attaches the other end, with keys of a round of agreement.
+    fn attach(&self, other: &Self, round: u8, asked: bool, by_udp: bool) {
+        let key = |number: u8| DirectionKey::new([number ^ (round << 4); 32]);
+        let index = |number: u8| INDEX_MARK | u32::from(round) << 8 | u32::from(number);
+        let keys = SessionKeys {
+            cipher: if round.is_multiple_of(2) {
+                Cipher::Aes256Gcm
+            } else {
+                Cipher::ChaCha20Poly1305
+            },
+            send: key(self.number),
+            receive: key(other.number),
+            send_index: index(other.number),
+            receive_index: index(self.number),
+            peer_has_them: asked,
+            renew_after: Duration::from_secs(120),
+        };
+        let candidate = SocketAddr::new(other.host.address().into(), other.engine.port());
+        self.engine.inbox().tell(Command::Attach {
+            network: NETWORK,
+            peer: [other.number; 32],
+            addresses: vec![address(other.number), address6(other.number)],
+            keys,
+            candidates: if by_udp { vec![candidate] } else { Vec::new() },
+        });
+    }
+
+    /// Makes the lane to the other end, or ends it.
+    fn set_lane(&self, other: &Self, open: bool) {
+        let lane = open.then(|| ([self.number; 32], other.engine.inbox().clone()));
+        *self.lane.lock().unwrap() = lane;
+    }
+
+    fn report(&self) -> Report {
+        let (to, report) = mpsc::sync_channel(1);
+        self.engine.inbox().tell(Command::Report(to));
+        report.recv_timeout(LIMIT).unwrap()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.report()
+            .sessions
+            .iter()
+            .any(|session| session.direct.is_some())
+    }
+
+    fn ping(&self, words: &[&str]) -> String {
+        let words = [&["ping", "-n", "-q"], words].concat();
+        let output = self.host.run(&words, LIMIT).unwrap();
+        output.stdout + &output.stderr
+    }
+
+    /// Runs `iperf3` to the other end and returns what arrived, in Mbit/s, and the share of
+    /// datagrams that were lost.
+    fn iperf(&self, other: &Self, words: &[&str]) -> (f64, f64) {
+        let mut server = other.host.command("iperf3");
+        server.args(["-s", "-1"]);
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = other
+            .host
+            .spawn(server, &directory.path().join("log"))
+            .unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let there = address(other.number).to_string();
+        let words = [&["iperf3", "-J", "-t", "1", "-c", &there], words].concat();
+        let output = self.host.run(&words, LIMIT).unwrap();
+        server.wait(LIMIT).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        let sum = &told["end"]["sum_received"];
+        let rate = sum["bits_per_second"]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{told}"));
+        (
+            rate / 1e6,
+            told["end"]["sum"]["lost_percent"].as_f64().unwrap_or(0.0),
+        )
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn packets_of_all_kinds_pass_straight() {
+    need_root!();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    left.attach(&right, 0, true, true);
+    right.attach(&left, 0, false, true);
+    until("both know the way", || {
+        left.is_direct() && right.is_direct()
+    });
+    for there in ["10.77.0.2", "fd77::2"] {
+        for size in ["0", "1300", "1392", "5000", "60000"] {
+            let told = left.ping(&["-c", "3", "-i", "0.05", "-s", size, there]);
+            assert!(told.contains(" 0% packet loss"), "{there} {size}: {told}");
+        }
+    }
+    let (rate, _) = left.iperf(&right, &[]);
+    assert!(rate > 100.0, "{rate} Mbit/s");
+    let (rate, _) = left.iperf(&right, &["-R", "-P", "4"]);
+    assert!(rate > 100.0, "{rate} Mbit/s");
+    for (size, rate) in [("16", "200K"), ("1300", "10M"), ("8000", "10M")] {
+        let (_, lost) = left.iperf(&right, &["-u", "-b", rate, "-l", size]);
+        assert!(lost < 1.0, "{size}: {lost} % lost");
+    }
+    let report = right.report();
+    assert_eq!(report.refused, 0, "{report:?}");
+    assert!(report.sessions[0].counters.received_bytes > 1_000_000);
+}
+
+#[test]
+fn what_has_no_way_takes_the_lane_and_later_the_way() {
+    need_root!();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    left.set_lane(&right, true);
+    right.set_lane(&left, true);
+    right.attach(&left, 1, false, false);
+    left.attach(&right, 1, true, false);
+    for size in ["0", "1300", "1392", "20000"] {
+        let told = left.ping(&["-c", "3", "-i", "0.05", "-s", size, "10.77.0.2"]);
+        assert!(told.contains(" 0% packet loss"), "{size}: {told}");
+    }
+    let (rate, _) = left.iperf(&right, &[]);
+    assert!(rate > 20.0, "{rate} Mbit/s");
+    assert!(!left.is_direct() && !right.is_direct());
+    let candidate = SocketAddr::new(right.host.address().into(), right.engine.port());
+    let peer = [right.number; 32];
+    left.engine.inbox().tell(Command::Candidates {
+        peer,
+        candidates: vec![candidate],
+    });
+    until("both know the way", || {
+        left.is_direct() && right.is_direct()
+    });
+
+    // The wire is cut: packets take the lane again, within two and a half seconds.
+    left.host.link_down().unwrap();
+    let told = left.ping(&["-c", "40", "-i", "0.1", "10.77.0.2"]);
+    let received = told.split(" packets transmitted, ").nth(1);
+    let received = received
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|n| n.parse::<u32>().ok());
+    assert!(received.is_some_and(|received| received >= 14), "{told}");
+    assert!(!left.is_direct());
+    left.host.link_up().unwrap();
+    until("both know the way again", || {
+        left.is_direct() && right.is_direct()
+    });
+}
+
+#[test]
+fn keys_change_under_traffic_without_loss() {
+    need_root!();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    left.attach(&right, 0, true, true);
+    right.attach(&left, 0, false, true);
+    until("both know the way", || {
+        left.is_direct() && right.is_direct()
+    });
+    thread::scope(|scope| {
+        let pinging = scope.spawn(|| left.ping(&["-c", "300", "-i", "0.01", "10.77.0.2"]));
+        for round in 1..6 {
+            thread::sleep(Duration::from_millis(400));
+            // The one that answers has the keys first, as when it is asked.
+            let (asker, answerer) = if round % 2 == 0 {
+                (&left, &right)
+            } else {
+                (&right, &left)
+            };
+            answerer.attach(asker, round, false, true);
+            asker.attach(answerer, round, true, true);
+        }
+        let told = pinging.join().unwrap();
+        assert!(told.contains(" 0% packet loss"), "{told}");
+    });
+    assert_eq!(left.report().refused + right.report().refused, 0);
+}
+
+#[test]
+fn a_peer_that_moves_is_followed() {
+    need_root!();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    left.attach(&right, 0, true, true);
+    right.attach(&left, 0, false, true);
+    until("both know the way", || {
+        left.is_direct() && right.is_direct()
+    });
+    // Its old address goes and another comes in one step.
+    let [a, b, c, _] = left.host.address().octets();
+    let (old, new) = (left.host.address(), Ipv4Addr::new(a, b, c, 77));
+    let moves = format!(
+        "ip address add {new}/24 dev eth0; ip address del {old}/24 dev eth0; \
+         ip address add {new}/24 dev eth0; ip -4 address"
+    );
+    thread::scope(|scope| {
+        let pinging = scope.spawn(|| left.ping(&["-c", "60", "-i", "0.05", "10.77.0.2"]));
+        thread::sleep(Duration::from_millis(1000));
+        let told = left.host.run(&["sh", "-c", &moves], LIMIT).unwrap();
+        assert!(told.success() && told.stdout.contains(".77/"), "{told:?}");
+        let told = pinging.join().unwrap();
+        // Half a second of a ping every 50 ms.
+        let received = told.split(" packets transmitted, ").nth(1);
+        let received = received
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|n| n.parse::<u32>().ok());
+        assert!(received.is_some_and(|received| received >= 40), "{told}");
+    });
+    let direct = right.report().sessions[0].direct.unwrap();
+    assert_eq!(direct.ip().to_string().split('.').next_back(), Some("77"));
+}
+
+#[test]
+fn misses_and_strange_indices_are_told() {
+    need_root!();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let pinging = left.host.clone();
+    let pinging =
+        thread::spawn(move || pinging.run(&["ping", "-n", "-c", "1", "10.77.0.2"], LIMIT));
+    let missing = Note::Missing {
+        network: NETWORK,
+        address: address(2),
+    };
+    let heard = |note: &Note| {
+        left.notes
+            .lock()
+            .unwrap()
+            .try_iter()
+            .any(|told| told == *note)
+    };
+    until("the miss is told", || heard(&missing));
+    let unresolved = Command::Unresolved {
+        network: NETWORK,
+        address: address(2),
+    };
+    left.engine.inbox().tell(unresolved);
+    let told = pinging.join().unwrap().unwrap().stdout;
+    assert!(told.contains("Destination Host Unreachable"), "{told}");
+
+    let index = INDEX_MARK | 99;
+    let datagram = Bytes::from([&index.to_be_bytes()[..], &[0; 40]].concat());
+    let peer = [right.number; 32];
+    left.engine
+        .inbox()
+        .tell(Command::FromLane { peer, datagram });
+    until("the strange index is told", || {
+        heard(&Note::UnknownIndex { peer, index })
+    });
+    assert_eq!(left.report().refused, 1);
+
+    // Another program removes the device: told, and the rest goes on.
+    left.host
+        .run(&["ip", "link", "delete", "enishi0"], LIMIT)
+        .unwrap();
+    let lost = Note::DeviceLost {
+        network: NETWORK,
+        name: "enishi0".to_owned(),
+    };
+    until("the loss of the device is told", || heard(&lost));
+    assert!(left.report().sessions.is_empty());
+}

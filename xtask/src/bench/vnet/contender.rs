@@ -1,0 +1,214 @@
+//! The virtual networks that are measured: each joins two hosts, and says by which address.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use enishi_lab::daemon::JOIN_TIME_MAX;
+use enishi_lab::{Daemon, Host, Process, until};
+
+use super::super::traffic;
+use super::peers::Peers;
+
+/// The longest that anything but a measurement may take.
+const STEP_TIME_MAX: Duration = Duration::from_secs(20);
+/// The address of the right host in the networks of the others.
+const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+
+/// One of those that are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contender {
+    /// The wire itself.
+    Bare,
+    /// The plain forwarder of `crates/dataplane`.
+    Forwarder,
+    /// Our daemon.
+    Enishi,
+    /// wireguard-go.
+    WireguardGo,
+    /// n2n.
+    N2n,
+}
+
+/// One of them, running on two hosts.
+pub(super) enum Running {
+    /// Our daemons.
+    Daemons([Daemon; 2], Ipv4Addr),
+    /// Other programs; on each host one that carries packets, the rest helps.
+    Programs(Vec<Process>, Ipv4Addr),
+}
+
+/// Where it runs.
+pub(super) struct Place<'a> {
+    pub(super) left: &'a Host,
+    pub(super) right: &'a Host,
+    /// For its files.
+    pub(super) directory: &'a Path,
+    /// Our own release programs.
+    pub(super) programs: &'a Path,
+    pub(super) peers: &'a Peers,
+}
+
+impl Contender {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Bare,
+        Self::Forwarder,
+        Self::Enishi,
+        Self::WireguardGo,
+        Self::N2n,
+    ];
+
+    /// As it appears in the names of figures.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Forwarder => "forwarder",
+            Self::Enishi => "enishi",
+            Self::WireguardGo => "wireguard_go",
+            Self::N2n => "n2n",
+        }
+    }
+
+    /// Starts it and waits until packets pass; none when its program is not to be had.
+    pub(super) fn start(self, place: &Place<'_>) -> anyhow::Result<Option<Running>> {
+        let running = match self {
+            Self::Bare => Running::Programs(Vec::new(), place.right.address()),
+            Self::Forwarder => place.forwarders()?,
+            Self::Enishi => place.daemons()?,
+            Self::WireguardGo => match place.peers.program("usr/bin/wireguard-go") {
+                Some(program) => place.wireguard(&program)?,
+                None => return Ok(None),
+            },
+            Self::N2n => match place.peers.program("usr/sbin/edge") {
+                Some(edge) => place.n2n(&edge)?,
+                None => return Ok(None),
+            },
+        };
+        let address = running.address();
+        until(JOIN_TIME_MAX, "a ping is answered", || {
+            traffic::answers(place.left, address)
+        })
+        .with_context(|| format!("starting {}", self.name()))?;
+        Ok(Some(running))
+    }
+}
+
+impl Running {
+    /// Returns the address of the right host.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        match self {
+            Self::Daemons(_, address) | Self::Programs(_, address) => *address,
+        }
+    }
+
+    /// Returns the processor time that both ends have used, in seconds.
+    pub(super) fn cpu_s(&self) -> anyhow::Result<f64> {
+        match self {
+            Self::Daemons(daemons, _) => daemons.iter().map(Daemon::cpu_s).sum(),
+            Self::Programs(programs, _) => programs.iter().map(Process::cpu_s).sum(),
+        }
+    }
+
+    /// Returns the memory of the larger end, in megabytes; none of the wire.
+    pub(super) fn rss_mb(&self) -> anyhow::Result<Option<f64>> {
+        let all: Vec<f64> = match self {
+            Self::Daemons(daemons, _) => daemons
+                .iter()
+                .map(Daemon::rss_mb)
+                .collect::<Result<_, _>>()?,
+            Self::Programs(programs, _) => programs
+                .iter()
+                .map(Process::rss_mb)
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(all.into_iter().reduce(f64::max))
+    }
+}
+
+impl Place<'_> {
+    fn forwarders(&self) -> anyhow::Result<Running> {
+        let program = self.programs.join("examples/forwarder");
+        let start = |host: &Host, number: u8, other: &Host| {
+            let mut command = host.command(&program);
+            command.args(["plain", &format!("10.88.0.{number}/24"), "5000"]);
+            command.arg(format!("{}:5000", other.address()));
+            host.spawn(
+                command,
+                &self.directory.join(format!("forwarder-{number}.log")),
+            )
+        };
+        let programs = vec![
+            start(self.left, 1, self.right)?,
+            start(self.right, 2, self.left)?,
+        ];
+        Ok(Running::Programs(programs, RIGHT))
+    }
+
+    fn daemons(&self) -> anyhow::Result<Running> {
+        const CHANNEL: &str = "bench";
+        let program = self.programs.join("enishi");
+        let start = |host, name: &str, words: &[&str]| {
+            Daemon::start(&program, Some(host), &self.directory.join(name), words)
+        };
+        let left = start(self.left, "left", &[])?;
+        left.text(&["channel", "create", CHANNEL, "--network", "10.77.0.0/16"])?;
+        let ticket = left.text(&["channel", "invite", CHANNEL])?;
+        let right = start(self.right, "right", &["--bootstrap", &ticket])?;
+        right.text(&["channel", "join", &ticket])?;
+        let address = right.address()?;
+        Ok(Running::Daemons([left, right], address))
+    }
+
+    fn wireguard(&self, program: &Path) -> anyhow::Result<Running> {
+        let key = |host: &Host, words: &[&str]| -> anyhow::Result<String> {
+            let output = host.run(words, STEP_TIME_MAX)?;
+            ensure!(output.success(), "{words:?}: {}", output.stderr);
+            Ok(output.stdout.trim().to_owned())
+        };
+        let mut ends = Vec::new();
+        for (host, name) in [(self.left, "benchl"), (self.right, "benchr")] {
+            let secret = self.directory.join(name);
+            std::fs::write(&secret, key(host, &["wg", "genkey"])?)?;
+            let public = format!("wg pubkey < {}", secret.display());
+            ends.push((host, name, secret, key(host, &["sh", "-c", &public])?));
+        }
+        let mut programs = Vec::new();
+        for (mine, other) in [(0, 1), (1, 0)] {
+            let (host, name, secret, _) = &ends[mine];
+            let mut command = host.command(program);
+            command.args(["-f", name]);
+            programs.push(host.spawn(command, &self.directory.join(format!("{name}.log")))?);
+            let steps = format!(
+                "for i in $(seq 100); do ip link show {name} > /dev/null 2>&1 && break; sleep 0.05; done; \
+                 wg set {name} private-key {} listen-port 51820 peer {} allowed-ips 10.88.0.0/24 \
+                 endpoint {}:51820 && ip address add 10.88.0.{}/24 dev {name} && \
+                 ip link set {name} mtu 1420 up",
+                secret.display(),
+                ends[other].3,
+                ends[other].0.address(),
+                mine + 1,
+            );
+            key(host, &["sh", "-c", &steps])?;
+        }
+        Ok(Running::Programs(programs, RIGHT))
+    }
+
+    fn n2n(&self, edge: &Path) -> anyhow::Result<Running> {
+        let supernode = edge.with_file_name("supernode");
+        let mut command = self.left.command(supernode);
+        command.args(["-f", "-p", "7777"]);
+        let mut programs = vec![
+            self.left
+                .spawn(command, &self.directory.join("supernode.log"))?,
+        ];
+        for (host, number) in [(self.left, 1), (self.right, 2)] {
+            let mut command = host.command(edge);
+            command.args(["-f", "-d", "n2n0", "-c", "bench", "-k", "secret", "-a"]);
+            command.arg(format!("10.88.0.{number}/24"));
+            command.args(["-l", &format!("{}:7777", self.left.address())]);
+            programs.push(host.spawn(command, &self.directory.join(format!("edge-{number}.log")))?);
+        }
+        Ok(Running::Programs(programs, RIGHT))
+    }
+}
