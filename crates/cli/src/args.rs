@@ -363,7 +363,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
     /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts, 20m for classes]
+    /// storage, 512s for bursts, 20m for classes, 30m for riders]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
@@ -389,6 +389,9 @@ pub(crate) struct Sim {
     /// for kademlia]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) upkeep: Option<u32>,
+    /// Leave out what nodes do for messages that may be lost, to see what it is worth
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) without: Vec<Remedy>,
     /// How many nodes are hostile, or free riders [default: several shares in turn]
     #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) hostile: Option<u32>,
@@ -679,4 +682,15 @@ mod tests {
             assert!(lease_s(wrong).is_err(), "{wrong}");
         }
     }
+}
+
+/// What nodes do for messages that may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Remedy {
+    /// Going round a hop that does not confirm in time
+    Hedging,
+    /// Setting out by two first hops at once
+    TwoWays,
+    /// Asking one node after the other when nothing else brings an answer
+    Iterative,
 }

@@ -90,7 +90,9 @@ impl Forwarder {
                 let mut batches = [None; 4];
                 if self.socket.receive(&mut buffers, &mut batches).is_ok() {
                     for (buffer, batch) in received.iter_mut().zip(batches) {
-                        batch.map(|batch| self.open(buffer, batch));
+                        if let Some(batch) = batch {
+                            self.open(buffer, batch);
+                        }
                     }
                 }
             }
@@ -98,14 +100,16 @@ impl Forwarder {
     }
 
     fn seal(&mut self, read: &mut [u8]) {
-        let (header, packet) = read
-            .split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
-            .unwrap();
-        let offload = Offload::decode(header).unwrap();
+        let Some((header, packet)) = read.split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>() else {
+            return;
+        };
+        let Some(offload) = Offload::decode(header) else {
+            return;
+        };
         match offload.segments {
             Some((transport, bytes)) => {
                 split(packet, transport, bytes, usize::MAX, |packet| {
-                    self.push(Kind::PartialPacket, packet)
+                    self.push(Kind::PartialPacket, packet);
                 });
             }
             None if offload.partial.is_some() => self.push(Kind::PartialPacket, packet),
@@ -151,8 +155,12 @@ impl Forwarder {
             if run.as_mut().is_some_and(|run| run.extend(&packet, partial)) {
                 continue;
             }
-            run.replace(Run::begin(&packet, partial)).map(write);
+            if let Some(before) = run.replace(Run::begin(&packet, partial)) {
+                write(before);
+            }
         }
-        run.map(write);
+        if let Some(run) = run {
+            write(run);
+        }
     }
 }

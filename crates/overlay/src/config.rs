@@ -50,6 +50,8 @@ pub struct Config {
     pub geometry: Geometry,
     /// How the next hop of a message is chosen.
     pub forwarding: Forwarding,
+    /// What is done for messages that may be lost.
+    pub remedies: Remedies,
     /// Whether long links go to near places in the network among those that suit.
     pub proximity: bool,
     /// When the six periodic actions are due.
@@ -79,6 +81,7 @@ impl Config {
             long_links: None,
             geometry: Geometry::Symphony,
             forwarding: Forwarding::Fastest,
+            remedies: Remedies::default(),
             proximity: true,
             upkeep: UpkeepClock::Primes,
             reports_hops: true,
@@ -87,6 +90,29 @@ impl Config {
             carried_per_minute: 6000,
             class: Limit::default(),
             measure: Measure::default(),
+        }
+    }
+}
+
+/// What is done for messages that may be lost. All of it, but in experiments that are to tell
+/// what each is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remedies {
+    /// A hop that does not confirm in time is gone round.
+    pub hedging: bool,
+    /// Questions of [`crate::overlay::Manner::SOON`] set out by two first hops at once.
+    pub two_ways: bool,
+    /// A question that stays without an answer is asked in parallel of one node after the
+    /// other, nearer and nearer to the position, instead of being passed on.
+    pub iterative: bool,
+}
+
+impl Default for Remedies {
+    fn default() -> Self {
+        Self {
+            hedging: true,
+            two_ways: true,
+            iterative: true,
         }
     }
 }

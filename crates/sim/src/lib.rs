@@ -21,6 +21,7 @@ pub mod statistics;
 mod trace;
 pub mod world;
 
+pub use enishi_overlay::config::Remedies;
 pub use enishi_services::recording;
 pub use participant::Participant;
 pub use scenario::{Options, Protocol, Report, Scenario};

@@ -33,6 +33,7 @@ use crate::statistics::{Results, digest};
 use crate::world::World;
 
 pub use compare::COLUMNS as COMPARED;
+pub use hops::GROWN_MAX;
 pub use options::{Options, Protocol};
 
 /// Makes the enum of scenarios from a list: what it is about, its name in Rust, the module
@@ -84,9 +85,9 @@ scenarios! {
     /// The network splits into halves, which later meet again.
     Partition => partition ["routes"];
     /// How long lookups take, with none or some of the nodes suddenly dead.
-    Latency => latency ["routes", "dead", "protocol", "transport", "upkeep", "plot"];
+    Latency => latency ["routes", "dead", "protocol", "transport", "upkeep", "without", "plot"];
     /// Nodes come and go all the time, and lookups go on.
-    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "protocol", "transport", "upkeep", "plot"];
+    Churn => churn ["session-mean", "session-median", "duration", "polite", "lookup-interval", "protocol", "transport", "upkeep", "without", "plot"];
     /// Nodes come and go all the time, and values have to stay.
     Storage => storage ["session-mean", "session-median", "duration", "polite", "values", "routes", "plot"];
     /// How evenly the upkeep of nodes that started together is spread over time.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use enishi_sim::internet::Model;
 use enishi_sim::plot::Picture;
-use enishi_sim::{Options, Protocol, Scenario, scenario};
+use enishi_sim::{Options, Protocol, Remedies, Scenario, scenario};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::replay;
-use crate::args::{Recorded, Sim};
+use crate::args::{Recorded, Remedy, Sim};
 use crate::output::table::Table;
 use crate::output::{Output, progress};
 use crate::problem::{Problem, Verdict};
@@ -97,10 +97,18 @@ struct Cost {
 /// Refuses options that the scenario does not heed.
 fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
     let enishi = arguments.protocol.unwrap_or_default() == Protocol::Enishi;
-    let without_messages = arguments.by_rule || arguments.paper;
-    if without_messages && (arguments.loss.is_some() || arguments.broken_pairs.is_some()) {
-        let why =
-            "Tables filled by rule need no messages: --loss and --broken-pairs are for others.";
+    let by_rule =
+        arguments.by_rule || arguments.paper || arguments.nodes as usize > scenario::GROWN_MAX;
+    let without_messages = scenario == Scenario::Hops && by_rule;
+    let of_messages =
+        arguments.loss.is_some() || arguments.broken_pairs.is_some() || arguments.delay.is_some();
+    if without_messages && of_messages {
+        let why = "Tables filled by rule, as all above 200,000 nodes, need no messages: --loss, \
+                   --broken-pairs and --delay are for others.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
+    if !arguments.without.is_empty() && !enishi {
+        let why = "--without is for our own nodes: the rival does none of it.";
         return Err(Problem::Usage(why.to_owned()));
     }
     if arguments.links.is_some() && !enishi {
@@ -129,7 +137,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
 }
 
 /// The options that not every scenario heeds, and which of them are given.
-fn given(arguments: &Sim) -> [(&'static str, bool); 18] {
+fn given(arguments: &Sim) -> [(&'static str, bool); 19] {
     [
         ("routes", arguments.routes.is_some()),
         ("session-mean", arguments.session_mean.is_some()),
@@ -144,6 +152,7 @@ fn given(arguments: &Sim) -> [(&'static str, bool); 18] {
         ("upkeep", arguments.upkeep.is_some()),
         ("hostile", arguments.hostile.is_some()),
         ("behaviour", arguments.behaviour.is_some()),
+        ("without", !arguments.without.is_empty()),
         ("clients", arguments.clients.is_some()),
         ("values", arguments.values.is_some()),
         ("by-rule", arguments.by_rule),
@@ -183,6 +192,11 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         joins_within: arguments.joins_within.unwrap_or(defaults.joins_within),
         hostile_per_million: arguments.hostile,
         behaviour: arguments.behaviour,
+        remedies: Remedies {
+            hedging: !arguments.without.contains(&Remedy::Hedging),
+            two_ways: !arguments.without.contains(&Remedy::TwoWays),
+            iterative: !arguments.without.contains(&Remedy::Iterative),
+        },
         clients_per_million: arguments.clients.unwrap_or(0),
         values: arguments.values,
         by_rule: arguments.by_rule,

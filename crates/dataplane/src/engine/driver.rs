@@ -16,7 +16,7 @@ use super::inbound::BUFFERS;
 use super::network::Network;
 use super::outbound::{Exit, Way};
 use super::paths::Ask;
-use super::session::{Probe, Session};
+use super::session::{Session, Tokens};
 use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
 use crate::device::READ_BYTES_MAX;
 use crate::sealed::Kind;
@@ -54,6 +54,7 @@ pub(super) struct Driver<O> {
     pub(super) read: Vec<u8>,
     pub(super) scratch: Vec<u8>,
     pub(super) buffers: [Vec<u8>; BUFFERS],
+    pub(super) tokens: Tokens,
     pub(super) started: Instant,
     pub(super) now: Instant,
     /// Datagrams that were refused: of no session, or of one that has ended.
@@ -88,6 +89,7 @@ impl<O: Outside> Driver<O> {
             read: vec![0; READ_BYTES_MAX],
             scratch: Vec::new(),
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
+            tokens: Tokens::default(),
             started: now,
             now,
             refused: 0,
@@ -296,7 +298,11 @@ impl<O: Outside> Driver<O> {
             return;
         };
         let micros = self.now.saturating_duration_since(self.started).as_micros() as u64;
-        let content = Probe::encode(micros, bytes);
+        let to = match way {
+            Way::Direct(to, _) => Some(to),
+            Way::Lane(..) => None,
+        };
+        let content = self.tokens.probe(micros, to, bytes);
         let mut exit = Exit {
             socket: &self.socket,
             batch: &mut self.batch,

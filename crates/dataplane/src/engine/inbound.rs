@@ -10,7 +10,7 @@ use slab::Slab;
 use super::driver::{Driver, Indices};
 use super::network::Network;
 use super::outbound::{Exit, Way};
-use super::session::Probe;
+use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::offload::Run;
 use crate::packet::IpPacket;
@@ -63,6 +63,7 @@ impl<O: Outside> Driver<O> {
             indices: &self.by_index,
             networks: &mut self.networks,
             happened: &mut happened,
+            tokens: &self.tokens,
             started: self.started,
             now: self.now,
             run: None,
@@ -94,6 +95,7 @@ impl<O: Outside> Driver<O> {
             indices: &self.by_index,
             networks: &mut self.networks,
             happened: &mut happened,
+            tokens: &self.tokens,
             started: self.started,
             now: self.now,
             run: None,
@@ -141,6 +143,7 @@ struct Entry<'e, 'b> {
     indices: &'e Indices,
     networks: &'e mut BTreeMap<NetworkId, Network>,
     happened: &'e mut Vec<Happened>,
+    tokens: &'e Tokens,
     started: Instant,
     now: Instant,
     /// Packets of one flow on their way to the device of a network.
@@ -189,7 +192,9 @@ impl<'b> Entry<'_, 'b> {
             }
             Some(Kind::ProbeAnswer) => {
                 let answer = Probe::decode(opened.content);
-                if let (Some(answer), Some(from)) = (answer, from) {
+                if let (Some(answer), Some(from)) = (answer, from)
+                    && self.tokens.fits(answer, from)
+                {
                     let asked = self.started + Duration::from_micros(answer.micros);
                     let round_trip = self.now.saturating_duration_since(asked);
                     let bytes = usize::from(answer.bytes);

@@ -88,7 +88,7 @@ impl Paths {
 
     /// Adds addresses where the peer may be reached, and begins to try them all at once.
     pub(super) fn learn(&mut self, now: Instant, addresses: impl IntoIterator<Item = SocketAddr>) {
-        for address in addresses {
+        for address in addresses.into_iter().filter(is_possible) {
             self.add(address);
         }
         self.search_pause = SEARCH_FIRST;
@@ -265,6 +265,13 @@ impl Paths {
     }
 }
 
+/// Tells whether one host may be at an address: what peers say may be anything.
+fn is_possible(address: &SocketAddr) -> bool {
+    let ip = address.ip();
+    let broadcast = matches!(ip, std::net::IpAddr::V4(four) if four.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,7 +387,16 @@ mod tests {
     fn candidates_are_bounded() {
         let now = Instant::now();
         let mut paths = Paths::new(now);
-        paths.learn(now, (0..100).map(|port| SocketAddr::new(NEAR.ip(), port)));
+        let groups = [
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "0.0.0.0:9",
+            "10.0.0.1:0",
+            "[ff02::1]:9",
+        ];
+        paths.learn(now, groups.map(|address| address.parse().unwrap()));
+        assert!(paths.tick(now).0.is_empty());
+        paths.learn(now, (1..100).map(|port| SocketAddr::new(NEAR.ip(), port)));
         assert_eq!(paths.tick(now).0.len(), CANDIDATES_MAX);
     }
 }

@@ -1,6 +1,7 @@
 //! What the engine knows of one member of one network: its keys, the ways to it, and what
 //! passed.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -209,44 +210,61 @@ impl Session {
 /// What a probe carries, and the answer to it (numbers are big-endian):
 ///
 /// ```text
-///   0               8               10                              26      28
-///  +---------------+---------------+-------------------------------+-------+
-///  | sender's time |    length     |   address that the probe      | port  |  the answer's
-///  +---------------+---------------+   was seen to come from       +-------+  alone
-///  microseconds     of the probe's
-///                   datagram
+///   0               8               16      18                              34      36
+///  +---------------+---------------+-------+-------------------------------+-------+
+///  | sender's time |     token     |length |   address that the probe      | port  |  the
+///  +---------------+---------------+-------+   was seen to come from       +-------+  answer's
+///  microseconds                     of the probe's                                    alone
+///                                   datagram
 /// ```
 ///
-/// A probe is filled with zeros up to the length that is tried.
+/// The token is a keyed hash of the time and of the address that the probe is sent to, so that
+/// only who takes datagrams there can answer for it: a member cannot have packets sent to
+/// somebody else. A probe is filled with zeros up to the length that is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
     pub(super) micros: u64,
+    token: u64,
     pub(super) bytes: u16,
 }
 
 /// Octets of the shortest probe, and of an answer.
-const PROBE_BYTES: usize = 10;
+const PROBE_BYTES: usize = 18;
 const ANSWER_BYTES: usize = PROBE_BYTES + 18;
 
-impl Probe {
+/// Makes the tokens of probes; the key is drawn at the start (SipHash-1-3).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tokens(RandomState);
+
+impl Tokens {
     /// Writes the content of a probe whose datagram is to have `bytes` octets, or as few as
-    /// it takes.
-    pub(super) fn encode(micros: u64, bytes: usize) -> Vec<u8> {
+    /// it takes. By the lane it goes to no address.
+    pub(super) fn probe(&self, micros: u64, to: Option<SocketAddr>, bytes: usize) -> Vec<u8> {
         let content = bytes
             .saturating_sub(HEADER_BYTES + TRAILER_BYTES)
             .max(PROBE_BYTES);
         let whole = (content + HEADER_BYTES + TRAILER_BYTES) as u16;
         let mut octets = vec![0; content];
         octets[..8].copy_from_slice(&micros.to_be_bytes());
-        octets[8..10].copy_from_slice(&whole.to_be_bytes());
+        octets[8..16].copy_from_slice(&self.0.hash_one((micros, to)).to_be_bytes());
+        octets[16..18].copy_from_slice(&whole.to_be_bytes());
         octets
     }
 
+    /// Tells whether an answer that came from an address is to a probe that was sent there.
+    pub(super) fn fits(&self, answer: Probe, from: SocketAddr) -> bool {
+        answer.token == self.0.hash_one((answer.micros, Some(from)))
+    }
+}
+
+impl Probe {
     pub(super) fn decode(content: &[u8]) -> Option<Self> {
         let (micros, rest) = content.split_first_chunk()?;
+        let (token, rest) = rest.split_first_chunk()?;
         let (bytes, _) = rest.split_first_chunk()?;
         Some(Self {
             micros: u64::from_be_bytes(*micros),
+            token: u64::from_be_bytes(*token),
             bytes: u16::from_be_bytes(*bytes),
         })
     }
@@ -255,13 +273,40 @@ impl Probe {
     pub(super) fn answer(self, from: SocketAddr) -> [u8; ANSWER_BYTES] {
         let mut octets = [0; ANSWER_BYTES];
         octets[..8].copy_from_slice(&self.micros.to_be_bytes());
-        octets[8..10].copy_from_slice(&self.bytes.to_be_bytes());
+        octets[8..16].copy_from_slice(&self.token.to_be_bytes());
+        octets[16..18].copy_from_slice(&self.bytes.to_be_bytes());
         let address = match from.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
-        octets[10..26].copy_from_slice(&address.octets());
-        octets[26..].copy_from_slice(&from.port().to_be_bytes());
+        octets[18..34].copy_from_slice(&address.octets());
+        octets[34..].copy_from_slice(&from.port().to_be_bytes());
         octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_got_the_probe_can_answer_for_its_address() {
+        let tokens = Tokens::default();
+        let [there, victim] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 7)));
+        let probe = Probe::decode(&tokens.probe(5, Some(there), 1449)).unwrap();
+        assert_eq!((probe.micros, probe.bytes), (5, 1449));
+        let answer = Probe::decode(&probe.answer(there)).unwrap();
+        assert!(tokens.fits(answer, there) && !tokens.fits(answer, victim));
+        assert!(!tokens.fits(
+            Probe {
+                micros: 6,
+                ..answer
+            },
+            there
+        ));
+        assert!(!Tokens::default().fits(answer, there));
+        let shortest = tokens.probe(5, None, 0);
+        assert_eq!(shortest.len(), PROBE_BYTES);
+        assert!((0..PROBE_BYTES).all(|length| Probe::decode(&shortest[..length]).is_none()));
     }
 }

@@ -512,7 +512,7 @@ impl Overlay {
     }
 
     pub(super) fn hop_timed_out(&mut self, now: Time, hop: u32) {
-        if self.is_bound_to_first(hop) {
+        if self.is_bound_to_first(hop) || !self.config.remedies.hedging {
             self.hops.pending.remove(&hop);
             return;
         }

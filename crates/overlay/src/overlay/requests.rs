@@ -2,7 +2,7 @@
 //!
 //! A question goes from hop to hop to the node in charge, whose answer goes back the same
 //! way (`back`). The asker tries again after a while, by another first hop, because
-//! a hop may take a message, confirm it and die; from the third try on the answer comes
+//! a hop may take a message, confirm it and die; from the fourth try on the answer comes
 //! straight to the asker.
 
 use std::time::Duration;
@@ -244,14 +244,16 @@ impl Overlay {
             None => TRY_TIMEOUTS[tries],
         };
         let (first_hop, target, any) = (open.first_hop.clone(), open.target, open.manner.any);
+        let twice = open.manner.twice && self.config.remedies.two_ways;
         let by_ring = self.is_by_ring(target, false);
         self.deadlines.set(Alarm::Request(id), now + wait);
-        if tries == ITERATIVE_TRY && first_hop.is_none() {
+        let remedies = self.config.remedies;
+        if remedies.iterative && tries == ITERATIVE_TRY && first_hop.is_none() {
             self.next_try(id);
             return self.search_for(now, id, target);
         }
         let parallel = match tries {
-            0 if open.manner.twice => PARALLEL_TRIES,
+            0 if twice => PARALLEL_TRIES,
             _ => 1,
         };
         if let Some(contact) = first_hop {

@@ -189,9 +189,9 @@ impl Overlay {
         }
     }
 
-    /// Counts a message towards the budget when it is one of this node's own upkeep: not what
-    /// it passes on or answers, by which strangers could take its links away, or says for
-    /// services.
+    /// Counts a message towards the budget when it is one of this node's own upkeep, signs of
+    /// life and welcomes to its peers included: not what it passes on or answers for others, by
+    /// which strangers could take its links away, or says for services.
     pub(super) fn note_upkeep(&mut self, message: &Message) {
         let counts = match message {
             Message::Hello(_)

@@ -19,7 +19,7 @@ use crate::statistics::{Results, mean, mean_thousandths, millis, percentile, rat
 
 const QUIET: Duration = Duration::from_secs(120);
 /// More nodes than this are not grown by messages: memory and time end here.
-const GROWN_MAX: usize = 200_000;
+pub const GROWN_MAX: usize = 200_000;
 /// The jump opens sessions with strangers, from which the others would profit, and everybody
 /// has to hear first how to reach them: it is last.
 const WAYS: [(&str, Forwarding); 4] = [

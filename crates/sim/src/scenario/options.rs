@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use enishi_overlay::config::Remedies;
 use enishi_overlay::{Config, OverlayId};
 
 use crate::hostile::Behaviour;
@@ -82,6 +83,8 @@ pub struct Options {
     pub hostile_per_million: Option<u32>,
     /// How the hostile ones behave; none draws it for each.
     pub behaviour: Option<Behaviour>,
+    /// What our nodes do for messages that may be lost.
+    pub remedies: Remedies,
     /// How many of a million are clients.
     pub clients_per_million: u32,
     /// How many values are stored; none lets the scenario decide.
@@ -112,6 +115,7 @@ impl Default for Options {
             joins_within: Duration::from_secs(1),
             hostile_per_million: None,
             behaviour: None,
+            remedies: Remedies::default(),
             clients_per_million: 0,
             values: None,
             by_rule: false,
@@ -130,6 +134,7 @@ impl Options {
     pub(super) fn world_with(&self, change: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::new(OverlayId::from_name("simulated"));
         config.long_links = self.long_links;
+        config.remedies = self.remedies;
         if let Some(rate) = self.upkeep_bytes_per_second {
             config.upkeep_bytes_per_s = rate;
         }
