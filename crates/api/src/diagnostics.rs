@@ -224,16 +224,14 @@ pub enum Finding {
         /// By way of a third node.
         relayed: u32,
     },
-    /// Whether packets of channels fit the datagrams of the sessions.
-    Datagrams {
-        /// The largest packet of a channel, in octets.
-        mtu: u32,
-        /// Sessions that carry one in one datagram.
-        whole: u32,
-        /// Sessions that carry one in two halves.
-        halves: u32,
-        /// Sessions that carry none.
-        none: u32,
+    /// Which way the packets of channels take to the members with which they are exchanged.
+    Packets {
+        /// The UDP port for them.
+        port: u16,
+        /// How many members are reached straight at an address of theirs.
+        direct: u32,
+        /// How many by their sessions.
+        by_session: u32,
     },
     /// Whether a channel is ready.
     Channel {

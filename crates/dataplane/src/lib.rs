@@ -20,6 +20,7 @@
 //! become a super-packet) and `device`. Everything but [`device`], [`socket`] and [`engine`]
 //! is pure: no sockets, no clock.
 
+mod checksum;
 pub mod device;
 pub mod engine;
 pub mod icmp;

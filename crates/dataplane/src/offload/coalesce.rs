@@ -2,10 +2,10 @@
 
 use std::io::IoSlice;
 
-use super::checksum::{Sum, pseudo_header};
 use super::{
     ACK, FIN, OFFLOAD_HEADER_BYTES, Offload, PSH, TCP_FLAGS_AT, Transport, transport_header_bytes,
 };
+use crate::checksum::{Sum, pseudo_header};
 use crate::packet::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, IpPacket};
 
 /// The most packets of one super-packet, as the kernel's own GRO of UDP has it.

@@ -17,14 +17,13 @@
 //! alone. The seal of the datagram protects the rest, and the receiving kernel is told that
 //! the sum is partial, as if the packet had been made there.
 
-mod checksum;
 mod coalesce;
 mod split;
 
-pub use checksum::complete;
 pub use coalesce::Run;
 pub use split::split;
 
+pub use crate::checksum::complete;
 use crate::packet::protocol;
 
 /// Octets of the header before each packet of a device with offloads.

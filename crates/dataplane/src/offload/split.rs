@@ -1,7 +1,7 @@
 //! A super-packet into packets for the wire.
 
-use super::checksum::{Sum, pseudo_header};
 use super::{CWR, FIN, PSH, TCP_FLAGS_AT, Transport, transport_header_bytes};
+use crate::checksum::{Sum, pseudo_header};
 use crate::packet::IpPacket;
 
 /// The longest IP and transport headers together of a super-packet that is cut: IPv6 with

@@ -9,12 +9,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Channel, Check, Failure, Finding, Outcome, Refused, Sighting, ValueStep};
-use enishi_dataplane::sealed::OVERHEAD_BYTES;
 use enishi_overlay::{NodeId, Position};
 use enishi_services::Node;
 use enishi_services::dht::{GetAnswer, PutAnswer};
 use enishi_services::names::OpenName;
-use enishi_services::vnet;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -421,25 +419,19 @@ async fn check_sessions(desk: &Desk, report: &mut Report<'_>) {
     report
         .tell(outcome, Finding::Sessions { direct, relayed })
         .await;
-    let (mut whole, mut halves, mut none) = (0, 0, 0);
-    for session in &sessions {
-        let lane = desk.sessions.datagrams(session.peer);
-        match lane.and_then(|lane| lane.bytes_max()) {
-            None => none += 1,
-            Some(max) if max >= usize::from(vnet::MTU) + OVERHEAD_BYTES => whole += 1,
-            Some(_) => halves += 1,
-        }
-    }
-    let outcome = if none > 0 {
-        Outcome::Warning
-    } else {
-        Outcome::Ok
+    let packets = desk.shared.networks.report().sessions;
+    let direct = packets.iter().filter(|session| session.direct.is_some());
+    let direct = direct.count() as u32;
+    let by_session = packets.len() as u32 - direct;
+    let outcome = match by_session {
+        0 => Outcome::Ok,
+        _ => Outcome::Warning,
     };
-    let finding = Finding::Datagrams {
-        mtu: vnet::MTU.into(),
-        whole,
-        halves,
-        none,
+    let port = desk.shared.networks.port().unwrap_or(0);
+    let finding = Finding::Packets {
+        port,
+        direct,
+        by_session,
     };
     report.tell(outcome, finding).await;
 }

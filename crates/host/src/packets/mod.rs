@@ -185,6 +185,11 @@ impl Networks {
         }
     }
 
+    /// Returns the port at which packets are taken, once there is one.
+    pub fn port(&self) -> Option<u16> {
+        self.started.get().map(|started| started.port)
+    }
+
     /// Tells whether channels get network devices.
     pub fn makes_devices(&self) -> bool {
         self.with_devices

@@ -67,20 +67,18 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
                  forward the port of `listen`.",
             ),
         ),
-        Finding::Datagrams {
-            mtu,
-            whole,
-            halves,
-            none,
+        Finding::Packets {
+            port,
+            direct,
+            by_session,
         } => said(
-            "packet size",
+            "packets",
             format!(
-                "packets of {mtu} octets: whole to {whole} peers, in halves to {halves}, not at \
-                 all to {none}"
+                "UDP port {port}; straight to {direct} members, by their sessions to {by_session}"
             ),
             bad.then_some(
-                "Sessions that have just begun may not have found their path yet: try again in a \
-                 minute.",
+                "Packets by sessions are slower. Let the port pass the firewall for UDP, on both \
+                 sides. In the first seconds it may just not be found out yet.",
             ),
         ),
         Finding::Channel { .. } => channel(finding, bad),

@@ -67,20 +67,16 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
                  `listen` のポートを転送してください。",
             ),
         ),
-        Finding::Datagrams {
-            mtu,
-            whole,
-            halves,
-            none,
+        Finding::Packets {
+            port,
+            direct,
+            by_session,
         } => said(
-            "パケット長",
-            format!(
-                "{mtu} オクテットのパケット: 一度に送れるピア {whole}、二つに分けるピア {halves}、\
-                 送れないピア {none}"
-            ),
+            "パケット",
+            format!("UDP ポート {port}、直接届くメンバー {direct}、セッション経由 {by_session}"),
             bad.then_some(
-                "始まったばかりのセッションは経路を探している途中のことがあります。1 分後にもう一度\
-                 実行してください。",
+                "セッション経由のパケットは遅くなります。双方のファイアウォールでこの UDP ポートを\
+                 通してください。始まって数秒は、まだ調べている途中のことがあります。",
             ),
         ),
         Finding::Channel { .. } => channel(finding, bad),

@@ -4,11 +4,11 @@ use crate::packet::IpPacket;
 
 /// A sum of 16-bit words that is not folded yet. Holds 2^47 words without overflow.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl Sum {
     /// Adds octets as big-endian words; an odd one at the end counts as a high octet.
-    pub(super) fn add(self, bytes: &[u8]) -> Self {
+    pub(crate) fn add(self, bytes: &[u8]) -> Self {
         let mut sum = self.0;
         let mut words = bytes.chunks_exact(4);
         for word in &mut words {
@@ -23,12 +23,12 @@ impl Sum {
     }
 
     /// Adds one word.
-    pub(super) const fn word(self, word: u16) -> Self {
+    pub(crate) const fn word(self, word: u16) -> Self {
         Self(self.0 + word as u64)
     }
 
     /// Folds the sum into one word, without taking the complement: a partial checksum.
-    pub(super) const fn fold(self) -> u16 {
+    pub(crate) const fn fold(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
@@ -39,7 +39,7 @@ impl Sum {
 
 /// Sums the pseudo-header of a packet's transport without its length: addresses and protocol
 /// (RFC 9293, section 3.1; RFC 8200, section 8.1).
-pub(super) fn pseudo_header(packet: &IpPacket<'_>) -> Sum {
+pub(crate) fn pseudo_header(packet: &IpPacket<'_>) -> Sum {
     let addresses = match packet.is_v4() {
         true => packet.bytes().get(12..20),
         false => packet.bytes().get(8..40),
