@@ -108,7 +108,7 @@ fn the_comparison_has_equal_tables_and_right_answers() {
     };
     let report = Scenario::Compare.run(&options, &mut |_| {});
     let rows: BTreeMap<_, _> = report.results.figures.rows().collect();
-    assert_eq!(rows.len(), 45);
+    assert_eq!(rows.len(), 51);
     for (name, row) in &rows {
         let least = if name.contains("30 %") { 0.95 } else { 0.97 };
         assert!(row["correct"] >= least, "{name}: {row:?}");
