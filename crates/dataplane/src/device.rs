@@ -125,6 +125,11 @@ impl Device {
         self.ipv6_failure.as_ref()
     }
 
+    /// Tells whether the kernel takes and gives super-packets of UDP (Linux 6.2 and later).
+    pub fn has_udp_super_packets(&self) -> bool {
+        self.device.udp_gso()
+    }
+
     /// Takes a packet that the kernel sends into the device, with the header of
     /// [`crate::offload`] before it, and returns the length of both. The buffer should have
     /// [`READ_BYTES_MAX`] octets: more than fits is cut off.

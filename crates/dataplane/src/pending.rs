@@ -18,10 +18,15 @@ pub const PACKETS_MAX: usize = 1024;
 /// How long a packet waits.
 pub const WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// How long after the start of a resolution it is to be started again if packets still come:
+/// whoever was to start it may have been too busy to hear.
+pub const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is the first to wait for its address: start the resolution.
+    /// It is the first to wait for its address, or the first for [`ASK_INTERVAL`]: start the
+    /// resolution.
     First,
     /// It waits behind others.
     Queued,
@@ -32,8 +37,15 @@ pub enum Pushed {
 /// Packets that wait for the resolution of their destinations.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
-    queues: HashMap<IpAddr, VecDeque<Waiting>>,
+    queues: HashMap<IpAddr, Queue>,
     count: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Queue {
+    /// When its resolution was last to be started.
+    asked: Instant,
+    waiting: VecDeque<Waiting>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,23 +60,32 @@ impl Pending {
         if self.count == PACKETS_MAX {
             return Pushed::Full;
         }
-        let queue = self.queues.entry(destination).or_default();
-        let pushed = match queue.len() {
-            0 => Pushed::First,
-            PACKETS_PER_ADDRESS_MAX.. => return Pushed::Full,
-            _ => Pushed::Queued,
+        let fresh = Queue {
+            asked: now,
+            waiting: VecDeque::new(),
+        };
+        let queue = self.queues.entry(destination).or_insert(fresh);
+        if queue.waiting.len() >= PACKETS_PER_ADDRESS_MAX {
+            return Pushed::Full;
+        }
+        let pushed = if queue.waiting.is_empty() || now - queue.asked >= ASK_INTERVAL {
+            queue.asked = now;
+            Pushed::First
+        } else {
+            Pushed::Queued
         };
         let until = now + WAIT_MAX;
-        queue.push_back(Waiting { until, packet });
+        queue.waiting.push_back(Waiting { until, packet });
         self.count += 1;
         pushed
     }
 
     /// Takes out the packets to `destination`, oldest first.
     pub fn take(&mut self, destination: IpAddr) -> Vec<Vec<u8>> {
-        let queue = self.queues.remove(&destination).unwrap_or_default();
-        self.count -= queue.len();
-        queue.into_iter().map(|waiting| waiting.packet).collect()
+        let queue = self.queues.remove(&destination);
+        let waiting = queue.map_or_else(VecDeque::new, |queue| queue.waiting);
+        self.count -= waiting.len();
+        waiting.into_iter().map(|waiting| waiting.packet).collect()
     }
 
     /// Takes out the packets that have waited too long, those of one address oldest
@@ -72,10 +93,10 @@ impl Pending {
     pub fn expire(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let mut expired = Vec::new();
         self.queues.retain(|_, queue| {
-            while let Some(waiting) = queue.pop_front_if(|waiting| waiting.until <= now) {
+            while let Some(waiting) = queue.waiting.pop_front_if(|waiting| waiting.until <= now) {
                 expired.push(waiting.packet);
             }
-            !queue.is_empty()
+            !queue.waiting.is_empty()
         });
         self.count -= expired.len();
         expired

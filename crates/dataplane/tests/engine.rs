@@ -306,6 +306,8 @@ fn keys_change_under_traffic_without_loss() {
                 (&right, &left)
             };
             answerer.attach(asker, round, false, true);
+            // Its thread has them once it tells so.
+            answerer.report();
             asker.attach(answerer, round, true, true);
         }
         let told = pinging.join().unwrap();

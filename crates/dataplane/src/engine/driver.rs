@@ -37,6 +37,9 @@ const IDLE_TICK: Duration = Duration::from_millis(500);
 /// For how long after it was last used the engine keeps the shorter tick.
 const BUSY: Duration = Duration::from_secs(3);
 
+/// How many commands are worked off before packets have their turn.
+const COMMANDS_AT_ONCE: usize = 256;
+
 /// Octets of each buffer of the socket.
 const BUFFER_BYTES: usize = 1 << 16;
 
@@ -59,6 +62,8 @@ pub(super) struct Driver<O> {
     pub(super) now: Instant,
     /// Datagrams that were refused: of no session, or of one that has ended.
     pub(super) refused: u64,
+    /// When the host was last told of whose unknown index.
+    pub(super) unknown: BTreeMap<PeerKey, Instant>,
     busy_until: Instant,
     next_tick: Instant,
     commands: mpsc::Receiver<Command>,
@@ -93,6 +98,7 @@ impl<O: Outside> Driver<O> {
             started: now,
             now,
             refused: 0,
+            unknown: BTreeMap::new(),
             busy_until: now,
             next_tick: now,
             commands,
@@ -140,9 +146,14 @@ impl<O: Outside> Driver<O> {
 
     fn take_commands(&mut self) {
         self.wake.done();
-        while let Ok(command) = self.commands.try_recv() {
-            self.command(command);
+        for _ in 0..COMMANDS_AT_ONCE {
+            match self.commands.try_recv() {
+                Ok(command) => self.command(command),
+                Err(_) => return self.flush(),
+            }
         }
+        // Others have their turn first.
+        self.wake.now();
         self.flush();
     }
 
@@ -239,7 +250,7 @@ impl<O: Outside> Driver<O> {
         self.by_index.retain(|index, _| Some(*index) != dropped);
         if keys.peer_has_them {
             // The peer uses the keys as soon as it sees them used.
-            self.confirm_by_lane(slot);
+            self.confirm(slot);
             self.send_all_waiting(slot);
         }
     }
@@ -265,7 +276,11 @@ impl<O: Outside> Driver<O> {
         self.send_all_waiting(slot);
     }
 
-    fn send_all_waiting(&mut self, slot: usize) {
+    /// Sends what waits for a peer, if there is a way to it.
+    pub(super) fn send_all_waiting(&mut self, slot: usize) {
+        if self.way(slot).is_none() {
+            return;
+        }
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
@@ -275,13 +290,25 @@ impl<O: Outside> Driver<O> {
         }
     }
 
-    /// Shows the peer by its session's lane that keys are in use.
-    fn confirm_by_lane(&mut self, slot: usize) {
-        let peer = self.sessions[slot].peer;
-        if let Some(bytes_max) = self.outside.lane_bytes_max(&peer) {
-            let way = Way::Lane(peer, bytes_max);
-            self.probe(slot, way, 0);
+    /// Shows the peer that keys are in use, by the way that packets take.
+    fn confirm(&mut self, slot: usize) {
+        match self.way(slot) {
+            Some(Way::Direct(to, _)) => self.ask(slot, Ask { to, bytes: 0 }),
+            Some(way @ Way::Lane(..)) => self.probe(slot, way, 0),
+            None => {}
         }
+    }
+
+    fn way(&mut self, slot: usize) -> Option<Way> {
+        let session = self.sessions.get(slot)?;
+        let mut exit = Exit {
+            socket: &self.socket,
+            batch: &mut self.batch,
+            outside: &mut self.outside,
+            scratch: &mut self.scratch,
+            ecn: None,
+        };
+        exit.way(session)
     }
 
     /// Asks a peer by an address.
@@ -303,6 +330,7 @@ impl<O: Outside> Driver<O> {
             Way::Lane(..) => None,
         };
         let content = self.tokens.probe(micros, to, bytes);
+        self.batch.flush(&self.socket);
         let mut exit = Exit {
             socket: &self.socket,
             batch: &mut self.batch,
@@ -311,6 +339,8 @@ impl<O: Outside> Driver<O> {
             ecn: None,
         };
         exit.emit(session, way, Kind::Probe, &content);
+        // Alone: what it finds out of the path is of this length, and of no other.
+        self.flush();
     }
 
     fn close(&mut self, id: NetworkId) {
@@ -333,7 +363,10 @@ impl<O: Outside> Driver<O> {
         let session = self.sessions.remove(slot);
         self.refused += session.counters.refused;
         for index in session.indices() {
-            self.by_index.remove(&index);
+            // Another session may have drawn the same.
+            if self.by_index.get(&index) == Some(&slot) {
+                self.by_index.remove(&index);
+            }
         }
         if let Some(network) = self.networks.get_mut(&session.network) {
             network.table.forget_peer(&slot);

@@ -12,6 +12,7 @@ use super::network::Network;
 use super::outbound::{Exit, Way};
 use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
+use crate::device::Device;
 use crate::offload::Run;
 use crate::packet::IpPacket;
 use crate::reassembly::Half;
@@ -21,11 +22,16 @@ use crate::socket::Received;
 /// How many buffers are filled at once, and how often before others have their turn.
 pub(super) const BUFFERS: usize = 4;
 const RECEIVES_MAX: usize = 8;
+/// How often the host is told of one peer's unknown indices, and of how many peers' at once.
+const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
+const UNKNOWN_MAX: usize = 1024;
 
 /// What datagrams bring about besides packets.
 pub(super) enum Happened {
     /// The peer is seen to have the next keys of a session.
     HasKeys(usize),
+    /// A way straight to the peer was found.
+    HasWay(usize),
     /// A probe to be answered, and where it came from; nowhere for the lane.
     Asked(usize, Probe, Option<SocketAddr>),
     /// A question to be asked: has the peer moved?
@@ -62,6 +68,7 @@ impl<O: Outside> Driver<O> {
             sessions: &mut self.sessions,
             indices: &self.by_index,
             networks: &mut self.networks,
+            refused: &mut self.refused,
             happened: &mut happened,
             tokens: &self.tokens,
             started: self.started,
@@ -87,13 +94,17 @@ impl<O: Outside> Driver<O> {
             .and_then(|slot| self.sessions.get(*slot));
         if known.is_none_or(|session| session.peer != peer) {
             self.refused += 1;
-            return self.outside.note(Note::UnknownIndex { peer, index });
+            if self.may_tell_unknown(peer) {
+                self.outside.note(Note::UnknownIndex { peer, index });
+            }
+            return;
         }
         let mut happened = Vec::new();
         let mut entry = Entry {
             sessions: &mut self.sessions,
             indices: &self.by_index,
             networks: &mut self.networks,
+            refused: &mut self.refused,
             happened: &mut happened,
             tokens: &self.tokens,
             started: self.started,
@@ -105,10 +116,29 @@ impl<O: Outside> Driver<O> {
         self.work_off(happened);
     }
 
+    /// Tells whether a peer's unknown index may be told again: a flood of them is to cost nobody
+    /// but this thread.
+    fn may_tell_unknown(&mut self, peer: PeerKey) -> bool {
+        let now = self.now;
+        let lately = |at: &Instant| now - *at < UNKNOWN_INTERVAL;
+        if self.unknown.get(&peer).is_some_and(lately) {
+            return false;
+        }
+        if self.unknown.len() >= UNKNOWN_MAX {
+            self.unknown.retain(|_, at| lately(at));
+        }
+        let has_room = self.unknown.len() < UNKNOWN_MAX;
+        if has_room {
+            self.unknown.insert(peer, now);
+        }
+        has_room
+    }
+
     fn work_off(&mut self, happened: Vec<Happened>) {
         for happened in happened {
             match happened {
                 Happened::HasKeys(slot) => self.promote(slot),
+                Happened::HasWay(slot) => self.send_all_waiting(slot),
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
             }
@@ -142,6 +172,7 @@ struct Entry<'e, 'b> {
     sessions: &'e mut Slab<super::session::Session>,
     indices: &'e Indices,
     networks: &'e mut BTreeMap<NetworkId, Network>,
+    refused: &'e mut u64,
     happened: &'e mut Vec<Happened>,
     tokens: &'e Tokens,
     started: Instant,
@@ -154,6 +185,7 @@ impl<'b> Entry<'_, 'b> {
     /// Opens a datagram that came from an address, or by the lane.
     fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
+            *self.refused += 1;
             return;
         };
         let (slot, bytes) = (*slot, datagram.len());
@@ -198,7 +230,9 @@ impl<'b> Entry<'_, 'b> {
                     let asked = self.started + Duration::from_micros(answer.micros);
                     let round_trip = self.now.saturating_duration_since(asked);
                     let bytes = usize::from(answer.bytes);
-                    session.paths.answered(self.now, from, round_trip, bytes);
+                    if session.paths.answered(self.now, from, round_trip, bytes) {
+                        self.happened.push(Happened::HasWay(slot));
+                    }
                 }
             }
             // Of a later version.
@@ -215,7 +249,12 @@ impl<'b> Entry<'_, 'b> {
             |(of, run): &mut (NetworkId, Run<'b>)| *of == id && run.extend(&packet, partial);
         if !self.run.as_mut().is_some_and(follows) {
             self.write_run();
-            self.run = Some((id, Run::begin(&packet, partial)));
+            let mut run = Run::begin(&packet, partial);
+            let device = self.networks.get(&id).and_then(|n| n.device.as_ref());
+            if !device.is_some_and(Device::has_udp_super_packets) {
+                run.close_udp();
+            }
+            self.run = Some((id, run));
         }
     }
 

@@ -85,7 +85,6 @@ impl<O: Outside> Driver<O> {
             return;
         }
         let destination = parsed.destination();
-        let ecn = EcnCodepoint::from_bits(ecn_bits(packet));
         let slot = match network.table.lookup(destination) {
             Lookup::Forward(route) => Some(route.peer),
             Lookup::Miss => None,
@@ -101,7 +100,8 @@ impl<O: Outside> Driver<O> {
             batch: &mut self.batch,
             outside: &mut self.outside,
             scratch: &mut self.scratch,
-            ecn,
+            // Not capable: a mark on the way would be lost, where a loss is heard of.
+            ecn: None,
         };
         let Some(way) = exit.way(session) else {
             return self.put_off(id, slot, destination, length, otherwise);
@@ -186,10 +186,12 @@ impl<O: Outside> Exit<'_, O> {
         session.counters.sent_packets += 1;
         session.counters.sent_bytes += packet.len() as u64;
         if packet.len() + OVERHEAD_BYTES <= way.datagram_bytes_max() {
-            let kind = match Offload::partial_transport(offload) {
-                Some(_) => Kind::PartialPacket,
-                None if complete_checksum(offload, packet) => Kind::Packet,
-                None => return,
+            let kind = if is_of_transport(offload, packet) {
+                Kind::PartialPacket
+            } else if complete_checksum(offload, packet) {
+                Kind::Packet
+            } else {
+                return;
             };
             return self.emit(session, way, kind, packet);
         }
@@ -239,21 +241,15 @@ fn is_tunnel(own_ports: &[u16], packet: &IpPacket<'_>) -> bool {
     ports.iter().any(|port| own_ports.contains(port))
 }
 
-/// Returns the congestion bits of a packet that was parsed (RFC 3168, section 5).
-fn ecn_bits(packet: &[u8]) -> u8 {
-    match packet {
-        [first, second, ..] if first >> 4 == 4 => second & 3,
-        [_, second, ..] => second >> 4 & 3,
-        _ => 0,
-    }
-}
-
-impl Offload {
-    /// Returns the transport whose checksum is partial, if it is that of TCP or UDP.
-    fn partial_transport(self) -> Option<Transport> {
-        let (_, at) = self.partial?;
-        [Transport::Tcp, Transport::Udp]
-            .into_iter()
-            .find(|transport| usize::from(at) == transport.checksum_at())
-    }
+/// Tells whether a partial checksum is that of a packet's own TCP or UDP, as the receiver will
+/// take it to be.
+fn is_of_transport(offload: Offload, packet: &[u8]) -> bool {
+    let Some((from, at)) = offload.partial else {
+        return false;
+    };
+    IpPacket::parse(packet).is_ok_and(|packet| {
+        let transport = Transport::of(packet.protocol()).filter(|_| !packet.is_fragment());
+        usize::from(from) == packet.header_bytes()
+            && transport.is_some_and(|transport| transport.checksum_at() == usize::from(at))
+    })
 }

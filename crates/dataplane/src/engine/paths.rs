@@ -18,11 +18,18 @@ pub const CANDIDATES_MAX: usize = 16;
 /// over either version.
 pub const DATAGRAM_BYTES: [usize; 3] = [1449, 1337, 1232];
 
+/// What passes before anything is known.
+const DATAGRAM_SAFE: usize = DATAGRAM_BYTES[DATAGRAM_BYTES.len() - 1];
+
 /// How often addresses are tried while none works: often at first, then ever less.
 const SEARCH_FIRST: Duration = Duration::from_millis(200);
 const SEARCH_LAST: Duration = Duration::from_secs(10);
 /// How often the other addresses are tried while one works, and longer datagrams.
 const IMPROVE: Duration = Duration::from_secs(60);
+/// How long answers to a trial of lengths are waited for, and how often it is made before what
+/// was not answered is taken not to pass any more.
+const TRIAL: Duration = Duration::from_secs(1);
+const TRIAL_ROUNDS: u32 = 3;
 /// After so long without a word from the peer, while we spoke, it is asked.
 const DOUBT_AFTER: Duration = Duration::from_millis(700);
 /// How often it is asked then.
@@ -60,6 +67,16 @@ struct Taken {
     asked: Instant,
     /// The longest datagram that was answered.
     bytes_max: usize,
+    /// Longer ones being tried.
+    trial: Option<Trial>,
+}
+
+/// Datagrams of all lengths that were sent at once, to find out which of them pass.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    until: Instant,
+    rounds: u32,
+    longest: usize,
 }
 
 /// The ways to one peer.
@@ -88,7 +105,7 @@ impl Paths {
 
     /// Adds addresses where the peer may be reached, and begins to try them all at once.
     pub(super) fn learn(&mut self, now: Instant, addresses: impl IntoIterator<Item = SocketAddr>) {
-        for address in addresses.into_iter().filter(is_possible) {
+        for address in addresses {
             self.add(address);
         }
         self.search_pause = SEARCH_FIRST;
@@ -96,6 +113,9 @@ impl Paths {
     }
 
     fn add(&mut self, address: SocketAddr) {
+        if !is_possible(&address) {
+            return;
+        }
         if self.candidates.iter().any(|known| known.address == address) {
             return;
         }
@@ -190,6 +210,9 @@ impl Paths {
             Some(taken) if taken.address == address => {
                 taken.round_trip = round_trip;
                 taken.bytes_max = taken.bytes_max.max(bytes);
+                if let Some(trial) = &mut taken.trial {
+                    trial.longest = trial.longest.max(bytes);
+                }
                 return false;
             }
             Some(taken) => {
@@ -206,7 +229,8 @@ impl Paths {
                 heard: now,
                 doubted: None,
                 asked: now,
-                bytes_max: bytes.max(DATAGRAM_BYTES[1]),
+                bytes_max: bytes.max(DATAGRAM_SAFE),
+                trial: None,
             });
             // Find out how long datagrams may be.
             self.next_improve = now;
@@ -239,14 +263,13 @@ impl Paths {
             self.search_pause = SEARCH_FIRST;
             self.next_search = now;
         }
-        match self.taken {
+        if let Some(taken) = &mut self.taken {
+            asks.extend(taken.try_lengths(now));
+        }
+        match &mut self.taken {
             Some(taken) if now >= self.next_improve => {
                 self.next_improve = now + IMPROVE;
-                let longer = DATAGRAM_BYTES.into_iter();
-                asks.extend(longer.map(|bytes| Ask {
-                    to: taken.address,
-                    bytes,
-                }));
+                asks.extend(taken.begin_trial(now, 1));
                 let others = self.candidates.iter().map(|known| known.address);
                 let others = others.filter(|address| *address != taken.address);
                 asks.extend(others.map(|to| Ask { to, bytes: 0 }));
@@ -265,9 +288,42 @@ impl Paths {
     }
 }
 
+impl Taken {
+    /// Tries datagrams of all lengths.
+    fn begin_trial(&mut self, now: Instant, rounds: u32) -> impl Iterator<Item = Ask> + use<> {
+        let longest = DATAGRAM_SAFE;
+        let until = now + TRIAL;
+        self.trial = Some(Trial {
+            until,
+            rounds,
+            longest,
+        });
+        let to = self.address;
+        DATAGRAM_BYTES
+            .into_iter()
+            .map(move |bytes| Ask { to, bytes })
+    }
+
+    /// Judges a trial whose time is over: what did not pass several times in turn, though it
+    /// once did, passes no more.
+    fn try_lengths(&mut self, now: Instant) -> Vec<Ask> {
+        let Some(trial) = self.trial.take_if(|trial| now >= trial.until) else {
+            return Vec::new();
+        };
+        if trial.longest >= self.bytes_max {
+            return Vec::new();
+        }
+        if trial.rounds < TRIAL_ROUNDS {
+            return self.begin_trial(now, trial.rounds + 1).collect();
+        }
+        self.bytes_max = trial.longest;
+        Vec::new()
+    }
+}
+
 /// Tells whether one host may be at an address: what peers say may be anything.
 fn is_possible(address: &SocketAddr) -> bool {
-    let ip = address.ip();
+    let ip = address.ip().to_canonical();
     let broadcast = matches!(ip, std::net::IpAddr::V4(four) if four.is_broadcast());
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
@@ -311,7 +367,7 @@ mod tests {
         );
         assert_eq!(paths.direct(), None);
         assert!(paths.answered(now, FAR, MS * 40, 100));
-        assert_eq!(paths.direct(), Some((FAR, DATAGRAM_BYTES[1])));
+        assert_eq!(paths.direct(), Some((FAR, DATAGRAM_SAFE)));
         assert!(!paths.answered(now, NEAR, MS * 39, 100));
         assert!(paths.answered(now, NEAR, MS * 4, 100));
         let (asks, _) = paths.tick(now);
@@ -369,6 +425,35 @@ mod tests {
         assert_eq!(paths.heard(now + MS * 410, FAR, true), None);
         assert!(paths.answered(now + MS * 420, FAR, MS * 20, 100));
         assert_eq!(paths.direct().map(|(address, _)| address), Some(FAR));
+    }
+
+    #[test]
+    fn what_does_not_pass_any_more_is_found_out() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        let tell = |paths: &mut Paths, at, longest| {
+            for ask in paths.tick(at).0 {
+                if ask.bytes <= longest {
+                    paths.heard(at, NEAR, true);
+                    paths.answered(at, NEAR, MS, ask.bytes);
+                }
+            }
+        };
+        paths.answered(now, NEAR, MS, 100);
+        tell(&mut paths, now, DATAGRAM_BYTES[0]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
+        // Lost once, then not.
+        let later = now + IMPROVE;
+        tell(&mut paths, later, DATAGRAM_SAFE);
+        tell(&mut paths, later + TRIAL, DATAGRAM_BYTES[0]);
+        tell(&mut paths, later + TRIAL * 2, DATAGRAM_BYTES[0]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
+        // Lost each time.
+        let later = later + IMPROVE;
+        for round in 0..=TRIAL_ROUNDS {
+            tell(&mut paths, later + TRIAL * round, DATAGRAM_BYTES[1]);
+        }
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[1])));
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl Session {
     /// any more.
     pub(super) fn promote(&mut self) -> Option<u32> {
         let fresh = self.next.take()?;
+        let current = self.current.as_ref();
+        if current.is_some_and(|current| current.since > fresh.since) {
+            // Both asked, and ours is the later agreement.
+            return self.previous.replace(fresh).map(|keys| keys.receive_index);
+        }
         self.use_keys(fresh)
     }
 

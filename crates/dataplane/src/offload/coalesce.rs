@@ -82,6 +82,11 @@ impl<'b> Run<'b> {
         run
     }
 
+    /// Lets nothing follow the first packet if it is UDP.
+    pub fn close_udp(&mut self) {
+        self.is_open &= self.transport != Some(Transport::Udp);
+    }
+
     /// Adds a packet if it follows the last one: of the same flow with the same headers, the
     /// next in order, and as long, or shorter and the last. False if it does not.
     pub fn extend(&mut self, packet: &IpPacket<'b>, partial: bool) -> bool {

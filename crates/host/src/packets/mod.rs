@@ -352,7 +352,9 @@ impl Open {
              join it again, or restart the daemon, to have a new one"
         );
         tracing::warn!("{notice}");
-        if let Some(network) = self.lock().get_mut(&channel) {
+        if let Some(network) = self.lock().get_mut(&channel)
+            && network.device.as_deref() == Some(device)
+        {
             network.device = None;
             network.notice = Some(notice);
         }

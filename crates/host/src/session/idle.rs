@@ -13,9 +13,9 @@ use super::connection::CloseCode;
 use super::{Shared, lock};
 
 /// A session over which no lane carried anything for so long is closed. The overlay asks
-/// every neighbour and link for a sign of life within 95 s, so only sessions that nobody
-/// needs come to this.
-pub const IDLE_MAX: Duration = Duration::from_secs(120);
+/// every neighbour and link for a sign of life within 95 s, and members that exchange packets
+/// agree on new keys every 135 s at the latest, so only sessions that nobody needs come to this.
+pub const IDLE_MAX: Duration = Duration::from_secs(200);
 
 /// How often sessions are looked at; one may live so much longer than [`IDLE_MAX`].
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);

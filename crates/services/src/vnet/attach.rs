@@ -71,6 +71,9 @@ pub(super) struct Attachment {
     pub(super) claim: Claim,
     /// With what this node marks datagrams for it.
     send_index: u32,
+    /// The question that it was answered last, and the answer: one that comes again is answered
+    /// the same, or the two would have different keys.
+    answered: Option<([u8; 16], Vec<u8>)>,
 }
 
 impl Vnet {
@@ -133,7 +136,8 @@ impl Vnet {
             index: asked.draw.index,
         };
         let Some(attach) = self.say_attach(id, said, cx) else {
-            return;
+            // The address was lost meanwhile.
+            return self.give_up(id, peer, cx);
         };
         self.deadlines
             .set(Alarm::Attach(id, peer), cx.now() + ATTACH_TIMEOUT);
@@ -212,6 +216,12 @@ impl Vnet {
             return;
         }
         let attached = channel.attached.get(&from);
+        let answered = attached.and_then(|attached| attached.answered.as_ref());
+        if let Some((nonce, answer)) = answered
+            && *nonce == attach.nonce
+        {
+            return cx.send(claim.contact, answer.clone());
+        }
         if attached.is_some_and(|attached| attached.claim.address == claim.address) {
             // Its address was looked up before.
             return self.accept(id, from, attach, claim, cx);
@@ -280,8 +290,12 @@ impl Vnet {
             return;
         };
         let answer = VnetMessage::Attached(answer).encode();
-        cx.send(claim.contact.clone(), answer);
+        cx.send(claim.contact.clone(), answer.clone());
         self.enter(id, from, claim, agreement, cx);
+        let channel = self.channels.get_mut(&id);
+        if let Some(attached) = channel.and_then(|channel| channel.attached.get_mut(&from)) {
+            attached.answered = Some((attach.nonce, answer));
+        }
     }
 
     /// A member agreed to exchange packets.
@@ -342,9 +356,12 @@ impl Vnet {
             channel.members.insert(peer, claim.clone());
             let addresses = claim.addresses();
             let send_index = agreement.send_index;
-            channel
-                .attached
-                .insert(peer, Attachment { claim, send_index });
+            let attachment = Attachment {
+                claim,
+                send_index,
+                answered: None,
+            };
+            channel.attached.insert(peer, attachment);
             cx.emit(Event::Attached {
                 channel: id,
                 peer,
