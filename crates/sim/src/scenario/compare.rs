@@ -6,12 +6,13 @@
 //! taken their places and the overlay has settled again, after three tenths died.
 //!
 //! Equal tables: each node draws as many long links in every geometry as Chord's fingers and
-//! Kademlia's buckets need beside the near neighbours, and CAN has as many axes. Equal bytes:
-//! our own nodes draw as many links as the dial of upkeep allows, which is the same for all
-//! geometries (CAN's are given by its axes, so it has no such row); the rival has a dial for what it spends, and is run at its own default and at what
-//! Symphony with that table was seen to spend. Equal transport: the rival's own are bare
-//! datagrams, which cost no handshake and pass every NAT here; over sessions it pays for both
-//! as our nodes do.
+//! Kademlia's buckets need beside the near neighbours, and CAN has as many axes. As the daemon:
+//! as many links as the dial of upkeep gives, which has an hour's way to go when this is
+//! measured, so that octets are near each other and not equal (CAN's links are given by its
+//! axes, so it has no such row). Equal bytes: the rival has a dial for what it spends, and is
+//! run at its own default and at what Symphony with that table was seen to spend. Equal
+//! transport: the rival's own are bare datagrams, which cost no handshake and pass every NAT
+//! here; over sessions it pays for both as our nodes do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,9 +181,12 @@ fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
         (names!("kademlia, greedy"), Overlay(Kademlia, Greedy, equal)),
         (names!("can"), Overlay(can, Fastest, None)),
         (names!("can, greedy"), Overlay(can, Greedy, None)),
-        (names!("chord, equal bytes"), Overlay(Chord, Fastest, None)),
         (
-            names!("kademlia, equal bytes"),
+            names!("chord, as the daemon"),
+            Overlay(Chord, Fastest, None),
+        ),
+        (
+            names!("kademlia, as the daemon"),
             Overlay(Kademlia, Fastest, None),
         ),
         (

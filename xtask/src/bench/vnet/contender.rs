@@ -34,7 +34,7 @@ pub(super) enum Contender {
 /// One of them, running on two hosts.
 pub(super) enum Running {
     /// Our daemons.
-    Daemons([Daemon; 2], Ipv4Addr),
+    Daemons(Box<[Daemon; 2]>, Ipv4Addr),
     /// Other programs; on each host one that carries packets, the rest helps.
     Programs(Vec<Process>, Ipv4Addr),
 }
@@ -157,7 +157,7 @@ impl Place<'_> {
         let right = start(self.right, "right", &["--bootstrap", &ticket])?;
         right.text(&["channel", "join", &ticket])?;
         let address = right.address()?;
-        Ok(Running::Daemons([left, right], address))
+        Ok(Running::Daemons(Box::new([left, right]), address))
     }
 
     fn wireguard(&self, program: &Path) -> anyhow::Result<Running> {
