@@ -69,7 +69,7 @@ impl Socket {
     }
 
     /// Sends datagrams of `stride` octets each, of which the last may be shorter. Waits for
-    /// room for [`SEND_PATIENCE`].
+    /// room for five milliseconds.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when there was no room; [`is_too_long`] errors when the

@@ -291,7 +291,7 @@ impl Drop for Engine {
 }
 
 impl Inbox {
-    /// Tells the engine something. Waits while it has [`COMMANDS_MAX`] to work off; does
+    /// Tells the engine something. Waits while it has 4,096 commands to work off; does
     /// nothing once it has ended.
     pub fn tell(&self, command: Command) {
         if self.commands.send(command).is_ok() {
