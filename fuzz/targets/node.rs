@@ -19,6 +19,7 @@ use std::time::Duration;
 use enishi_overlay::class::Grade;
 use enishi_overlay::message::{Answer, Query, Reply, Returned, Routed, WIRE_VERSION};
 use enishi_overlay::overlay::Manner;
+use enishi_overlay::silence::Silences;
 use enishi_overlay::{
     Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
@@ -233,8 +234,7 @@ impl<'a> World<'a> {
                 false => None,
             },
             by_ring: self.flag()?,
-            // Whatever the octets make of it; too long ones are refused.
-            silences: postcard::from_bytes(&self.body()?).unwrap_or_default(),
+            silences: self.silences()?,
             straight: self.flag()?,
             any: self.flag()?,
             trace: self.flag()?,
@@ -264,6 +264,16 @@ impl<'a> World<'a> {
         };
         self.say(from, Message::Routed(routed));
         Some(())
+    }
+
+    /// Whatever the octets make of it, if there are no more than a decoder lets pass.
+    fn silences(&mut self) -> Option<Silences> {
+        let silences: Silences = postcard::from_bytes(&self.body()?).unwrap_or_default();
+        Some(if silences.is_bounded() {
+            silences
+        } else {
+            Silences::default()
+        })
     }
 
     fn answer(&mut self) -> Option<()> {

@@ -204,6 +204,14 @@ impl End {
     }
 }
 
+/// The left end asks the right one, which has the keys first.
+fn agree(left: &End, right: &End) {
+    right.attach(left, 0, false, true);
+    // Its thread has them once it tells anything.
+    right.report();
+    left.attach(right, 0, true, true);
+}
+
 fn until(what: &str, holds: impl Fn() -> bool) {
     let begin = Instant::now();
     while !holds() {
@@ -218,8 +226,7 @@ fn packets_of_all_kinds_pass_straight() {
     let mut lab = Lab::new("engine").unwrap();
     let (left, right) = lab.pair("left", "right").unwrap();
     let (left, right) = (End::start(&left, 1), End::start(&right, 2));
-    left.attach(&right, 0, true, true);
-    right.attach(&left, 0, false, true);
+    agree(&left, &right);
     until("both know the way", || {
         left.is_direct() && right.is_direct()
     });
@@ -290,8 +297,7 @@ fn keys_change_under_traffic_without_loss() {
     let mut lab = Lab::new("engine").unwrap();
     let (left, right) = lab.pair("left", "right").unwrap();
     let (left, right) = (End::start(&left, 1), End::start(&right, 2));
-    left.attach(&right, 0, true, true);
-    right.attach(&left, 0, false, true);
+    agree(&left, &right);
     until("both know the way", || {
         left.is_direct() && right.is_direct()
     });
@@ -322,8 +328,7 @@ fn a_peer_that_moves_is_followed() {
     let mut lab = Lab::new("engine").unwrap();
     let (left, right) = lab.pair("left", "right").unwrap();
     let (left, right) = (End::start(&left, 1), End::start(&right, 2));
-    left.attach(&right, 0, true, true);
-    right.attach(&left, 0, false, true);
+    agree(&left, &right);
     until("both know the way", || {
         left.is_direct() && right.is_direct()
     });
