@@ -134,7 +134,7 @@ impl Forwarder {
 
     fn flush(&mut self) {
         if !self.out.is_empty() {
-            let _ = self.socket.send(self.peer, &self.out, self.stride, None);
+            let _ = self.socket.send(self.peer, &self.out, self.stride);
             self.out.clear();
         }
         self.stride = 0;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use noq_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use noq_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 /// The most octets of one batch, that is of one send: what fits one IPv4 packet (RFC 791),
 /// which is what the kernel cuts it from.
@@ -33,8 +33,6 @@ pub struct Received {
     pub bytes: usize,
     /// The length of each.
     pub stride: usize,
-    /// Whether the network marked them for congestion (RFC 3168).
-    pub congested: bool,
 }
 
 impl Socket {
@@ -74,13 +72,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when there was no room; [`is_too_long`] errors when the
     /// path to the first router takes less; others when there is no route.
-    pub fn send(
-        &self,
-        to: SocketAddr,
-        datagrams: &[u8],
-        stride: usize,
-        ecn: Option<EcnCodepoint>,
-    ) -> io::Result<()> {
+    pub fn send(&self, to: SocketAddr, datagrams: &[u8], stride: usize) -> io::Result<()> {
         let destination = match (self.address.is_ipv6(), to) {
             (true, SocketAddr::V4(to)) => (to.ip().to_ipv6_mapped(), to.port()).into(),
             _ => to,
@@ -89,7 +81,9 @@ impl Socket {
         let contents = datagrams;
         let transmit = Transmit {
             destination,
-            ecn,
+            // Not capable: what takes the marks back is not there yet, and a mark would be lost
+            // where a loss is heard of.
+            ecn: None,
             contents,
             segment_size,
             src_ip: None,
@@ -134,7 +128,6 @@ impl Socket {
                 from: canonical(meta.addr),
                 bytes: meta.len,
                 stride: meta.stride.max(1),
-                congested: meta.ecn == Some(EcnCodepoint::Ce),
             });
         }
         Ok(received)

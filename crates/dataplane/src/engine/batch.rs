@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use noq_udp::EcnCodepoint;
-
 use crate::socket::{BATCH_BYTES_MAX, Socket, is_too_long};
 
 /// Datagrams to one address, all of one length but the last, which may be shorter.
@@ -12,7 +10,6 @@ pub(super) struct Batch {
     octets: Vec<u8>,
     stride: usize,
     to: SocketAddr,
-    ecn: Option<EcnCodepoint>,
     /// Whose datagrams were too long for the system to send, and how long they were.
     pub(super) too_long: Option<(SocketAddr, usize)>,
     /// Datagrams that the system did not take.
@@ -25,7 +22,6 @@ impl Batch {
             octets: Vec::with_capacity(BATCH_BYTES_MAX),
             stride: 0,
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
-            ecn: None,
             too_long: None,
             lost: 0,
         }
@@ -33,26 +29,18 @@ impl Batch {
 
     /// Returns room for a datagram of `bytes` octets; sends what is there first when it does
     /// not go with it.
-    pub(super) fn room(
-        &mut self,
-        socket: &Socket,
-        to: SocketAddr,
-        ecn: Option<EcnCodepoint>,
-        bytes: usize,
-    ) -> &mut [u8] {
+    pub(super) fn room(&mut self, socket: &Socket, to: SocketAddr, bytes: usize) -> &mut [u8] {
         let start = self.octets.len();
         let goes_with = start > 0
             && bytes <= self.stride
             && start.is_multiple_of(self.stride)
             && start + bytes <= BATCH_BYTES_MAX
             && start < self.stride * socket.batch_datagrams_max()
-            && to == self.to
-            && ecn == self.ecn;
+            && to == self.to;
         if !goes_with {
             self.flush(socket);
             self.stride = bytes;
             self.to = to;
-            self.ecn = ecn;
         }
         let start = self.octets.len();
         self.octets.resize(start + bytes, 0);
@@ -69,7 +57,7 @@ impl Batch {
         if self.octets.is_empty() {
             return;
         }
-        let sent = socket.send(self.to, &self.octets, self.stride, self.ecn);
+        let sent = socket.send(self.to, &self.octets, self.stride);
         if let Err(error) = sent {
             self.failed(&error);
         }

@@ -11,7 +11,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use super::batch::Batch;
 use super::inbound::BUFFERS;
 use super::network::Network;
 use super::outbound::{Exit, Way};
@@ -45,17 +44,14 @@ const BUFFER_BYTES: usize = 1 << 16;
 
 /// Everything that the thread has.
 pub(super) struct Driver<O> {
-    pub(super) socket: Socket,
-    pub(super) outside: O,
+    pub(super) exit: Exit<O>,
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) sessions: Slab<Session>,
     pub(super) by_index: Indices,
     by_peer: BTreeMap<(PeerKey, NetworkId), usize>,
     pub(super) own_ports: Vec<u16>,
-    pub(super) batch: Batch,
-    /// A packet of a device; a sealed datagram; batches of the socket.
+    /// A packet of a device; batches of the socket.
     pub(super) read: Vec<u8>,
-    pub(super) scratch: Vec<u8>,
     pub(super) buffers: [Vec<u8>; BUFFERS],
     pub(super) tokens: Tokens,
     pub(super) started: Instant,
@@ -84,15 +80,12 @@ impl<O: Outside> Driver<O> {
         let now = Instant::now();
         Ok(Self {
             own_ports: vec![socket.port()],
-            socket,
-            outside,
+            exit: Exit::new(socket, outside),
             networks: BTreeMap::new(),
             sessions: Slab::new(),
             by_index: Indices::default(),
             by_peer: BTreeMap::new(),
-            batch: Batch::new(),
             read: vec![0; READ_BYTES_MAX],
-            scratch: Vec::new(),
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
             tokens: Tokens::default(),
             started: now,
@@ -199,7 +192,7 @@ impl<O: Outside> Driver<O> {
             }
             Command::FromLane { peer, datagram } => self.open_from_lane(peer, &datagram),
             Command::OwnPorts(mut ports) => {
-                ports.push(self.socket.port());
+                ports.push(self.exit.socket.port());
                 self.own_ports = ports;
             }
             // Nobody waits any more if it cannot be told.
@@ -301,14 +294,7 @@ impl<O: Outside> Driver<O> {
 
     fn way(&mut self, slot: usize) -> Option<Way> {
         let session = self.sessions.get(slot)?;
-        let mut exit = Exit {
-            socket: &self.socket,
-            batch: &mut self.batch,
-            outside: &mut self.outside,
-            scratch: &mut self.scratch,
-            ecn: None,
-        };
-        exit.way(session)
+        self.exit.way(session)
     }
 
     /// Asks a peer by an address.
@@ -330,15 +316,8 @@ impl<O: Outside> Driver<O> {
             Way::Lane(..) => None,
         };
         let content = self.tokens.probe(micros, to, bytes);
-        self.batch.flush(&self.socket);
-        let mut exit = Exit {
-            socket: &self.socket,
-            batch: &mut self.batch,
-            outside: &mut self.outside,
-            scratch: &mut self.scratch,
-            ecn: None,
-        };
-        exit.emit(session, way, Kind::Probe, &content);
+        self.exit.batch.flush(&self.exit.socket);
+        self.exit.emit(session, way, Kind::Probe, &content);
         // Alone: what it finds out of the path is of this length, and of no other.
         self.flush();
     }
@@ -382,7 +361,9 @@ impl<O: Outside> Driver<O> {
         if let Some(device) = device {
             let _ = self.epoll.delete(device.as_fd());
             let name = device.name().to_owned();
-            self.outside.note(Note::DeviceLost { network: id, name });
+            self.exit
+                .outside
+                .note(Note::DeviceLost { network: id, name });
         }
     }
 
@@ -398,7 +379,7 @@ impl<O: Outside> Driver<O> {
             }
             if session.wants_keys(self.now, false) {
                 let (network, peer) = (session.network, session.peer);
-                self.outside.note(Note::KeysWanted { network, peer });
+                self.exit.outside.note(Note::KeysWanted { network, peer });
             }
             let (asks, _) = session.paths.tick(self.now);
             for ask in asks {
@@ -410,8 +391,8 @@ impl<O: Outside> Driver<O> {
 
     /// Sends what is in the batch, and learns from what cannot be sent.
     pub(super) fn flush(&mut self) {
-        self.batch.flush(&self.socket);
-        if let Some((address, bytes)) = self.batch.too_long.take() {
+        self.exit.batch.flush(&self.exit.socket);
+        if let Some((address, bytes)) = self.exit.batch.too_long.take() {
             for (_, session) in &mut self.sessions {
                 if session
                     .paths
@@ -439,7 +420,7 @@ impl<O: Outside> Driver<O> {
         Report {
             refused: self.refused + refused.sum::<u64>(),
             sessions: sessions.collect(),
-            lost: self.batch.lost,
+            lost: self.exit.batch.lost,
         }
     }
 }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::driver::{Driver, Indices};
 use super::network::Network;
-use super::outbound::{Exit, Way};
+use super::outbound::Way;
 use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
@@ -46,7 +46,7 @@ impl<O: Outside> Driver<O> {
             let mut batches = [None; BUFFERS];
             let mut slices: [IoSliceMut<'_>; BUFFERS] =
                 buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
-            match self.socket.receive(&mut slices, &mut batches) {
+            match self.exit.socket.receive(&mut slices, &mut batches) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send; the paths find out by themselves.
@@ -64,17 +64,7 @@ impl<O: Outside> Driver<O> {
 
     fn open_batch(&mut self, buffer: &mut [u8], batch: Received) {
         let mut happened = Vec::new();
-        let mut entry = Entry {
-            sessions: &mut self.sessions,
-            indices: &self.by_index,
-            networks: &mut self.networks,
-            refused: &mut self.refused,
-            happened: &mut happened,
-            tokens: &self.tokens,
-            started: self.started,
-            now: self.now,
-            run: None,
-        };
+        let mut entry = self.entry(&mut happened);
         for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
             entry.open(datagram, Some(batch.from));
         }
@@ -95,25 +85,29 @@ impl<O: Outside> Driver<O> {
         if known.is_none_or(|session| session.peer != peer) {
             self.refused += 1;
             if self.may_tell_unknown(peer) {
-                self.outside.note(Note::UnknownIndex { peer, index });
+                self.exit.outside.note(Note::UnknownIndex { peer, index });
             }
             return;
         }
         let mut happened = Vec::new();
-        let mut entry = Entry {
+        let mut entry = self.entry(&mut happened);
+        entry.open(&mut datagram, None);
+        entry.write_run();
+        self.work_off(happened);
+    }
+
+    fn entry<'e, 'b>(&'e mut self, happened: &'e mut Vec<Happened>) -> Entry<'e, 'b> {
+        Entry {
             sessions: &mut self.sessions,
             indices: &self.by_index,
             networks: &mut self.networks,
             refused: &mut self.refused,
-            happened: &mut happened,
+            happened,
             tokens: &self.tokens,
             started: self.started,
             now: self.now,
             run: None,
-        };
-        entry.open(&mut datagram, None);
-        entry.write_run();
-        self.work_off(happened);
+        }
     }
 
     /// Tells whether a peer's unknown index may be told again: a flood of them is to cost nobody
@@ -151,14 +145,7 @@ impl<O: Outside> Driver<O> {
         };
         // By the lane there is nothing to find out: the probe showed that the peer has keys.
         let Some(from) = from else { return };
-        let mut exit = Exit {
-            socket: &self.socket,
-            batch: &mut self.batch,
-            outside: &mut self.outside,
-            scratch: &mut self.scratch,
-            ecn: None,
-        };
-        exit.emit(
+        self.exit.emit(
             session,
             Way::Direct(from, 0),
             Kind::ProbeAnswer,

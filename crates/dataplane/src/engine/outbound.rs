@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use noq_udp::EcnCodepoint;
-
 use super::batch::Batch;
 use super::driver::Driver;
 use super::network::complete_checksum;
@@ -95,14 +93,7 @@ impl<O: Outside> Driver<O> {
             return self.put_off(id, slot, destination, length, otherwise);
         };
         session.paths.spoke(self.now);
-        let mut exit = Exit {
-            socket: &self.socket,
-            batch: &mut self.batch,
-            outside: &mut self.outside,
-            scratch: &mut self.scratch,
-            // Not capable: a mark on the way would be lost, where a loss is heard of.
-            ecn: None,
-        };
+        let exit = &mut self.exit;
         let Some(way) = exit.way(session) else {
             return self.put_off(id, slot, destination, length, otherwise);
         };
@@ -136,10 +127,12 @@ impl<O: Outside> Driver<O> {
         if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
             if session.wants_keys(self.now, true) {
                 let peer = session.peer;
-                self.outside.note(Note::KeysWanted { network: id, peer });
+                self.exit
+                    .outside
+                    .note(Note::KeysWanted { network: id, peer });
             }
         } else if is_first {
-            self.outside.note(Note::Missing {
+            self.exit.outside.note(Note::Missing {
                 network: id,
                 address: destination,
             });
@@ -163,15 +156,24 @@ impl Way {
 }
 
 /// Where datagrams leave.
-pub(super) struct Exit<'a, O> {
-    pub(super) socket: &'a Socket,
-    pub(super) batch: &'a mut Batch,
-    pub(super) outside: &'a mut O,
-    pub(super) scratch: &'a mut Vec<u8>,
-    pub(super) ecn: Option<EcnCodepoint>,
+pub(super) struct Exit<O> {
+    pub(super) socket: Socket,
+    pub(super) batch: Batch,
+    pub(super) outside: O,
+    /// Room for a datagram that takes a lane.
+    scratch: Vec<u8>,
 }
 
-impl<O: Outside> Exit<'_, O> {
+impl<O: Outside> Exit<O> {
+    pub(super) fn new(socket: Socket, outside: O) -> Self {
+        Self {
+            socket,
+            batch: Batch::new(),
+            outside,
+            scratch: Vec::new(),
+        }
+    }
+
     /// Returns the way to a peer; none without a session.
     pub(super) fn way(&mut self, session: &Session) -> Option<Way> {
         if let Some((to, bytes_max)) = session.paths.direct() {
@@ -213,15 +215,15 @@ impl<O: Outside> Exit<'_, O> {
         let bytes = content.len() + OVERHEAD_BYTES;
         match way {
             Way::Direct(to, _) => {
-                let room = self.batch.room(self.socket, to, self.ecn, bytes);
+                let room = self.batch.room(&self.socket, to, bytes);
                 if session.seal(kind, content, room).is_err() {
                     self.batch.take_back(bytes);
                 }
             }
             Way::Lane(peer, _) => {
                 self.scratch.resize(bytes, 0);
-                if session.seal(kind, content, self.scratch).is_ok() {
-                    self.outside.send_by_lane(&peer, self.scratch);
+                if session.seal(kind, content, &mut self.scratch).is_ok() {
+                    self.outside.send_by_lane(&peer, &self.scratch);
                 }
             }
         }
