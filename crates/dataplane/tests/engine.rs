@@ -212,6 +212,26 @@ fn agree(left: &End, right: &End) {
     left.attach(right, 0, true, true);
 }
 
+/// Makes two hosts on one wire, with an engine on each.
+fn ends() -> (Lab, End, End) {
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    (lab, left, right)
+}
+
+fn until_direct(left: &End, right: &End) {
+    until("both know the way", || {
+        left.is_direct() && right.is_direct()
+    });
+}
+
+/// Reads how many answers `ping` counted.
+fn received(told: &str) -> u32 {
+    let (_, rest) = told.split_once(" packets transmitted, ").unwrap();
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
 fn until(what: &str, holds: impl Fn() -> bool) {
     let begin = Instant::now();
     while !holds() {
@@ -223,13 +243,9 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 #[test]
 fn packets_of_all_kinds_pass_straight() {
     need_root!();
-    let mut lab = Lab::new("engine").unwrap();
-    let (left, right) = lab.pair("left", "right").unwrap();
-    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let (_lab, left, right) = ends();
     agree(&left, &right);
-    until("both know the way", || {
-        left.is_direct() && right.is_direct()
-    });
+    until_direct(&left, &right);
     for there in ["10.77.0.2", "fd77::2"] {
         for size in ["0", "1300", "1392", "5000", "60000"] {
             let told = left.ping(&["-c", "3", "-i", "0.05", "-s", size, there]);
@@ -252,9 +268,7 @@ fn packets_of_all_kinds_pass_straight() {
 #[test]
 fn what_has_no_way_takes_the_lane_and_later_the_way() {
     need_root!();
-    let mut lab = Lab::new("engine").unwrap();
-    let (left, right) = lab.pair("left", "right").unwrap();
-    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let (_lab, left, right) = ends();
     left.set_lane(&right, true);
     right.set_lane(&left, true);
     right.attach(&left, 1, false, false);
@@ -272,35 +286,23 @@ fn what_has_no_way_takes_the_lane_and_later_the_way() {
         peer,
         candidates: vec![candidate],
     });
-    until("both know the way", || {
-        left.is_direct() && right.is_direct()
-    });
+    until_direct(&left, &right);
 
     // The wire is cut: packets take the lane again, within two and a half seconds.
     left.host.link_down().unwrap();
     let told = left.ping(&["-c", "40", "-i", "0.1", "10.77.0.2"]);
-    let received = told.split(" packets transmitted, ").nth(1);
-    let received = received
-        .and_then(|rest| rest.split(' ').next())
-        .and_then(|n| n.parse::<u32>().ok());
-    assert!(received.is_some_and(|received| received >= 14), "{told}");
+    assert!(received(&told) >= 14, "{told}");
     assert!(!left.is_direct());
     left.host.link_up().unwrap();
-    until("both know the way again", || {
-        left.is_direct() && right.is_direct()
-    });
+    until_direct(&left, &right);
 }
 
 #[test]
 fn keys_change_under_traffic_without_loss() {
     need_root!();
-    let mut lab = Lab::new("engine").unwrap();
-    let (left, right) = lab.pair("left", "right").unwrap();
-    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let (_lab, left, right) = ends();
     agree(&left, &right);
-    until("both know the way", || {
-        left.is_direct() && right.is_direct()
-    });
+    until_direct(&left, &right);
     thread::scope(|scope| {
         let pinging = scope.spawn(|| left.ping(&["-c", "300", "-i", "0.01", "10.77.0.2"]));
         for round in 1..6 {
@@ -325,13 +327,9 @@ fn keys_change_under_traffic_without_loss() {
 #[test]
 fn a_peer_that_moves_is_followed() {
     need_root!();
-    let mut lab = Lab::new("engine").unwrap();
-    let (left, right) = lab.pair("left", "right").unwrap();
-    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let (_lab, left, right) = ends();
     agree(&left, &right);
-    until("both know the way", || {
-        left.is_direct() && right.is_direct()
-    });
+    until_direct(&left, &right);
     // Its old address goes and another comes in one step.
     let [a, b, c, _] = left.host.address().octets();
     let (old, new) = (left.host.address(), Ipv4Addr::new(a, b, c, 77));
@@ -346,11 +344,7 @@ fn a_peer_that_moves_is_followed() {
         assert!(told.success() && told.stdout.contains(".77/"), "{told:?}");
         let told = pinging.join().unwrap();
         // Half a second of a ping every 50 ms.
-        let received = told.split(" packets transmitted, ").nth(1);
-        let received = received
-            .and_then(|rest| rest.split(' ').next())
-            .and_then(|n| n.parse::<u32>().ok());
-        assert!(received.is_some_and(|received| received >= 40), "{told}");
+        assert!(received(&told) >= 40, "{told}");
     });
     let direct = right.report().sessions[0].direct.unwrap();
     assert_eq!(direct.ip().to_string().split('.').next_back(), Some("77"));
@@ -359,9 +353,7 @@ fn a_peer_that_moves_is_followed() {
 #[test]
 fn misses_and_strange_indices_are_told() {
     need_root!();
-    let mut lab = Lab::new("engine").unwrap();
-    let (left, right) = lab.pair("left", "right").unwrap();
-    let (left, right) = (End::start(&left, 1), End::start(&right, 2));
+    let (_lab, left, right) = ends();
     let pinging = left.host.clone();
     let pinging =
         thread::spawn(move || pinging.run(&["ping", "-n", "-c", "1", "10.77.0.2"], LIMIT));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::icmp::{ErrorBudget, Reason, error_for};
-use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, complete};
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload};
 use crate::packet::IpPacket;
 use crate::pending::{Pending, Pushed};
 use crate::table::{AddressTable, Network as Prefix};
@@ -104,12 +104,4 @@ impl Network {
             let _ = device.write(&[IoSlice::new(&header), IoSlice::new(packet)]);
         }
     }
-}
-
-/// Completes the checksum of a packet as the device's header has it; false when that makes no
-/// sense.
-pub(super) fn complete_checksum(offload: Offload, packet: &mut [u8]) -> bool {
-    offload
-        .partial
-        .is_none_or(|(from, at)| complete(packet, from, at))
 }

@@ -4,11 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::batch::Batch;
 use super::driver::Driver;
-use super::network::complete_checksum;
 use super::session::Session;
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
-use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, split};
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, complete, split};
 use crate::packet::{IpPacket, protocol};
 use crate::sealed::{Kind, OVERHEAD_BYTES};
 use crate::socket::Socket;
@@ -254,4 +253,12 @@ fn is_of_transport(offload: Offload, packet: &[u8]) -> bool {
         usize::from(from) == packet.header_bytes()
             && transport.is_some_and(|transport| transport.checksum_at() == usize::from(at))
     })
+}
+
+/// Completes the checksum of a packet as the device's header has it; false when that makes no
+/// sense.
+fn complete_checksum(offload: Offload, packet: &mut [u8]) -> bool {
+    offload
+        .partial
+        .is_none_or(|(from, at)| complete(packet, from, at))
 }
