@@ -446,6 +446,7 @@ impl<'a> World<'a> {
             name: format!("channel{}", self.octet()? % 2),
             network: network.parse().expect("a network"),
             secret: Secret::new([7; 32]),
+            entry: vnet::Entry::Secret,
         };
         let chosen = self.octet()?;
         let address = (chosen % 2 == 0).then(|| Ipv4Addr::new(10, 77, 0, 1 + chosen % 2));

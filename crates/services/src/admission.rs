@@ -19,13 +19,11 @@
 //! |---|---|
 //! | `membership` | by what a node belongs to a closed overlay |
 //! | `peers` | who was admitted in the present sessions, within limits |
-//! | `uses` | that each key of an invitation lets in one node only |
 //!
 //! In the open overlay the gate lets everything pass.
 
 mod membership;
 mod peers;
-mod uses;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -38,11 +36,11 @@ use enishi_overlay::{Message, NodeId, OverlayId, Rng, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
+use crate::uses::{Finding, Uses};
 
 pub use membership::{Invited, Membership, invitation_keys};
 
 use peers::Peers;
-use uses::{Finding, Uses};
 
 /// How many messages of a node that has shown no proof are overheard in one session before
 /// the session is ended.

@@ -17,6 +17,7 @@ pub mod record;
 pub mod recording;
 pub mod service;
 pub mod ticket;
+mod uses;
 pub mod vnet;
 
 pub use node::{Command, Config, Event, Input, Node, Output};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use enishi_services::keys::Secret;
 use enishi_services::vnet::{
-    Agreement, ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent,
+    Agreement, ChannelId, ChannelSpec, Command as Vnet, Entry, Event as VnetEvent,
 };
 use enishi_services::{Command, Event};
 use enishi_sim::internet::Model;
@@ -33,6 +33,7 @@ fn spec(secret: u8) -> ChannelSpec {
         name: "office".into(),
         network,
         secret: Secret::new([secret; 32]),
+        entry: Entry::Secret,
     }
 }
 

@@ -190,6 +190,7 @@ fn lived(mut world: World) -> World {
         name: "office".into(),
         network: "10.77.0.0/16".parse().unwrap(),
         secret: Secret::new([7; 32]),
+        entry: vnet::Entry::Secret,
     };
     let open = vnet::Command::Open {
         spec,

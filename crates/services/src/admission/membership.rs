@@ -45,7 +45,7 @@ pub fn invitation_keys(seed: &Secret, count: u8) -> Vec<Keypair> {
 }
 
 impl Invited {
-    pub(super) fn keys(&self) -> Vec<Keypair> {
+    pub(crate) fn keys(&self) -> Vec<Keypair> {
         match &self.invitation.content().subject {
             Subject::Invitation { keys, .. } => {
                 invitation_keys(&self.seed, u8::try_from(keys.len()).unwrap_or(u8::MAX))
@@ -54,7 +54,7 @@ impl Invited {
         }
     }
 
-    pub(super) fn is_single_use(&self) -> bool {
+    pub(crate) fn is_single_use(&self) -> bool {
         matches!(
             self.invitation.content().subject,
             Subject::Invitation {
@@ -65,7 +65,7 @@ impl Invited {
     }
 
     /// Signs the own certificate with one of the invitation's keys.
-    pub(super) fn credential(&self, me: NodeId, key: &Keypair) -> Credential {
+    pub(crate) fn credential(&self, me: NodeId, key: &Keypair) -> Credential {
         let content = self.invitation.content();
         let until = match content.subject {
             Subject::Invitation {

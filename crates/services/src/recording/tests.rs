@@ -43,6 +43,7 @@ fn inputs() -> Vec<Input> {
             name: "office".into(),
             network: "10.77.0.0/16".parse().unwrap(),
             secret: Secret::new([5; 32]),
+            entry: vnet::Entry::Secret,
         },
         address: Some(Ipv4Addr::new(10, 77, 0, 9)),
     };

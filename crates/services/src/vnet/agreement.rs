@@ -154,7 +154,7 @@ mod tests {
 
     fn channel(secret: u8) -> ChannelKeys {
         let network = "10.77.0.0/16".parse().unwrap();
-        ChannelKeys::new("office", network, &Secret::new([secret; 32]))
+        ChannelKeys::new("office", network, &Secret::new([secret; 32]), None)
     }
 
     fn said(draw: &Draw, node: u8) -> Said {

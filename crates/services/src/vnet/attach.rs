@@ -258,7 +258,7 @@ impl Vnet {
         let holder = match answer {
             GetAnswer::Records(records) => records
                 .first()
-                .and_then(|record| channel.open_claim(name, record)),
+                .and_then(|record| channel.open_claim(name, record, cx.unix_s())),
             GetAnswer::Failed => None,
         };
         if holder.is_some_and(|holder| holder.contact.id() == from) {
@@ -355,6 +355,7 @@ impl Vnet {
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.members.insert(peer, claim.clone());
             let addresses = claim.addresses();
+            let permits = channel.permits(cx.me(), &claim);
             let send_index = agreement.send_index;
             let attachment = Attachment {
                 claim,
@@ -366,9 +367,11 @@ impl Vnet {
                 channel: id,
                 peer,
                 addresses,
+                permits,
                 agreement,
             });
         }
+        self.watch_use(id, peer, cx);
     }
 
     /// Agrees on new keys with a member.
@@ -399,23 +402,24 @@ impl Vnet {
     }
 
     fn check_attach(
-        &self,
+        &mut self,
         from: NodeId,
         attach: &Attach,
         role: &[u8; 4],
-        cx: &Cx<'_>,
+        cx: &mut Cx<'_>,
     ) -> Option<(ChannelId, Claim)> {
-        let id = self.by_blinded(from, attach.channel, cx)?;
+        let (id, epoch) = self.by_blinded(from, attach.channel, cx)?;
         let channel = self.channels.get(&id)?;
-        let said = attach.said();
-        if !channel
-            .keys
-            .mac_is(&attach.proof, role, &from, &cx.me(), &said)
-        {
+        let (keys, said) = (channel.keys_of(epoch), attach.said());
+        if !keys.mac_is(&attach.proof, role, &from, &cx.me(), &said) {
             return None;
         }
-        let claim = open_sealed(channel, &attach.claim)?;
-        (claim.contact.id() == from).then_some((id, claim))
+        let claim = open_sealed(keys, &attach.claim).filter(|c| c.contact.id() == from)?;
+        if channel.is_governed() {
+            self.compare_marks(id, &claim, (attach.mark, epoch), cx);
+        }
+        let admitted = self.channels.get(&id)?.admits(&claim, cx.unix_s());
+        (epoch.is_none() && admitted).then_some((id, claim))
     }
 
     pub(super) fn on_detach(
@@ -425,13 +429,14 @@ impl Vnet {
         proof: &[u8; 32],
         cx: &mut Cx<'_>,
     ) {
-        let Some(id) = self.by_blinded(from, name, cx) else {
+        let Some((id, epoch)) = self.by_blinded(from, name, cx) else {
             return;
         };
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        if channel.keys.mac_is(proof, b"dtch", &from, &cx.me(), &[]) {
+        let keys = channel.keys_of(epoch);
+        if keys.mac_is(proof, b"dtch", &from, &cx.me(), &[]) {
             if let Some(claim) = channel.members.get(&from) {
                 for address in claim.addresses() {
                     channel.cache.remove(&address);
@@ -470,6 +475,14 @@ impl Vnet {
     pub(super) fn gone(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
         for (id, channel) in &mut self.channels {
             detach(*id, channel, peer, cx);
+        }
+    }
+
+    /// Exchanges packets with a member no longer.
+    pub(super) fn detach_one(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.attaching.remove(&peer);
+            detach(id, channel, peer, cx);
         }
     }
 
@@ -520,6 +533,7 @@ impl Vnet {
             index: saying.index,
             aes: *aes,
             candidates: candidates.clone(),
+            mark: channel.mark(),
             claim: seal_claim(channel, &claim, cx).into(),
             proof: [0; 32],
         };

@@ -1,20 +1,22 @@
-//! One channel on this node: its state, opening, closing, and what is kept on disk.
+//! One channel on this node: its state.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_overlay::{NodeId, Time};
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroize;
 
+use super::access::Permits;
 use super::attach::{Attaching, Attachment};
+use super::charter::Charter;
+use super::government::{self, Government, Seat};
+use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
-use super::{
-    Alarm, CHANNELS_MAX, ChannelId, ChannelSpec, Claim, Cx, Event, Network, Purpose, Vnet,
-};
+use super::succession::{EPOCHS_MAX, Epoch};
+use super::wire::{Mark, Offers};
+use super::{Claim, Cx, Network};
 use crate::calls::PutRequest;
 use crate::keys::{Secret, seal, unseal};
-use crate::record::{Kind, Record};
+use crate::record::Record;
 
 /// How far a channel is with its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,16 @@ pub(super) struct Cached {
 /// One channel on this node.
 #[derive(Debug)]
 pub struct Channel {
-    name: String,
-    network: Network,
-    secret: Secret,
+    pub(super) name: String,
+    pub(super) network: Network,
+    pub(super) secret: Secret,
     pub(super) keys: ChannelKeys,
+    /// Epochs that have ended, the last one first.
+    pub(super) older: Vec<Epoch>,
+    /// None where whoever knows the secret is a member.
+    pub(super) government: Option<Government>,
+    /// What this node offers to the others.
+    pub(super) offers: Offers,
     pub(super) phase: Phase,
     /// The address that is held, claimed or wanted.
     pub(super) address: Option<Ipv4Addr>,
@@ -104,8 +112,105 @@ impl Channel {
         self.notice.as_deref()
     }
 
+    /// Returns the charter, of a governed channel and once it was heard of.
+    pub fn charter(&self) -> Option<&Charter> {
+        self.government.as_ref()?.charter.as_ref()
+    }
+
+    /// Tells whether the channel is governed: has a founder, invitations and a charter.
+    pub fn is_governed(&self) -> bool {
+        self.government.is_some()
+    }
+
+    /// Tells whether a node has founded the channel, by the authority's word or as it is
+    /// itself the one.
+    pub fn is_founded_here(&self) -> bool {
+        let seat = self.government.as_ref().map(|government| &government.seat);
+        matches!(seat, Some(Seat::Founder(_)))
+    }
+
+    /// Tells whether a node is an administrator.
+    pub fn is_admin(&self, node: &NodeId) -> bool {
+        let government = self.government.as_ref();
+        government.is_some_and(|government| government.is_admin(node))
+    }
+
+    /// Returns the role of a member.
+    pub fn role(&self, member: &Claim) -> Option<&str> {
+        self.government.as_ref()?.role(member)
+    }
+
+    /// Returns the open invitations that this node has made.
+    pub fn issued(&self) -> &[Issued] {
+        let government = self.government.as_ref();
+        government.map_or(&[], |government| &government.issued)
+    }
+
+    /// Tells whether others have used up the invitation by which this node came.
+    pub fn is_used_up(&self) -> bool {
+        let government = self.government.as_ref();
+        government.is_some_and(|government| government.uses.is_used_up())
+    }
+
+    /// Returns what this node offers to the others.
+    pub fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
+    /// Tells whether the node of a claim is a member.
+    pub(super) fn admits(&self, claim: &Claim, unix_s: u64) -> bool {
+        let government = self.government.as_ref();
+        government.is_none_or(|government| government.standing(claim, unix_s).is_some())
+    }
+
+    /// Tells whether this node is a member no longer.
+    pub(super) fn is_removed(&self, me: NodeId) -> bool {
+        self.government.as_ref().is_some_and(|government| {
+            let invitation = government::invitation(Some(&government.credential));
+            government.is_barred(&me, invitation)
+        })
+    }
+
+    /// What may pass between this node and a member; none for everything.
+    pub(super) fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
+        self.government.as_ref()?.permits(me, member)
+    }
+
+    /// What tells which charter this node has.
+    pub(super) fn mark(&self) -> Mark {
+        let government = self.government.as_ref();
+        government.map_or_else(Mark::default, Government::mark)
+    }
+
+    /// The keys of an epoch that has ended, or of the present one.
+    pub(super) fn keys_of(&self, epoch: Option<usize>) -> &ChannelKeys {
+        let older = epoch.and_then(|epoch| self.older.get(epoch));
+        older.map_or(&self.keys, |epoch| &epoch.keys)
+    }
+
+    /// Goes over to another secret, and remembers the one before.
+    pub(super) fn begin_epoch(&mut self, secret: Secret) {
+        let keys = self.derive(&secret);
+        let before = Epoch {
+            keys: std::mem::replace(&mut self.keys, keys),
+            secret: std::mem::replace(&mut self.secret, secret),
+        };
+        self.older.insert(0, before);
+        self.older.truncate(EPOCHS_MAX);
+    }
+
+    fn derive(&self, secret: &Secret) -> ChannelKeys {
+        let authority = self.government.as_ref().map(|g| &g.authority);
+        ChannelKeys::new(&self.name, self.network, secret, authority)
+    }
+
     /// Reads a claim from the value of a record; none when it is not genuine.
-    pub(super) fn open_claim(&self, name: RecordName, record: &Record) -> Option<Claim> {
+    pub(super) fn open_claim(
+        &self,
+        name: RecordName,
+        record: &Record,
+        unix_s: u64,
+    ) -> Option<Claim> {
         let writer = record.content().writer;
         let octets = unseal(
             &self.keys.seal(name),
@@ -113,7 +218,7 @@ impl Channel {
             &record.content().value,
         )?;
         let claim: Claim = postcard::from_bytes(&octets).ok()?;
-        claim.verify(&self.keys).then_some(claim)
+        (claim.verify(&self.keys) && self.admits(&claim, unix_s)).then_some(claim)
     }
 
     /// Makes the request that puts this node's claim under a name, or removes it.
@@ -123,144 +228,12 @@ impl Channel {
         claim: Option<&Claim>,
         cx: &mut Cx<'_>,
     ) -> PutRequest {
-        let writer = self.keys.writer(name);
-        let value = claim.map(|claim| {
+        let mut request = self.keys.removal(cx.keypair(), name);
+        request.value = claim.map(|claim| {
             let octets = postcard::to_stdvec(claim).unwrap_or_default();
-            seal(
-                cx.rng(),
-                &self.keys.seal(name),
-                writer.id().as_bytes(),
-                &octets,
-            )
-            .into()
+            let (key, writer) = (self.keys.seal(name), request.writer.id());
+            seal(cx.rng(), &key, writer.as_bytes(), &octets).into()
         });
-        PutRequest {
-            kind: match name {
-                RecordName::Address(_) => Kind::Lease,
-                RecordName::Members => Kind::Set,
-            },
-            owner: self.keys.owner(cx.keypair(), name),
-            writer,
-            lease_s: super::claim::LEASE_S,
-            value,
-        }
-    }
-}
-
-/// What is kept on disk of a channel.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    name: String,
-    network: Network,
-    secret: [u8; 32],
-    address: Option<Ipv4Addr>,
-    by_hand: bool,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.secret.zeroize();
-    }
-}
-
-impl Vnet {
-    pub(super) fn open(&mut self, spec: ChannelSpec, address: Option<Ipv4Addr>, cx: &mut Cx<'_>) {
-        self.open_with(spec, address, address.is_some(), cx);
-    }
-
-    fn open_with(
-        &mut self,
-        spec: ChannelSpec,
-        address: Option<Ipv4Addr>,
-        by_hand: bool,
-        cx: &mut Cx<'_>,
-    ) {
-        self.next_channel += 1;
-        let id = ChannelId(self.next_channel);
-        if self.channels.len() >= CHANNELS_MAX {
-            let reason = format!("a node takes part in at most {CHANNELS_MAX} channels");
-            return cx.emit(Event::ClaimFailed {
-                channel: id,
-                reason,
-            });
-        }
-        let ChannelSpec {
-            name,
-            network,
-            secret,
-        } = spec;
-        let keys = ChannelKeys::new(&name, network, &secret);
-        let channel = Channel {
-            address6: Network::address6(keys.id(), &cx.me()),
-            name,
-            network,
-            secret,
-            keys,
-            phase: Phase::Waiting,
-            address,
-            by_hand,
-            tries: 0,
-            members: BTreeMap::new(),
-            announced: false,
-            checked_at: Time::ZERO,
-            cache: BTreeMap::new(),
-            attaching: BTreeMap::new(),
-            attached: BTreeMap::new(),
-            notice: None,
-        };
-        self.channels.insert(id, channel);
-        self.keep(id, cx);
-        self.begin_claim(id, cx);
-    }
-
-    pub(super) fn close(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
-        self.detach_channel(id, cx);
-        let Some(channel) = self.channels.remove(&id) else {
-            return;
-        };
-        for alarm in [Alarm::Claim(id), Alarm::Check(id), Alarm::Members(id)] {
-            self.deadlines.cancel(alarm);
-        }
-        if let Some(address) = channel.address {
-            let addresses = [address.into(), channel.address6.into()].map(RecordName::Address);
-            for name in addresses.into_iter().chain([RecordName::Members]) {
-                let request = channel.put_request(name, None, cx);
-                let token = self.token(Purpose::Nothing);
-                cx.put(token, request);
-            }
-        }
-        cx.persist(channel.name.clone().into_bytes(), None);
-        cx.emit(Event::Closed(id));
-    }
-
-    /// Keeps the channel and its address for the next start.
-    pub(super) fn keep(&self, id: ChannelId, cx: &mut Cx<'_>) {
-        let Some(channel) = self.channels.get(&id) else {
-            return;
-        };
-        let kept = Kept {
-            name: channel.name.clone(),
-            network: channel.network,
-            secret: *channel.secret,
-            address: channel.address,
-            by_hand: channel.by_hand,
-        };
-        cx.persist(
-            channel.name.clone().into_bytes(),
-            postcard::to_stdvec(&kept).ok(),
-        );
-    }
-
-    pub(super) fn restore(&mut self, value: &[u8], cx: &mut Cx<'_>) {
-        let Ok(kept) = postcard::from_bytes::<Kept>(value) else {
-            return;
-        };
-        let (name, network) = (kept.name.clone(), kept.network);
-        let spec = ChannelSpec {
-            name,
-            network,
-            secret: Secret::new(kept.secret),
-        };
-        self.open_with(spec, kept.address, kept.by_hand, cx);
+        request
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! [`Record::precedence`]: crate::record::Record::precedence
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use enishi_overlay::Time;
@@ -52,6 +52,7 @@ impl Vnet {
     }
 
     pub(super) fn neighbours_changed(&mut self, cx: &mut Cx<'_>) {
+        self.claim_uses(cx);
         let now = cx.now();
         let ids: Vec<(ChannelId, Phase, Time)> = self
             .channels
@@ -178,16 +179,20 @@ impl Vnet {
 
     /// This node can be dialled elsewhere: the members have to find it there.
     pub(super) fn addresses_changed(&mut self, cx: &mut Cx<'_>) {
-        let channels: Vec<(ChannelId, Ipv4Addr, Ipv6Addr)> = self
-            .channels
-            .iter()
-            .filter_map(|(id, channel)| Some((*id, channel.address()?, channel.address6)))
-            .collect();
-        for (id, address, address6) in channels {
-            let addresses = [address.into(), address6.into()].map(RecordName::Address);
-            let [four, six] = addresses;
-            self.publish(id, &[four, six, RecordName::Members], cx);
+        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+        for id in channels {
+            self.publish_all(id, cx);
             self.announce_to_known(id, cx);
+        }
+    }
+
+    /// Puts this node's claim, as it is now, wherever members look.
+    pub(super) fn publish_all(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        let channel = self.channels.get(&id);
+        let held = channel.and_then(|channel| Some((channel.address()?, channel.address6)));
+        if let Some((address, address6)) = held {
+            let [four, six] = [address.into(), address6.into()].map(RecordName::Address);
+            self.publish(id, &[four, six, RecordName::Members], cx);
         }
     }
 
@@ -352,6 +357,8 @@ pub(super) fn own_claim(
     host_name: &str,
     cx: &Cx<'_>,
 ) -> Claim {
-    let contact = cx.overlay().me().clone();
-    Claim::sign(&channel.keys, cx.keypair(), contact, host_name, address)
+    let about = (cx.overlay().me().clone(), host_name);
+    let credential = channel.government.as_ref().map(|g| &g.credential);
+    let (keys, offers) = (&channel.keys, &channel.offers);
+    Claim::sign(keys, cx.keypair(), about, address, offers, credential)
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use enishi_overlay::NodeId;
 
-use super::claim::own_claim;
-use super::secret::RecordName;
-use super::wire::{Claim, VnetMessage};
+use super::secret::{ChannelKeys, RecordName};
+use super::wire::{Claim, Mark};
 use super::{Alarm, ChannelId, Cx, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer};
 use crate::keys::{seal, unseal};
@@ -26,24 +25,28 @@ impl Vnet {
         let Some(channel) = self.channels.get(&id) else {
             return;
         };
+        let channel_is_governed = channel.is_governed();
         let key = Key::new(Kind::Set, &channel.keys.writer(RecordName::Members).id());
         let token = self.token(Purpose::Members(id));
         cx.get(token, key, Consistency::Majority);
         let wait = cx.rng().jitter(MEMBERS_INTERVAL);
         self.deadlines.set(Alarm::Members(id), cx.now() + wait);
+        if channel_is_governed {
+            self.compare_with_one(id, cx);
+        }
     }
 
     pub(super) fn got_members(&mut self, id: ChannelId, answer: &GetAnswer, cx: &mut Cx<'_>) {
         let GetAnswer::Records(records) = answer else {
             return;
         };
-        let me = cx.me();
+        let (me, unix_s) = (cx.me(), cx.unix_s());
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
         let mut members: Vec<Claim> = records
             .iter()
-            .filter_map(|record| channel.open_claim(RecordName::Members, record))
+            .filter_map(|record| channel.open_claim(RecordName::Members, record, unix_s))
             .filter(|claim| claim.contact.id() != me)
             .collect();
         members.truncate(MEMBERS_MAX);
@@ -63,21 +66,9 @@ impl Vnet {
     }
 
     /// Makes this node known to the members.
-    fn announce(&mut self, id: ChannelId, members: &[Claim], cx: &mut Cx<'_>) {
-        let Some(channel) = self.channels.get(&id) else {
-            return;
-        };
-        let Some(address) = channel.address() else {
-            return;
-        };
-        let claim = own_claim(channel, address, &self.host_name, cx);
+    fn announce(&self, id: ChannelId, members: &[Claim], cx: &mut Cx<'_>) {
         for member in members.iter().take(ANNOUNCEMENTS_MAX) {
-            let to = member.contact.id();
-            let message = VnetMessage::Announce {
-                channel: channel.keys.blinded(&cx.me(), &to),
-                claim: seal_claim(channel, &claim, cx).into(),
-            };
-            cx.send(member.contact.clone(), message.encode());
+            self.announce_to(id, &member.contact, cx);
         }
     }
 
@@ -96,17 +87,28 @@ impl Vnet {
         &mut self,
         from: NodeId,
         name: [u8; 16],
-        sealed: &[u8],
+        (mark, sealed): (Mark, &[u8]),
         cx: &mut Cx<'_>,
     ) {
-        let Some(id) = self.by_blinded(from, name, cx) else {
+        let Some((id, epoch)) = self.by_blinded(from, name, cx) else {
             return;
         };
+        if epoch.is_some() {
+            return self.on_laggard(from, (id, epoch), (mark, sealed), cx);
+        }
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let claim = open_sealed(channel, sealed).filter(|claim| claim.contact.id() == from);
-        if let Some(claim) = claim.filter(|_| channel.members.len() < MEMBERS_MAX) {
+        let claim = open_sealed(&channel.keys, sealed);
+        let Some(claim) = claim.filter(|claim| claim.contact.id() == from) else {
+            return;
+        };
+        // By the charter of who speaks it may be a member when it is none by this node's.
+        self.compare_marks(id, &claim, (mark, None), cx);
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.members.len() < MEMBERS_MAX && channel.admits(&claim, cx.unix_s()) {
             // What was not there before may be there now.
             claim.addresses().iter().for_each(|address| {
                 channel.cache.remove(address);
@@ -115,18 +117,24 @@ impl Vnet {
         }
     }
 
-    /// Finds the channel that another node means.
+    /// Finds the channel that another node means, and by which older secret, if it does not
+    /// have the present one. Bounded by channels and epochs.
     pub(super) fn by_blinded(
         &self,
         from: NodeId,
         name: [u8; 16],
         cx: &Cx<'_>,
-    ) -> Option<ChannelId> {
+    ) -> Option<(ChannelId, Option<usize>)> {
         let me = cx.me();
+        let means = |keys: &ChannelKeys| keys.blinded(&from, &me) == name;
         let mut channels = self.channels.iter();
-        channels
-            .find(|(_, channel)| channel.keys.blinded(&from, &me) == name)
-            .map(|(id, _)| *id)
+        channels.find_map(|(id, channel)| {
+            let older = || channel.older.iter().position(|epoch| means(&epoch.keys));
+            match means(&channel.keys) {
+                true => Some((*id, None)),
+                false => older().map(|epoch| (*id, Some(epoch))),
+            }
+        })
     }
 }
 
@@ -142,8 +150,8 @@ pub(super) fn seal_claim(channel: &super::Channel, claim: &Claim, cx: &mut Cx<'_
 }
 
 /// Opens a claim that a member sealed; none when it is not genuine.
-pub(super) fn open_sealed(channel: &super::Channel, sealed: &[u8]) -> Option<Claim> {
-    let octets = unseal(&channel.keys.message_seal(), channel.keys.id(), sealed)?;
+pub(super) fn open_sealed(keys: &ChannelKeys, sealed: &[u8]) -> Option<Claim> {
+    let octets = unseal(&keys.message_seal(), keys.id(), sealed)?;
     let claim: Claim = postcard::from_bytes(&octets).ok()?;
-    claim.verify(&channel.keys).then_some(claim)
+    claim.verify(keys).then_some(claim)
 }

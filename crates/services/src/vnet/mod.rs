@@ -16,16 +16,30 @@
 //! | `resolve` | who has this address |
 //! | `attach` | open the way to a member |
 //! | `agreement` | keys for its packets |
+//! | [`charter`] | what the administrators of a governed channel have decided |
+//! | `government` | by what nodes are its members |
+//! | [`invitation`] | how they become so |
+//! | `succession` | how the charter and the channel's secret change |
+//! | [`access`] | who may reach what |
+//! | [`routes`] | networks behind a member |
 //! | [`wire`] | the messages |
 
+pub mod access;
 mod agreement;
 mod attach;
 mod channel;
+pub mod charter;
 mod claim;
+mod government;
+pub mod invitation;
 mod members;
 pub mod network;
+mod opening;
 mod resolve;
+pub mod routes;
 pub mod secret;
+mod succession;
+mod uses;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -38,11 +52,14 @@ use serde::{Deserialize, Serialize};
 use crate::keys::Secret;
 use crate::service::{Context, Service, ServiceInput};
 
+use access::{Permits, Rule};
 pub use agreement::Agreement;
 pub use channel::{Channel, Phase};
+pub use government::{Entry, Guest};
+use invitation::Terms;
 pub use network::{Network, NetworkError};
 pub use secret::secret_from_password;
-use wire::{Claim, VnetMessage};
+use wire::{Claim, Offers, VnetMessage};
 
 /// The largest IP packet on a virtual network, in octets: sealed and within IPv6 and UDP it
 /// fits what Ethernet carries, as with WireGuard.
@@ -64,6 +81,8 @@ pub struct ChannelSpec {
     /// Its secret.
     #[serde(with = "crate::recording::secret")]
     pub secret: Secret,
+    /// By what this node is a member.
+    pub entry: Entry,
 }
 
 /// What may be asked.
@@ -109,6 +128,59 @@ pub enum Command {
         /// Whether.
         aes: bool,
     },
+    /// Make an invitation to a governed channel; [`Event::Invited`] follows.
+    Invite {
+        /// To which channel.
+        channel: ChannelId,
+        /// How it is to be.
+        terms: Terms,
+    },
+    /// End an invitation, and renew the channel's secret.
+    Revoke {
+        /// To which channel.
+        channel: ChannelId,
+        /// Its name.
+        invitation: NodeId,
+    },
+    /// Remove a member, and renew the channel's secret.
+    Remove {
+        /// From which channel.
+        channel: ChannelId,
+        /// Which node.
+        node: NodeId,
+    },
+    /// Make a node an administrator, or one no longer.
+    Appoint {
+        /// Of which channel.
+        channel: ChannelId,
+        /// Which node.
+        node: NodeId,
+        /// Whether it is to be one.
+        admin: bool,
+    },
+    /// Give a role to a node, or take it away.
+    Assign {
+        /// In which channel.
+        channel: ChannelId,
+        /// Which node.
+        node: NodeId,
+        /// Which role; none to take it away.
+        role: Option<String>,
+    },
+    /// Say who may reach what, in place of what was said before.
+    Rule {
+        /// In which channel.
+        channel: ChannelId,
+        /// The rules; everybody may reach everything when there is none.
+        rules: Vec<Rule>,
+    },
+    /// Say what this node offers to the others, in place of what it said before.
+    Offer {
+        /// In which channel.
+        channel: ChannelId,
+        /// What.
+        offers: Offers,
+    },
     /// The node is about to stop: tell those with whom packets are exchanged.
     Suspend,
 }
@@ -147,6 +219,8 @@ pub enum Event {
         peer: NodeId,
         /// Its addresses: where packets to it go, and what may come from it.
         addresses: [IpAddr; 2],
+        /// What may pass; none for everything.
+        permits: Option<Permits>,
         /// How to seal them, and where to send them.
         agreement: Agreement,
     },
@@ -164,6 +238,26 @@ pub enum Event {
         /// The address.
         address: IpAddr,
     },
+    /// What may pass between this node and a member is another.
+    Permitted {
+        /// In which channel.
+        channel: ChannelId,
+        /// The member.
+        peer: NodeId,
+        /// What may pass; none for everything.
+        permits: Option<Permits>,
+    },
+    /// An invitation can be used, or could not be stored.
+    Invited {
+        /// To which channel.
+        channel: ChannelId,
+        /// Its name.
+        invitation: NodeId,
+        /// Whether it can be used.
+        stored: bool,
+    },
+    /// The channel has another charter.
+    Governed(ChannelId),
     /// The channel is closed.
     Closed(ChannelId),
 }
@@ -187,6 +281,10 @@ enum Purpose {
     Members(ChannelId),
     /// Where is the member now?
     Locate(ChannelId, NodeId),
+    /// Where is an administrator that may have a newer charter?
+    Find(ChannelId, NodeId),
+    /// An invitation's mail.
+    Mail(ChannelId, NodeId),
     /// Nothing depends on it.
     Nothing,
 }
@@ -202,6 +300,26 @@ enum Alarm {
     Members(ChannelId),
     /// A member does not answer the wish to exchange packets.
     Attach(ChannelId, NodeId),
+    /// An invitation ends.
+    Invitations(ChannelId),
+    /// Entries in older directories are not needed any more.
+    OldEntries(ChannelId),
+    /// See who uses the keys of invitations.
+    Uses(ChannelId),
+}
+
+impl Alarm {
+    /// All that a channel has besides those of its members.
+    fn of_channel(id: ChannelId) -> [Self; 6] {
+        [
+            Self::Claim(id),
+            Self::Check(id),
+            Self::Members(id),
+            Self::Invitations(id),
+            Self::OldEntries(id),
+            Self::Uses(id),
+        ]
+    }
 }
 
 /// The virtual networks of one node.
@@ -214,6 +332,8 @@ pub struct Vnet {
     purposes: BTreeMap<u64, Purpose>,
     deadlines: Deadlines<Alarm>,
     unknown_indices: BTreeMap<NodeId, Time>,
+    /// When members were last sent a charter.
+    charters_sent: BTreeMap<NodeId, Time>,
     /// Where this node takes datagrams, and whether it has AES in hardware.
     ways: (Vec<SocketAddr>, bool),
     malformed: u64,
@@ -236,6 +356,7 @@ impl Vnet {
             purposes: BTreeMap::new(),
             deadlines: Deadlines::default(),
             unknown_indices: BTreeMap::new(),
+            charters_sent: BTreeMap::new(),
             ways: (Vec::new(), false),
             malformed: 0,
         }
@@ -271,13 +392,21 @@ impl Vnet {
         match VnetMessage::decode(body) {
             Some(VnetMessage::Attach(attach)) => self.on_attach(from, &attach, cx),
             Some(VnetMessage::Attached(attach)) => self.on_attached(from, &attach, cx),
-            Some(VnetMessage::Announce { channel, claim }) => {
-                self.on_announce(from, channel, &claim, cx);
-            }
+            Some(VnetMessage::Announce {
+                channel,
+                mark,
+                claim,
+            }) => self.on_announce(from, channel, (mark, &claim), cx),
             Some(VnetMessage::Detach { channel, proof }) => {
                 self.on_detach(from, channel, &proof, cx);
             }
             Some(VnetMessage::UnknownIndex { index }) => self.on_unknown_index(from, index, cx),
+            Some(VnetMessage::Charter { channel, delivery }) => {
+                self.on_charter(from, channel, &delivery, cx);
+            }
+            Some(VnetMessage::Removed { channel, proof }) => {
+                self.on_removed(from, channel, &proof, cx);
+            }
             None => self.malformed += 1,
         }
     }
@@ -288,6 +417,9 @@ impl Vnet {
             Alarm::Check(channel) => self.check_claim(channel, cx),
             Alarm::Members(channel) => self.ask_members(channel, cx),
             Alarm::Attach(channel, peer) => self.attach_timed_out(channel, peer, cx),
+            Alarm::Invitations(channel) => self.expire_invitations(channel, cx),
+            Alarm::OldEntries(channel) => self.forget_old_entries(channel, cx),
+            Alarm::Uses(channel) => self.see_uses(channel, cx),
         }
     }
 
@@ -299,6 +431,26 @@ impl Vnet {
             Command::UnknownIndex { from, index } => self.tell_unknown_index(from, index, cx),
             Command::Renew { channel, peer } => self.renew(channel, peer, cx),
             Command::Ways { candidates, aes } => self.set_ways(candidates, aes, cx),
+            Command::Invite { channel, terms } => self.invite(channel, terms, cx),
+            Command::Revoke {
+                channel,
+                invitation,
+            } => self.revoke(channel, invitation, cx),
+            Command::Remove { channel, node } => self.remove(channel, node, cx),
+            Command::Appoint {
+                channel,
+                node,
+                admin,
+            } => self.appoint(channel, node, admin, cx),
+            Command::Assign {
+                channel,
+                node,
+                role,
+            } => self.assign(channel, node, role, cx),
+            Command::Rule { channel, rules } => {
+                self.decide(channel, |decisions| decisions.rules = rules, cx);
+            }
+            Command::Offer { channel, offers } => self.offer(channel, offers, cx),
             Command::Suspend => self.detach_all(cx),
         }
     }
@@ -312,6 +464,12 @@ impl Service for Vnet {
         match input {
             ServiceInput::Command(command) => self.command(command, cx),
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
+            ServiceInput::Got { token, answer } if government::is_of_uses(token) => {
+                self.use_found(token, &answer, cx);
+            }
+            ServiceInput::PutDone { token, answer } if government::is_of_uses(token) => {
+                self.use_claimed(token, answer, cx);
+            }
             ServiceInput::Got { token, answer } => match self.purposes.remove(&token) {
                 Some(Purpose::Probe(channel)) => self.probed(channel, &answer, cx),
                 Some(Purpose::Confirm(channel)) => self.confirmed(channel, &answer, cx),
@@ -321,21 +479,28 @@ impl Service for Vnet {
                 }
                 Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
                 Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
-                Some(Purpose::Claim(_) | Purpose::Locate(..) | Purpose::Nothing) | None => {}
+                Some(
+                    Purpose::Claim(_)
+                    | Purpose::Locate(..)
+                    | Purpose::Find(..)
+                    | Purpose::Mail(..)
+                    | Purpose::Nothing,
+                )
+                | None => {}
             },
-            ServiceInput::PutDone { token, answer } => {
-                if let Some(Purpose::Claim(channel)) = self.purposes.remove(&token) {
-                    self.claimed(channel, answer, cx);
-                }
-            }
+            ServiceInput::PutDone { token, answer } => match self.purposes.remove(&token) {
+                Some(Purpose::Claim(channel)) => self.claimed(channel, answer, cx),
+                Some(Purpose::Mail(channel, name)) => self.mail_put(channel, name, answer, cx),
+                _ => {}
+            },
             ServiceInput::Restored { value, .. } => self.restore(&value, cx),
             ServiceInput::NeighboursChanged => self.neighbours_changed(cx),
             ServiceInput::AddressesChanged => self.addresses_changed(cx),
-            ServiceInput::Answered { token, reply, .. } => {
-                if let Some(Purpose::Locate(channel, peer)) = self.purposes.remove(&token) {
-                    self.located(channel, peer, &reply, cx);
-                }
-            }
+            ServiceInput::Answered { token, reply, .. } => match self.purposes.remove(&token) {
+                Some(Purpose::Locate(channel, peer)) => self.located(channel, peer, &reply, cx),
+                Some(Purpose::Find(channel, node)) => self.found(channel, node, &reply, cx),
+                _ => {}
+            },
             ServiceInput::Failed { token } => {
                 self.purposes.remove(&token);
             }

@@ -66,7 +66,9 @@ impl Vnet {
         let claim = match answer {
             GetAnswer::Records(records) => records
                 .first()
-                .and_then(|record| channel.open_claim(RecordName::Address(address), record))
+                .and_then(|record| {
+                    channel.open_claim(RecordName::Address(address), record, cx.unix_s())
+                })
                 .filter(|claim| claim.addresses().contains(&address)),
             // Nobody answered: that says nothing of the address.
             GetAnswer::Failed => {

@@ -16,7 +16,9 @@ use enishi_overlay::{Keypair, NodeId};
 use zeroize::Zeroizing;
 
 use super::Network;
+use crate::calls::PutRequest;
 use crate::keys::{Secret, derive, derive_keypair};
+use crate::record::Kind;
 
 /// Argon2id with 64 MiB, three passes, one lane: RFC 9106, section 4, second
 /// recommended option, with one lane so that small machines take no longer.
@@ -54,6 +56,11 @@ pub fn secret_from_password(
     Ok(Secret::new(*secret))
 }
 
+/// What a charter tells of an epoch's secret, so that a wrong one is recognised.
+pub(super) fn epoch_digest(secret: &Secret) -> [u8; 32] {
+    *derive("enishi 1 channel epoch digest", &**secret, &[])
+}
+
 /// The keys of one channel on one node.
 #[derive(Debug)]
 pub(super) struct ChannelKeys {
@@ -72,6 +79,14 @@ pub(super) enum RecordName {
 }
 
 impl RecordName {
+    /// What sort of record it is.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Address(_) => Kind::Lease,
+            Self::Members => Kind::Set,
+        }
+    }
+
     fn octets(self) -> Vec<u8> {
         match self {
             Self::Address(std::net::IpAddr::V4(address)) => [&b"4"[..], &address.octets()].concat(),
@@ -82,10 +97,20 @@ impl RecordName {
 }
 
 impl ChannelKeys {
-    pub(super) fn new(name: &str, network: Network, secret: &Secret) -> Self {
+    /// Derives the keys. A governed channel's id follows from its authority and not from its
+    /// secret, so that addresses and claims outlive an epoch.
+    pub(super) fn new(
+        name: &str,
+        network: Network,
+        secret: &Secret,
+        authority: Option<&NodeId>,
+    ) -> Self {
         let network = network.to_string();
         let about = [name.as_bytes(), network.as_bytes()];
-        let id = derive("enishi 1 channel id", &**secret, &about);
+        let id = match authority {
+            None => derive("enishi 1 channel id", &**secret, &about),
+            Some(authority) => derive("enishi 1 governed channel id", authority.as_bytes(), &about),
+        };
         let session = derive("enishi 1 channel session", &**secret, &about);
         Self {
             secret: secret.clone(),
@@ -127,6 +152,17 @@ impl ChannelKeys {
     pub(super) fn owner(&self, node: &Keypair, name: RecordName) -> Keypair {
         let about = [&self.id[..], &name.octets()];
         derive_keypair("enishi 1 channel record owner", &*node.seed(), &about)
+    }
+
+    /// Makes the request that removes this node's entry under a name.
+    pub(super) fn removal(&self, node: &Keypair, name: RecordName) -> PutRequest {
+        PutRequest {
+            kind: name.kind(),
+            writer: self.writer(name),
+            owner: self.owner(node, name),
+            lease_s: super::claim::LEASE_S,
+            value: None,
+        }
     }
 
     /// How one member names the channel to another: different for every pair and
@@ -182,7 +218,7 @@ mod tests {
     #[test]
     fn a_channel_looks_different_to_every_pair() {
         let network: Network = "10.77.0.0/16".parse().unwrap();
-        let keys = ChannelKeys::new("a", network, &Secret::new([1; 32]));
+        let keys = ChannelKeys::new("a", network, &Secret::new([1; 32]), None);
         let [a, b] = [1, 2].map(|seed| Keypair::from_seed(&[seed; 32]).id());
         assert_ne!(keys.blinded(&a, &b), keys.blinded(&b, &a));
         let proof = keys.mac(b"test", &a, &b, b"said");

@@ -10,13 +10,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
+use enishi_overlay::admission::Credential;
 use enishi_overlay::{Contact, Keypair};
 use serde::{Deserialize, Serialize};
 
+use super::charter::Charter;
+use super::routes::{Prefix, ROUTES_MAX};
 use super::secret::ChannelKeys;
 use crate::record::Signature;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// The most addresses at which a member takes packets.
 pub const CANDIDATES_MAX: usize = 8;
 /// The longest name that a host may give itself, in octets.
@@ -33,6 +36,8 @@ pub enum VnetMessage {
     Announce {
         /// Which channel, for these two nodes.
         channel: [u8; 16],
+        /// Which charter the sender has.
+        mark: Mark,
         /// The sender's sealed [`Claim`].
         claim: Bytes,
     },
@@ -48,6 +53,51 @@ pub enum VnetMessage {
         /// The index.
         index: u32,
     },
+    /// A governed channel's charter, for a member that has an older one.
+    Charter {
+        /// Which channel, for these two nodes, by the secret that the receiver has.
+        channel: [u8; 16],
+        /// The charter and the secret of its epoch, sealed under the secret that the receiver
+        /// has.
+        delivery: Bytes,
+    },
+    /// The receiver is no member any more.
+    Removed {
+        /// Which channel, for these two nodes, by the secret that the receiver has.
+        channel: [u8; 16],
+        /// That the sender is a member.
+        proof: [u8; 32],
+    },
+}
+
+/// Which charter a member has: the greater one counts. All zero where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    admins: u64,
+    epoch: u64,
+    version: u64,
+    hash: [u8; 4],
+}
+
+impl Mark {
+    /// The mark of a charter: its precedence, with four octets of the hash.
+    pub(super) fn of(charter: &Charter) -> Self {
+        let (admins, epoch, version, hash) = charter.precedence();
+        Self {
+            admins,
+            epoch,
+            version,
+            hash: [hash[0], hash[1], hash[2], hash[3]],
+        }
+    }
+
+    /// The mark of who has the secret of an epoch, and no charter yet.
+    pub(super) fn before(epoch: u64) -> Self {
+        Self {
+            epoch,
+            ..Self::default()
+        }
+    }
 }
 
 /// The body of `Attach` and `Attached`.
@@ -65,6 +115,8 @@ pub struct Attach {
     pub aes: bool,
     /// Where the sender takes datagrams; no more than [`CANDIDATES_MAX`] are looked at.
     pub candidates: Vec<SocketAddr>,
+    /// Which charter the sender has.
+    pub mark: Mark,
     /// The sender's sealed [`Claim`].
     pub claim: Bytes,
     /// That the sender is a member and said all this to the receiver.
@@ -79,6 +131,7 @@ impl Attach {
         said.extend(self.index.to_be_bytes());
         said.push(self.aes.into());
         said.extend(postcard::to_stdvec(&self.candidates).unwrap_or_default());
+        said.extend(postcard::to_stdvec(&self.mark).unwrap_or_default());
         said.extend(&self.claim);
         said
     }
@@ -96,7 +149,46 @@ pub struct Claim {
     pub address: Ipv4Addr,
     /// Its IPv6 address.
     pub address6: Ipv6Addr,
+    /// What it offers to the others.
+    pub offers: Offers,
     signature: Signature,
+    /// What shows that it is a member of a governed channel.
+    pub credential: Option<Box<Credential>>,
+}
+
+/// What a member offers to the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offers {
+    /// Networks behind it to which it routes; at most [`ROUTES_MAX`].
+    pub routes: Vec<Prefix>,
+    /// Services that it has, for those who look for them by name; at most [`SERVICES_MAX`].
+    pub services: Vec<ServiceOffer>,
+}
+
+/// A service of a member, as in RFC 6763 and RFC 2782.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceOffer {
+    /// The name, without underscore, for example `ssh`: 1 to 15 letters, digits and `-`
+    /// (RFC 6335, section 5.1).
+    pub name: String,
+    /// Whether by UDP, otherwise by TCP.
+    pub udp: bool,
+    /// The port.
+    pub port: u16,
+}
+
+/// The most services of one member.
+pub const SERVICES_MAX: usize = 16;
+
+impl Offers {
+    /// Tells whether there are no more than there may be, with names as they have to be.
+    pub fn are_bounded(&self) -> bool {
+        let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        let is_name = |name: &str| (1..=15).contains(&name.len()) && name.bytes().all(fits);
+        self.routes.len() <= ROUTES_MAX
+            && self.services.len() <= SERVICES_MAX
+            && self.services.iter().all(|service| is_name(&service.name))
+    }
 }
 
 impl Claim {
@@ -104,27 +196,30 @@ impl Claim {
     pub(super) fn sign(
         keys: &ChannelKeys,
         node: &Keypair,
-        contact: Contact,
-        host: &str,
+        (contact, host): (Contact, &str),
         address: Ipv4Addr,
+        offers: &Offers,
+        credential: Option<&Credential>,
     ) -> Self {
-        let address6 = super::Network::address6(keys.id(), &node.id());
-        let signature = node.sign(&signed(keys, &contact, host, address, address6));
-        let signature = Signature::new(signature);
-        Self {
+        let mut claim = Self {
             contact,
             host: host.to_owned(),
             address,
-            address6,
-            signature,
-        }
+            address6: super::Network::address6(keys.id(), &node.id()),
+            offers: offers.clone(),
+            signature: Signature::new([0; 64]),
+            credential: credential.cloned().map(Box::new),
+        };
+        claim.signature = Signature::new(node.sign(&claim.signed(keys)));
+        claim
     }
 
     /// Tells whether the node itself claims this in this channel.
     pub(super) fn verify(&self, keys: &ChannelKeys) -> bool {
         let node = self.contact.id();
-        let said = signed(keys, &self.contact, &self.host, self.address, self.address6);
+        let said = self.signed(keys);
         self.host.len() <= HOST_NAME_BYTES_MAX
+            && self.offers.are_bounded()
             && self.address6 == super::Network::address6(keys.id(), &node)
             && node.verify(&said, &self.signature.octets())
     }
@@ -133,17 +228,19 @@ impl Claim {
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.address.into(), self.address6.into()]
     }
-}
 
-fn signed(
-    keys: &ChannelKeys,
-    contact: &Contact,
-    host: &str,
-    address: Ipv4Addr,
-    address6: Ipv6Addr,
-) -> Vec<u8> {
-    let said = (keys.id(), contact, host, address, address6);
-    postcard::to_extend(&said, b"enishi 1 claim\0".to_vec()).unwrap_or_default()
+    /// What the node signs. Its credential is signed by others.
+    fn signed(&self, keys: &ChannelKeys) -> Vec<u8> {
+        let said = (
+            keys.id(),
+            &self.contact,
+            &self.host,
+            self.address,
+            self.address6,
+            &self.offers,
+        );
+        postcard::to_extend(&said, b"enishi 1 claim\0".to_vec()).unwrap_or_default()
+    }
 }
 
 impl VnetMessage {

@@ -63,6 +63,7 @@ fn open() -> vnet::Command {
         name: "split".into(),
         network,
         secret: Secret::new([7; 32]),
+        entry: vnet::Entry::Secret,
     };
     vnet::Command::Open {
         spec,

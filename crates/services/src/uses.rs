@@ -16,9 +16,9 @@ use bytes::Bytes;
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::{Keypair, NodeId, Time};
 
-use super::Cx;
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::{Key, Kind, LEASE_S};
+use crate::service::Context;
 
 /// How long after a newcomer was admitted its claim is looked up; up to twice as long.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ enum Asker {
 
 /// What was found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(crate) enum Finding {
     Nothing,
     /// The own key belongs to somebody else; this one is tried next.
     AnotherKey(usize),
@@ -94,7 +94,7 @@ struct Own {
 
 /// What a node knows of the uses of invitations.
 #[derive(Debug, Default)]
-pub(super) struct Uses {
+pub(crate) struct Uses {
     own: Option<Own>,
     checks: BTreeMap<(NodeId, NodeId), State>,
     barred: BTreeSet<NodeId>,
@@ -104,7 +104,8 @@ pub(super) struct Uses {
 }
 
 impl Uses {
-    pub(super) fn with_keys(keys: Vec<Keypair>, index: usize) -> Self {
+    /// Looks after the keys of the own invitation, beginning with one of them.
+    pub(crate) fn with_keys(keys: Vec<Keypair>, index: usize) -> Self {
         let own = Own {
             keys,
             index,
@@ -118,41 +119,52 @@ impl Uses {
         }
     }
 
+    /// Has the numbers of its calls begin above `first`, for a service that makes others.
+    pub(crate) fn numbered_from(mut self, first: u64) -> Self {
+        self.next_token = first;
+        self
+    }
+
     /// Goes on with the key that was in use before the last stop.
-    pub(super) fn choose(&mut self, index: usize) -> bool {
+    pub(crate) fn choose(&mut self, index: usize) -> bool {
         let own = self.own.as_mut().filter(|own| index < own.keys.len());
         own.map(|own| own.index = index).is_some()
     }
 
     /// Returns the own key in use.
-    pub(super) fn key(&self) -> Option<&Keypair> {
+    pub(crate) fn key(&self) -> Option<&Keypair> {
         let own = self.own.as_ref()?;
         own.keys.get(own.index)
     }
 
+    /// Returns which of the own keys is in use.
+    pub(crate) fn index(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.index)
+    }
+
     /// Tells whether all keys of the own invitation belong to others.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
         self.own.as_ref().is_some_and(|own| own.used_up)
     }
 
     /// Tells whether nothing is to be said to a node.
-    pub(super) fn bars(&self, member: &NodeId) -> bool {
+    pub(crate) fn bars(&self, member: &NodeId) -> bool {
         self.barred.contains(member)
     }
 
     /// Tells whether a node was found not to hold a key.
-    pub(super) fn bars_use(&self, key: NodeId, member: NodeId) -> bool {
+    pub(crate) fn bars_use(&self, key: NodeId, member: NodeId) -> bool {
         let state = self.checks.get(&(key, member));
         matches!(state, Some(State::Barred { .. }))
     }
 
     /// A node has shown that it is a member by other means.
-    pub(super) fn unbar(&mut self, member: &NodeId) {
+    pub(crate) fn unbar(&mut self, member: &NodeId) {
         self.barred.remove(member);
     }
 
     /// A node was admitted by a key that is for one node: its claim is to be looked up.
-    pub(super) fn watch(&mut self, key: NodeId, member: NodeId, cx: &mut Cx<'_>) {
+    pub(crate) fn watch<E>(&mut self, key: NodeId, member: NodeId, cx: &mut Context<'_, E>) {
         self.unbar(&member);
         let (alarm, now) = (Alarm::Check(key, member), cx.now());
         let asked = self.asked.values().any(|a| *a == Asker::Check(key, member));
@@ -196,7 +208,7 @@ impl Uses {
         self.barred.remove(&member);
     }
 
-    pub(super) fn neighbours_changed(&mut self, now: Time) {
+    pub(crate) fn neighbours_changed(&mut self, now: Time) {
         // A node that the others have expelled is soon its own only neighbour, and would
         // believe itself.
         let waits = |own: &Own| !own.held && !own.used_up;
@@ -205,12 +217,12 @@ impl Uses {
         }
     }
 
-    pub(super) fn next_timeout(&self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         self.deadlines.next()
     }
 
     /// Does what is due.
-    pub(super) fn ring(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn ring<E>(&mut self, cx: &mut Context<'_, E>) {
         while let Some(alarm) = self.deadlines.pop_due(cx.now()) {
             match alarm {
                 Alarm::Claim => {
@@ -229,7 +241,7 @@ impl Uses {
         }
     }
 
-    fn get(&mut self, asker: Asker, key: NodeId, cx: &mut Cx<'_>) {
+    fn get<E>(&mut self, asker: Asker, key: NodeId, cx: &mut Context<'_, E>) {
         let token = self.token(asker);
         let key = Key::new(Kind::Lease, &key);
         cx.get(token, key, Consistency::Majority);
@@ -242,7 +254,12 @@ impl Uses {
     }
 
     /// The DHT has answered a question.
-    pub(super) fn got(&mut self, token: u64, answer: &GetAnswer, cx: &mut Cx<'_>) -> Finding {
+    pub(crate) fn got<E>(
+        &mut self,
+        token: u64,
+        answer: &GetAnswer,
+        cx: &mut Context<'_, E>,
+    ) -> Finding {
         let owner = match answer {
             GetAnswer::Records(records) => Ok(records.first().map(|r| r.content().owner)),
             GetAnswer::Failed => Err(()),
@@ -254,7 +271,11 @@ impl Uses {
         }
     }
 
-    fn own_found(&mut self, owner: Result<Option<NodeId>, ()>, cx: &mut Cx<'_>) -> Finding {
+    fn own_found<E>(
+        &mut self,
+        owner: Result<Option<NodeId>, ()>,
+        cx: &mut Context<'_, E>,
+    ) -> Finding {
         match owner {
             Ok(Some(owner)) if owner == cx.me() => self.hold(cx),
             Ok(Some(_)) => return self.next_key(cx),
@@ -278,7 +299,12 @@ impl Uses {
     }
 
     /// The DHT has done with the claim.
-    pub(super) fn put_done(&mut self, token: u64, answer: PutAnswer, cx: &mut Cx<'_>) -> Finding {
+    pub(crate) fn put_done<E>(
+        &mut self,
+        token: u64,
+        answer: PutAnswer,
+        cx: &mut Context<'_, E>,
+    ) -> Finding {
         if self.asked.remove(&token).is_none() {
             return Finding::Nothing;
         }
@@ -292,7 +318,7 @@ impl Uses {
         Finding::Nothing
     }
 
-    fn hold(&mut self, cx: &mut Cx<'_>) {
+    fn hold<E>(&mut self, cx: &mut Context<'_, E>) {
         if let Some(own) = &mut self.own {
             (own.held, own.taken, own.used_up) = (true, 0, false);
         }
@@ -300,7 +326,7 @@ impl Uses {
         self.deadlines.set(Alarm::Claim, cx.now() + wait);
     }
 
-    fn next_key(&mut self, cx: &mut Cx<'_>) -> Finding {
+    fn next_key<E>(&mut self, cx: &mut Context<'_, E>) -> Finding {
         let Some(own) = &mut self.own else {
             return Finding::Nothing;
         };

@@ -1,0 +1,310 @@
+//! Opening and closing a channel, and what is kept of it on disk.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use enishi_overlay::Time;
+use serde::{Deserialize, Serialize};
+
+use super::charter::Charter;
+use super::government::{Entry, Government, Guest, Seat};
+use super::invitation::Issued;
+use super::secret::{ChannelKeys, RecordName};
+use super::succession::Epoch;
+use super::wire::Offers;
+use super::{
+    Alarm, CHANNELS_MAX, Channel, ChannelId, ChannelSpec, Cx, Event, Network, Phase, Purpose, Vnet,
+};
+use crate::keys::Secret;
+
+/// The form of what is kept; its first octet is none with which the first form began.
+const FORM: [u8; 2] = [0, 2];
+
+/// What is kept on disk of a channel.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    network: Network,
+    #[serde(with = "crate::recording::secret")]
+    secret: Secret,
+    address: Option<Ipv4Addr>,
+    by_hand: bool,
+    offers: Offers,
+    older: Vec<KeptSecret>,
+    government: Option<KeptGovernment>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptSecret(#[serde(with = "crate::recording::secret")] Secret);
+
+#[derive(Serialize, Deserialize)]
+struct KeptGovernment {
+    entry: Entry,
+    charter: Option<Charter>,
+    issued: Vec<Issued>,
+    /// Which key of the invitation this node uses.
+    key: u8,
+}
+
+/// The first form of what is kept.
+#[derive(Deserialize)]
+struct KeptBefore {
+    name: String,
+    network: Network,
+    #[serde(with = "crate::recording::secret")]
+    secret: Secret,
+    address: Option<Ipv4Addr>,
+    by_hand: bool,
+}
+
+/// With what a channel begins on this node.
+struct Beginning {
+    address: Option<Ipv4Addr>,
+    by_hand: bool,
+    offers: Offers,
+    older: Vec<KeptSecret>,
+    government: Option<Government>,
+}
+
+impl Vnet {
+    pub(super) fn open(&mut self, spec: ChannelSpec, address: Option<Ipv4Addr>, cx: &mut Cx<'_>) {
+        let id = self.number();
+        let government = match &spec.entry {
+            Entry::Secret => None,
+            Entry::Founder(authority) => {
+                let signer = (cx.keypair(), cx.unix_s());
+                let founded = Government::found(id, authority.clone(), &spec.secret, signer);
+                Some(founded)
+            }
+            Entry::Invited(guest) => {
+                // Users of one invitation begin with different keys of it.
+                let keys = guest.invited.keys().len().max(1) as u64;
+                let key = cx.rng().below(keys) as usize;
+                Government::enter(id, Guest::clone(guest), cx.me(), key)
+            }
+        };
+        let beginning = Beginning {
+            address,
+            by_hand: address.is_some(),
+            offers: Offers::default(),
+            older: Vec::new(),
+            government,
+        };
+        self.begin(id, spec, beginning, cx);
+    }
+
+    fn number(&mut self) -> ChannelId {
+        self.next_channel += 1;
+        ChannelId(self.next_channel)
+    }
+
+    fn begin(&mut self, id: ChannelId, spec: ChannelSpec, with: Beginning, cx: &mut Cx<'_>) {
+        let governed = !matches!(spec.entry, Entry::Secret);
+        let reason = if self.channels.len() >= CHANNELS_MAX {
+            Some(format!(
+                "a node takes part in at most {CHANNELS_MAX} channels"
+            ))
+        } else if governed && with.government.is_none() {
+            Some("the invitation has no key that could be used".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return cx.emit(Event::ClaimFailed {
+                channel: id,
+                reason,
+            });
+        }
+        let ChannelSpec {
+            name,
+            network,
+            secret,
+            ..
+        } = spec;
+        let authority = with.government.as_ref().map(|g| g.authority);
+        let keys = |secret: &Secret| ChannelKeys::new(&name, network, secret, authority.as_ref());
+        let older = with.older.into_iter().map(|KeptSecret(secret)| Epoch {
+            keys: keys(&secret),
+            secret,
+        });
+        let older = older.collect();
+        let keys = keys(&secret);
+        let channel = Channel {
+            address6: Network::address6(keys.id(), &cx.me()),
+            name,
+            network,
+            secret,
+            keys,
+            older,
+            government: with.government,
+            offers: with.offers,
+            phase: Phase::Waiting,
+            address: with.address,
+            by_hand: with.by_hand,
+            tries: 0,
+            members: BTreeMap::new(),
+            announced: false,
+            checked_at: Time::ZERO,
+            cache: BTreeMap::new(),
+            attaching: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            notice: None,
+        };
+        self.channels.insert(id, channel);
+        self.keep(id, cx);
+        self.begin_claim(id, cx);
+        self.put_all_mail(id, cx);
+        self.await_expiry(id, cx);
+        self.claim_uses(cx);
+    }
+
+    pub(super) fn close(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        self.detach_channel(id, cx);
+        self.take_all_mail_away(id, cx);
+        let Some(channel) = self.channels.remove(&id) else {
+            return;
+        };
+        for alarm in Alarm::of_channel(id) {
+            self.deadlines.cancel(alarm);
+        }
+        let mut removals = Vec::new();
+        if let Some(address) = channel.address {
+            let addresses = [address.into(), channel.address6.into()].map(RecordName::Address);
+            for name in addresses.into_iter().chain([RecordName::Members]) {
+                removals.push(channel.keys.removal(cx.keypair(), name));
+            }
+        }
+        let older = channel.older.iter();
+        removals.extend(older.map(|e| e.keys.removal(cx.keypair(), RecordName::Members)));
+        for request in removals {
+            let token = self.token(Purpose::Nothing);
+            cx.put(token, request);
+        }
+        cx.persist(channel.name.clone().into_bytes(), None);
+        cx.emit(Event::Closed(id));
+    }
+
+    /// Keeps the channel and its address for the next start.
+    pub(super) fn keep(&self, id: ChannelId, cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let government = channel.government.as_ref().map(|government| {
+            let entry = match &government.seat {
+                Seat::Founder(authority) => Entry::Founder(authority.clone()),
+                Seat::Guest(guest) => Entry::Invited(guest.clone()),
+            };
+            KeptGovernment {
+                entry,
+                charter: government.charter.clone(),
+                issued: government.issued.clone(),
+                key: u8::try_from(government.uses.index()).unwrap_or(0),
+            }
+        });
+        let kept = Kept {
+            name: channel.name.clone(),
+            network: channel.network,
+            secret: channel.secret.clone(),
+            address: channel.address,
+            by_hand: channel.by_hand,
+            offers: channel.offers.clone(),
+            older: channel
+                .older
+                .iter()
+                .map(|epoch| KeptSecret(epoch.secret.clone()))
+                .collect(),
+            government,
+        };
+        let key = channel.name.clone().into_bytes();
+        cx.persist(key, postcard::to_extend(&kept, FORM.to_vec()).ok());
+    }
+
+    pub(super) fn restore(&mut self, value: &[u8], cx: &mut Cx<'_>) {
+        let Some(kept) = Kept::read(value) else {
+            return;
+        };
+        let id = self.number();
+        let me = cx.me();
+        let (entry, government) = match kept.government {
+            None => (Entry::Secret, None),
+            Some(of) => {
+                let entry = of.entry.clone();
+                (entry, of.restore(id, me, (&kept.secret, cx)))
+            }
+        };
+        let spec = ChannelSpec {
+            name: kept.name,
+            network: kept.network,
+            secret: kept.secret,
+            entry,
+        };
+        let beginning = Beginning {
+            address: kept.address,
+            by_hand: kept.by_hand,
+            offers: kept.offers,
+            older: kept.older,
+            government,
+        };
+        self.begin(id, spec, beginning, cx);
+    }
+}
+
+impl KeptGovernment {
+    fn restore(
+        self,
+        id: ChannelId,
+        me: enishi_overlay::NodeId,
+        (secret, cx): (&Secret, &Cx<'_>),
+    ) -> Option<Government> {
+        let mut government = match self.entry {
+            Entry::Secret => return None,
+            Entry::Founder(authority) => {
+                Government::found(id, authority, secret, (cx.keypair(), cx.unix_s()))
+            }
+            Entry::Invited(guest) => Government::enter(id, *guest, me, usize::from(self.key))?,
+        };
+        government.signed = self
+            .charter
+            .clone()
+            .filter(|charter| charter.signer() == me);
+        government.charter = self.charter;
+        government.issued = self.issued;
+        Some(government)
+    }
+}
+
+impl Kept {
+    fn read(octets: &[u8]) -> Option<Self> {
+        if let Some(kept) = octets.strip_prefix(&FORM) {
+            return postcard::from_bytes(kept).ok();
+        }
+        let before: KeptBefore = postcard::from_bytes(octets).ok()?;
+        Some(Self {
+            name: before.name,
+            network: before.network,
+            secret: before.secret,
+            address: before.address,
+            by_hand: before.by_hand,
+            offers: Offers::default(),
+            older: Vec::new(),
+            government: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_form_kept_is_still_read() {
+        let network: Network = "10.77.0.0/16".parse().unwrap();
+        let address = Some(Ipv4Addr::new(10, 77, 0, 9));
+        let before = ("office", network, [7_u8; 32], address, true);
+        let kept = Kept::read(&postcard::to_stdvec(&before).unwrap()).unwrap();
+        assert_eq!((kept.name.as_str(), *kept.secret), ("office", [7; 32]));
+        assert_eq!((kept.address, kept.by_hand), (address, true));
+        assert!(kept.government.is_none());
+        assert!(Kept::read(&[0, 2, 1]).is_none() && Kept::read(&[]).is_none());
+    }
+}
