@@ -14,7 +14,7 @@ use enishi_dataplane::engine::{
     Command, Engine, Inbox, NetworkId, Note, Outside, PeerKey, Report, SessionKeys,
 };
 use enishi_dataplane::sealed::{Cipher, DirectionKey, INDEX_MARK};
-use enishi_dataplane::{Device, DeviceConfig, Network};
+use enishi_dataplane::{Device, DeviceConfig, Layer, Network};
 use enishi_lab::{Host, Lab, ensure_programs, is_root};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -98,6 +98,7 @@ impl End {
                 unreachable!()
             };
             let device = Device::new(&DeviceConfig {
+                layer: Layer::Ip,
                 name: "enishi%d".to_owned(),
                 mtu: 1420,
                 ipv4: (address4, 24),
