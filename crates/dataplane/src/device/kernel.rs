@@ -111,7 +111,7 @@ impl Kernel {
         if config.layer == Layer::Ethernet {
             // Whose the address is was found out before, and not by asking the neighbours: it
             // need not wait a second for their silence. Where this is refused, it does.
-            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/dad_transmits"), "0");
+            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
         }
         let ipv6 = config
             .ipv6
