@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context as _, bail};
 use enishi_dataplane::IpPacket;
-use enishi_dataplane::device::{Device, DeviceConfig, READ_BYTES_MAX};
+use enishi_dataplane::device::{Device, DeviceConfig, Layer, READ_BYTES_MAX};
 use enishi_dataplane::offload::{OFFLOAD_HEADER_BYTES, Offload, Run, split};
 use enishi_dataplane::sealed::{
     Cipher, DirectionKey, INDEX_MARK, Kind, OVERHEAD_BYTES, Opener, Sealer,
@@ -30,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     let (address, prefix) = address.split_once('/').context("no prefix")?;
     let address: Ipv4Addr = address.parse()?;
     let device = Device::new(&DeviceConfig {
+        layer: Layer::Ip,
         name: name.clone(),
         mtu: MTU,
         ipv4: (address, prefix.parse()?),

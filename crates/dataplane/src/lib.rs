@@ -20,6 +20,7 @@
 //! become a super-packet) and `device`. Everything but [`device`], [`socket`] and [`engine`]
 //! is pure: no sockets, no clock.
 
+mod bell;
 mod checksum;
 pub mod device;
 pub mod engine;
@@ -34,7 +35,7 @@ pub mod sealed;
 pub mod socket;
 pub mod table;
 
-pub use device::{Device, DeviceConfig, DeviceError};
+pub use device::{Device, DeviceConfig, DeviceError, Layer};
 pub use icmp::{ErrorBudget, Reason, error_for};
 pub use packet::{IpPacket, PacketError};
 pub use pending::{Pending, Pushed};

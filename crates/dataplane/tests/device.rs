@@ -13,8 +13,8 @@ use std::time::Duration;
 use enishi_dataplane::device::READ_BYTES_MAX;
 use enishi_dataplane::offload::{OFFLOAD_HEADER_BYTES, Offload};
 use enishi_dataplane::{
-    AddressTable, Device, DeviceConfig, DeviceError, IpPacket, Lookup, Network, Reason, Route,
-    error_for,
+    AddressTable, Device, DeviceConfig, DeviceError, IpPacket, Layer, Lookup, Network, Reason,
+    Route, error_for,
 };
 use enishi_lab::{Host, Lab, ensure_programs, is_root};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,6 +39,7 @@ macro_rules! need_root {
 
 fn config(name: &str) -> DeviceConfig {
     DeviceConfig {
+        layer: Layer::Ip,
         name: name.to_owned(),
         mtu: 1500,
         ipv4: (Ipv4Addr::new(10, 77, 0, 1), 16),

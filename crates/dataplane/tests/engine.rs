@@ -14,7 +14,7 @@ use enishi_dataplane::engine::{
     Command, Engine, Inbox, NetworkId, Note, Outside, PeerKey, Report, SessionKeys,
 };
 use enishi_dataplane::sealed::{Cipher, DirectionKey, INDEX_MARK};
-use enishi_dataplane::{Device, DeviceConfig, Network};
+use enishi_dataplane::{Device, DeviceConfig, Layer, Network};
 use enishi_lab::{Host, Lab, ensure_programs, is_root};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -82,6 +82,10 @@ fn address6(number: u8) -> IpAddr {
 impl End {
     /// Starts an engine on a host, with a network whose address there ends in `number`.
     fn start(host: &Host, number: u8) -> Self {
+        Self::start_at(host, number, Layer::Ip)
+    }
+
+    fn start_at(host: &Host, number: u8, layer: Layer) -> Self {
         let (notes, heard) = mpsc::channel();
         let lane = Arc::new(Mutex::new(None));
         let outside = Lane {
@@ -98,6 +102,7 @@ impl End {
                 unreachable!()
             };
             let device = Device::new(&DeviceConfig {
+                layer,
                 name: "enishi%d".to_owned(),
                 mtu: 1420,
                 ipv4: (address4, 24),
@@ -263,6 +268,59 @@ fn packets_of_all_kinds_pass_straight() {
     let report = right.report();
     assert_eq!(report.refused, 0, "{report:?}");
     assert!(report.sessions[0].counters.received_bytes > 1_000_000);
+}
+
+#[test]
+fn ethernet_ends_at_the_device() {
+    need_root!();
+    ensure_programs(&[("arping", "arping")]).unwrap();
+    let mut lab = Lab::new("engine").unwrap();
+    let (left, right) = lab.pair("left", "right").unwrap();
+    // One end speaks Ethernet to its kernel, the other IP.
+    let left = End::start_at(&left, 1, Layer::Ethernet);
+    let right = End::start(&right, 2);
+    agree(&left, &right);
+    until_direct(&left, &right);
+    for there in ["10.77.0.2", "fd77::2"] {
+        for size in ["0", "1300", "1392", "20000"] {
+            let told = left.ping(&["-c", "3", "-i", "0.05", "-s", size, there]);
+            assert!(told.contains(" 0% packet loss"), "{there} {size}: {told}");
+        }
+    }
+    let run = |words: &[&str]| left.host.run(words, LIMIT).unwrap().stdout;
+    let neighbours = run(&["ip", "neigh", "show", "dev", "enishi0"]);
+    for there in ["10.77.0.2", "fd77::2"] {
+        let line = format!("{there} lladdr 02:65:6e:69:73:68");
+        assert!(neighbours.contains(&line), "{neighbours}");
+    }
+    // Whoever has the address, and whether anybody has; but not this host's own, everybody's,
+    // or another network's.
+    let arping = |address| run(&["arping", "-c", "1", "-w", "1", "-I", "enishi0", address]);
+    for others in ["10.77.0.2", "10.77.0.9"] {
+        let told = arping(others);
+        assert!(told.contains("02:65:6e:69:73:68"), "{told}");
+    }
+    for none in ["10.77.0.1", "10.77.0.255", "10.78.0.1"] {
+        let told = arping(none);
+        assert!(told.contains("100% unanswered"), "{told}");
+    }
+    for words in [&[][..], &["-R", "-P", "4"]] {
+        let (rate, _) = left.iperf(&right, words);
+        assert!(rate > 100.0, "{rate} Mbit/s");
+    }
+    let (_, lost) = left.iperf(&right, &["-u", "-b", "10M", "-l", "8000"]);
+    assert!(lost < 1.0, "{lost} % lost");
+
+    // Frames of neither kind are counted and go nowhere.
+    let send = "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
+                s.bind(('enishi0', 0)); s.send(b'\\xff' * 12 + b'\\x88\\xb5' + b'x' * 46)";
+    let before = left.report().foreign_frames;
+    let told = left.host.run(&["python3", "-c", send], LIMIT).unwrap();
+    assert!(told.success(), "{told:?}");
+    until("the frame is counted", || {
+        left.report().foreign_frames > before
+    });
+    assert_eq!(left.report().refused + right.report().refused, 0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::outbound::{Exit, Way};
 use super::paths::Ask;
 use super::session::{Session, Tokens};
 use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
-use crate::device::READ_BYTES_MAX;
+use crate::device::{Device, READ_BYTES_MAX};
 use crate::sealed::Kind;
 use crate::socket::Socket;
 use crate::table::Route;
@@ -76,7 +76,7 @@ impl<O: Outside> Driver<O> {
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
-        epoll.add(&wake.event, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        epoll.add(&wake.bell, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let now = Instant::now();
         Ok(Self {
             own_ports: vec![socket.port()],
@@ -138,7 +138,7 @@ impl<O: Outside> Driver<O> {
     }
 
     fn take_commands(&mut self) {
-        self.wake.done();
+        self.wake.bell.silence();
         for _ in 0..COMMANDS_AT_ONCE {
             match self.commands.try_recv() {
                 Ok(command) => self.command(command),
@@ -146,7 +146,7 @@ impl<O: Outside> Driver<O> {
             }
         }
         // Others have their turn first.
-        self.wake.now();
+        self.wake.bell.ring();
         self.flush();
     }
 
@@ -417,7 +417,12 @@ impl<O: Outside> Driver<O> {
             .sessions
             .iter()
             .map(|(_, session)| session.counters.refused);
+        let devices = self
+            .networks
+            .values()
+            .filter_map(|network| network.device.as_ref());
         Report {
+            foreign_frames: devices.map(Device::foreign_frames).sum(),
             refused: self.refused + refused.sum::<u64>(),
             sessions: sessions.collect(),
             lost: self.exit.batch.lost,

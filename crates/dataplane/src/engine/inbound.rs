@@ -12,7 +12,6 @@ use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
-use crate::device::Device;
 use crate::offload::Run;
 use crate::packet::IpPacket;
 use crate::reassembly::Half;
@@ -238,9 +237,9 @@ impl<'b> Entry<'_, 'b> {
             self.write_run();
             let mut run = Run::begin(&packet, partial);
             let device = self.networks.get(&id).and_then(|n| n.device.as_ref());
-            if !device.is_some_and(Device::has_udp_super_packets) {
-                run.close_udp();
-            }
+            run.close_unless(|transport| {
+                device.is_some_and(|device| device.takes_super_packets(transport))
+            });
             self.run = Some((id, run));
         }
     }

@@ -27,13 +27,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
+use crate::bell::Bell;
 use crate::device::Device;
 use crate::sealed::{Cipher, DirectionKey};
 use crate::socket::Socket;
 use crate::table::Network as Prefix;
+use bytes::Bytes;
 
 pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
 
@@ -186,6 +185,8 @@ pub struct Report {
     pub refused: u64,
     /// Datagrams that the system did not take.
     pub lost: u64,
+    /// Frames of TAP devices that were neither IP nor questions for addresses.
+    pub foreign_frames: u64,
 }
 
 /// What is known of a session.
@@ -230,10 +231,9 @@ pub struct Inbox {
     wake: Arc<Wake>,
 }
 
-/// Wakes the engine's thread; several times at once cost one system call.
+/// Wakes the engine's thread, or ends it.
 struct Wake {
-    event: EventFd,
-    pending: AtomicBool,
+    bell: Bell,
     stop: AtomicBool,
 }
 
@@ -248,11 +248,8 @@ impl Engine {
     pub fn start(port: u16, outside: impl Outside) -> io::Result<Self> {
         let socket = Socket::bind(port)?;
         let port = socket.port();
-        let event =
-            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let wake = Arc::new(Wake {
-            event,
-            pending: AtomicBool::new(false),
+            bell: Bell::new()?,
             stop: AtomicBool::new(false),
         });
         let (commands, waiting) = mpsc::sync_channel(COMMANDS_MAX);
@@ -282,7 +279,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.inbox.wake.stop.store(true, Ordering::Release);
-        self.inbox.wake.now();
+        self.inbox.wake.bell.ring();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has told so.
             let _ = thread.join();
@@ -295,28 +292,14 @@ impl Inbox {
     /// nothing once it has ended.
     pub fn tell(&self, command: Command) {
         if self.commands.send(command).is_ok() {
-            self.wake.now();
+            self.wake.bell.ring();
         }
     }
 
     /// Tells it something that may be lost.
     pub fn tell_if_room(&self, command: Command) {
         if self.commands.try_send(command).is_ok() {
-            self.wake.now();
+            self.wake.bell.ring();
         }
-    }
-}
-
-impl Wake {
-    fn now(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            // It can only be full, and then the thread is awake.
-            let _ = self.event.write(1);
-        }
-    }
-
-    fn done(&self) {
-        let _ = self.event.read();
-        self.pending.store(false, Ordering::Release);
     }
 }

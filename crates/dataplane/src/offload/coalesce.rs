@@ -10,6 +10,8 @@ use crate::packet::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, IpPacket};
 
 /// The most packets of one super-packet, as the kernel's own GRO of UDP has it.
 const PACKETS_MAX: usize = 64;
+/// The most pieces that a run is handed out in.
+pub(crate) const PIECES_MAX: usize = PACKETS_MAX + 1;
 /// The longest headers of packets that are put together: IPv6 without extension headers,
 /// and TCP with all options.
 const HEADERS_BYTES_MAX: usize = IPV6_HEADER_BYTES + 60;
@@ -82,9 +84,9 @@ impl<'b> Run<'b> {
         run
     }
 
-    /// Lets nothing follow the first packet if it is UDP.
-    pub fn close_udp(&mut self) {
-        self.is_open &= self.transport != Some(Transport::Udp);
+    /// Lets nothing follow the first packet unless super-packets of its transport are taken.
+    pub fn close_unless(&mut self, takes: impl FnOnce(Transport) -> bool) {
+        self.is_open &= self.transport.is_some_and(takes);
     }
 
     /// Adds a packet if it follows the last one: of the same flow with the same headers, the
@@ -156,7 +158,7 @@ impl<'b> Run<'b> {
             partial.map(|transport| (self.ip_bytes as u16, transport.checksum_at() as u16));
         let header = Offload { partial, segments }.encode(self.is_v4, self.headers_bytes as u16);
         self.headers[..OFFLOAD_HEADER_BYTES].copy_from_slice(&header);
-        let mut slices = [IoSlice::new(&[]); PACKETS_MAX + 1];
+        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
         slices[0] = IoSlice::new(&self.headers[..OFFLOAD_HEADER_BYTES + self.headers_bytes]);
         for (slice, payload) in slices[1..].iter_mut().zip(&self.payloads[..self.packets]) {
             *slice = IoSlice::new(payload);

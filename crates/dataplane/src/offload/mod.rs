@@ -20,6 +20,7 @@
 mod coalesce;
 mod split;
 
+pub(crate) use coalesce::PIECES_MAX;
 pub use coalesce::Run;
 pub use split::split;
 
@@ -134,6 +135,25 @@ impl Offload {
         let [o0, o1] = at.to_ne_bytes();
         [flags, kind, h0, h1, s0, s1, c0, c1, o0, o1]
     }
+}
+
+/// Corrects a device's header for a packet that begins `by` octets later, behind another
+/// header. None when what it names would be before the packet.
+pub(crate) fn move_headers(
+    mut header: [u8; OFFLOAD_HEADER_BYTES],
+    by: i16,
+) -> Option<[u8; OFFLOAD_HEADER_BYTES]> {
+    let [flags, _, h0, h1, _, _, c0, c1, ..] = header;
+    let headers = u16::from_ne_bytes([h0, h1]);
+    if headers > 0 {
+        let headers = headers.checked_add_signed(by)?;
+        header[2..4].copy_from_slice(&headers.to_ne_bytes());
+    }
+    if flags & NEEDS_CHECKSUM != 0 {
+        let from = u16::from_ne_bytes([c0, c1]).checked_add_signed(by)?;
+        header[6..8].copy_from_slice(&from.to_ne_bytes());
+    }
+    Some(header)
 }
 
 /// Returns the length of the transport's header that `bytes` begin with; none when it is cut

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use enishi_dataplane::device::{Device, DeviceConfig};
+use enishi_dataplane::device::{Device, DeviceConfig, Layer};
 use enishi_dataplane::engine::{Command, Engine, NetworkId, Report, SessionKeys};
 use enishi_dataplane::sealed::{Cipher, DirectionKey};
 use enishi_dataplane::table;
@@ -381,6 +381,7 @@ fn make_device(addresses: [IpAddr; 2], prefix: u8) -> Result<Device, String> {
         return Err("no network device: the channel has no address".to_owned());
     };
     let config = DeviceConfig {
+        layer: Layer::Ip,
         name: DEVICE_NAME.to_owned(),
         mtu: MTU,
         ipv4: (address, prefix),

@@ -1,26 +1,18 @@
-//! TUN devices: the virtual network interface of this host (layer 3, Linux).
-//!
-//! A device exists as long as its [`Device`]; the kernel removes it with its addresses
-//! and routes when the process ends, however it ends. The kernel routes the prefixes
-//! of the device's addresses to it, so no further routes are set.
-//!
-//! The kernel itself sends multicast packets into every device that speaks IPv6
-//! (router solicitations, group reports from link-local addresses): a reader must
-//! expect packets that are none of its network's.
+//! Devices that the kernel makes: TUN, which speaks IP, and what TAP is built on.
 
 use std::ffi::CString;
-use std::io::{self, IoSlice};
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::uio::writev;
+use nix::sys::uio::{readv, writev};
 use nix::unistd::read;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::link;
-use crate::offload::OFFLOAD_HEADER_BYTES;
 
 /// The longest name of a device, in octets (Linux, IFNAMSIZ less the final zero).
 pub const NAME_BYTES_MAX: usize = 15;
@@ -32,13 +24,30 @@ pub const MTU_MIN: u16 = 68;
 /// ordinary path it still fits one batch of the socket.
 const SUPER_PACKET_BYTES_MAX: u32 = 60_000;
 
-/// Octets of a buffer that holds whatever is read from a device: a header, and a packet of
-/// any length.
-pub const READ_BYTES_MAX: usize = OFFLOAD_HEADER_BYTES + 65_535;
+/// What a device speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// IP packets: a TUN device (layer 3).
+    #[default]
+    Ip,
+    /// Ethernet frames: a TAP device (layer 2).
+    Ethernet,
+}
 
-/// What a device is to be.
+impl From<Layer> for tun_rs::Layer {
+    fn from(layer: Layer) -> Self {
+        match layer {
+            Layer::Ip => Self::L3,
+            Layer::Ethernet => Self::L2,
+        }
+    }
+}
+
+/// What a device of the kernel is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
+    /// What it speaks.
+    pub layer: Layer,
     /// The name, or a pattern with one `%d` for which the kernel puts the first free
     /// number: `enishi%d`. At most [`NAME_BYTES_MAX`] octets.
     pub name: String,
@@ -76,25 +85,21 @@ pub enum DeviceError {
     System(#[source] io::Error),
 }
 
-/// A TUN device that is up, with super-packets and partial checksums ([`crate::offload`]).
-pub struct Device {
+/// A device of the kernel that is up, with super-packets and partial checksums
+/// ([`crate::offload`]). The kernel routes the prefixes of its addresses to it.
+pub struct Kernel {
     device: SyncDevice,
     name: String,
     ipv6_failure: Option<io::Error>,
 }
 
-impl Device {
+impl Kernel {
     /// Makes a device, gives it its addresses and brings it up.
-    ///
-    /// When only the IPv6 address is refused, typically because IPv6 is switched off,
-    /// the device works with IPv4 alone: see [`Device::ipv6_failure`].
-    ///
-    /// # Errors
-    /// See [`DeviceError`].
-    pub fn new(config: &DeviceConfig) -> Result<Self, DeviceError> {
+    pub(super) fn new(config: &DeviceConfig) -> Result<Self, DeviceError> {
         check(config)?;
         let (address, prefix) = config.ipv4;
         let device = DeviceBuilder::new()
+            .layer(config.layer.into())
             .name(&config.name)
             .mtu(config.mtu)
             .ipv4(address, prefix, None)
@@ -102,10 +107,15 @@ impl Device {
             .build_sync()
             .map_err(|error| classify(error, &config.name))?;
         device.set_nonblocking(true).map_err(DeviceError::System)?;
+        let name = device.name().map_err(DeviceError::System)?;
+        if config.layer == Layer::Ethernet {
+            // Whose the address is was found out before, and not by asking the neighbours: it
+            // need not wait a second for their silence. Where this is refused, it does.
+            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+        }
         let ipv6 = config
             .ipv6
             .map(|(address, prefix)| device.add_address_v6(address, prefix));
-        let name = device.name().map_err(DeviceError::System)?;
         // Longer ones cost one send more, that is all.
         let _ = link::set_gso_max_size(&name, SUPER_PACKET_BYTES_MAX);
         Ok(Self {
@@ -115,51 +125,38 @@ impl Device {
         })
     }
 
-    /// Returns the name that the device got.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns why the device has no IPv6 address although one was wanted.
-    pub fn ipv6_failure(&self) -> Option<&io::Error> {
+    pub(super) fn ipv6_failure(&self) -> Option<&io::Error> {
         self.ipv6_failure.as_ref()
     }
 
-    /// Tells whether the kernel takes and gives super-packets of UDP (Linux 6.2 and later).
-    pub fn has_udp_super_packets(&self) -> bool {
+    pub(super) fn has_udp_super_packets(&self) -> bool {
         self.device.udp_gso()
     }
 
-    /// Takes a packet that the kernel sends into the device, with the header of
-    /// [`crate::offload`] before it, and returns the length of both. The buffer should have
-    /// [`READ_BYTES_MAX`] octets: more than fits is cut off.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when there is none. When the device was removed see
-    /// [`Device::is_removed`].
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Returns the Ethernet address that the host has on a TAP device.
+    pub(super) fn mac(&self) -> io::Result<[u8; 6]> {
+        self.device.mac_address()
+    }
+
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(read(self.device.as_fd(), buffer)?)
     }
 
-    /// Hands a packet to the kernel as if it had arrived on the device: the pieces are the
-    /// header of [`crate::offload`] and then the packet. The kernel takes packets at once,
-    /// and drops what it cannot hold.
-    ///
-    /// # Errors
-    /// When the packet makes no sense to the kernel, or the device is down or was removed.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    pub(super) fn read_into(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(readv(self.device.as_fd(), pieces)?)
+    }
+
+    pub(super) fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         writev(self.device.as_fd(), pieces)?;
         Ok(())
     }
-
-    /// Tells whether an error of [`Device::read`] means that the device was removed, for
-    /// example with `ip link del`: nothing will come from it any more.
-    pub fn is_removed(error: &io::Error) -> bool {
-        error.raw_os_error().map(Errno::from_raw) == Some(Errno::EBADFD)
-    }
 }
 
-impl AsFd for Device {
+impl AsFd for Kernel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
     }
@@ -209,6 +206,7 @@ mod tests {
 
     fn config(name: &str) -> DeviceConfig {
         DeviceConfig {
+            layer: Layer::Ip,
             name: name.to_owned(),
             mtu: 1280,
             ipv4: (Ipv4Addr::new(10, 77, 0, 1), 16),

@@ -1,0 +1,258 @@
+//! A device whose other end is a task of this process.
+//!
+//! ```text
+//!   engine  Queue ── received, 1,024 packets at most ──> Port   task
+//!                 <── sent ─────────────────────────────
+//! ```
+//!
+//! Each direction is a bounded queue with a bell. What finds no room is dropped, as a network
+//! interface would: whoever sends too much slows down by that.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use super::Device;
+use crate::bell::Bell;
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, complete};
+
+/// The most packets that wait in each direction, as the kernel's own queue of a TUN device
+/// has room for twice that.
+pub const PACKETS_MAX: usize = 1024;
+
+/// Makes a device for packets of at most `mtu` octets, and the port through which a task uses
+/// it as the kernel uses a TUN device.
+///
+/// # Errors
+/// When the system has no file descriptor left.
+pub fn queue(mtu: u16) -> io::Result<(Device, Port)> {
+    let (to_engine, of_task) = line(mtu)?;
+    let (to_task, of_engine) = line(mtu)?;
+    let queue = Queue {
+        incoming: of_task,
+        outgoing: to_task,
+    };
+    let port = Port {
+        incoming: of_engine,
+        outgoing: to_engine,
+    };
+    Ok((Device::Queue(queue), port))
+}
+
+/// The engine's end.
+pub struct Queue {
+    incoming: Outlet,
+    outgoing: Inlet,
+}
+
+impl Queue {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let packet = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
+        let (header, room) = buffer
+            .split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        *header = Offload::default().encode(true, 0);
+        let length = packet.len().min(room.len());
+        room[..length].copy_from_slice(&packet[..length]);
+        Ok(OFFLOAD_HEADER_BYTES + length)
+    }
+
+    pub(super) fn write(&self, pieces: &[IoSlice<'_>]) {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if length > OFFLOAD_HEADER_BYTES + usize::from(self.outgoing.mtu) {
+            return self.outgoing.count_drop();
+        }
+        let Some((header, first)) = pieces
+            .split_first()
+            .and_then(|(first, _)| first.split_first_chunk::<OFFLOAD_HEADER_BYTES>())
+        else {
+            return;
+        };
+        let mut packet = Vec::with_capacity(length);
+        packet.extend(first);
+        for piece in &pieces[1..] {
+            packet.extend_from_slice(piece);
+        }
+        let offload = Offload::decode(header).unwrap_or_default();
+        if offload
+            .partial
+            .is_none_or(|(from, at)| complete(&mut packet, from, at))
+        {
+            self.outgoing.put(packet);
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.incoming.bell.as_fd()
+    }
+}
+
+/// The task's end: readable when there is something to [`Port::receive`].
+pub struct Port {
+    incoming: Outlet,
+    outgoing: Inlet,
+}
+
+impl Port {
+    /// Sends an IP packet into the network, as the kernel would; false when it is dropped:
+    /// longer than the MTU, or the queue is full.
+    pub fn send(&self, packet: Vec<u8>) -> bool {
+        self.outgoing.put(packet)
+    }
+
+    /// Takes a packet that came out of the network, its checksums complete. Once there is none
+    /// the port is not readable until one comes.
+    pub fn receive(&self) -> Option<Vec<u8>> {
+        self.incoming.take()
+    }
+
+    /// Returns how many packets were dropped, in both directions.
+    pub fn dropped(&self) -> u64 {
+        let dropped = [&self.incoming.dropped, &self.outgoing.dropped];
+        dropped
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum()
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.incoming.bell.as_fd()
+    }
+}
+
+/// Where packets of one direction go in.
+struct Inlet {
+    packets: SyncSender<Vec<u8>>,
+    bell: Arc<Bell>,
+    dropped: Arc<AtomicU64>,
+    mtu: u16,
+}
+
+/// Where they come out.
+struct Outlet {
+    packets: Receiver<Vec<u8>>,
+    bell: Arc<Bell>,
+    dropped: Arc<AtomicU64>,
+}
+
+fn line(mtu: u16) -> io::Result<(Inlet, Outlet)> {
+    let (to, from) = mpsc::sync_channel(PACKETS_MAX);
+    let bell = Arc::new(Bell::new()?);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let outlet = Outlet {
+        packets: from,
+        bell: Arc::clone(&bell),
+        dropped: Arc::clone(&dropped),
+    };
+    let inlet = Inlet {
+        packets: to,
+        bell,
+        dropped,
+        mtu,
+    };
+    Ok((inlet, outlet))
+}
+
+impl Inlet {
+    fn put(&self, packet: Vec<u8>) -> bool {
+        let taken = packet.len() <= self.mtu.into() && self.packets.try_send(packet).is_ok();
+        match taken {
+            true => self.bell.ring(),
+            false => self.count_drop(),
+        }
+        taken
+    }
+
+    fn count_drop(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Outlet {
+    fn take(&self) -> Option<Vec<u8>> {
+        if let Ok(packet) = self.packets.try_recv() {
+            return Some(packet);
+        }
+        self.bell.silence();
+        self.packets.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::super::READ_BYTES_MAX;
+    use super::*;
+
+    fn is_readable(end: &impl AsFd) -> bool {
+        let mut ready = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn packets_pass_both_ways_and_wake_the_other_end() {
+        let (device, port) = queue(1420).unwrap();
+        assert!(!is_readable(&device) && !is_readable(&port));
+        assert!(port.send(vec![1; 40]) && port.send(vec![2; 50]));
+        assert!(is_readable(&device));
+        let mut buffer = vec![0xff; READ_BYTES_MAX];
+        assert_eq!(device.read(&mut buffer).unwrap(), OFFLOAD_HEADER_BYTES + 40);
+        assert_eq!(
+            buffer[..OFFLOAD_HEADER_BYTES + 1],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+        );
+        assert_eq!(device.read(&mut buffer).unwrap(), OFFLOAD_HEADER_BYTES + 50);
+        let empty = device.read(&mut buffer).unwrap_err();
+        assert!(empty.kind() == io::ErrorKind::WouldBlock && !is_readable(&device));
+        let header = Offload::default().encode(true, 0);
+        let pieces = [
+            IoSlice::new(&header),
+            IoSlice::new(b"pack"),
+            IoSlice::new(b"et"),
+        ];
+        device.write(&pieces).unwrap();
+        assert!(is_readable(&port));
+        assert_eq!(port.receive().as_deref(), Some(&b"packet"[..]));
+        assert!(port.receive().is_none() && !is_readable(&port));
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed() {
+        let (device, port) = queue(100).unwrap();
+        let partial = Offload {
+            partial: Some((20, 6)),
+            segments: None,
+        };
+        let header = partial.encode(true, 0);
+        let packet = vec![0x11; 31];
+        device
+            .write(&[IoSlice::new(&header), IoSlice::new(&packet)])
+            .unwrap();
+        let mut completed = packet;
+        assert!(complete(&mut completed, 20, 6));
+        assert_eq!(port.receive(), Some(completed));
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_much_is_dropped_and_counted() {
+        let (device, port) = queue(100).unwrap();
+        assert!(!port.send(vec![0; 101]));
+        for _ in 0..PACKETS_MAX {
+            assert!(port.send(vec![0; 100]));
+        }
+        assert!(!port.send(vec![0; 100]));
+        let header = Offload::default().encode(true, 0);
+        let long = [0; 101];
+        device
+            .write(&[IoSlice::new(&header), IoSlice::new(&long)])
+            .unwrap();
+        assert_eq!((port.dropped(), port.receive()), (3, None));
+    }
+}
