@@ -29,6 +29,13 @@ pub struct Silence {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Silences(Vec<Silence>);
 
+/// Keeps the first [`SILENCES_MAX`].
+impl FromIterator<Silence> for Silences {
+    fn from_iter<I: IntoIterator<Item = Silence>>(silences: I) -> Self {
+        Self(silences.into_iter().take(SILENCES_MAX).collect())
+    }
+}
+
 impl Silences {
     /// Tells whether there are no more than allowed.
     pub fn is_bounded(&self) -> bool {

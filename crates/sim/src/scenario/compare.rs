@@ -207,11 +207,11 @@ fn measure<S: Subject>(
     progress: &mut impl FnMut(u32),
 ) -> (Measured, Results) {
     let world = &mut world;
-    grow::grow(world, options.nodes, &mut |done| progress(done * 3 / 10));
-    world.run_for(SETTLING);
+    grow::grow(world, options.nodes, &mut |done| progress(done * 2 / 10));
+    grow::settle(world, SETTLING, &mut |done| progress(200 + done / 10));
     let mut crowd = Crowd::of(world);
     let before = world.counters().bytes;
-    world.run_for(QUIET);
+    grow::settle(world, QUIET, &mut |done| progress(300 + done * 2 / 10));
     let mut measured = Measured {
         bytes: world.counters().bytes - before,
         nodes: crowd.len() as u64,
