@@ -71,7 +71,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let overlay = config.overlay;
     let mut world: Hostile = World::inhabited(options.seed, options.model.clone(), config);
     grow::grow(&mut world, options.nodes, &mut |done| {
-        progress(done * GROWN / 1000)
+        progress(done * GROWN / 1000);
     });
     let shares: Vec<(u32, &'static str)> = match options.hostile_per_million {
         None => SHARES.to_vec(),
