@@ -395,8 +395,8 @@ pub(crate) struct Sim {
     /// How many nodes are hostile, or free riders [default: several shares in turn]
     #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) hostile: Option<u32>,
-    /// How they behave: `drop`, `misroute`, `lie`, `withhold`, `grind` or `flood` [default:
-    /// drawn for each]
+    /// How they behave: `drop`, `misroute`, `lie`, `withhold`, `grind`, `flood` or `slander`
+    /// [default: drawn for each]
     #[arg(long, value_name = "NAME")]
     pub(crate) behaviour: Option<Behaviour>,
     /// How many nodes are clients, attached to peers instead of on the ring [default: 0]

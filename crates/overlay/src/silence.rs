@@ -29,6 +29,13 @@ pub struct Silence {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Silences(Vec<Silence>);
 
+/// Keeps the first [`SILENCES_MAX`].
+impl FromIterator<Silence> for Silences {
+    fn from_iter<I: IntoIterator<Item = Silence>>(silences: I) -> Self {
+        Self(silences.into_iter().take(SILENCES_MAX).collect())
+    }
+}
+
 impl Silences {
     /// Tells whether there are no more than allowed.
     pub fn is_bounded(&self) -> bool {
@@ -48,11 +55,31 @@ impl Silences {
         for silence in &told.0 {
             let mut heard = silence.witnesses;
             if heard & bit_of(listener) == 0 {
-                while heard.count_ones() >= WITNESSES {
-                    heard &= heard - 1;
-                }
+                heard = one_too_few(heard);
             }
             self.add(silence.position, heard);
+        }
+    }
+
+    /// Has `listener` believe a message no more than it should, for what it carries may be
+    /// forged: the listener is a witness by its `own` word alone, and whomever it `can_try`
+    /// itself it takes one more to believe.
+    pub(crate) fn doubt(
+        &mut self,
+        listener: NodeId,
+        own: Option<&Self>,
+        can_try: impl Fn(Position) -> bool,
+    ) {
+        let bit = bit_of(listener);
+        for silence in &mut self.0 {
+            let mut known = own.into_iter().flat_map(|own| &own.0);
+            if known.any(|known| known.position == silence.position && known.witnesses & bit != 0) {
+                continue;
+            }
+            silence.witnesses &= !bit;
+            if can_try(silence.position) {
+                silence.witnesses = one_too_few(silence.witnesses);
+            }
         }
     }
 
@@ -108,6 +135,14 @@ impl Silences {
     }
 }
 
+/// Returns as many of the witnesses as are not enough.
+fn one_too_few(mut witnesses: u16) -> u16 {
+    while witnesses.count_ones() >= WITNESSES {
+        witnesses &= witnesses - 1;
+    }
+    witnesses
+}
+
 fn is_enough(silence: &Silence) -> bool {
     silence.witnesses.count_ones() >= WITNESSES
 }
@@ -141,6 +176,37 @@ mod tests {
         assert_eq!(silences.for_whom(id(3)).collect::<Vec<_>>(), [at]);
         assert_eq!(silences.open().collect::<Vec<_>>(), [other]);
         assert_eq!(silences.weight(), 4);
+    }
+
+    #[test]
+    fn a_forged_silence_needs_the_listeners_own_try() {
+        let at = Position::from_number(7);
+        let forged: Silences = [Silence {
+            position: at,
+            witnesses: u16::MAX,
+        }]
+        .into_iter()
+        .collect();
+        let doubted = |own: Option<&Silences>, can_try: bool| {
+            let mut carried = forged.clone();
+            carried.doubt(id(1), own, |_| can_try);
+            carried
+        };
+        assert!(forged.believes(at) && doubted(None, false).believes(at));
+        let mut mine = Silences::default();
+        mine.note(at, id(1));
+        assert!(doubted(Some(&mine), true).believes(at));
+        let mut theirs = Silences::default();
+        theirs.note(at, id(2));
+        for own in [None, Some(&theirs)] {
+            let mut carried = doubted(own, true);
+            assert!(!carried.believes(at) && carried.tell_of(at));
+            // What it heard from this message does not make others of the question believed.
+            let mut other = Silences::default();
+            other.hear(&doubted(own, false), id(1));
+            assert!(!other.believes(at));
+            assert!(carried.note(at, id(1)) && carried.believes(at));
+        }
     }
 
     #[test]

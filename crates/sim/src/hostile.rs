@@ -13,6 +13,7 @@
 //! | withhold | confirms what it should keep, and has nothing when asked |
 //! | grind | with a key chosen to sit at a target: withholds, and names accomplices only |
 //! | flood | asks, greets and looks up without end |
+//! | slander | passes messages on with forged silences: nobody near the target is said to confirm |
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::message::{Answer, Hello, Query, Reply, Returned, Routed};
-use enishi_overlay::silence::Silences;
+use enishi_overlay::silence::{SILENCES_MAX, Silence, Silences};
 use enishi_overlay::view::{Entry, Role, Snapshot, ViewUpdate};
 use enishi_overlay::{
     Config, Contact, Coordinate, Keypair, Message, NodeId, OverlayId, Position, Rng, Time,
@@ -57,17 +58,20 @@ pub enum Behaviour {
     Grind,
     /// Asks, greets and looks up without end.
     Flood,
+    /// Says of living nodes that they did not confirm.
+    Slander,
 }
 
 impl Behaviour {
     /// Every behaviour.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Drop,
         Self::Misroute,
         Self::Lie,
         Self::Withhold,
         Self::Grind,
         Self::Flood,
+        Self::Slander,
     ];
 
     /// Returns the name on the command line.
@@ -79,6 +83,7 @@ impl Behaviour {
             Self::Withhold => "withhold",
             Self::Grind => "grind",
             Self::Flood => "flood",
+            Self::Slander => "slander",
         }
     }
 
@@ -111,6 +116,8 @@ pub struct Gang {
     members: Vec<(Position, Contact)>,
     /// Whom to flood.
     victims: Vec<Contact>,
+    /// Where these sit, in order.
+    places: Vec<Position>,
 }
 
 impl Gang {
@@ -120,7 +127,14 @@ impl Gang {
             |contact: &Contact| (Position::of_node(overlay, &contact.id()), contact.clone());
         let mut members: Vec<_> = members.iter().map(place).collect();
         members.sort_unstable_by_key(|(position, _)| *position);
-        Self { members, victims }
+        let place = |victim: &Contact| Position::of_node(overlay, &victim.id());
+        let mut places: Vec<Position> = victims.iter().map(place).collect();
+        places.sort_unstable();
+        Self {
+            members,
+            victims,
+            places,
+        }
     }
 
     /// Returns the accomplices nearest to a place.
@@ -129,6 +143,22 @@ impl Gang {
         near.sort_by_key(|(position, _)| target.rank(*position));
         let near = near.into_iter().take(count);
         near.map(|(_, contact)| entry(contact.clone())).collect()
+    }
+
+    /// Forges what makes everyone pass by the honest nodes nearest to a target.
+    fn slander(&self, target: Position) -> Silences {
+        let len = self.places.len();
+        let at = self.places.partition_point(|place| *place < target);
+        let reach = SILENCES_MAX.min(len);
+        let around = (0..2 * reach).map(|i| self.places[(at + len + i - reach) % len]);
+        let mut around: Vec<Position> = around.collect();
+        around.sort_unstable_by_key(|place| target.rank(*place));
+        around.dedup();
+        let silent = |position| Silence {
+            position,
+            witnesses: u16::MAX,
+        };
+        around.into_iter().take(SILENCES_MAX).map(silent).collect()
     }
 }
 
@@ -219,6 +249,10 @@ impl Subverted {
             }
             Message::ViewUpdate(update) if behaviour.names_accomplices() => {
                 Message::ViewUpdate(self.false_view(update.version, &gang))
+            }
+            Message::Routed(routed) if behaviour == Behaviour::Slander => {
+                let silences = gang.slander(routed.target);
+                Message::Routed(Routed { silences, ..routed })
             }
             Message::Answer(answer) => Message::Answer(self.false_answer(answer, behaviour, &gang)),
             Message::Back {

@@ -93,7 +93,7 @@ scenarios! {
     /// How evenly the upkeep of nodes that started together is spread over time.
     Bursts => bursts ["duration", "plot"];
     /// Who becomes a supernode, and how clients fare.
-    Classes => classes ["clients", "duration", "routes", "plot"];
+    Classes => classes ["clients", "duration", "routes", "values", "plot"];
     /// Geometries and ways to forward, and the rival, one after the other.
     Compare => compare ["routes", "plot"];
     /// Some nodes take and do not give: what the others' policies make of it.

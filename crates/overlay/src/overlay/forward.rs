@@ -151,7 +151,7 @@ impl Overlay {
         if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage, routed.hops) {
             return self.send_to(from, Message::HopAck { hop });
         }
-        self.share_testimony(&mut routed);
+        self.hear_testimony(now, &mut routed);
         if self.is_self(origin) {
             self.send_to(from, Message::HopAck { hop });
             return match self.decide(now, &routed, Some(from), &[]) {

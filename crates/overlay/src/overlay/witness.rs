@@ -41,10 +41,15 @@ pub(super) struct Testimony {
 }
 
 impl Testimony {
+    /// Returns what the messages of a question have told so far.
+    fn of(&self, routed: &Routed) -> Option<&Silences> {
+        self.told.get(&question_of(routed))
+    }
+
     /// Tells a message what others of its question have told, and remembers what it tells. What
     /// another brought leaves this node, `me`, to try for itself: that one may have lied.
     fn share(&mut self, routed: &mut Routed, me: NodeId) {
-        let question = (routed.origin.id(), routed.request >> TRY_BITS);
+        let question = question_of(routed);
         if let Some(told) = self.told.get_mut(&question) {
             let carried = routed.silences.clone();
             routed.silences.hear(told, me);
@@ -60,8 +65,26 @@ impl Testimony {
     }
 }
 
+fn question_of(routed: &Routed) -> (NodeId, u64) {
+    (routed.origin.id(), routed.request >> TRY_BITS)
+}
+
 impl Overlay {
-    /// Has a message and the others of its question tell each other who was silent.
+    /// Has a message that came in and the others of its question tell each other who was
+    /// silent, as far as this node believes it.
+    pub(super) fn hear_testimony(&mut self, now: Time, routed: &mut Routed) {
+        let me = self.me.id();
+        let can_try = |at: Position| {
+            let mut there = self.peers.values().filter(|peer| peer.position == at);
+            there.any(|peer| !self.is_overdue(now, peer.contact.id()))
+        };
+        let own = self.testimony.of(routed);
+        routed.silences.doubt(me, own, can_try);
+        self.testimony.share(routed, me);
+    }
+
+    /// Has a message that waits here and the others of its question tell each other who was
+    /// silent.
     pub(super) fn share_testimony(&mut self, routed: &mut Routed) {
         let me = self.me.id();
         self.testimony.share(routed, me);

@@ -46,10 +46,14 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         histories: true,
     });
     grow::grow(world, options.nodes, &mut |done| progress(done * 4 / 10));
+    if let Some(count) = options.values {
+        values::store(world, count as usize);
+    }
     let watched = watch(world, options.duration.unwrap_or(WATCHED), progress);
     let mut figures = Figures::default();
     watched.tell(&mut figures);
     tell_load(world, &watched, &mut figures);
+    tell_records(world, &mut figures);
     tell_lookups(world, options.routes, &mut figures);
     progress(850);
     if !of_class(world, Class::Client).is_empty() {
@@ -78,8 +82,8 @@ struct Watched {
     /// Changes of class in the second half, for a million nodes in an hour.
     changes: u64,
     nodes_on_ring: usize,
-    /// What each node had sent and received at the beginning of the second half.
-    before: BTreeMap<Index, Load>,
+    /// What each node had sent and received, and passed on, at the beginning of the second half.
+    before: BTreeMap<Index, (Load, u64)>,
     half: Duration,
 }
 
@@ -103,7 +107,10 @@ fn watch(world: &mut World, duration: Duration, progress: &mut impl FnMut(u32)) 
         let ring = watched.nodes_on_ring.max(1) as u64;
         watched.shares.push((micros, supers * 1_000_000 / ring));
         if look == looks / 2 {
-            watched.before = now.keys().map(|i| (*i, world.load(*i))).collect();
+            let so_far = now
+                .keys()
+                .map(|i| (*i, (world.load(*i), passed_on(world, *i))));
+            watched.before = so_far.collect();
         } else if look > looks / 2 {
             let changed = |(index, class): &(&Index, &Class)| now.get(index) != Some(class);
             watched.changes += classes.iter().filter(changed).count() as u64;
@@ -145,28 +152,52 @@ impl Watched {
     }
 }
 
-/// Tells what nodes of each class sent and received in the second half, per second.
+/// Returns how many messages a node has passed on for others.
+fn passed_on(world: &World, index: Index) -> u64 {
+    let node = world.node(index);
+    node.map_or(0, |node| node.overlay().accounts().carried_messages())
+}
+
+/// Tells what nodes of each class sent and received in the second half, per second, and how
+/// many messages they passed on for others.
 fn tell_load(world: &World, watched: &Watched, figures: &mut Figures) {
-    let (mut messages, mut bytes) = (BTreeMap::new(), BTreeMap::new());
+    let mut told = [(); 3].map(|()| BTreeMap::new());
     for class in CLASSES {
         let nodes = of_class(world, class);
         let loads = nodes.iter().filter_map(|index| {
-            let (now, before) = (world.load(*index), watched.before.get(index)?);
-            let sum = |load: &Load| {
-                let messages = load.messages_sent + load.messages_received;
-                (messages, load.bytes_sent + load.bytes_received)
-            };
-            let (now, before) = (sum(&now), sum(before));
-            Some((now.0 - before.0, now.1 - before.1))
+            let (load, (before, passed_before)) = (world.load(*index), watched.before.get(index)?);
+            let messages = |load: &Load| load.messages_sent + load.messages_received;
+            let bytes = |load: &Load| load.bytes_sent + load.bytes_received;
+            Some([
+                messages(&load) - messages(before),
+                bytes(&load) - bytes(before),
+                passed_on(world, *index) - passed_before,
+            ])
         });
-        let sum = loads.fold((0, 0), |sum, load| (sum.0 + load.0, sum.1 + load.1));
-        let seconds = watched.half.as_secs();
-        let each = |sum| rate(sum, seconds, nodes.len());
-        messages.extend(each(sum.0).map(|rate| (class.name(), rate)));
-        bytes.extend(each(sum.1).map(|rate| (class.name(), rate)));
+        let zero = [0; 3];
+        let sums = loads.fold(zero, |sums, load| {
+            std::array::from_fn(|i| sums[i] + load[i])
+        });
+        for (told, sum) in told.iter_mut().zip(sums) {
+            let rate = rate(sum, watched.half.as_secs(), nodes.len());
+            told.extend(rate.map(|rate| (class.name(), rate)));
+        }
     }
+    let [messages, bytes, passed_on] = told;
     figures.each("messages_per_second", messages);
     figures.each("bytes_per_second", bytes);
+    figures.each("passed_on_per_second", passed_on);
+}
+
+/// Tells how many records a node of each class holds.
+fn tell_records(world: &World, figures: &mut Figures) {
+    let held = CLASSES.into_iter().filter_map(|class| {
+        let nodes = of_class(world, class).into_iter();
+        let nodes = nodes.filter_map(|index| world.node(index));
+        let held: Vec<u64> = nodes.map(|node| node.dht().store().len() as u64).collect();
+        Some((class.name(), mean(&held)?))
+    });
+    figures.each("records", held.collect());
 }
 
 /// A lookup: the position, and when it was asked for.

@@ -6,19 +6,23 @@
 //! taken their places and the overlay has settled again, after three tenths died.
 //!
 //! Equal tables: each node draws as many long links in every geometry as Chord's fingers and
-//! Kademlia's buckets need beside the near neighbours, and CAN has as many axes. As the daemon:
-//! as many links as the dial of upkeep gives, which has an hour's way to go when this is
-//! measured, so that octets are near each other and not equal (CAN's links are given by its
-//! axes, so it has no such row). Equal bytes: the rival has a dial for what it spends, and is
-//! run at its own default and at what Symphony with that table was seen to spend. Equal
-//! transport: the rival's own are bare datagrams, which cost no handshake and pass every NAT
-//! here; over sessions it pays for both as our nodes do.
+//! Kademlia's buckets need beside the near neighbours, and CAN has as many axes.
+//!
+//! Equal bytes: Symphony with that table is left alone for ten minutes, and what its upkeep
+//! costs then is the budget. Each other geometry is given more or fewer links ([`steered`]) until
+//! it costs as nearly as much as whole links allow; the dial of upkeep is open, so that
+//! nothing is told or asked less often to save octets. The rival has a dial of its own, and
+//! is run at its default and at that budget.
+//!
+//! Equal transport: the rival's own are bare datagrams, which cost no handshake and pass every
+//! NAT here; over sessions it pays for both as our nodes do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use enishi_overlay::Geometry;
 use enishi_overlay::config::Forwarding;
+use enishi_overlay::geometry::DIMENSIONS_MAX;
 
 use super::churn::micros;
 use super::crowd::{Crowd, Verdict};
@@ -46,20 +50,32 @@ pub const COLUMNS: [&str; 9] = [
 /// How long the overlay is left alone before its upkeep is counted, and how long newcomers
 /// have to join.
 const SETTLING: Duration = Duration::from_secs(120);
+/// How long instead where octets are to be equal: until all links are drawn, and what was drawn
+/// while the overlay was small is given up.
+const SETTLING_LONG: Duration = Duration::from_secs(600);
 /// Over how long the upkeep is counted: twice the longest of our own periods, and more.
 const QUIET: Duration = Duration::from_secs(240);
 /// After how long a newcomer that has not joined tries again.
 const RETRY: Duration = Duration::from_secs(30);
+/// How many worlds it takes at most to find the links that cost a budget.
+const TRIALS: u32 = 3;
+/// What a link is taken to cost at first, in thousandths of an octet per second.
+const LINK_MILLI: i64 = 2000;
+/// No dial: what upkeep is worth is done.
+const UNLIMITED: u32 = 100_000;
 /// How many of a hundred die before each round of lookups; names of rows follow.
 const DEAD_PERCENT: [u64; 3] = [0, 10, 30];
 
 /// What is compared.
 #[derive(Clone, Copy, Debug)]
 enum Contestant {
-    /// Our own nodes, with as many links as they would have, or with equal tables.
+    /// Our own nodes, set up as the daemon's, or with so many long links.
     Overlay(Geometry, Forwarding, Option<u32>),
-    /// The rival over such a transport, spending so many octets per second, or what it is set
-    /// up to.
+    /// Our own nodes with so many long links, which pay for them whatever they cost, after a
+    /// long time.
+    Settled(Geometry, u32),
+    /// The rival over such a transport, spending so many octets per second after a long time, or
+    /// what it is set up to.
     Rival(Transport, Option<u32>),
 }
 
@@ -86,67 +102,143 @@ macro_rules! names {
     };
 }
 
+/// What is in the picture: those whose octets are equal.
+const PICTURED: [&str; 6] = [
+    "symphony, equal bytes",
+    "chord, equal bytes",
+    "kademlia, equal bytes",
+    "can, equal bytes",
+    "kademlia protocol, equal bytes",
+    "kademlia protocol over sessions, equal bytes",
+];
+
 type Names = [&'static str; DEAD_PERCENT.len()];
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
-    let links = links(options.nodes);
-    let contestants = contestants(options, links);
-    let all = contestants.len() as u32 + 2;
+    use Contestant::{Rival, Settled};
+    let links = options.long_links.unwrap_or(links(options.nodes));
+    let contestants = contestants(links);
     let mut figures = Figures::default();
     let mut pictured = Vec::new();
     let mut outcome = Results::default();
-    let mut tell = |number: u32, names: Names, contestant: Contestant| {
-        let mut progress = |done| progress((number * 1000 + done) / all);
-        let (measured, told) = match contestant {
-            Contestant::Overlay(geometry, forwarding, links) => {
-                let world = options.world_with(|config| {
-                    config.reports_hops = false;
-                    config.geometry = geometry;
-                    config.forwarding = forwarding;
-                    config.long_links = links;
-                });
-                measure(world, options, &mut progress)
-            }
-            Contestant::Rival(transport, rate) => {
-                let mut options = options.clone();
-                options.transport = Some(transport);
-                options.upkeep_bytes_per_second = rate;
-                measure(options.rival_world(), &options, &mut progress)
-            }
-        };
-        rows(&mut figures, options, names, &measured);
-        let rate = measured.bytes / QUIET.as_secs() / measured.nodes.max(1);
-        let drawn = matches!(
-            contestant,
-            Contestant::Overlay(_, Forwarding::Fastest, Some(_))
-                | Contestant::Overlay(Geometry::Can { .. }, Forwarding::Fastest, _)
-                | Contestant::Rival(_, Some(_))
-        );
-        if drawn {
-            pictured.push((names[0], measured));
-        }
+    let (mut begun, all) = (0, contestants.len() as u32 + 3 * TRIALS + 3);
+    let mut measure = |contestant: Contestant| {
+        let mut progress = |done| progress((begun * 1000 + done) / all);
+        let (measured, told) = contestant.measure(options, &mut progress);
+        begun += 1;
         outcome.add_run(&told);
-        rate
+        measured
     };
-    let mut rate = 0;
-    for (number, (names, contestant)) in (0..).zip(contestants) {
-        let spent = tell(number, names, contestant);
-        if let Contestant::Overlay(Geometry::Symphony, Forwarding::Fastest, Some(_)) = contestant {
-            rate = spent;
+    let mut tell = |names: Names, measured: Measured| {
+        rows(&mut figures, options, names, &measured);
+        let [name, ..] = names;
+        if PICTURED.iter().any(|pictured| name.starts_with(pictured)) {
+            pictured.push((name, measured));
         }
+    };
+    for (names, contestant) in contestants {
+        tell(names, measure(contestant));
     }
-    let rate = u32::try_from(rate.max(1)).ok();
-    let rival = |transport| Contestant::Rival(transport, rate);
+    let symphony = measure(Settled(Geometry::Symphony, links));
+    let budget = symphony.milli();
+    tell(names!("symphony, equal bytes"), symphony);
+    let geometries: [(Names, fn(u32) -> Geometry); 3] = [
+        (names!("chord, equal bytes"), |_| Geometry::Chord),
+        (names!("kademlia, equal bytes"), |_| Geometry::Kademlia),
+        (names!("can, equal bytes"), can),
+    ];
+    for (names, geometry) in geometries {
+        let at = |links| measure(Settled(geometry(links), links));
+        tell(names, steered(budget, links, at));
+    }
+    let rate = u32::try_from(budget / 1000).unwrap_or(UNLIMITED).max(1);
     let names = names!("kademlia protocol, equal bytes");
-    tell(all - 2, names, rival(Transport::Datagrams));
+    tell(names, measure(Rival(Transport::Datagrams, Some(rate))));
     let names = names!("kademlia protocol over sessions, equal bytes");
-    tell(all - 1, names, rival(Transport::Sessions));
+    tell(names, measure(Rival(Transport::Sessions, Some(rate))));
     let picture = picture(options, &pictured);
-    figures.count("long_links", options.long_links.unwrap_or(links).into());
+    figures.count("long_links", links.into());
     outcome.figures = figures;
     Outcome {
         results: outcome,
         picture: Some(picture),
+    }
+}
+
+/// Measures with more or fewer links until the upkeep is as near to a budget, in thousandths of
+/// an octet per second, as [`TRIALS`] worlds come.
+fn steered(budget: i64, links: u32, mut measure: impl FnMut(u32) -> Measured) -> Measured {
+    let first = measure(links);
+    let mut tried = vec![(i64::from(links), first.milli())];
+    let mut best = first;
+    while tried.len() < TRIALS as usize {
+        let next = next_trial(budget, &tried);
+        if tried.iter().any(|(links, _)| *links == next) {
+            break;
+        }
+        let measured = measure(next as u32);
+        tried.push((next, measured.milli()));
+        if measured.milli().abs_diff(budget) < best.milli().abs_diff(budget) {
+            best = measured;
+        }
+    }
+    best
+}
+
+/// Returns how many links to try after some, by the line through the last two.
+fn next_trial(budget: i64, tried: &[(i64, i64)]) -> i64 {
+    let (links, cost) = tried[tried.len() - 1];
+    let slope = match tried {
+        [.., (links_before, cost_before), _] => (cost - cost_before) / (links - links_before),
+        _ => LINK_MILLI,
+    };
+    let slope = slope.max(LINK_MILLI / 4);
+    let apart = budget - cost;
+    let more = (apart + slope / 2 * apart.signum()) / slope;
+    (links + more).clamp(1, DIMENSIONS_MAX.into())
+}
+
+impl Measured {
+    /// Returns what upkeep cost a node, in thousandths of an octet per second.
+    fn milli(&self) -> i64 {
+        let milli = self.bytes * 1000 / QUIET.as_secs() / self.nodes.max(1);
+        i64::try_from(milli).unwrap_or(i64::MAX)
+    }
+}
+
+impl Contestant {
+    /// Grows a world and measures it.
+    fn measure(self, options: &Options, progress: &mut impl FnMut(u32)) -> (Measured, Results) {
+        let world = |geometry, forwarding, links, rate: Option<u32>| {
+            options.world_with(|config| {
+                config.reports_hops = false;
+                config.geometry = geometry;
+                config.forwarding = forwarding;
+                config.long_links = links;
+                config.upkeep_bytes_per_s = rate.unwrap_or(config.upkeep_bytes_per_s);
+            })
+        };
+        match self {
+            Self::Overlay(geometry, forwarding, links) => {
+                let world = world(geometry, forwarding, links, None);
+                measure(world, options, SETTLING, progress)
+            }
+            Self::Settled(geometry, links) => {
+                let world = world(geometry, Forwarding::Fastest, Some(links), Some(UNLIMITED));
+                measure(world, options, SETTLING_LONG, progress)
+            }
+            Self::Rival(transport, rate) => {
+                let mut options = options.clone();
+                options.transport = Some(transport);
+                options.upkeep_bytes_per_second = rate;
+                let settling = if rate.is_some() {
+                    SETTLING_LONG
+                } else {
+                    SETTLING
+                };
+                measure(options.rival_world(), &options, settling, progress)
+            }
+        }
     }
 }
 
@@ -155,14 +247,18 @@ fn links(nodes: usize) -> u32 {
     nodes.max(1).ilog2().saturating_sub(3).max(1)
 }
 
-fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
+/// Returns CAN's geometry with so many axes.
+fn can(axes: u32) -> Geometry {
+    let dimensions = u8::try_from(axes).unwrap_or(DIMENSIONS_MAX);
+    Geometry::Can { dimensions }
+}
+
+fn contestants(links: u32) -> Vec<(Names, Contestant)> {
     use Contestant::{Overlay, Rival};
     use Forwarding::{Fastest, Greedy, Jump, Lookahead};
     use Geometry::{Chord, Kademlia, Symphony};
-    let can = Geometry::Can {
-        dimensions: links as u8,
-    };
-    let equal = Some(options.long_links.unwrap_or(links));
+    let can = can(links);
+    let equal = Some(links);
     vec![
         (
             names!("symphony, as the daemon"),
@@ -182,14 +278,6 @@ fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
         (names!("can"), Overlay(can, Fastest, None)),
         (names!("can, greedy"), Overlay(can, Greedy, None)),
         (
-            names!("chord, as the daemon"),
-            Overlay(Chord, Fastest, None),
-        ),
-        (
-            names!("kademlia, as the daemon"),
-            Overlay(Kademlia, Fastest, None),
-        ),
-        (
             names!("kademlia protocol"),
             Rival(Transport::Datagrams, None),
         ),
@@ -204,14 +292,15 @@ fn contestants(options: &Options, links: u32) -> Vec<(Names, Contestant)> {
 fn measure<S: Subject>(
     mut world: World<S>,
     options: &Options,
+    settling: Duration,
     progress: &mut impl FnMut(u32),
 ) -> (Measured, Results) {
     let world = &mut world;
-    grow::grow(world, options.nodes, &mut |done| progress(done * 3 / 10));
-    world.run_for(SETTLING);
+    grow::grow(world, options.nodes, &mut |done| progress(done * 2 / 10));
+    grow::settle(world, settling, &mut |done| progress(200 + done / 10));
     let mut crowd = Crowd::of(world);
     let before = world.counters().bytes;
-    world.run_for(QUIET);
+    grow::settle(world, QUIET, &mut |done| progress(300 + done * 2 / 10));
     let mut measured = Measured {
         bytes: world.counters().bytes - before,
         nodes: crowd.len() as u64,

@@ -22,7 +22,7 @@ const SETTLING: Duration = Duration::from_secs(90);
 
 /// Brings `nodes` to life in an empty world, each through one drawn from those that have
 /// been there for a while, and waits until the overlay has settled. `progress` hears the
-/// share done, in thousandths.
+/// share done, in thousandths: three quarters are births.
 pub(super) fn grow<P: Participant>(
     world: &mut World<P>,
     nodes: usize,
@@ -44,10 +44,25 @@ pub(super) fn grow<P: Participant>(
         world.spawn(bootstrap);
         invite_late(world, known, &mut uninvited);
         world.run_for(pause(born as u64 + 1));
-        progress((born * 1000 / nodes) as u32);
+        progress((born * 750 / nodes) as u32);
     }
     invite_late(world, nodes, &mut uninvited);
-    world.run_for(SETTLING);
+    settle(world, SETTLING, &mut |done| progress(750 + done / 4));
+}
+
+/// Leaves the overlay alone for a time. `progress` hears the share done, in thousandths.
+pub(super) fn settle<P: Participant>(
+    world: &mut World<P>,
+    time: Duration,
+    progress: &mut impl FnMut(u32),
+) {
+    const PARTS: u32 = 100;
+    let start = world.now();
+    for part in 1..=PARTS {
+        let until = start + time * part / PARTS;
+        world.run_for(until.since(world.now()));
+        progress(part * 1000 / PARTS);
+    }
 }
 
 /// Gives those an invitation that could reach nobody known when they were born.

@@ -72,11 +72,11 @@ fn story<S: Subject>(
     progress: &mut impl FnMut(u32),
 ) -> (u64, u64, Vec<Verdict>) {
     grow::grow(world, options.nodes, &mut |done| progress(done * 4 / 10));
-    world.run_for(SETTLING);
+    grow::settle(world, SETTLING, &mut |done| progress(400 + done * 4 / 10));
     let mut crowd = Crowd::of(world);
     let dead = options.nodes as u64 * u64::from(options.dead_per_million) / 1_000_000;
     let verdicts = ask(world, &mut crowd, dead, options.routes, &mut |done| {
-        progress(600 + done * 3 / 10);
+        progress(800 + done / 5);
     });
     (dead, crowd.len() as u64, verdicts)
 }

@@ -6,6 +6,12 @@
 //! come and go. A value is lost when its last holder dies though fewer than all replicas
 //! had died within the time that repair takes ([`REPAIR`]), or when it cannot be read at
 //! the end though someone holds it. At the end popular values are read more often.
+//!
+//! Both loads, of records and of readings, are told beside what they would be without skew:
+//! of as many random names, each on the six living nodes nearest to it, and of as many
+//! readings of values drawn evenly.
+
+mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,11 +21,11 @@ use enishi_services::Node;
 use enishi_services::dht::REPLICAS;
 use enishi_services::record::Key;
 
+use self::load::Served;
 use super::churn::{Churn, Plan, difference};
 use super::crowd::Crowd;
 use super::values::{self, Stored};
 use super::{Options, Outcome, grow};
-use crate::draws::Zipf;
 use crate::plot::{Axis, Panel, Picture, Series, Style};
 use crate::statistics::{
     Figures, Results, mean, mean_thousandths, peak_to_mean, per_second, percentile, quotient,
@@ -38,9 +44,6 @@ const LEASE_S_MAX: u64 = 31 * 86_400;
 const REPAIR: Duration = Duration::from_secs(60);
 /// Into how many parts the time is divided.
 const PARTS: u32 = 96;
-/// Zipf's exponent of the popularity, in thousandths: as found for the web and for names
-/// (ANCHORS: caching at 0.91).
-const POPULARITY_PER_MILLE: u32 = 910;
 /// The interval with which the owner's doubling ones are compared: the first of them.
 const FIXED_INTERVAL: Duration = Duration::from_secs(60);
 /// What holders send each other to keep values.
@@ -240,10 +243,11 @@ fn judge(
 ) -> Results {
     let gone = |stored: &&Stored| watch.get(&stored.key).is_none_or(|w| w.gone.is_some());
     let (_, left): (Vec<&Stored>, Vec<&Stored>) = stored.iter().partition(gone);
-    let loads = loads(world, crowd);
+    let loads = load::records(world, crowd);
+    let by_random_names = load::records_by_random_names(world, left.len());
     let reader = |world: &mut World| crowd.any(world).unwrap_or_default();
     let unreadable = values::unread(world, &left, reader) as u64;
-    let (gets, missed, served) = popular(world, crowd, options, &left);
+    let served = Served::measure(world, crowd, options, &left);
     let count = |how: bool| watch.values().filter(|w| w.gone == Some(how)).count() as u64;
     let mut figures = Figures::default();
     figures.count("unreadable", unreadable);
@@ -274,10 +278,34 @@ fn judge(
     let at_fixed = spent.zip(times).map(|(spent, times)| spent * times);
     figures.amount("reput_bytes_per_second_per_node_at_fixed_60_s", at_fixed);
     figures.amount("records_per_node_mean", mean(&loads));
-    figures.count("records_per_node_p99", percentile(&loads, 99).unwrap_or(0));
-    figures.amount("records_per_node_max_to_mean", peak_to_mean(&loads));
-    figures.share("gets_right", gets - missed, gets);
-    figures.amount("messages_under_gets_max_to_mean", peak_to_mean(&served));
+    for (p99, most, loads) in [
+        (
+            "records_per_node_p99",
+            "records_per_node_max_to_mean",
+            &loads,
+        ),
+        (
+            "records_per_node_p99_random_names",
+            "records_per_node_max_to_mean_random_names",
+            &by_random_names,
+        ),
+    ] {
+        figures.count(p99, percentile(loads, 99).unwrap_or(0));
+        figures.amount(most, peak_to_mean(loads));
+    }
+    figures.share("gets_right", options.routes - served.missed, options.routes);
+    figures.amount(
+        "messages_per_get",
+        ratio(served.popular.iter().sum(), options.routes),
+    );
+    figures.amount(
+        "messages_under_gets_max_to_mean",
+        peak_to_mean(&served.popular),
+    );
+    figures.amount(
+        "messages_under_even_gets_max_to_mean",
+        peak_to_mean(&served.even),
+    );
     Results {
         acknowledged: Some(stored.len() as u64),
         lost: Some(count(false) + unreadable),
@@ -314,39 +342,6 @@ fn traffic(figures: &mut Figures, options: &Options, course: &Course, duration: 
     figures.each("bytes_by_message", each.collect());
 }
 
-/// Returns how many records each node holds.
-fn loads(world: &World, crowd: &Crowd) -> Vec<u64> {
-    let nodes = crowd.members().filter_map(|index| world.node(index));
-    nodes.map(|node| node.dht().store().len() as u64).collect()
-}
-
-/// Reads popular values more often; returns how many readings there were, how many went
-/// wrong, and what each node sent in that time, upkeep included.
-fn popular(
-    world: &mut World,
-    crowd: &Crowd,
-    options: &Options,
-    left: &[&Stored],
-) -> (u64, u64, Vec<u64>) {
-    if left.is_empty() {
-        return (0, 0, Vec::new());
-    }
-    let zipf = Zipf::new(left.len(), POPULARITY_PER_MILLE);
-    let readings = (0..options.routes).map(|_| left[zipf.draw(world.rng())]);
-    let readings: Vec<&Stored> = readings.collect();
-    let sent = |world: &World| -> Vec<u64> {
-        let loads = crowd.members().map(|index| world.load(index));
-        loads.map(|load| load.messages_sent).collect()
-    };
-    let before = sent(world);
-    let missed = values::unread(world, &readings, |world| {
-        crowd.any(world).unwrap_or_default()
-    }) as u64;
-    let after = sent(world).into_iter().zip(before);
-    let served = after.map(|(after, before)| after - before);
-    (options.routes, missed, served.collect())
-}
-
 fn picture(options: &Options, world: &World, crowd: &Crowd, course: &Course) -> Picture {
     let time = || Axis::new("time, hours", 3600).from(0);
     let line = |name: &str, points: &[(u64, u64)]| Series::new(name, Style::Steps, points.to_vec());
@@ -377,7 +372,7 @@ fn picture(options: &Options, world: &World, crowd: &Crowd, course: &Course) -> 
                 title: "Load, of names that differ in their last digits only".into(),
                 x: Axis::new("records held", 1).from(0),
                 y: Axis::new("nodes", 1).from(0),
-                series: vec![Series::histogram("nodes", loads(world, crowd))],
+                series: vec![Series::histogram("nodes", load::records(world, crowd))],
             },
         ],
     }

@@ -126,34 +126,68 @@ pub(super) fn unread(
     readings: &[&Stored],
     mut reader: impl FnMut(&mut World) -> Index,
 ) -> usize {
-    let numbered: Vec<(u64, &&Stored)> = (0..).zip(readings).collect();
-    let mut missing: BTreeMap<u64, &&Stored> = numbered.iter().copied().collect();
+    let numbered: Vec<(u64, &Stored)> = (0..).zip(readings.iter().copied()).collect();
+    let mut missing: Missing<'_> = numbered.iter().copied().collect();
     for batch in numbered.chunks(AT_ONCE) {
         for (id, stored) in batch {
-            let command = dht::Command::Get {
-                caller: Caller::Host(*id),
-                key: stored.key,
-                consistency: Consistency::Any,
-            };
             let reader = reader(world);
-            world.command(reader, Command::Dht(command));
+            ask_for(world, reader, *id, stored);
         }
         world.run_for(PATIENCE);
-        for (_, _, event) in world.take_events() {
-            let Event::Dht(dht::Event::Got {
-                caller: Caller::Host(id),
-                answer: GetAnswer::Records(records),
-            }) = event
-            else {
-                continue;
-            };
-            let value = records.first().map(|record| &record.content().value);
-            if value.is_some() && value == missing.get(&id).map(|stored| &stored.value) {
-                missing.remove(&id);
-            }
-        }
+        take_answers(world, &mut missing);
     }
     missing.len()
+}
+
+/// Does the same, one reading every `apart`; it takes as long as [`reading_time`] says.
+pub(super) fn unread_apart(
+    world: &mut World,
+    readings: &[&Stored],
+    apart: Duration,
+    mut reader: impl FnMut(&mut World) -> Index,
+) -> usize {
+    let mut missing: Missing<'_> = (0..).zip(readings.iter().copied()).collect();
+    for (id, stored) in (0..).zip(readings) {
+        let reader = reader(world);
+        ask_for(world, reader, id, stored);
+        world.run_for(apart);
+    }
+    world.run_for(PATIENCE);
+    take_answers(world, &mut missing);
+    missing.len()
+}
+
+/// Returns how long so many readings take, one every `apart`.
+pub(super) fn reading_time(readings: usize, apart: Duration) -> Duration {
+    apart * u32::try_from(readings).unwrap_or(u32::MAX) + PATIENCE
+}
+
+/// What has not been read yet, by the number of the reading.
+type Missing<'a> = BTreeMap<u64, &'a Stored>;
+
+fn ask_for(world: &mut World, reader: Index, id: u64, stored: &Stored) {
+    let command = dht::Command::Get {
+        caller: Caller::Host(id),
+        key: stored.key,
+        consistency: Consistency::Any,
+    };
+    world.command(reader, Command::Dht(command));
+}
+
+fn take_answers(world: &mut World, missing: &mut Missing<'_>) {
+    for (_, _, event) in world.take_events() {
+        let Event::Dht(dht::Event::Got {
+            caller: Caller::Host(id),
+            answer: GetAnswer::Records(records),
+        }) = event
+        else {
+            continue;
+        };
+        let value = records.first().map(|record| &record.content().value);
+        if value.is_some() && value == missing.get(&id).map(|stored| &stored.value) {
+            missing.remove(&id);
+        }
+    }
 }
 
 /// Tells whether a node lives and holds the key.
