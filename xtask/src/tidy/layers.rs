@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and that the map names them all.
 //!
-//! `overlay ← services ← sim`; `services, api, dataplane ← host ← cli`.
+//! `overlay ← services ← sim`; `services, api, dataplane, dns ← host ← cli`.
 
 use serde_json::Value;
 
@@ -12,11 +12,12 @@ use super::purity::PURE;
 const LAYERS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("dataplane", &[]),
+    ("dns", &["overlay"]),
     ("lab", &[]),
     ("overlay", &[]),
     ("services", &["overlay"]),
     ("sim", &["overlay", "services"]),
-    ("host", &["api", "dataplane", "overlay", "services"]),
+    ("host", &["api", "dataplane", "dns", "overlay", "services"]),
     ("cli", &["api", "host", "lab", "overlay", "sim"]),
     ("xtask", &["lab"]),
 ];
