@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, Member};
 use enishi_services::keys::Secret;
 use enishi_services::ticket::{Ticket, TicketError};
-use enishi_services::vnet::{self, ChannelId, ChannelSpec, Network, secret_from_password};
+use enishi_services::vnet::{self, ChannelId, ChannelSpec, Entry, Network, secret_from_password};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -53,6 +53,7 @@ pub(super) async fn create(desk: &Desk, create: ChannelCreate) -> Result<Answer,
         name,
         network,
         secret,
+        entry: Entry::Secret,
     };
     let opened = open(desk, spec, address).await?;
     claimed(desk, opened).await.map(Answer::Channel)
@@ -75,6 +76,7 @@ pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failu
                 name,
                 network,
                 secret,
+                entry: Entry::Secret,
             };
             let opened = open(desk, spec, address).await?;
             claimed(desk, opened).await?;
@@ -159,6 +161,7 @@ async fn join_by_ticket(
         name: channel.name.clone(),
         network,
         secret: Secret::new(channel.secret),
+        entry: Entry::Secret,
     };
     desk.bootstrap(ticket.contacts.clone()).await?;
     let opened = open(desk, spec, address).await?;

@@ -157,6 +157,7 @@ impl Networks {
                 channel,
                 peer,
                 addresses,
+                permits: _,
                 agreement,
             } => self.attach(*channel, *peer, *addresses, agreement),
             Event::Detached { channel, peer } => {
@@ -171,7 +172,10 @@ impl Networks {
                 self.tell(Command::Unresolved { network, address });
             }
             Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
-            Event::ClaimFailed { .. } => {}
+            Event::ClaimFailed { .. }
+            | Event::Permitted { .. }
+            | Event::Invited { .. }
+            | Event::Governed(_) => {}
         }
     }
 
