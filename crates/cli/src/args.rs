@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Make, join, leave and list channels, the private networks
     #[command(subcommand)]
     Channel(Channel),
+    /// Share networks behind members: a LAN, or everything
+    #[command(subcommand)]
+    Route(Route),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -195,6 +198,46 @@ pub(crate) enum Channel {
     },
     /// List the channels of this node
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Route {
+    /// List the networks that members offer, and those that this node uses
+    List {
+        /// Of one channel only
+        channel: Option<String>,
+    },
+    /// Offer a network behind this node to the members of a channel
+    Share {
+        /// The channel's name
+        channel: String,
+        /// The network, for example 192.168.7.0/24, or `everything`
+        network: String,
+    },
+    /// Offer it no longer
+    Unshare {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
+    },
+    /// Reach a network by way of a member that offers it
+    Use {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
+        /// For `everything`: the member, by the name of its host, its virtual address or its id
+        #[arg(long, value_name = "MEMBER")]
+        by: Option<String>,
+    },
+    /// Reach it that way no longer
+    Unuse {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
+    },
 }
 
 #[derive(Debug, Args)]

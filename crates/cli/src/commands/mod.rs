@@ -9,6 +9,7 @@ mod doctor;
 pub(crate) mod map;
 mod ping;
 mod replay;
+mod route;
 pub(crate) mod sim;
 mod status;
 mod ticket;
@@ -18,7 +19,7 @@ mod verify;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace, Verify};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Route, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -33,6 +34,7 @@ pub(crate) enum DaemonCommand {
     Invite,
     Overlay(Overlay),
     Channel(Channel),
+    Route(Route),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -64,6 +66,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Route(command) => route::run(cx, command).await,
         DaemonCommand::Verify(options) => verify::run(cx, options).await,
         DaemonCommand::Doctor => doctor::run(cx).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,

@@ -70,6 +70,7 @@ pub(crate) enum Message<'a> {
         name: &'a str,
     },
     NoChannels,
+    NoRoutes,
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -234,6 +235,10 @@ pub(crate) enum Label {
     Address,
     Address6,
     Interface,
+    OfferedBy,
+    UsedBy,
+    NobodyOffers,
+    ThisNode,
     Members,
     Role,
     Path,

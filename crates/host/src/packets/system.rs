@@ -163,7 +163,7 @@ impl SystemRoutes {
             "add table inet {table}\n\
              delete table inet {table}\n\
              table inet {table} {{\n\
-               chain masquerade {{\n\
+               chain sharing {{\n\
                  type nat hook postrouting priority srcnat; policy accept;\n\
                  ip saddr {four} oifname != \"{device}\" masquerade\n\
                  ip6 saddr {six} oifname != \"{device}\" masquerade\n\
