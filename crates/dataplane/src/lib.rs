@@ -24,6 +24,7 @@ mod bell;
 mod checksum;
 pub mod device;
 pub mod engine;
+pub mod filter;
 pub mod icmp;
 mod link;
 pub mod offload;

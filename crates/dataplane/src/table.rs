@@ -20,6 +20,9 @@ pub const SOURCES_PER_PEER_MAX: usize = 16;
 /// The most addresses of this host in one network.
 pub const LOCAL_ADDRESSES_MAX: usize = 16;
 
+/// The most networks that are reached by way of a member, and that are behind this host.
+pub const GATEWAYS_MAX: usize = 1024;
+
 /// The most networks of one table: one of each IP version.
 pub const NETWORKS_MAX: usize = 2;
 
@@ -34,6 +37,15 @@ pub struct Network {
     first: u128,
     mask: u128,
     is_v4: bool,
+}
+
+/// A network that is reached by way of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The network.
+    pub network: Network,
+    /// The member's address.
+    pub via: IpAddr,
 }
 
 impl Network {
@@ -79,8 +91,9 @@ pub enum Lookup<P> {
     Local,
     /// A peer holds it.
     Forward(Route<P>),
-    /// It is in the network, but who holds it is not known: resolve it.
-    Miss,
+    /// It is in the network, or behind a member, but where that member is is not known:
+    /// resolve this address.
+    Miss(IpAddr),
     /// It is a multicast address, 255.255.255.255 or the network's broadcast address.
     Many,
     /// It is in none of the networks.
@@ -92,6 +105,9 @@ pub enum Lookup<P> {
 pub struct AddressTable<P = [u8; 32]> {
     networks: Vec<Network>,
     local: Vec<IpAddr>,
+    /// The narrowest first.
+    gateways: Vec<Gateway>,
+    behind: Vec<Network>,
     routes: HashMap<IpAddr, Route<P>>,
     sources: HashMap<P, Vec<IpAddr>>,
 }
@@ -102,6 +118,8 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         Self {
             networks: networks.into_iter().take(NETWORKS_MAX).collect(),
             local: Vec::new(),
+            gateways: Vec::new(),
+            behind: Vec::new(),
             routes: HashMap::new(),
             sources: HashMap::new(),
         }
@@ -126,16 +144,63 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
             .find(|network| network.contains(destination))
         {
             Some(network) if network.is_broadcast(destination) => Lookup::Many,
-            Some(_) => Lookup::Miss,
-            None => Lookup::Outside,
+            Some(_) => Lookup::Miss(destination),
+            None => self.lookup_beyond(destination),
         }
     }
 
-    /// Tells whether `peer` may send packets from `source`. Bounded work, one hash.
+    /// Says where a packet goes that is to none of the network's own addresses.
+    fn lookup_beyond(&self, destination: IpAddr) -> Lookup<P> {
+        let Some(via) = self.gateway(destination) else {
+            return Lookup::Outside;
+        };
+        match self.routes.get(&via) {
+            Some(route) => Lookup::Forward(*route),
+            None => Lookup::Miss(via),
+        }
+    }
+
+    fn gateway(&self, address: IpAddr) -> Option<IpAddr> {
+        let mut gateways = self.gateways.iter();
+        let gateway = gateways.find(|gateway| gateway.network.contains(address));
+        gateway.map(|gateway| gateway.via)
+    }
+
+    /// Sets which networks are reached by way of members, in place of those before; no more
+    /// than [`GATEWAYS_MAX`] are kept.
+    pub fn set_gateways(&mut self, mut gateways: Vec<Gateway>) {
+        gateways.truncate(GATEWAYS_MAX);
+        gateways.sort_by_key(|gateway| std::cmp::Reverse(gateway.network.mask));
+        self.gateways = gateways;
+    }
+
+    /// Sets which networks are behind this host, in place of those before; no more than
+    /// [`GATEWAYS_MAX`] are kept.
+    pub fn set_behind(&mut self, mut networks: Vec<Network>) {
+        networks.truncate(GATEWAYS_MAX);
+        self.behind = networks;
+    }
+
+    /// Tells whether an address is this host's, or in a network behind it that is none of the
+    /// channel's own.
+    pub fn is_here(&self, address: IpAddr) -> bool {
+        let among = |networks: &[Network]| networks.iter().any(|n| n.contains(address));
+        self.local.contains(&address) || (among(&self.behind) && !among(&self.networks))
+    }
+
+    /// Tells whether `peer` may send packets from `source`: one of its addresses, or one in a
+    /// network that is reached by way of it. One hash, two for the latter.
     pub fn may_send(&self, peer: &P, source: IpAddr) -> bool {
-        self.sources
-            .get(peer)
-            .is_some_and(|addresses| addresses.contains(&source))
+        let addresses = self.sources.get(peer);
+        addresses.is_some_and(|addresses| addresses.contains(&source))
+            || self.is_behind(peer, source)
+    }
+
+    fn is_behind(&self, peer: &P, source: IpAddr) -> bool {
+        let is_own = self.networks.iter().any(|network| network.contains(source));
+        let via = self.gateway(source).filter(|_| !is_own);
+        let route = via.and_then(|via| self.routes.get(&via));
+        route.is_some_and(|route| route.peer == *peer)
     }
 
     /// Says that this host holds an address; a route for it is dropped.
@@ -244,8 +309,8 @@ mod tests {
         for (destination, answer) in [
             ("10.77.0.1", Lookup::Local),
             ("10.77.0.2", Lookup::Forward(route)),
-            ("10.77.0.3", Lookup::Miss),
-            ("fd00::3", Lookup::Miss),
+            ("10.77.0.3", Lookup::Miss(ip("10.77.0.3"))),
+            ("fd00::3", Lookup::Miss(ip("fd00::3"))),
             ("10.77.255.255", Lookup::Many),
             ("255.255.255.255", Lookup::Many),
             ("224.0.0.251", Lookup::Many),
@@ -274,7 +339,47 @@ mod tests {
             .unwrap();
         table.forget_peer(&1);
         assert!(!table.may_send(&1, ip("10.77.0.2")));
-        assert_eq!(table.lookup(ip("10.77.0.2")), Lookup::Miss);
+        assert_eq!(table.lookup(ip("10.77.0.2")), Lookup::Miss(ip("10.77.0.2")));
+    }
+
+    #[test]
+    fn networks_behind_members_are_reached_by_the_narrowest() {
+        let mut table = table();
+        let gateway = |network: &str, prefix, via| Gateway {
+            network: Network::new(ip(network), prefix),
+            via: ip(via),
+        };
+        table.set_gateways(vec![
+            gateway("0.0.0.0", 0, "10.77.0.2"),
+            gateway("192.168.7.0", 24, "10.77.0.3"),
+        ]);
+        let route = Route {
+            peer: 7,
+            path_mtu: 1280,
+        };
+        table.set_route(ip("10.77.0.3"), route).unwrap();
+        assert_eq!(table.lookup(ip("192.168.7.9")), Lookup::Forward(route));
+        assert_eq!(
+            table.lookup(ip("8.8.8.8")),
+            Lookup::Miss(ip("10.77.0.2")),
+            "by the widest, whose member is not known"
+        );
+        assert_eq!(table.lookup(ip("2001:db8::1")), Lookup::Outside);
+        assert!(table.may_send(&7, ip("192.168.7.9")) && !table.may_send(&7, ip("8.8.8.8")));
+        assert!(!table.may_send(&8, ip("192.168.7.9")));
+        // Nobody sends from another member's address by being its gateway.
+        table.set_gateways(vec![gateway("0.0.0.0", 0, "10.77.0.3")]);
+        assert!(table.may_send(&7, ip("8.8.8.8")) && !table.may_send(&7, ip("10.77.0.9")));
+    }
+
+    #[test]
+    fn what_is_behind_this_host_is_here() {
+        let mut table = table();
+        table.add_local(ip("10.77.0.1")).unwrap();
+        table.set_behind(vec![Network::new(ip("0.0.0.0"), 0)]);
+        assert!(table.is_here(ip("10.77.0.1")) && table.is_here(ip("192.168.7.9")));
+        assert!(!table.is_here(ip("10.77.0.2")), "another member's");
+        assert!(!table.is_here(ip("fd00::2")));
     }
 
     #[test]

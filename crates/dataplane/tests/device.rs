@@ -95,10 +95,10 @@ fn route(device: &Device) {
             Lookup::Forward(route) if length > usize::from(route.path_mtu) => Reason::TooBig {
                 mtu: route.path_mtu,
             },
-            Lookup::Miss if packet.destination() == Ipv4Addr::new(10, 77, 0, 4) => {
+            Lookup::Miss(_) if packet.destination() == Ipv4Addr::new(10, 77, 0, 4) => {
                 Reason::AdministrativelyProhibited
             }
-            Lookup::Miss => Reason::HostUnreachable,
+            Lookup::Miss(_) => Reason::HostUnreachable,
             Lookup::Forward(_) | Lookup::Local | Lookup::Many | Lookup::Outside => continue,
         };
         if let Some(error) = error_for(&packet, reason, None) {

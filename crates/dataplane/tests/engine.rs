@@ -13,7 +13,10 @@ use bytes::Bytes;
 use enishi_dataplane::engine::{
     Command, Engine, Inbox, NetworkId, Note, Outside, PeerKey, Report, SessionKeys,
 };
+use enishi_dataplane::filter::{Filter, Permit};
+use enishi_dataplane::packet::protocol;
 use enishi_dataplane::sealed::{Cipher, DirectionKey, INDEX_MARK};
+use enishi_dataplane::table::Gateway;
 use enishi_dataplane::{Device, DeviceConfig, Layer, Network};
 use enishi_lab::{Host, Lab, ensure_programs, is_root};
 
@@ -152,6 +155,7 @@ impl End {
             network: NETWORK,
             peer: [other.number; 32],
             addresses: vec![address(other.number), address6(other.number)],
+            filter: None,
             keys,
             candidates: if by_udp { vec![candidate] } else { Vec::new() },
         });
@@ -456,4 +460,73 @@ fn misses_and_strange_indices_are_told() {
     };
     until("the loss of the device is told", || heard(&lost));
     assert!(left.report().sessions.is_empty());
+}
+
+#[test]
+fn only_what_is_permitted_passes_whichever_end_forbids() {
+    need_root!();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    let tcp = |ports| Permit {
+        network: None,
+        ports: Some((protocol::TCP, ports)),
+    };
+    let set = |at: &End, other: &End, filter| {
+        at.engine.inbox().tell(Command::Filter {
+            network: NETWORK,
+            peer: [other.number; 32],
+            filter,
+        });
+    };
+    // The left one may begin connections to the port of iperf3, and nothing else passes.
+    for (forbids, is_left) in [(&right, false), (&left, true)] {
+        let permits = vec![tcp(5201..=5201)];
+        let (other, filter) = match is_left {
+            true => (&right, Filter::new(vec![], permits)),
+            false => (&left, Filter::new(permits, vec![])),
+        };
+        set(forbids, other, Some(filter));
+        let told = left.ping(&["-c", "2", "-i", "0.1", "-W", "1", "10.77.0.2"]);
+        assert_eq!(received(&told), 0, "{told}");
+        assert_eq!(told.contains("errors"), is_left, "{told}");
+        let (rate, _) = left.iperf(&right, &[]);
+        assert!(rate > 20.0, "{rate} Mbit/s");
+        let told = right.ping(&["-c", "2", "-i", "0.1", "-W", "1", "10.77.0.1"]);
+        assert_eq!(received(&told), 0, "{told}");
+        set(forbids, other, None);
+        let told = left.ping(&["-c", "2", "-i", "0.1", "10.77.0.2"]);
+        assert_eq!(received(&told), 2, "{told}");
+    }
+}
+
+#[test]
+fn a_network_behind_a_member_is_reached_through_it_and_nothing_else_is() {
+    need_root!();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    let run = |at: &End, line: &str| {
+        let told = at.host.run(&["sh", "-ec", line], LIMIT).unwrap();
+        assert!(told.success(), "{told:?}");
+    };
+    run(&right, "ip address add 192.168.7.1/24 dev lo");
+    run(&left, "ip route add 192.168.7.0/24 dev enishi0");
+    let ping = || received(&left.ping(&["-c", "2", "-i", "0.1", "-W", "1", "192.168.7.1"]));
+    assert_eq!(ping(), 0);
+    let lan = Network::new([192, 168, 7, 0].into(), 24);
+    let beyond = |at: &End, gateways, behind| {
+        at.engine.inbox().tell(Command::Beyond {
+            network: NETWORK,
+            gateways,
+            behind,
+        });
+    };
+    let via = address(2);
+    beyond(&left, vec![Gateway { network: lan, via }], vec![]);
+    assert_eq!(ping(), 0, "the other end does not route there");
+    beyond(&right, vec![], vec![lan]);
+    assert_eq!(ping(), 2);
+    beyond(&left, vec![], vec![]);
+    assert_eq!(ping(), 0);
 }

@@ -18,6 +18,7 @@ use super::paths::Ask;
 use super::session::{Session, Tokens};
 use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
 use crate::device::{Device, READ_BYTES_MAX};
+use crate::filter::Filter;
 use crate::sealed::Kind;
 use crate::socket::Socket;
 use crate::table::Route;
@@ -173,11 +174,28 @@ impl<O: Outside> Driver<O> {
                 network,
                 peer,
                 addresses,
+                filter,
                 keys,
                 candidates,
             } => {
                 self.attach(network, peer, addresses, &keys);
+                self.set_filter(network, peer, filter);
                 self.learn(peer, &candidates);
+            }
+            Command::Filter {
+                network,
+                peer,
+                filter,
+            } => self.set_filter(network, peer, filter),
+            Command::Beyond {
+                network,
+                gateways,
+                behind,
+            } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.table.set_gateways(gateways);
+                    network.table.set_behind(behind);
+                }
             }
             Command::Candidates { peer, candidates } => self.learn(peer, &candidates),
             Command::Detach { network, peer } => {
@@ -245,6 +263,13 @@ impl<O: Outside> Driver<O> {
             // The peer uses the keys as soon as it sees them used.
             self.confirm(slot);
             self.send_all_waiting(slot);
+        }
+    }
+
+    fn set_filter(&mut self, network: NetworkId, peer: PeerKey, filter: Option<Filter>) {
+        let slot = self.by_peer.get(&(peer, network));
+        if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(*slot)) {
+            session.set_filter(filter);
         }
     }
 

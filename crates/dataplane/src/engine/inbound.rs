@@ -12,6 +12,7 @@ use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
+use crate::filter::Direction;
 use crate::offload::Run;
 use crate::packet::IpPacket;
 use crate::reassembly::Half;
@@ -267,7 +268,8 @@ impl<'b> Entry<'_, 'b> {
         let network = self.networks.get(&session.network);
         let admitted = packet.zip(network).filter(|(packet, network)| {
             network.table.may_send(&slot, packet.source())
-                && network.addresses.contains(&packet.destination())
+                && network.table.is_here(packet.destination())
+                && session.passes(self.now, Direction::Inbound, &network.addresses, packet)
         });
         let Some((packet, _)) = admitted else {
             session.counters.refused += 1;

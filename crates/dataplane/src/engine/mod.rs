@@ -29,9 +29,10 @@ use std::time::Duration;
 
 use crate::bell::Bell;
 use crate::device::Device;
+use crate::filter::Filter;
 use crate::sealed::{Cipher, DirectionKey};
 use crate::socket::Socket;
-use crate::table::Network as Prefix;
+use crate::table::{Gateway, Network as Prefix};
 use bytes::Bytes;
 
 pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
@@ -86,10 +87,31 @@ pub enum Command {
         peer: PeerKey,
         /// Its addresses: what is routed to it, and what may come from it.
         addresses: Vec<IpAddr>,
+        /// What may pass; none for everything.
+        filter: Option<Filter>,
         /// How to seal.
         keys: SessionKeys,
         /// Where it may be reached.
         candidates: Vec<SocketAddr>,
+    },
+    /// What may pass between this host and a member is another.
+    Filter {
+        /// In which network.
+        network: NetworkId,
+        /// Between this host and whom.
+        peer: PeerKey,
+        /// What may pass; none for everything.
+        filter: Option<Filter>,
+    },
+    /// Which networks are reached by way of members, and which are behind this host, in place
+    /// of those before.
+    Beyond {
+        /// In which network.
+        network: NetworkId,
+        /// By way of members.
+        gateways: Vec<Gateway>,
+        /// Behind this host.
+        behind: Vec<Prefix>,
     },
     /// Where a peer may be reached, too.
     Candidates {

@@ -59,7 +59,7 @@ impl Network {
             Pushed::First => true,
             Pushed::Queued => false,
             Pushed::Full => {
-                self.refuse(now, read);
+                self.refuse(now, Reason::HostUnreachable, read);
                 false
             }
         }
@@ -73,24 +73,24 @@ impl Network {
     /// Nobody has the address: tells those whose packets wait.
     pub(super) fn give_up(&mut self, now: Instant, address: IpAddr) {
         for read in self.pending.take(address) {
-            self.refuse(now, &read);
+            self.refuse(now, Reason::HostUnreachable, &read);
         }
     }
 
     /// Tells the senders of packets that have waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
         for read in self.pending.expire(now) {
-            self.refuse(now, &read);
+            self.refuse(now, Reason::HostUnreachable, &read);
         }
     }
 
     /// Tells the sender on this host that its packet, with the device's header, goes nowhere.
-    pub(super) fn refuse(&mut self, now: Instant, read: &[u8]) {
+    pub(super) fn refuse(&mut self, now: Instant, reason: Reason, read: &[u8]) {
         let packet = read.get(OFFLOAD_HEADER_BYTES..).unwrap_or_default();
         let Ok(packet) = IpPacket::parse(packet) else {
             return;
         };
-        if let Some(error) = error_for(&packet, Reason::HostUnreachable, None)
+        if let Some(error) = error_for(&packet, reason, None)
             && self.errors.take(now)
         {
             self.write(&error);

@@ -7,6 +7,8 @@ use super::driver::Driver;
 use super::session::Session;
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
+use crate::filter::Direction;
+use crate::icmp::Reason;
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, complete, split};
 use crate::packet::{IpPacket, protocol};
 use crate::sealed::{Kind, OVERHEAD_BYTES};
@@ -78,23 +80,30 @@ impl<O: Outside> Driver<O> {
             return;
         };
         // A packet may carry only the addresses that the other members know for this host.
-        if !network.addresses.contains(&parsed.source()) || is_tunnel(&self.own_ports, &parsed) {
+        if !network.table.is_here(parsed.source()) || is_tunnel(&self.own_ports, &parsed) {
             return;
         }
         let destination = parsed.destination();
-        let slot = match network.table.lookup(destination) {
-            Lookup::Forward(route) => Some(route.peer),
-            Lookup::Miss => None,
+        let (slot, wanted) = match network.table.lookup(destination) {
+            Lookup::Forward(route) => (Some(route.peer), destination),
+            Lookup::Miss(wanted) => (None, wanted),
             Lookup::Local | Lookup::Many | Lookup::Outside => return,
         };
         let session = slot.and_then(|slot| self.sessions.get_mut(slot));
         let Some(session) = session.filter(|session| session.can_seal()) else {
-            return self.put_off(id, slot, destination, length, otherwise);
+            return self.put_off(id, slot, wanted, length, otherwise);
         };
+        if !session.passes(self.now, Direction::Outbound, &network.addresses, &parsed) {
+            let network = self.networks.get_mut(&id);
+            let read = &self.read[..length];
+            return network
+                .into_iter()
+                .for_each(|n| n.refuse(self.now, Reason::AdministrativelyProhibited, read));
+        }
         session.paths.spoke(self.now);
         let exit = &mut self.exit;
         let Some(way) = exit.way(session) else {
-            return self.put_off(id, slot, destination, length, otherwise);
+            return self.put_off(id, slot, wanted, length, otherwise);
         };
         if let Some((transport, segment_bytes)) = offload.segments {
             let most = way.datagram_bytes_max() - OVERHEAD_BYTES;
@@ -120,7 +129,7 @@ impl<O: Outside> Driver<O> {
         };
         let read = &self.read[..length];
         if otherwise == Otherwise::Refuse {
-            return network.refuse(self.now, read);
+            return network.refuse(self.now, Reason::HostUnreachable, read);
         }
         let is_first = network.put_off(self.now, destination, read);
         if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::paths::Paths;
 use super::{Counters, NetworkId, PeerKey, SessionKeys};
+use crate::filter::{Direction, Filter, Sides};
+use crate::packet::IpPacket;
 use crate::reassembly::{Half, Reassembly};
 use crate::sealed::{
     DATAGRAMS_WANTED, HEADER_BYTES, Kind, Opened, Opener, SealError, Sealer, TRAILER_BYTES,
@@ -35,6 +37,8 @@ pub(super) struct Session {
     wanted: Option<Instant>,
     reassembly: Reassembly,
     split: u16,
+    /// What may pass; none for everything.
+    pub(super) filter: Option<Box<Filter>>,
 }
 
 struct Keys {
@@ -64,7 +68,31 @@ impl Session {
             wanted: None,
             reassembly: Reassembly::default(),
             split: 0,
+            filter: None,
         }
+    }
+
+    /// Sets what may pass. Flows that were begun under the same permits go on.
+    pub(super) fn set_filter(&mut self, filter: Option<Filter>) {
+        let same = |now: &Box<Filter>| filter.as_ref().is_some_and(|then| now.permits_as(then));
+        if !self.filter.as_ref().is_some_and(same) {
+            self.filter = filter.map(Box::new);
+        }
+    }
+
+    /// Tells whether a packet between this host, which has these addresses, and the peer may
+    /// pass.
+    pub(super) fn passes(
+        &mut self,
+        now: Instant,
+        direction: Direction,
+        mine: &[IpAddr],
+        packet: &IpPacket<'_>,
+    ) -> bool {
+        let theirs = &self.addresses;
+        self.filter
+            .as_mut()
+            .is_none_or(|filter| filter.passes(now, direction, Sides { mine, theirs }, packet))
     }
 
     /// Takes new keys; those that the peer is known to have are used at once, others as soon

@@ -4,6 +4,7 @@
 //! cannot decide goes back as notes.
 
 mod lanes;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,14 +13,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use enishi_dataplane::device::{Device, DeviceConfig, Layer};
 use enishi_dataplane::engine::{Command, Engine, NetworkId, Report, SessionKeys};
+use enishi_dataplane::filter::{self, Filter};
+use enishi_dataplane::packet::protocol;
 use enishi_dataplane::sealed::{Cipher, DirectionKey};
-use enishi_dataplane::table;
+use enishi_dataplane::table::{self, Gateway};
 use enishi_overlay::NodeId;
+use enishi_services::vnet::access::{self, Permits, Ports};
+use enishi_services::vnet::beyond::Route;
+use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, MTU, Vnet};
 use tokio::sync::mpsc;
 
 use crate::session::Sessions;
 use lanes::Lanes;
+use system::SystemRoutes;
 
 /// What devices are called; the kernel puts a number.
 const DEVICE_NAME: &str = "enishi%d";
@@ -80,6 +87,8 @@ struct Network {
     /// Why there is no device, or no more.
     notice: Option<String>,
     attached: BTreeSet<NodeId>,
+    /// What the system routes; nothing without a device.
+    system: Option<SystemRoutes>,
 }
 
 impl Networks {
@@ -157,9 +166,28 @@ impl Networks {
                 channel,
                 peer,
                 addresses,
-                permits: _,
+                permits,
                 agreement,
-            } => self.attach(*channel, *peer, *addresses, agreement),
+            } => self.attach(
+                (*channel, *peer),
+                *addresses,
+                filter(permits.as_ref()),
+                agreement,
+            ),
+            Event::Permitted {
+                channel,
+                peer,
+                permits,
+            } => self.tell(Command::Filter {
+                network: NetworkId(channel.0),
+                peer: *peer.as_bytes(),
+                filter: filter(permits.as_ref()),
+            }),
+            Event::Routed {
+                channel,
+                routes,
+                behind,
+            } => self.route(*channel, routes, behind),
             Event::Detached { channel, peer } => {
                 if let Some(network) = self.open.lock().get_mut(channel) {
                     network.attached.remove(peer);
@@ -172,10 +200,7 @@ impl Networks {
                 self.tell(Command::Unresolved { network, address });
             }
             Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
-            Event::ClaimFailed { .. }
-            | Event::Permitted { .. }
-            | Event::Invited { .. }
-            | Event::Governed(_) => {}
+            Event::ClaimFailed { .. } | Event::Invited { .. } | Event::Governed(_) => {}
         }
     }
 
@@ -250,11 +275,19 @@ impl Networks {
             Some(Ok(device)) => (Some(device), None),
             Some(Err(notice)) => (None, Some(notice)),
         };
+        let system = device.as_ref().map(|device| {
+            let [address, address6] = addresses;
+            let own = [(address, prefix), (address6, vnet::Network::PREFIX6)];
+            let own = own.map(|(address, bits)| Prefix::around(address, bits));
+            let name = device.name().to_owned();
+            SystemRoutes::new(name, own, self.ports())
+        });
         let network = Network {
             addresses,
             device: device.as_ref().map(|device| device.name().to_owned()),
             notice,
             attached: BTreeSet::new(),
+            system,
         };
         let [address, address6] = addresses;
         self.tell(Command::Open {
@@ -272,9 +305,9 @@ impl Networks {
 
     fn attach(
         &self,
-        channel: ChannelId,
-        peer: NodeId,
+        (channel, peer): (ChannelId, NodeId),
         addresses: [IpAddr; 2],
+        filter: Option<Filter>,
         agreement: &Agreement,
     ) {
         let Some(started) = self.started.get() else {
@@ -307,9 +340,43 @@ impl Networks {
             network: NetworkId(channel.0),
             peer: *peer.as_bytes(),
             addresses: addresses.to_vec(),
+            filter,
             keys: keys(agreement),
             candidates,
         });
+    }
+
+    /// Has the engine, and the system if there is a device, route to networks behind members
+    /// and to those behind this host.
+    fn route(&self, channel: ChannelId, routes: &[Route], behind: &[Prefix]) {
+        let gateway = |route: &Route| Gateway {
+            network: network_of(route.network),
+            via: route.via,
+        };
+        self.tell(Command::Beyond {
+            network: NetworkId(channel.0),
+            gateways: routes.iter().map(gateway).collect(),
+            behind: behind.iter().copied().map(network_of).collect(),
+        });
+        if let Some(network) = self.open.lock().get_mut(&channel)
+            && let Some(system) = &mut network.system
+        {
+            let networks: Vec<Prefix> = routes.iter().map(|route| route.network).collect();
+            network.notice = system.set(&networks, behind).err();
+            if let Some(notice) = &network.notice {
+                tracing::warn!("{notice}");
+            }
+        }
+    }
+
+    /// The ports of this node's sockets.
+    fn ports(&self) -> Vec<u16> {
+        let started = self.started.get();
+        started.map_or_else(Vec::new, |started| {
+            let sessions = started.sessions.listening();
+            let sessions = sessions.iter().map(SocketAddr::port);
+            sessions.chain([started.port]).collect()
+        })
     }
 
     fn close_one(&self, channel: ChannelId) {
@@ -363,6 +430,27 @@ impl Open {
             network.notice = Some(notice);
         }
     }
+}
+
+/// What the engine is to let pass; none for everything.
+fn filter(permits: Option<&Permits>) -> Option<Filter> {
+    let permit = |permit: &access::Permit| filter::Permit {
+        network: permit.network.map(network_of),
+        ports: permit.ports.map(|ports| match ports {
+            Ports::Icmp => (protocol::ICMP, 0..=u16::MAX),
+            Ports::Tcp(first, last) => (protocol::TCP, first..=last),
+            Ports::Udp(first, last) => (protocol::UDP, first..=last),
+            Ports::Sctp(first, last) => (protocol::SCTP, first..=last),
+        }),
+    };
+    permits.map(|permits| {
+        let all = |permits: &[access::Permit]| permits.iter().map(permit).collect();
+        Filter::new(all(&permits.inbound), all(&permits.outbound))
+    })
+}
+
+fn network_of(prefix: Prefix) -> table::Network {
+    table::Network::new(prefix.address(), prefix.bits())
 }
 
 fn keys(agreement: &Agreement) -> SessionKeys {

@@ -7,6 +7,7 @@ use enishi_overlay::{NodeId, Time};
 
 use super::access::Permits;
 use super::attach::{Attaching, Attachment};
+use super::beyond::Beyond;
 use super::charter::Charter;
 use super::government::{self, Government, Seat};
 use super::invitation::Issued;
@@ -49,6 +50,8 @@ pub struct Channel {
     pub(super) government: Option<Government>,
     /// What this node offers to the others.
     pub(super) offers: Offers,
+    /// What others route for it.
+    pub(super) beyond: Beyond,
     pub(super) phase: Phase,
     /// The address that is held, claimed or wanted.
     pub(super) address: Option<Ipv4Addr>,

@@ -155,6 +155,7 @@ impl Vnet {
         self.publish(id, &names, cx);
         self.keep(id, cx);
         cx.emit(event);
+        self.tell_routes_again(id, cx);
         self.schedule_check(id, cx);
         self.ask_members(id, cx);
     }

@@ -63,6 +63,7 @@ impl Vnet {
         if !announced {
             self.announce(id, &members, cx);
         }
+        self.find_routes(id, cx);
     }
 
     /// Makes this node known to the members.
@@ -114,6 +115,7 @@ impl Vnet {
                 channel.cache.remove(address);
             });
             channel.members.insert(from, claim);
+            self.find_routes(id, cx);
         }
     }
 

@@ -21,12 +21,13 @@
 //! | [`invitation`] | how they become so |
 //! | `succession` | how the charter and the channel's secret change |
 //! | [`access`] | who may reach what |
-//! | [`routes`] | networks behind a member |
+//! | [`routes`], [`beyond`] | networks behind members |
 //! | [`wire`] | the messages |
 
 pub mod access;
 mod agreement;
 mod attach;
+pub mod beyond;
 mod channel;
 pub mod charter;
 mod claim;
@@ -54,10 +55,12 @@ use crate::service::{Context, Service, ServiceInput};
 
 use access::{Permits, Rule};
 pub use agreement::Agreement;
+use beyond::{Accepted, Route};
 pub use channel::{Channel, Phase};
 pub use government::{Entry, Guest};
 use invitation::Terms;
 pub use network::{Network, NetworkError};
+use routes::Prefix;
 pub use secret::secret_from_password;
 use wire::{Claim, Mark, Offers, VnetMessage};
 
@@ -174,6 +177,13 @@ pub enum Command {
         /// The rules; everybody may reach everything when there is none.
         rules: Vec<Rule>,
     },
+    /// Use networks behind members, in place of those before; [`Event::Routed`] follows.
+    Accept {
+        /// In which channel.
+        channel: ChannelId,
+        /// Which.
+        accepted: Accepted,
+    },
     /// Say what this node offers to the others, in place of what it said before.
     Offer {
         /// In which channel.
@@ -247,6 +257,15 @@ pub enum Event {
         /// What may pass; none for everything.
         permits: Option<Permits>,
     },
+    /// Networks are reached by way of others, or others are behind this node, than before.
+    Routed {
+        /// In which channel.
+        channel: ChannelId,
+        /// Which networks are reached by way of whom.
+        routes: Vec<Route>,
+        /// Which are behind this node.
+        behind: Vec<Prefix>,
+    },
     /// An invitation can be used, or could not be stored.
     Invited {
         /// To which channel.
@@ -306,11 +325,13 @@ enum Alarm {
     OldEntries(ChannelId),
     /// See who uses the keys of invitations.
     Uses(ChannelId),
+    /// See whether routers live.
+    Routers(ChannelId),
 }
 
 impl Alarm {
     /// All that a channel has besides those of its members.
-    fn of_channel(id: ChannelId) -> [Self; 6] {
+    fn of_channel(id: ChannelId) -> [Self; 7] {
         [
             Self::Claim(id),
             Self::Check(id),
@@ -318,6 +339,7 @@ impl Alarm {
             Self::Invitations(id),
             Self::OldEntries(id),
             Self::Uses(id),
+            Self::Routers(id),
         ]
     }
 }
@@ -404,6 +426,8 @@ impl Vnet {
             Some(VnetMessage::Charter { channel, delivery }) => {
                 self.on_charter(from, channel, &delivery, cx);
             }
+            Some(VnetMessage::Check { channel }) => self.on_check(from, channel, cx),
+            Some(VnetMessage::Checked { channel }) => self.on_checked(from, channel, cx),
             Some(VnetMessage::Removed { channel, proof }) => {
                 self.on_removed(from, channel, &proof, cx);
             }
@@ -420,6 +444,7 @@ impl Vnet {
             Alarm::Invitations(channel) => self.expire_invitations(channel, cx),
             Alarm::OldEntries(channel) => self.forget_old_entries(channel, cx),
             Alarm::Uses(channel) => self.see_uses(channel, cx),
+            Alarm::Routers(channel) => self.check_routers(channel, cx),
         }
     }
 
@@ -450,6 +475,7 @@ impl Vnet {
             Command::Rule { channel, rules } => {
                 self.decide(channel, |decisions| decisions.rules = rules, cx);
             }
+            Command::Accept { channel, accepted } => self.accept_networks(channel, accepted, cx),
             Command::Offer { channel, offers } => self.offer(channel, offers, cx),
             Command::Suspend => self.detach_all(cx),
         }

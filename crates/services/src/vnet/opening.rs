@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use enishi_overlay::Time;
 use serde::{Deserialize, Serialize};
 
+use super::beyond::{Accepted, Beyond};
 use super::charter::Charter;
 use super::government::{Entry, Government, Guest, Seat};
 use super::invitation::Issued;
@@ -30,6 +31,7 @@ struct Kept {
     address: Option<Ipv4Addr>,
     by_hand: bool,
     offers: Offers,
+    accepted: Accepted,
     older: Vec<KeptSecret>,
     government: Option<KeptGovernment>,
 }
@@ -62,6 +64,7 @@ struct Beginning {
     address: Option<Ipv4Addr>,
     by_hand: bool,
     offers: Offers,
+    accepted: Accepted,
     older: Vec<KeptSecret>,
     government: Option<Government>,
 }
@@ -87,6 +90,7 @@ impl Vnet {
             address,
             by_hand: address.is_some(),
             offers: Offers::default(),
+            accepted: Accepted::default(),
             older: Vec::new(),
             government,
         };
@@ -138,6 +142,7 @@ impl Vnet {
             older,
             government: with.government,
             offers: with.offers,
+            beyond: Beyond::new(with.accepted),
             phase: Phase::Waiting,
             address: with.address,
             by_hand: with.by_hand,
@@ -208,6 +213,7 @@ impl Vnet {
             address: channel.address,
             by_hand: channel.by_hand,
             offers: channel.offers.clone(),
+            accepted: channel.beyond.accepted.clone(),
             older: channel
                 .older
                 .iter()
@@ -242,6 +248,7 @@ impl Vnet {
             address: kept.address,
             by_hand: kept.by_hand,
             offers: kept.offers,
+            accepted: kept.accepted,
             older: kept.older,
             government,
         };
@@ -286,6 +293,7 @@ impl Kept {
             address: before.address,
             by_hand: before.by_hand,
             offers: Offers::default(),
+            accepted: Accepted::default(),
             older: Vec::new(),
             government: None,
         })

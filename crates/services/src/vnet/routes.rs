@@ -68,6 +68,17 @@ impl Prefix {
         }
     }
 
+    /// The network of so many bits that an address is in; all of them when the address has
+    /// fewer.
+    pub fn around(address: IpAddr, bits: u8) -> Self {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.min(most);
+        Self {
+            address: Self::truncated(address, bits),
+            bits,
+        }
+    }
+
     /// The network of one address.
     pub fn of_host(address: IpAddr) -> Self {
         let bits = if address.is_ipv4() { 32 } else { 128 };

@@ -297,6 +297,7 @@ impl Vnet {
             self.detach_one(id, node, cx);
             self.tell_removed(id, &claim, epoch, cx);
         }
+        self.find_routes(id, cx);
     }
 
     /// What may pass between whom follows from the charter.
@@ -502,6 +503,7 @@ impl Vnet {
             self.keep(id, cx);
             self.publish_all(id, cx);
             self.announce_to_known(id, cx);
+            self.find_routes(id, cx);
         }
     }
 

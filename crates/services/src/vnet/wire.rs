@@ -61,6 +61,16 @@ pub enum VnetMessage {
         /// has.
         delivery: Bytes,
     },
+    /// Asks a router for a sign of life.
+    Check {
+        /// Which channel, for these two nodes.
+        channel: [u8; 16],
+    },
+    /// Gives it.
+    Checked {
+        /// Which channel, for these two nodes.
+        channel: [u8; 16],
+    },
     /// The receiver is no member any more.
     Removed {
         /// Which channel, for these two nodes, by the secret that the receiver has.

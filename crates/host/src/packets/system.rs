@@ -1,0 +1,237 @@
+//! What the system routes for a channel: networks behind members by way of its device, and, on
+//! a host that shares a network, what members send there.
+//!
+//! | for | with |
+//! |---|---|
+//! | a network behind a member | a route by the device, of a metric that leaves the host's own networks as they are |
+//! | everything (an exit) | a table of its own and rules before the main one, from which the node's own sockets are exempt by their ports; the way of `wg-quick(8)`, with ports in place of its mark |
+//! | a network behind this host | forwarding, and a table of nftables that puts this host's address in the place of the members' (masquerade), so that the network needs no way back |
+//!
+//! Everything is done by `ip` and `nft`, and undone when the channel is closed. What a crash
+//! leaves goes nowhere: routes end with the device, and the rules find an empty table.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use enishi_services::vnet::routes::Prefix;
+
+/// The table with the way to everything, and the priorities of the rules that lead there.
+const TABLE: &str = "25966";
+const OWN_SOCKETS: &str = "5180";
+const OWN_NETWORKS: &str = "5190";
+const EVERYTHING: &str = "5200";
+/// Of routes to networks behind members; the system's own have 0 to 1024.
+const METRIC: &str = "2000";
+const FORWARDING: [&str; 2] = [
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+];
+
+/// What the system routes for one channel.
+pub(super) struct SystemRoutes {
+    device: String,
+    /// The channel's networks.
+    own: [Prefix; 2],
+    /// Of this node's sockets.
+    ports: Vec<u16>,
+    routes: Vec<Prefix>,
+    shares: bool,
+    /// What was there before forwarding was switched on.
+    forwarding: Vec<(&'static str, String)>,
+}
+
+impl SystemRoutes {
+    /// Begins with nothing, for a device of a channel with these networks.
+    pub(super) fn new(device: String, own: [Prefix; 2], ports: Vec<u16>) -> Self {
+        Self {
+            device,
+            own,
+            ports,
+            routes: Vec::new(),
+            shares: false,
+            forwarding: Vec::new(),
+        }
+    }
+
+    /// Has the system route `routes` by the device, and pass on what comes for `behind`.
+    ///
+    /// # Errors
+    /// A sentence for people about the first thing that could not be done; the rest is.
+    pub(super) fn set(&mut self, routes: &[Prefix], behind: &[Prefix]) -> Result<(), String> {
+        let gone: Vec<Prefix> = self.routes.clone();
+        let gone = gone.into_iter().filter(|network| !routes.contains(network));
+        let mut outcome = Ok(());
+        for network in gone.collect::<Vec<_>>() {
+            self.unroute(network);
+        }
+        for network in routes {
+            if !self.routes.contains(network) {
+                outcome = outcome.and(self.route(*network));
+                self.routes.push(*network);
+            }
+        }
+        self.routes.retain(|network| routes.contains(network));
+        match (self.shares, !behind.is_empty()) {
+            (false, true) => outcome = outcome.and(self.share()),
+            (true, false) => self.unshare(),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn route(&self, network: Prefix) -> Result<(), String> {
+        let (family, text) = (family(network), network.to_string());
+        let device = self.device.as_str();
+        if !network.is_everything() {
+            let words = [
+                family, "route", "replace", &text, "dev", device, "metric", METRIC,
+            ];
+            return ip(&words);
+        }
+        self.unroute(network);
+        let words = [
+            family, "route", "replace", "default", "dev", device, "table", TABLE,
+        ];
+        ip(&words)?;
+        for port in &self.ports {
+            let port = port.to_string();
+            ip(&[
+                family,
+                "rule",
+                "add",
+                "pref",
+                OWN_SOCKETS,
+                "ipproto",
+                "udp",
+                "sport",
+                &port,
+                "lookup",
+                "main",
+            ])?;
+        }
+        let own = [
+            family,
+            "rule",
+            "add",
+            "pref",
+            OWN_NETWORKS,
+            "lookup",
+            "main",
+            "suppress_prefixlength",
+            "0",
+        ];
+        ip(&own)?;
+        ip(&[family, "rule", "add", "pref", EVERYTHING, "lookup", TABLE])
+    }
+
+    fn unroute(&self, network: Prefix) {
+        let (family, text) = (family(network), network.to_string());
+        let device = self.device.as_str();
+        // What is not there need not be removed.
+        if !network.is_everything() {
+            let _ = ip(&[
+                family, "route", "del", &text, "dev", device, "metric", METRIC,
+            ]);
+            return;
+        }
+        let _ = ip(&[family, "route", "flush", "table", TABLE]);
+        for pref in [OWN_SOCKETS, OWN_NETWORKS, EVERYTHING] {
+            for _ in 0..=self.ports.len() {
+                let _ = ip(&[family, "rule", "del", "pref", pref]);
+            }
+        }
+    }
+
+    fn share(&mut self) -> Result<(), String> {
+        self.shares = true;
+        for file in FORWARDING {
+            let before = std::fs::read_to_string(file);
+            match before {
+                Ok(before) if before.trim() != "0" => {}
+                Ok(before) => {
+                    std::fs::write(file, "1")
+                        .map_err(|error| format!("forwarding cannot be switched on: {error}"))?;
+                    self.forwarding.push((file, before));
+                }
+                // Without IPv6 there is nothing to forward.
+                Err(_) => {}
+            }
+        }
+        let (table, device) = (self.table(), &self.device);
+        let [four, six] = self.own;
+        nft(&format!(
+            "add table inet {table}\n\
+             delete table inet {table}\n\
+             table inet {table} {{\n\
+               chain masquerade {{\n\
+                 type nat hook postrouting priority srcnat; policy accept;\n\
+                 ip saddr {four} oifname != \"{device}\" masquerade\n\
+                 ip6 saddr {six} oifname != \"{device}\" masquerade\n\
+               }}\n\
+             }}\n"
+        ))
+    }
+
+    fn unshare(&mut self) {
+        self.shares = false;
+        let _ = nft(&format!("delete table inet {}\n", self.table()));
+        for (file, before) in self.forwarding.drain(..) {
+            let _ = std::fs::write(file, before);
+        }
+    }
+
+    fn table(&self) -> String {
+        format!("enishi_{}", self.device)
+    }
+}
+
+impl Drop for SystemRoutes {
+    fn drop(&mut self) {
+        // Undoing has nobody to tell.
+        let _ = self.set(&[], &[]);
+    }
+}
+
+fn family(network: Prefix) -> &'static str {
+    if network.address().is_ipv4() {
+        "-4"
+    } else {
+        "-6"
+    }
+}
+
+fn ip(words: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(words).output();
+    let output = output.map_err(|error| missing("ip", "iproute2", &error))?;
+    told("ip", words.join(" "), &output)
+}
+
+fn nft(script: &str) -> Result<(), String> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| missing("nft", "nftables", &error))?;
+    if let Some(mut input) = child.stdin.take() {
+        // A program that does not read says why.
+        let _ = input.write_all(script.as_bytes());
+    }
+    let output = child.wait_with_output();
+    let output = output.map_err(|error| missing("nft", "nftables", &error))?;
+    told("nft", "-f -".to_owned(), &output)
+}
+
+fn missing(program: &str, package: &str, error: &std::io::Error) -> String {
+    format!("`{program}` cannot be run ({error}): install the package {package}")
+}
+
+fn told(program: &str, words: String, output: &std::process::Output) -> Result<(), String> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().next().unwrap_or("it said nothing");
+    Err(format!("`{program} {words}` failed: {line}"))
+}
