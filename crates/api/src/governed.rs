@@ -44,6 +44,8 @@ pub struct ChannelInvitation {
     pub expires_unix_s: u64,
     /// The role of those who come by it.
     pub role: Option<String>,
+    /// Whether the overlay has what it leads to. The node goes on trying where it has not.
+    pub stored: bool,
 }
 
 impl fmt::Debug for ChannelInvitation {

@@ -232,7 +232,10 @@ impl Decisions {
             && self.revoked.len() <= REVOKED_MAX
             && kept.sum::<usize>() <= KEPT_MAX
             && self.roles.len() <= ROLES_MAX
-            && self.roles.iter().all(|role| role.name.is_empty() || is_role(&role.name))
+            && self
+                .roles
+                .iter()
+                .all(|role| role.name.is_empty() || is_role(&role.name))
             && self.rules.len() <= RULES_MAX
             && self.rules.iter().all(Rule::is_bounded)
     }
@@ -272,7 +275,12 @@ impl Decisions {
     }
 
     /// Gives a role to a node that came by an invitation, or by none, or takes it away.
-    pub(super) fn assign(&mut self, node: NodeId, invitation: Option<NodeId>, role: Option<String>) {
+    pub(super) fn assign(
+        &mut self,
+        node: NodeId,
+        invitation: Option<NodeId>,
+        role: Option<String>,
+    ) {
         self.roles.retain(|role| role.of != node);
         let name = match role {
             None if self.role(&node, invitation).is_some() => String::new(),

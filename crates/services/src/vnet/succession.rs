@@ -380,7 +380,10 @@ impl Vnet {
 
     /// Tells whether a node has not been sent this charter, or told of it, lately.
     fn may_send(&mut self, id: ChannelId, to: NodeId, now: Time) -> bool {
-        let mark = self.channels.get(&id).map_or_else(Mark::default, Channel::mark);
+        let mark = self
+            .channels
+            .get(&id)
+            .map_or_else(Mark::default, Channel::mark);
         let lately = |at: &Time| now.since(*at) < SEND_INTERVAL;
         let last = self.charters_sent.get(&(id, to));
         if last.is_some_and(|(at, sent)| lately(at) && *sent == mark) {
