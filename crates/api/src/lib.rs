@@ -10,6 +10,7 @@
 
 mod closed;
 mod diagnostics;
+mod governed;
 mod routes;
 mod verify;
 
@@ -22,6 +23,10 @@ pub use closed::{Gate, Overlay, OverlayInvitation, OverlayInvite};
 pub use diagnostics::{
     Check, Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Outcome, OverlayMap,
     PathKind, Remote, Sighting, TraceSummary, ValueStep,
+};
+pub use governed::{
+    ChannelInvitation, ChannelInvite, ChannelMember, ChannelRule, NewRule, OpenInvitation, Removal,
+    Uses,
 };
 pub use routes::{Route, RouteAsk, Router};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
@@ -45,8 +50,62 @@ pub enum Request {
     /// Makes a channel and claims an address in it; answered by [`Answer::Channel`]
     /// once the address is held.
     ChannelCreate(ChannelCreate),
-    /// Asks for an invitation to a channel; answered by [`Answer::Ticket`].
-    ChannelInvite {
+    /// Asks for an invitation to a channel; answered by [`Answer::ChannelInvitation`].
+    ChannelInvite(ChannelInvite),
+    /// Lists the open invitations that this node has made to a governed channel; answered by
+    /// [`Answer::ChannelInvitations`].
+    ChannelInvitations {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Ends an invitation to a governed channel; answered by [`Answer::ChannelInvitations`]
+    /// with those that are left.
+    ChannelRevoke {
+        /// The channel's name on this node.
+        name: String,
+        /// The invitation's text, its name, or the first characters of that.
+        invitation: String,
+    },
+    /// Removes a member from a governed channel; answered by [`Answer::ChannelRemoved`].
+    ChannelRemove(ChannelMember),
+    /// Gives a member of a governed channel a role; answered by [`Answer::ChannelMember`].
+    ChannelRole {
+        /// Who, and where.
+        #[serde(flatten)]
+        of: ChannelMember,
+        /// The role, 1 to 31 small letters, digits and `-`; none to take it away.
+        role: Option<String>,
+    },
+    /// Makes a member of a governed channel an administrator, or one no longer; answered by
+    /// [`Answer::ChannelMember`].
+    ChannelAdmin {
+        /// Who, and where.
+        #[serde(flatten)]
+        of: ChannelMember,
+        /// Whether it is to be one.
+        admin: bool,
+    },
+    /// Asks who may reach what in a governed channel; answered by [`Answer::ChannelRules`].
+    ChannelRules {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Adds a rule; answered by [`Answer::ChannelRules`].
+    ChannelAllow {
+        /// The channel's name on this node.
+        name: String,
+        /// The rule.
+        rule: NewRule,
+    },
+    /// Takes a rule away; answered by [`Answer::ChannelRules`].
+    ChannelDisallow {
+        /// The channel's name on this node.
+        name: String,
+        /// Its number, from 1.
+        number: u32,
+    },
+    /// Asks for everything about one channel; answered by [`Answer::Channel`].
+    ChannelShow {
         /// The channel's name on this node.
         name: String,
     },
@@ -138,8 +197,8 @@ pub struct ChannelCreate {
     pub name: String,
     /// The network as `address/prefix length`, for example `10.77.0.0/16`.
     pub network: String,
-    /// With a password, whoever knows name, password and network may join; without,
-    /// the channel gets a random secret and is joined by invitation only.
+    /// With a password, whoever knows name, password and network may join; without, the
+    /// channel is governed: it is joined by invitation, and this node is its founder.
     pub password: Option<String>,
     /// The address to claim instead of a random one.
     pub address: Option<Ipv4Addr>,
@@ -299,6 +358,22 @@ pub enum Answer {
         /// The version.
         seq: u64,
     },
+    /// An invitation to a channel.
+    ChannelInvitation(ChannelInvitation),
+    /// The open invitations that this node has made to a channel.
+    ChannelInvitations {
+        /// The invitations, oldest first.
+        invitations: Vec<OpenInvitation>,
+    },
+    /// A member was removed.
+    ChannelRemoved(Removal),
+    /// A member of a channel, after a change.
+    ChannelMember(Member),
+    /// Who may reach what in a channel.
+    ChannelRules {
+        /// The rules; without any, everybody may reach everything.
+        rules: Vec<ChannelRule>,
+    },
     /// An invitation to the closed overlay.
     OverlayInvitation(OverlayInvitation),
     /// How the node stands in the closed overlay.
@@ -429,7 +504,7 @@ pub struct Refused {
 }
 
 /// The state of one channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Channel {
     /// The channel's name.
     pub name: String,
@@ -447,10 +522,32 @@ pub struct Channel {
     pub member_list: Vec<Member>,
     /// What a person should know, for example that an address was in use elsewhere.
     pub notice: Option<String>,
+    /// `governed`, where administrators decide who is a member, or `secret`, where whoever
+    /// knows the secret is one.
+    #[serde(default)]
+    pub form: String,
+    /// How many members this node is in touch with, itself included.
+    #[serde(default)]
+    pub online: u32,
+    /// Whether this node has founded the channel.
+    #[serde(default)]
+    pub founder: bool,
+    /// Whether this node is an administrator.
+    #[serde(default)]
+    pub admin: bool,
+    /// Which secret of a governed channel is in use: the first, the second, …
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// How often the charter of a governed channel was changed, its making included.
+    #[serde(default)]
+    pub charter_version: Option<u64>,
+    /// How many rules say who may reach what; everybody may reach everything without any.
+    #[serde(default)]
+    pub rules: u32,
 }
 
 /// A member of a channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     /// The member's node id.
     pub node_id: String,
@@ -458,6 +555,31 @@ pub struct Member {
     pub host: String,
     /// Its addresses in the channel.
     pub addresses: Vec<IpAddr>,
+    /// Its role, for rules.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Whether it has founded the channel.
+    #[serde(default)]
+    pub founder: bool,
+    /// Whether it is an administrator.
+    #[serde(default)]
+    pub admin: bool,
+    /// The name of the invitation by which it came.
+    #[serde(default)]
+    pub invitation: Option<String>,
+    /// How packets reach it: `direct ADDRESS:PORT`, `session direct ADDRESS:PORT` in the
+    /// session with it, `self`, or `-` when this node is not in touch with it.
+    #[serde(default)]
+    pub path: String,
+    /// The round trip of that path in milliseconds.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// Octets of the channel's packets that were sent to it since packets are exchanged.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// The same that came from it.
+    #[serde(default)]
+    pub bytes_received: u64,
 }
 
 /// A peer that the node knows.

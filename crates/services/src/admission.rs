@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use crate::service::{Context, Service, ServiceInput};
 use crate::uses::{Finding, Uses};
 
-pub use membership::{Invited, Membership, invitation_keys};
+pub use membership::{Invited, Membership, invitation_keys, invitation_name};
 
 use peers::Peers;
 

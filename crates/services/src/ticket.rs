@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The figure after `enishi` is the version. The checksum is the first four octets of a
-//! BLAKE3 hash of the content, so that a slip of the pen is told from a lie. Whoever
-//! has an invitation to a channel has the channel's secret.
+//! BLAKE3 hash of the content, so that a slip of the pen is told from a lie. Whoever has an
+//! invitation to a channel of a secret has the secret; one to a governed channel is a key to
+//! what the overlay keeps for those who are invited, and can be limited and taken back.
 //!
 //! Two relatives have the same form: an invitation to a closed overlay begins with
 //! `enishioverlay1`, and what a node keeps of its membership with `enishimember1`.
@@ -49,35 +50,37 @@ pub struct Ticket {
     pub contacts: Vec<Contact>,
     /// After when it is no longer to be used, in seconds since 1970.
     pub expires_unix_s: u64,
-    /// The channel it is for; none for the overlay alone.
-    pub channel: Option<ChannelTicket>,
+    /// What it tells of a channel.
+    pub channel: ChannelTicket,
 }
 
 /// What an invitation tells of a channel.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelTicket {
-    /// The channel's name.
-    pub name: String,
-    /// Its network.
-    pub network: Network,
-    /// Its secret.
-    pub secret: [u8; 32],
-}
-
-impl Drop for ChannelTicket {
-    fn drop(&mut self) {
-        self.secret.zeroize();
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChannelTicket {
+    /// Nothing: it is for the overlay alone.
+    None,
+    /// The secret by which all members know each other.
+    Secret {
+        /// The channel's name.
+        name: String,
+        /// Its network.
+        network: Network,
+        /// Its secret.
+        #[serde(with = "crate::recording::secret")]
+        secret: Secret,
+    },
+    /// Where the overlay keeps all else about a governed channel, and what opens it
+    /// ([`crate::vnet::invitation`]).
+    Invitation {
+        /// From what the place and its key follow.
+        #[serde(with = "crate::recording::secret")]
+        seed: Secret,
+    },
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Ticket({:?}, {:?})",
-            self.contacts,
-            self.channel.as_ref().map(|c| &c.name)
-        )
+        write!(f, "Ticket({:?}, {:?})", self.contacts, self.channel)
     }
 }
 
@@ -336,12 +339,24 @@ mod tests {
             overlay: OverlayId::from_name("open"),
             contacts: vec![contact],
             expires_unix_s: 2_000_000_000,
-            channel: Some(ChannelTicket {
+            channel: ChannelTicket::Secret {
                 name: "office".into(),
                 network: "10.77.0.0/16".parse().unwrap(),
-                secret: [5; 32],
-            }),
+                secret: Secret::new([5; 32]),
+            },
         }
+    }
+
+    #[test]
+    fn an_invitation_to_a_governed_channel_is_short() {
+        let mut ticket = ticket();
+        ticket.channel = ChannelTicket::Invitation {
+            seed: Secret::new([6; 32]),
+        };
+        let text = ticket.to_string();
+        assert!(text.len() < 260, "{}", text.len());
+        assert_eq!(text.parse(), Ok(ticket.clone()));
+        assert!(!format!("{ticket:?}").contains("6, 6"));
     }
 
     #[test]

@@ -147,6 +147,13 @@ impl Uses {
         self.own.as_ref().is_some_and(|own| own.used_up)
     }
 
+    /// Tells whether it is known if the own invitation serves: one of its keys is held, or
+    /// others have them all, or nobody counts.
+    pub(crate) fn is_settled(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_none_or(|own| own.held || own.used_up)
+    }
+
     /// Tells whether nothing is to be said to a node.
     pub(crate) fn bars(&self, member: &NodeId) -> bool {
         self.barred.contains(member)

@@ -1,16 +1,20 @@
-//! `channel create`, `join`, `leave` and `list`.
+//! `channel create`, `join`, `leave`, `list` and `show`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, Member};
+use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure};
+use enishi_overlay::Keypair;
+use enishi_services::Node;
 use enishi_services::keys::Secret;
-use enishi_services::ticket::{Ticket, TicketError};
+use enishi_services::ticket::{ChannelTicket, Ticket, TicketError};
 use enishi_services::vnet::{self, ChannelId, ChannelSpec, Entry, Network, secret_from_password};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::desk::{Desk, Opened, no, usage};
+use super::invitations;
+use super::members::Known;
 use crate::store::unix_s;
 
 /// How long a claim of an address is waited for.
@@ -45,15 +49,21 @@ pub(super) async fn create(desk: &Desk, create: ChannelCreate) -> Result<Answer,
         address,
     } = create;
     let network = check(&name, &network, address)?;
-    let secret = match password {
-        Some(password) => derive(&name, Zeroizing::new(password), network).await?,
-        None => random_secret()?,
+    let (secret, entry) = match password {
+        Some(password) => {
+            let secret = derive(&name, Zeroizing::new(password), network).await?;
+            (secret, Entry::Secret)
+        }
+        None => (
+            random_secret()?,
+            Entry::Founder(Keypair::from_seed(&*random_secret()?)),
+        ),
     };
     let spec = ChannelSpec {
         name,
         network,
         secret,
-        entry: Entry::Secret,
+        entry,
     };
     let opened = open(desk, spec, address).await?;
     claimed(desk, opened).await.map(Answer::Channel)
@@ -110,18 +120,27 @@ pub(super) async fn list(desk: &Desk) -> Result<Answer, Failure> {
 
 /// Returns the state of all channels, in the order of their names.
 pub(super) async fn all(desk: &Desk) -> Result<Vec<Channel>, Failure> {
-    let states = desk.look(|node| {
+    let look = |node: &Node| {
         let channels = node.vnet().channels();
-        channels
-            .map(|(id, channel)| (id, state(channel)))
-            .collect::<Vec<_>>()
-    });
-    let states = states.await?.into_iter();
-    let mut channels: Vec<Channel> = states
-        .map(|(id, state)| with_device(desk, id, state))
-        .collect();
+        let known = channels.map(|(id, channel)| Known::new(node.id(), id, channel));
+        known.collect::<Vec<_>>()
+    };
+    let known = desk.look(look).await?.into_iter();
+    let report = desk.shared.networks.report();
+    let mut channels: Vec<Channel> = known.map(|known| known.told(desk, &report)).collect();
     channels.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(channels)
+}
+
+pub(super) async fn show(desk: &Desk, name: String) -> Result<Answer, Failure> {
+    let asked = name.clone();
+    let look = move |node: &Node| {
+        let (id, channel) = node.vnet().by_name(&asked)?;
+        Some(Known::new(node.id(), id, channel))
+    };
+    let known = desk.look(look).await?.ok_or_else(|| unknown(&name))?;
+    let report = desk.shared.networks.report();
+    Ok(Answer::Channel(known.told(desk, &report)))
 }
 
 /// Nobody here knows such a channel.
@@ -150,22 +169,35 @@ async fn join_by_ticket(
              that overlay in its configuration (`overlay`).",
         ));
     }
-    let Some(channel) = &ticket.channel else {
-        return Err(usage(
-            "The invitation is for the overlay alone, not for a channel: it serves for `enishi \
-             up --bootstrap`.",
-        ));
+    let spec = match ticket.channel {
+        ChannelTicket::None => {
+            return Err(usage(
+                "The invitation is for the overlay alone, not for a channel: it serves for \
+                 `enishi up --bootstrap`.",
+            ));
+        }
+        ChannelTicket::Secret {
+            name,
+            network,
+            secret,
+        } => {
+            desk.bootstrap(ticket.contacts).await?;
+            ChannelSpec {
+                name,
+                network,
+                secret,
+                entry: Entry::Secret,
+            }
+        }
+        ChannelTicket::Invitation { seed } => {
+            desk.bootstrap(ticket.contacts).await?;
+            invitations::fetch(desk, seed).await?
+        }
     };
-    let network = check(&channel.name, &channel.network.to_string(), address)?;
-    let spec = ChannelSpec {
-        name: channel.name.clone(),
-        network,
-        secret: Secret::new(channel.secret),
-        entry: Entry::Secret,
-    };
-    desk.bootstrap(ticket.contacts.clone()).await?;
+    check(&spec.name, &spec.network.to_string(), address)?;
     let opened = open(desk, spec, address).await?;
     claimed(desk, opened).await?;
+    invitations::settle(desk, opened).await?;
     look_for_members(desk, opened.id, MEMBERS_TIME_BY_TICKET_MAX)
         .await
         .map(Answer::Channel)
@@ -195,7 +227,7 @@ pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(fit)
 }
 
-fn random_secret() -> Result<Secret, Failure> {
+pub(super) fn random_secret() -> Result<Secret, Failure> {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *secret)
         .map_err(|error| no(format!("The system gives no random numbers: {error}.")))?;
@@ -218,9 +250,9 @@ async fn derive(
 
 /// A channel in which the node takes part, and whether it does so only now.
 #[derive(Clone, Copy)]
-struct Open {
-    id: ChannelId,
-    new: bool,
+pub(super) struct Open {
+    pub(super) id: ChannelId,
+    pub(super) new: bool,
 }
 
 /// Takes part in a channel; one where the node is already is as good.
@@ -293,7 +325,7 @@ async fn wait_for_claim(desk: &Desk, Open { id, new }: Open) -> Result<Channel, 
         let channel = channel(desk, id).await?;
         // The address is held once it is on disk, which the packets' side hears of.
         if channel.address.is_some() && desk.shared.networks.is_open(id) {
-            return Ok(with_device(desk, id, channel));
+            return Ok(channel);
         }
         if has_given_up(desk, id).await? {
             if new {
@@ -310,7 +342,7 @@ async fn wait_for_claim(desk: &Desk, Open { id, new }: Open) -> Result<Channel, 
 }
 
 async fn has_given_up(desk: &Desk, id: ChannelId) -> Result<bool, Failure> {
-    let look = move |node: &enishi_services::Node| {
+    let look = move |node: &Node| {
         let channel = node.vnet().channel(id);
         channel.map(vnet::Channel::has_given_up)
     };
@@ -334,43 +366,15 @@ async fn look_for_members(
 }
 
 async fn channel(desk: &Desk, id: ChannelId) -> Result<Channel, Failure> {
-    let state = desk
-        .look(move |node| node.vnet().channel(id).map(state))
-        .await?;
-    let state = state.ok_or_else(closed)?;
-    Ok(with_device(desk, id, state))
+    let look = move |node: &Node| {
+        let channel = node.vnet().channel(id)?;
+        Some(Known::new(node.id(), id, channel))
+    };
+    let known = desk.look(look).await?.ok_or_else(closed)?;
+    Ok(known.told(desk, &desk.shared.networks.report()))
 }
 
-fn state(channel: &vnet::Channel) -> Channel {
-    let members: Vec<Member> = channel.members().map(member).collect();
-    Channel {
-        name: channel.name().to_owned(),
-        network: channel.network().to_string(),
-        address: channel.address(),
-        address6: channel.address().map(|_| channel.address6()),
-        interface: None,
-        members: u32::try_from(members.len().max(1)).unwrap_or(u32::MAX),
-        member_list: members,
-        notice: channel.notice().map(str::to_owned),
-    }
-}
-
-fn member(claim: &vnet::wire::Claim) -> Member {
-    Member {
-        node_id: claim.contact.id().to_string(),
-        host: claim.host.clone(),
-        addresses: claim.addresses().to_vec(),
-    }
-}
-
-fn with_device(desk: &Desk, id: ChannelId, mut state: Channel) -> Channel {
-    let (interface, notice) = desk.shared.networks.interface(id);
-    state.interface = interface;
-    state.notice = state.notice.or(notice);
-    state
-}
-
-fn closed() -> Failure {
+pub(super) fn closed() -> Failure {
     no("The channel was left meanwhile.")
 }
 

@@ -2,10 +2,12 @@
 
 use enishi_api::{Answer, Failure, Request, StreamRequest};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::desk::Desk;
 use super::{
-    channels, closed, diagnostics, doctor, invitations, map, names, routes, status, streams, verify,
+    channels, closed, diagnostics, doctor, government, invitations, map, names, routes, status,
+    streams, verify,
 };
 use crate::control::{Call, StreamCall};
 
@@ -50,7 +52,20 @@ async fn serve(
         Request::Peers => status::peers(desk).await,
         Request::Invite => invitations::overlay(desk).await,
         Request::ChannelCreate(create) => channels::create(desk, create).await,
-        Request::ChannelInvite { name } => invitations::channel(desk, name).await,
+        Request::ChannelInvite(invite) => invitations::channel(desk, invite).await,
+        Request::ChannelInvitations { name } => invitations::open_ones(desk, &name).await,
+        Request::ChannelRevoke { name, invitation } => {
+            government::revoke(desk, &name, &Zeroizing::new(invitation)).await
+        }
+        Request::ChannelRemove(of) => government::remove(desk, of).await,
+        Request::ChannelRole { of, role } => government::role(desk, of, role).await,
+        Request::ChannelAdmin { of, admin } => government::admin(desk, of, admin).await,
+        Request::ChannelRules { name } => government::rules(desk, &name).await,
+        Request::ChannelAllow { name, rule } => government::allow(desk, &name, rule).await,
+        Request::ChannelDisallow { name, number } => {
+            government::disallow(desk, &name, number).await
+        }
+        Request::ChannelShow { name } => channels::show(desk, name).await,
         Request::ChannelJoin(join) => channels::join(desk, join).await,
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,

@@ -495,5 +495,11 @@ impl Waiting {
 }
 
 fn is_same(channel: &vnet::Channel, spec: &vnet::ChannelSpec) -> bool {
-    channel.network() == spec.network && channel.secret() == &spec.secret
+    let is_same = match &spec.entry {
+        vnet::Entry::Secret => channel.authority().is_none() && channel.secret() == &spec.secret,
+        vnet::Entry::Founder(authority) => channel.authority() == Some(authority.id()),
+        // Its secret may have changed meanwhile.
+        vnet::Entry::Invited(guest) => channel.authority() == Some(guest.authority),
+    };
+    is_same && channel.network() == spec.network
 }

@@ -40,8 +40,16 @@ pub struct Invited {
 
 /// Derives the keys of an invitation. Bounded by the size of `count`.
 pub fn invitation_keys(seed: &Secret, count: u8) -> Vec<Keypair> {
-    let key = |index: u8| derive_keypair("enishi 1 invitation key", &**seed, &[&[index]]);
-    (0..count).map(key).collect()
+    (0..count).map(|index| key(seed, index)).collect()
+}
+
+/// Returns the name of an invitation: its first key.
+pub fn invitation_name(seed: &Secret) -> NodeId {
+    key(seed, 0).id()
+}
+
+fn key(seed: &Secret, index: u8) -> Keypair {
+    derive_keypair("enishi 1 invitation key", &**seed, &[&[index]])
 }
 
 impl Invited {

@@ -125,8 +125,7 @@ impl Channel {
         self.government.is_some()
     }
 
-    /// Tells whether a node has founded the channel, by the authority's word or as it is
-    /// itself the one.
+    /// Tells whether this node has founded the channel, and keeps the authority's key.
     pub fn is_founded_here(&self) -> bool {
         let seat = self.government.as_ref().map(|government| &government.seat);
         matches!(seat, Some(Seat::Founder(_)))
@@ -153,6 +152,30 @@ impl Channel {
     pub fn is_used_up(&self) -> bool {
         let government = self.government.as_ref();
         government.is_some_and(|government| government.uses.is_used_up())
+    }
+
+    /// Tells whether it is known if the invitation by which this node came serves: it holds one
+    /// of the keys, or others have them all, or its uses are not counted.
+    pub fn use_is_settled(&self) -> bool {
+        let government = self.government.as_ref();
+        government.is_none_or(|government| government.uses.is_settled())
+    }
+
+    /// Returns the channel's authority; none where whoever knows the secret is a member.
+    pub fn authority(&self) -> Option<NodeId> {
+        self.government.as_ref().map(|g| g.authority)
+    }
+
+    /// Returns the name of the invitation by which a member came; none for the founder, and
+    /// where whoever knows the secret is a member.
+    pub fn invitation_of(&self, member: &Claim) -> Option<NodeId> {
+        government::invitation(member.credential.as_deref())
+    }
+
+    /// Tells whether a member has founded the channel: the authority itself vouches for it.
+    pub fn is_founder(&self, member: &Claim) -> bool {
+        let credential = member.credential.as_ref();
+        self.is_governed() && credential.is_some_and(|c| c.invitation.is_none())
     }
 
     /// Returns what this node offers to the others.

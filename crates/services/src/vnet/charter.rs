@@ -73,7 +73,7 @@ pub struct Revoked {
 pub struct Role {
     /// A node, or the name of an invitation.
     pub of: NodeId,
-    /// The role.
+    /// The role; empty for a node that is to have none though its invitation gives it one.
     pub name: String,
 }
 
@@ -232,7 +232,10 @@ impl Decisions {
             && self.revoked.len() <= REVOKED_MAX
             && kept.sum::<usize>() <= KEPT_MAX
             && self.roles.len() <= ROLES_MAX
-            && self.roles.iter().all(|role| is_role(&role.name))
+            && self
+                .roles
+                .iter()
+                .all(|role| role.name.is_empty() || is_role(&role.name))
             && self.rules.len() <= RULES_MAX
             && self.rules.iter().all(Rule::is_bounded)
     }
@@ -241,6 +244,15 @@ impl Decisions {
     pub fn fit(&self) -> bool {
         let octets = postcard::to_stdvec(self).unwrap_or_default();
         self.are_bounded() && octets.len() + 2048 <= CHARTER_BYTES_MAX
+    }
+
+    /// Tells whether a role can be given to one more.
+    pub(super) fn has_room_for(&self, role: &Option<String>) -> bool {
+        let Some(name) = role else { return true };
+        let mut with = self.clone();
+        let (of, name) = (NodeId::from_bytes([0; 32]), name.clone());
+        with.roles.push(Role { of, name });
+        with.fit()
     }
 
     /// Tells whether a node that came by an invitation, or by none, is a member no longer.
@@ -258,7 +270,24 @@ impl Decisions {
     pub fn role(&self, node: &NodeId, invitation: Option<NodeId>) -> Option<&str> {
         let of = |key: NodeId| self.roles.iter().find(move |role| role.of == key);
         let role = of(*node).or_else(|| invitation.and_then(of));
-        role.map(|role| role.name.as_str())
+        let name = role.map(|role| role.name.as_str());
+        name.filter(|name| !name.is_empty())
+    }
+
+    /// Gives a role to a node that came by an invitation, or by none, or takes it away.
+    pub(super) fn assign(
+        &mut self,
+        node: NodeId,
+        invitation: Option<NodeId>,
+        role: Option<String>,
+    ) {
+        self.roles.retain(|role| role.of != node);
+        let name = match role {
+            None if self.role(&node, invitation).is_some() => String::new(),
+            None => return,
+            Some(name) => name,
+        };
+        self.roles.push(Role { of: node, name });
     }
 
     /// Adds a removed node, in order.
@@ -380,6 +409,22 @@ mod tests {
         let signed = charter(1, admins(1, &[]), 1, decisions);
         assert!(!signed.verify(&key(1).id()));
         assert!(is_role("guest-1") && !is_role("") && !is_role("Guest") && !is_role("a b"));
+    }
+
+    #[test]
+    fn a_nodes_own_role_comes_before_that_of_its_invitation() {
+        let [invitation, node] = [1, 2].map(|seed| key(seed).id());
+        let mut decisions = Decisions::default();
+        decisions.assign(invitation, None, Some("guest".to_owned()));
+        let by = Some(invitation);
+        assert_eq!(decisions.role(&node, by), Some("guest"));
+        decisions.assign(node, by, Some("staff".to_owned()));
+        assert_eq!(decisions.role(&node, by), Some("staff"));
+        decisions.assign(node, by, None);
+        assert_eq!((decisions.role(&node, by), decisions.fit()), (None, true));
+        decisions.assign(invitation, None, None);
+        decisions.assign(node, by, None);
+        assert!(decisions.roles.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use enishi_overlay::admission::{Certificate, INVITATION_KEYS_MAX, Subject};
 use enishi_overlay::{Keypair, NodeId, OverlayId};
 use serde::{Deserialize, Serialize};
 
-use super::charter::{Decisions, Revoked, Role};
+use super::charter::{Charter, Decisions, Revoked, Role};
 use super::government::{Entry, Guest, MEMBER_S, invitation};
 use super::{Alarm, Channel, ChannelId, ChannelSpec, Cx, Event, Network, Purpose, Vnet};
 use crate::admission::{Invited, invitation_keys};
@@ -149,7 +149,8 @@ impl Issued {
 }
 
 impl Vnet {
-    /// Makes an invitation; [`Event::Invited`] follows.
+    /// Makes an invitation; [`Event::Invited`] follows. Nothing happens when this node may not,
+    /// has made too many, or there is no room for the role: who came by it would have none.
     pub(super) fn invite(&mut self, id: ChannelId, terms: Terms, cx: &mut Cx<'_>) {
         let me = cx.me();
         let Some(channel) = self.channels.get_mut(&id) else {
@@ -158,7 +159,9 @@ impl Vnet {
         let Some(government) = channel.government.as_mut().filter(|g| g.is_admin(&me)) else {
             return;
         };
-        if government.issued.len() >= ISSUED_MAX {
+        let decisions = government.charter.as_ref().map(Charter::decisions);
+        let has_room = decisions.is_some_and(|decisions| decisions.has_room_for(&terms.role));
+        if government.issued.len() >= ISSUED_MAX || !has_room {
             return;
         }
         let keys = invitation_keys(&terms.seed, terms.uses.unwrap_or(1).clamp(1, USES_MAX));
@@ -238,7 +241,19 @@ impl Vnet {
             });
         };
         self.decide_in_new_epoch(id, revoke, cx);
-        self.take_mail_away(id, |issued| issued.name() == Some(name), cx);
+    }
+
+    /// Takes the mail of invitations away that do not count any more, whoever revoked them: the
+    /// next secret must not lie there.
+    pub(super) fn take_revoked_mail_away(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        let channel = self.channels.get(&id);
+        let Some(charter) = channel.and_then(Channel::charter) else {
+            return;
+        };
+        let revoked = charter.decisions().revoked.iter();
+        let revoked: Vec<NodeId> = revoked.map(|revoked| revoked.invitation).collect();
+        let is_revoked = |issued: &Issued| issued.name().is_some_and(|n| revoked.contains(&n));
+        self.take_mail_away(id, is_revoked, cx);
     }
 
     fn take_mail_away(&mut self, id: ChannelId, which: impl Fn(&Issued) -> bool, cx: &mut Cx<'_>) {
@@ -250,6 +265,9 @@ impl Vnet {
             .issued
             .extract_if(.., |issued| which(issued))
             .collect();
+        if gone.is_empty() {
+            return;
+        }
         for issued in gone {
             let mailbox = Mailbox::new(&issued.seed);
             let token = self.token(Purpose::Nothing);

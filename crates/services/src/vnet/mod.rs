@@ -62,7 +62,7 @@ use invitation::Terms;
 pub use network::{Network, NetworkError};
 use routes::Prefix;
 pub use secret::secret_from_password;
-use wire::{Claim, Offers, VnetMessage};
+use wire::{Claim, Mark, Offers, VnetMessage};
 
 /// The largest IP packet on a virtual network, in octets: sealed and within IPv6 and UDP it
 /// fits what Ethernet carries, as with WireGuard.
@@ -354,8 +354,8 @@ pub struct Vnet {
     purposes: BTreeMap<u64, Purpose>,
     deadlines: Deadlines<Alarm>,
     unknown_indices: BTreeMap<NodeId, Time>,
-    /// When members were last sent a charter.
-    charters_sent: BTreeMap<NodeId, Time>,
+    /// When members were last sent a charter, and which.
+    charters_sent: BTreeMap<(ChannelId, NodeId), (Time, Mark)>,
     /// Where this node takes datagrams, and whether it has AES in hardware.
     ways: (Vec<SocketAddr>, bool),
     malformed: u64,

@@ -22,9 +22,9 @@ use enishi_overlay::{Contact, NodeId, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::charter::{Admin, Admins, CHARTER_BYTES_MAX, Charter, Decisions, Role};
+use super::charter::{Admin, Admins, CHARTER_BYTES_MAX, Charter, Decisions};
 use super::claim::own_claim;
-use super::government::{Government, Seat};
+use super::government::{Government, Seat, invitation};
 use super::members::{open_sealed, seal_claim};
 use super::secret::{ChannelKeys, RecordName, epoch_digest};
 use super::wire::{Claim, Mark, Offers, VnetMessage};
@@ -39,8 +39,8 @@ const OLD_ENTRY: Duration = Duration::from_secs(super::claim::LEASE_S as u64);
 /// To how many members the signer of a charter sends it, and each that hears of it first.
 const SENT_BY_SIGNER: u64 = 256;
 const SENT_ON: u64 = 8;
-/// How often one member is sent a charter or told that it was removed, and to how many that is
-/// noted at a time.
+/// How often one member is sent the same charter or told that it was removed, and of how many
+/// that is noted at a time.
 const SEND_INTERVAL: Duration = Duration::from_secs(3);
 const SENT_MAX: usize = 1024;
 
@@ -145,9 +145,15 @@ impl Vnet {
         self.adopt(id, charter, None, cx);
     }
 
-    /// Removes a member: it is not spoken with any more, and does not have the new secret.
+    /// Removes a member: it is not spoken with any more, and does not have the new secret. An
+    /// administrator is deposed first, or it could sign itself back in; so only the founder
+    /// removes one.
     pub(super) fn remove(&mut self, id: ChannelId, node: NodeId, cx: &mut Cx<'_>) {
-        self.decide_in_new_epoch(id, |decisions| decisions.remove(node), cx);
+        self.appoint(id, node, false, cx);
+        let channel = self.channels.get(&id);
+        if channel.is_some_and(|channel| !channel.is_admin(&node)) {
+            self.decide_in_new_epoch(id, |decisions| decisions.remove(node), cx);
+        }
     }
 
     /// Takes a charter over if it counts more than the present one, and its secret is known.
@@ -174,6 +180,7 @@ impl Vnet {
             government.signed = Some(charter.clone());
         }
         government.charter = Some(charter);
+        self.take_revoked_mail_away(id, cx);
         let heirs = self.heirs(id, by_me, cx);
         let before = match secret.filter(|_| !is_present) {
             Some(secret) => self.begin_epoch(id, secret, cx),
@@ -349,7 +356,7 @@ impl Vnet {
             channel: keys.blinded(&cx.me(), &to.contact.id()),
             delivery: seal(cx.rng(), &keys.message_seal(), keys.id(), &octets).into(),
         };
-        if self.may_send(to.contact.id(), cx.now()) {
+        if self.may_send(id, to.contact.id(), cx.now()) {
             cx.send(to.contact.clone(), message.encode());
         }
     }
@@ -366,22 +373,28 @@ impl Vnet {
             channel: keys.blinded(&me, &node),
             proof: keys.mac(b"rmvd", &me, &node, &[]),
         };
-        if self.may_send(node, cx.now()) {
+        if self.may_send(id, node, cx.now()) {
             cx.send(to.contact.clone(), message.encode());
         }
     }
 
-    fn may_send(&mut self, to: NodeId, now: Time) -> bool {
+    /// Tells whether a node has not been sent this charter, or told of it, lately.
+    fn may_send(&mut self, id: ChannelId, to: NodeId, now: Time) -> bool {
+        let mark = self
+            .channels
+            .get(&id)
+            .map_or_else(Mark::default, Channel::mark);
         let lately = |at: &Time| now.since(*at) < SEND_INTERVAL;
-        if self.charters_sent.get(&to).is_some_and(lately) {
+        let last = self.charters_sent.get(&(id, to));
+        if last.is_some_and(|(at, sent)| lately(at) && *sent == mark) {
             return false;
         }
         if self.charters_sent.len() >= SENT_MAX {
-            self.charters_sent.retain(|_, at| lately(at));
+            self.charters_sent.retain(|_, (at, _)| lately(at));
         }
         let has_room = self.charters_sent.len() < SENT_MAX;
         if has_room {
-            self.charters_sent.insert(to, now);
+            self.charters_sent.insert((id, to), (now, mark));
         }
         has_room
     }
@@ -480,12 +493,9 @@ impl Vnet {
         role: Option<String>,
         cx: &mut Cx<'_>,
     ) {
-        let change = |decisions: &mut Decisions| {
-            decisions.roles.retain(|role| role.of != node);
-            let role = role.map(|name| Role { of: node, name });
-            decisions.roles.extend(role);
-        };
-        self.decide(id, change, cx);
+        let member = self.channels.get(&id).and_then(|c| c.members.get(&node));
+        let by = member.and_then(|claim| invitation(claim.credential.as_deref()));
+        self.decide(id, |decisions| decisions.assign(node, by, role), cx);
     }
 
     /// Says what this node offers.
