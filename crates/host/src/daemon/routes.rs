@@ -1,6 +1,7 @@
 //! `route`: networks behind members, offered and used.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Failure, Route, RouteAsk, Router};
 use enishi_overlay::NodeId;
@@ -13,6 +14,10 @@ use enishi_services::vnet::{self, Channel, ChannelId, Command};
 use super::channels::{sentence, unknown};
 use super::desk::{Desk, no, usage};
 use super::target::{self, Target};
+
+/// How long the system's routes are waited for, and how often they are looked at.
+const ROUTED_TIME_MAX: Duration = Duration::from_secs(3);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What names the networks of everything.
 const EVERYTHING: &str = "everything";
@@ -164,7 +169,24 @@ async fn accept(
     }
     let channel = id;
     desk.vnet(Command::Accept { channel, accepted }).await?;
+    until_routed(desk, name).await?;
     list(desk, Some(name.to_owned())).await
+}
+
+/// Waits until the system does what was decided, so that a script can go on.
+async fn until_routed(desk: &Desk, name: &str) -> Result<(), Failure> {
+    let deadline = Instant::now() + ROUTED_TIME_MAX;
+    loop {
+        let (id, networks) = find(desk, name, |id, channel| {
+            let networks = channel.routes().iter().map(|route| route.network);
+            (id, networks.collect::<Vec<_>>())
+        })
+        .await?;
+        if desk.shared.networks.has_routed(id, &networks) || Instant::now() >= deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// Finds the member by way of which everything is to go.

@@ -369,6 +369,16 @@ impl Networks {
         }
     }
 
+    /// Tells whether the system routes to these networks, and to no others, by the channel's
+    /// device; also when there is none.
+    pub fn has_routed(&self, channel: ChannelId, networks: &[Prefix]) -> bool {
+        let open = self.open.lock();
+        let system = open
+            .get(&channel)
+            .and_then(|network| network.system.as_ref());
+        system.is_none_or(|system| system.routes() == networks)
+    }
+
     /// The ports of this node's sockets.
     fn ports(&self) -> Vec<u16> {
         let started = self.started.get();

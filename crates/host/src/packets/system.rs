@@ -53,6 +53,11 @@ impl SystemRoutes {
         }
     }
 
+    /// Returns the networks that are routed by the device.
+    pub(super) fn routes(&self) -> &[Prefix] {
+        &self.routes
+    }
+
     /// Has the system route `routes` by the device, and pass on what comes for `behind`.
     ///
     /// # Errors
@@ -67,10 +72,9 @@ impl SystemRoutes {
         for network in routes {
             if !self.routes.contains(network) {
                 outcome = outcome.and(self.route(*network));
-                self.routes.push(*network);
             }
         }
-        self.routes.retain(|network| routes.contains(network));
+        self.routes = routes.to_vec();
         match (self.shares, !behind.is_empty()) {
             (false, true) => outcome = outcome.and(self.share()),
             (true, false) => self.unshare(),
