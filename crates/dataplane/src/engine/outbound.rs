@@ -7,6 +7,7 @@ use super::driver::Driver;
 use super::session::Session;
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
+use crate::ecn;
 use crate::filter::Direction;
 use crate::icmp::Reason;
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, complete, split};
@@ -223,7 +224,12 @@ impl<O: Outside> Exit<O> {
         let bytes = content.len() + OVERHEAD_BYTES;
         match way {
             Way::Direct(to, _) => {
-                let room = self.batch.room(&self.socket, to, bytes);
+                // Of halves, which have no header of their own, nothing is said.
+                let ecn = match kind {
+                    Kind::Packet | Kind::PartialPacket => ecn::of(content),
+                    _ => ecn::NOT_CAPABLE,
+                };
+                let room = self.batch.room(&self.socket, (to, ecn), bytes);
                 if session.seal(kind, content, room).is_err() {
                     self.batch.take_back(bytes);
                 }
