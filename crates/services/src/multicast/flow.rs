@@ -24,6 +24,65 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// The most places from which something missing is asked for in turn.
 const SOURCES_MAX: usize = 4;
 
+/// How many messages of an author are passed on by every link before the fastest is chosen:
+/// one alone may have been late by chance.
+const EXPLORED: usize = 3;
+/// What a link that did not bring a message is taken to be late by, in milliseconds; none is
+/// taken to be later.
+const LATE_MS_MAX: u32 = 1000;
+
+/// Which link is the fastest from an author: how late each was with its first messages.
+#[derive(Debug, Default)]
+pub(super) struct Exploration {
+    /// When each of these messages came first.
+    arrivals: Vec<(u64, Time)>,
+    /// By how much each link was later, summed up, and for how many messages.
+    lags: SmallMap<NodeId, (u32, usize)>,
+}
+
+impl Exploration {
+    pub(super) fn is_over(&self) -> bool {
+        self.arrivals.len() >= EXPLORED
+    }
+
+    /// Notes that a message came by a link, first or again; tells whether that counts.
+    pub(super) fn note(&mut self, number: u64, from: NodeId, now: Time) -> bool {
+        let known = self.arrivals.iter().find(|(other, _)| *other == number);
+        let first_at = match known {
+            Some((_, at)) => *at,
+            None if self.is_over() => return false,
+            None => {
+                self.arrivals.push((number, now));
+                now
+            }
+        };
+        let late_ms = u32::try_from(now.since(first_at).as_millis()).unwrap_or(u32::MAX);
+        let lag = self.lags.get_or_insert_with(from, || (0, 0));
+        lag.0 += late_ms.min(LATE_MS_MAX);
+        lag.1 += 1;
+        true
+    }
+
+    /// Ends it: returns the link that was the fastest, and the others.
+    pub(super) fn conclude(&mut self) -> Option<(NodeId, Vec<NodeId>)> {
+        let lags = std::mem::take(&mut self.lags);
+        let total =
+            |(sum, count): (u32, usize)| sum + LATE_MS_MAX * EXPLORED.saturating_sub(count) as u32;
+        let best = lags.iter().min_by_key(|(_, lag)| total(**lag));
+        let best = best.map(|(id, _)| *id)?;
+        let others = lags.keys().copied().filter(|id| *id != best);
+        Some((best, others.collect()))
+    }
+
+    /// One that is over from the beginning: for the author itself.
+    fn none() -> Self {
+        Self {
+            arrivals: vec![(0, Time::ZERO); EXPLORED],
+            lags: SmallMap::new(),
+        }
+    }
+}
+
 /// What one author says in one of its lives.
 #[derive(Debug)]
 pub(super) struct FlowState {
@@ -33,7 +92,8 @@ pub(super) struct FlowState {
     /// From whom the newest came.
     pub(super) parent: Option<NodeId>,
     /// The links by which nothing of it is sent, by [`Link::bit`](super::group::Link::bit).
-    pub(super) pruned: u32,
+    pub(super) pruned: u64,
+    pub(super) exploration: Exploration,
     pub(super) heard_at: Time,
     pub(super) bucket: Bucket,
     /// What waits for what comes before it.
@@ -68,10 +128,12 @@ pub(super) const RECEIVED_RATE: Rate = Rate {
 };
 
 impl FlowState {
-    pub(super) fn of_author(author: (NodeId, u64), first: u64, now: Time) -> Self {
+    /// Makes the one of this node itself.
+    pub(super) fn own(author: (NodeId, u64), now: Time) -> Self {
         Self {
             author: Some(author),
-            ..Self::heard_of(first, now)
+            exploration: Exploration::none(),
+            ..Self::heard_of(1, now)
         }
     }
 
@@ -82,6 +144,7 @@ impl FlowState {
             window: Window::starting_at(first),
             parent: None,
             pruned: 0,
+            exploration: Exploration::default(),
             heard_at: now,
             bucket: Bucket::full(RECEIVED_RATE, now),
             held: SmallMap::new(),
@@ -191,5 +254,44 @@ impl Group {
         let oldest = *oldest;
         self.flows.remove(&oldest);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use enishi_overlay::Keypair;
+
+    #[test]
+    fn the_fastest_link_is_the_one_that_is_so_usually() {
+        let [fast, slow, lucky] = [1, 2, 3].map(|seed| Keypair::from_seed(&[seed; 32]).id());
+        let mut exploration = Exploration::default();
+        let at = |ms| Time::ZERO + Duration::from_millis(ms);
+        for (number, arrivals) in [
+            (1, [(100, fast), (110, slow), (400, lucky)]),
+            (2, [(500, lucky), (505, slow), (700, fast)]),
+            (3, [(900, fast), (1000, slow), (1300, lucky)]),
+        ] {
+            assert!(!exploration.is_over());
+            for (ms, link) in arrivals {
+                assert!(exploration.note(number, link, at(ms)));
+            }
+        }
+        assert!(exploration.is_over() && !exploration.note(4, fast, at(2000)));
+        let (best, others) = exploration.conclude().expect("there were some");
+        assert_eq!((best, others.len()), (slow, 2), "never first, never late");
+        assert!(exploration.conclude().is_none());
+    }
+
+    #[test]
+    fn what_waits_is_released_up_to_the_first_missing() {
+        let mut flow = FlowState::heard_of(1, Time::ZERO);
+        for number in [1, 2, 4] {
+            flow.window.note(number);
+            flow.held.insert(number, vec![number as u8].into());
+        }
+        assert_eq!(flow.release(), [vec![1], vec![2]]);
+        flow.window.give_up();
+        assert_eq!(flow.release(), [vec![4]]);
     }
 }

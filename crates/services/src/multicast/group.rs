@@ -14,7 +14,7 @@ use super::known::Known;
 use super::receipts::Count;
 use super::store::Store;
 use super::wire::{Body, Data, Flow, Tag};
-use super::{AUTHOR_RATE, Counters, Cx, LINKS_MAX, SMALL_MAX, Subscriber};
+use super::{AUTHOR_RATE, CHILDREN_MAX, Counters, Cx, LINKS_MAX, SMALL_MAX, Subscriber};
 use crate::calls::{GroupName, GroupSpec, Order, Tree};
 
 /// How many messages one neighbour may send about a group.
@@ -67,8 +67,6 @@ pub(super) struct Link {
     pub(super) mine: Option<Role>,
     /// Whether the other end wants it.
     pub(super) theirs: bool,
-    /// The round trip when it was made, if this node asked for it.
-    pub(super) round_trip: Option<Duration>,
     pub(super) heard_at: Time,
     /// Its bit in [`FlowState::pruned`].
     pub(super) slot: u32,
@@ -142,7 +140,7 @@ impl Group {
             bucket: Bucket::full(AUTHOR_RATE, cx.now()),
             has_entry: false,
         });
-        let own = FlowState::of_author((cx.me(), incarnation), 1, cx.now());
+        let own = FlowState::own((cx.me(), incarnation), cx.now());
         group.flows.insert(flow, own);
         group
     }
@@ -265,7 +263,11 @@ impl Group {
                 .links
                 .values()
                 .fold(0, |taken, link| taken | link.bit());
-            let slot = (0..LINKS_MAX as u32).find(|slot| taken & 1 << slot == 0)?;
+            let most = match self.tree {
+                Tree::Biased => LINKS_MAX,
+                Tree::Scribe => CHILDREN_MAX,
+            };
+            let slot = (0..most).find(|slot| taken & 1 << slot == 0)?;
             self.links.insert(
                 id,
                 Link {
@@ -273,7 +275,6 @@ impl Group {
                     coordinate,
                     mine: None,
                     theirs: false,
-                    round_trip: None,
                     heard_at: now,
                     slot,
                     bucket: Bucket::full(SOURCE_RATE, now),
@@ -308,13 +309,10 @@ impl Group {
         }
     }
 
-    /// Returns how far a member is: as measured, or else as the coordinates have it.
+    /// Returns how far a member is, as the coordinates have it.
     pub(super) fn distance(&self, id: NodeId, cx: &Cx<'_>) -> Option<Duration> {
-        if let Some(link) = self.links.get(&id) {
-            let guess = cx.overlay().coordinate().round_trip(&link.coordinate);
-            return link.round_trip.or(guess);
-        }
-        let coordinate = self.known.coordinate(id)?;
+        let linked = || self.links.get(&id).map(|link| link.coordinate);
+        let coordinate = self.known.coordinate(id).or_else(linked)?;
         cx.overlay().coordinate().round_trip(&coordinate)
     }
 
@@ -327,7 +325,7 @@ impl Group {
 
 impl Link {
     /// Its bit among those of all links.
-    pub(super) const fn bit(&self) -> u32 {
+    pub(super) const fn bit(&self) -> u64 {
         1 << self.slot
     }
 }

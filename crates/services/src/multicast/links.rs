@@ -32,11 +32,11 @@ const NEAR_PARTNERS: usize = 8;
 /// How often links are seen to: at first, and in the end; a prime, as the overlay's periods
 /// are.
 const TEND_FIRST: Duration = Duration::from_secs(1);
-const TEND_INTERVAL: Duration = Duration::from_secs(17);
+const TEND_INTERVAL: Duration = Duration::from_secs(31);
 /// How long the answer to a wish for a link is waited for.
 const ASKING_MAX: Duration = Duration::from_secs(6);
 /// How long a member that has links enough is not asked again.
-const SHUNNED_FOR: Duration = Duration::from_secs(60);
+const SHUNNED_FOR: Duration = Duration::from_secs(300);
 /// How long a neighbour may be silent: three digests.
 const SILENT_MAX: Duration = Duration::from_secs(90);
 
@@ -68,24 +68,18 @@ impl Group {
 
     fn tend_members(&mut self, cx: &mut Cx<'_>) {
         self.known.expire(cx.now());
-        let changed = match self.is_small() {
+        match self.is_small() {
             true => self.want_all(cx),
             false => self.want_some(cx),
-        };
+        }
         self.exchange(cx);
-        // As long as there is something to do it is done often.
-        let pause = (self.pause * 2).clamp(TEND_FIRST, TEND_INTERVAL);
-        self.pause = if changed {
-            pause.min(TEND_FIRST * 4)
-        } else {
-            pause
-        };
+        self.pause = (self.pause * 5 / 4).clamp(TEND_FIRST, TEND_INTERVAL);
         let wait = cx.rng().jitter(self.pause);
         self.deadlines.set(Alarm::Tend, cx.now() + wait);
     }
 
-    /// Wants a link with every member; tells whether one was missing.
-    fn want_all(&mut self, cx: &mut Cx<'_>) -> bool {
+    /// Wants a link with every member.
+    fn want_all(&mut self, cx: &mut Cx<'_>) {
         let missing: Vec<NodeId> = self
             .known
             .ids()
@@ -95,19 +89,16 @@ impl Group {
         for id in missing.iter().take(SMALL_MAX) {
             self.want(*id, Role::Mesh, cx);
         }
-        !missing.is_empty()
     }
 
-    /// Wants links with the nearest and with some others; tells whether there are better ones
-    /// than those that are there.
-    fn want_some(&mut self, cx: &mut Cx<'_>) -> bool {
-        self.release_role(Role::Mesh, usize::MAX, cx);
-        let near = self.want_near(cx);
-        let far = self.want_far(cx);
-        near || far
+    /// Wants links with the nearest and with some others.
+    fn want_some(&mut self, cx: &mut Cx<'_>) {
+        self.release(Role::Mesh, 0, cx);
+        self.want_near(cx);
+        self.want_far(cx);
     }
 
-    fn want_near(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn want_near(&mut self, cx: &mut Cx<'_>) {
         let mut have = self.with_role(Role::Near, cx);
         let under_way = self.asked_for(Role::Near);
         let mut lacking = NEAR.saturating_sub(have.len() + under_way);
@@ -122,7 +113,6 @@ impl Group {
             .map(|id| (self.distance(id, cx).unwrap_or(Duration::MAX), id))
             .collect();
         nearest.sort_unstable();
-        let mut changed = false;
         for (distance, id) in nearest {
             let worst = have.last().map(|(distance, _)| *distance);
             // By a quarter, since coordinates are only guesses.
@@ -136,13 +126,11 @@ impl Group {
                 have.pop();
             }
             self.want(id, Role::Near, cx);
-            changed = true;
         }
-        self.release_role(Role::Near, NEAR, cx);
-        changed
+        self.release(Role::Near, NEAR, cx);
     }
 
-    fn want_far(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn want_far(&mut self, cx: &mut Cx<'_>) {
         let have = self.with_role(Role::Far, cx).len() + self.asked_for(Role::Far);
         let mut free = self.known.ids();
         free.retain(|id| self.is_free(*id, cx));
@@ -157,7 +145,6 @@ impl Group {
                 self.want(best, Role::Far, cx);
             }
         }
-        lacking > 0
     }
 
     /// Returns how long a member's own way into the network is, there and back.
@@ -202,9 +189,8 @@ impl Group {
             .count()
     }
 
-    /// Gives up the farthest links of a role past `keep`; of the mesh all.
-    fn release_role(&mut self, role: Role, keep: usize, cx: &mut Cx<'_>) {
-        let keep = if role == Role::Mesh { 0 } else { keep };
+    /// Gives up the farthest links of a role past `keep`.
+    fn release(&mut self, role: Role, keep: usize, cx: &mut Cx<'_>) {
         for (_, id) in self.with_role(role, cx).into_iter().skip(keep) {
             if let Some(link) = self.links.get_mut(&id) {
                 link.mine = None;
@@ -307,17 +293,16 @@ impl Group {
 
     fn granted(&mut self, told: &Told, cx: &mut Cx<'_>) {
         let (from, now) = (told.contact.id(), cx.now());
-        let Some((role, asked_at)) = self.asking.remove(&from) else {
+        let Some((role, _)) = self.asking.remove(&from) else {
             return;
         };
         let link = self.link_with(&told.contact, told.coordinate, now);
         match link {
             Some(link) => {
                 link.mine = Some(role);
-                link.round_trip = Some(now.since(asked_at));
                 self.greet(from, true, cx);
                 if role == Role::Near {
-                    self.release_role(Role::Near, NEAR, cx);
+                    self.release(Role::Near, NEAR, cx);
                 }
             }
             None => self.say_of_link(from, Wish::Released, cx),

@@ -51,6 +51,7 @@ use crate::service::{Context, Service, ServiceId, ServiceInput};
 
 use bucket::Rate;
 use group::{Alarm, Group};
+use keys::GroupKeys;
 use wire::{Body, Tag};
 
 /// The longest message, in octets.
@@ -61,8 +62,10 @@ pub const SMALL_MAX: usize = 16;
 pub const GROUPS_MAX: usize = 64;
 /// The most groups for which it forwards without being a member.
 pub const CARRIED_MAX: usize = 64;
-/// The most links of one group.
-pub const LINKS_MAX: usize = 24;
+/// The most links among members in one group.
+pub const LINKS_MAX: u32 = 32;
+/// The most links along the ring in one group.
+pub const CHILDREN_MAX: u32 = 64;
 /// After how many hops a message is dropped.
 pub const HOPS_MAX: u8 = 32;
 /// How much an author may publish in one group: messages per second, and at once.
@@ -149,6 +152,11 @@ pub struct Counters {
     pub refused: u64,
     /// How often something missing was given up.
     pub given_up: u64,
+}
+
+/// Returns the name of a group among those who carry its messages.
+pub fn tag_of(spec: &GroupSpec) -> Tag {
+    GroupKeys::new(spec.name, &spec.secret).tag
 }
 
 /// The groups of one node.
@@ -292,7 +300,8 @@ impl Multicast {
     /// Begins to forward for a group of others.
     fn carry(&mut self, tag: Tag, now: Time) {
         if self.groups.len() - self.members() < CARRIED_MAX {
-            let group = Group::of_forwarder(self.serial(), tag, now);
+            let mut group = Group::of_forwarder(self.serial(), tag, now);
+            group.deadlines.set(Alarm::Digest, now);
             self.groups.insert(tag, Box::new(group));
         }
     }

@@ -23,8 +23,10 @@ pub(super) const ANNOUNCED_AFTER: Duration = Duration::from_millis(400);
 pub(super) const GRAFTED_AFTER: Duration = Duration::from_millis(250);
 /// To how many neighbours a message is announced.
 const ANNOUNCED_TO: usize = 2;
-/// How often all neighbours are told what is there; a prime, as the overlay's periods are.
+/// How often all neighbours are told what is there; primes, as the overlay's periods are.
+/// Along the ring nobody else tells a child that its parent is gone.
 const DIGEST_INTERVAL: Duration = Duration::from_secs(29);
+const DIGEST_INTERVAL_SCRIBE: Duration = Duration::from_secs(7);
 /// How long an answer is waited for before another is asked.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long something that is missing is asked for.
@@ -38,7 +40,10 @@ impl Group {
         self.store.expire(cx.now());
         let to: Vec<NodeId> = self.links.keys().copied().collect();
         self.say_to_all(&to, &self.digest(cx), cx);
-        let wait = cx.rng().jitter(DIGEST_INTERVAL);
+        let wait = cx.rng().jitter(match self.tree {
+            Tree::Biased => DIGEST_INTERVAL,
+            Tree::Scribe => DIGEST_INTERVAL_SCRIBE,
+        });
         self.deadlines.set(Alarm::Digest, cx.now() + wait);
     }
 
@@ -61,6 +66,7 @@ impl Group {
     pub(super) fn announce(&mut self, cx: &mut Cx<'_>) {
         let mut digests: SmallMap<NodeId, Vec<Have>> = SmallMap::new();
         for flow in std::mem::take(&mut self.fresh) {
+            self.choose_parent(flow, cx);
             let Some(state) = self.flows.get(&flow) else {
                 continue;
             };
@@ -143,7 +149,7 @@ impl Group {
         self.graft(wanted, cx);
         for flow in given_up {
             self.counters.given_up += 1;
-            self.release(flow, cx);
+            self.hand_over_held(flow, cx);
         }
         if waiting {
             self.deadlines.set_no_later(Alarm::Repair, now + RETRY);

@@ -1,12 +1,14 @@
 //! How messages spread: to all who are linked and did not say that they have them from
 //! somebody else.
 //!
-//! The first message of an author takes every link. Whoever gets it a second time says
-//! so, and that link sends nothing more of this author: what is left is the tree of the
-//! fastest ways from this author to all (Plumtree: J. Leitão, J. Pereira, L. Rodrigues,
+//! The first messages of an author take every link, and each member notes which link brings
+//! them soonest. It keeps that one and asks the others to send nothing more of this author:
+//! what is left is the tree of the fastest ways from this author to all. Whoever gets
+//! something twice later on says so at once (Plumtree: J. Leitão, J. Pereira, L. Rodrigues,
 //! "Epidemic Broadcast Trees", SRDS 2007, section 3). Unlike there each author has a tree of
-//! its own, at the price of 4 octets for each author: with one tree for all, only the first
-//! author's messages take the fastest ways.
+//! its own, at the price of 8 octets for each author: with one tree for all, only the first
+//! author's messages take the fastest ways. And not the first message alone decides, which
+//! may have been late on the best way.
 
 use bytes::Bytes;
 use enishi_overlay::{NodeId, Time};
@@ -65,9 +67,10 @@ impl Group {
 
     /// A message came.
     pub(super) fn on_data(&mut self, from: NodeId, data: Data, cx: &mut Cx<'_>) {
-        let linked = self.links.contains_key(&from);
-        let open_to_all = data.direct && self.member.is_some();
-        if !(linked || open_to_all) || data.hops >= HOPS_MAX {
+        // A member sees by the seal whether something is genuine, whoever brings it: links
+        // change while messages are on their way. Others forward for their neighbours only.
+        let may_bring = self.member.is_some() || self.links.contains_key(&from);
+        if !may_bring || data.hops >= HOPS_MAX {
             self.counters.refused += 1;
             return;
         }
@@ -100,6 +103,7 @@ impl Group {
         }
         if flow.window.is_newest(data.number) {
             flow.parent = Some(from);
+            flow.exploration.note(data.number, from, now);
         }
         flow.window.note(data.number);
         flow.heard_at = now;
@@ -132,13 +136,13 @@ impl Group {
                 if let Some(flow) = self.flows.get_mut(&data.flow) {
                     flow.held.insert(data.number, opened.payload);
                 }
-                self.release(data.flow, cx);
+                self.hand_over_held(data.flow, cx);
             }
         }
     }
 
     /// Gives what waited in its order and has nothing missing before it.
-    pub(super) fn release(&mut self, flow: Flow, cx: &mut Cx<'_>) {
+    pub(super) fn hand_over_held(&mut self, flow: Flow, cx: &mut Cx<'_>) {
         let Some(state) = self.flows.get_mut(&flow) else {
             return;
         };
@@ -165,17 +169,34 @@ impl Group {
     /// Something came that was there. Its sender has it from elsewhere, and this node too.
     fn on_duplicate(&mut self, from: NodeId, data: &Data, cx: &mut Cx<'_>) {
         self.counters.duplicates += 1;
-        let Some(flow) = self.flows.get_mut(&data.flow) else {
+        let Some(state) = self.flows.get_mut(&data.flow) else {
             return;
         };
-        let prunes = self.tree == Tree::Biased && !data.direct && flow.parent != Some(from);
-        if prunes && let Some(link) = self.links.get(&from) {
-            flow.pruned |= link.bit();
+        let in_tree = self.tree == Tree::Biased && !data.direct && state.parent != Some(from);
+        let explores = in_tree && state.exploration.note(data.number, from, cx.now());
+        if in_tree && !explores {
+            if let Some(link) = self.links.get(&from) {
+                state.pruned |= link.bit();
+            }
             let flow = data.flow;
             self.child_has(from, flow, cx);
             self.say(from, &Body::Prune { flow }, cx);
         } else if data.receipts {
             self.answer_again(from, data, cx);
+        }
+    }
+
+    /// Chooses the fastest of the links by which the first messages came.
+    pub(super) fn choose_parent(&mut self, flow: Flow, cx: &mut Cx<'_>) {
+        let Some(state) = self.flows.get_mut(&flow) else {
+            return;
+        };
+        if !state.exploration.is_over() {
+            return;
+        }
+        if let Some((best, others)) = state.exploration.conclude() {
+            state.parent = Some(best);
+            self.say_to_all(&others, &Body::Prune { flow }, cx);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Members of a group say something to all others: at rest, and while some of them die.
 //!
-//! Members join one after the other. A few of them are authors; each first publishes two
-//! messages that are not counted among the rest, since the first finds the tree. Then all
+//! Members join one after the other. A few of them are authors; each first publishes four
+//! messages that are not counted among the rest, since the first three find its tree. Then all
 //! authors in turn publish what is counted. In a second round a share of the members, none
 //! of the authors, dies without a word in the middle. Each message is to reach each member
 //! that lives to the end once. Every delay is compared with what one message from the
@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How many members publish.
 const AUTHORS: usize = 8;
 /// How many messages of each are not counted.
-const WARM_UP: usize = 2;
+const WARM_UP: usize = 4;
 /// How many messages of each round there are unless told.
 const MESSAGES: u64 = 64;
 /// Between two messages.
