@@ -380,6 +380,8 @@ impl Driver {
             }
             Event::Dht(event) => self.waiting.on_dht(event),
             Event::Diag(event) => self.waiting.on_diag(event),
+            // The host takes part in no group itself.
+            Event::Multicast(_) => {}
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
                 // Nobody may be listening.

@@ -532,7 +532,9 @@ impl Service for Vnet {
             }
             ServiceInput::Gone(peer) => self.gone(peer, cx),
             ServiceInput::Asked { .. }
+            | ServiceInput::Heard(_)
             | ServiceInput::HopReport { .. }
+            | ServiceInput::Receipts { .. }
             | ServiceInput::Searched { .. }
             | ServiceInput::Timeout => {}
         }
