@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
+
 use super::batch::Batch;
 use super::driver::Driver;
 use super::session::Session;
@@ -88,7 +90,8 @@ impl<O: Outside> Driver<O> {
         let (slot, wanted) = match network.table.lookup(destination) {
             Lookup::Forward(route) => (Some(route.peer), destination),
             Lookup::Miss(wanted) => (None, wanted),
-            Lookup::Local | Lookup::Many | Lookup::Outside => return,
+            Lookup::Many => return self.spread(id, length),
+            Lookup::Local | Lookup::Outside => return,
         };
         let session = slot.and_then(|slot| self.sessions.get_mut(slot));
         let Some(session) = session.filter(|session| session.can_seal()) else {
@@ -113,6 +116,27 @@ impl<O: Outside> Driver<O> {
             });
         } else {
             exit.send(session, way, offload, packet);
+        }
+    }
+
+    /// Hands the packet that fills so many octets of `read` to the host, for all members.
+    fn spread(&mut self, id: NetworkId, length: usize) {
+        let Some((header, packet)) =
+            self.read[..length].split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
+        else {
+            return;
+        };
+        // What is to be cut is longer than what goes to many at once.
+        let offload = Offload::decode(header).filter(|offload| offload.segments.is_none());
+        if !offload.is_some_and(|offload| complete_checksum(offload, packet)) {
+            return;
+        }
+        if let (Some(network), Ok(parsed)) = (self.networks.get_mut(&id), IpPacket::parse(packet))
+            && network.may_spread(self.now, &parsed)
+        {
+            let packet = Bytes::copy_from_slice(parsed.bytes());
+            let network = id;
+            self.exit.outside.note(Note::Many { network, packet });
         }
     }
 

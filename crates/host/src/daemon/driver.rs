@@ -368,6 +368,8 @@ impl Driver {
             // next packet brings another note.
             Note::UnknownIndex { .. } if self.outbox.lags() => return,
             Note::UnknownIndex { from, index } => vnet::Command::UnknownIndex { from, index },
+            Note::Many { .. } if self.outbox.lags() => return,
+            Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
