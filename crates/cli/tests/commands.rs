@@ -197,8 +197,8 @@ fn people_get_text() {
             "channel remove office other",
             "other is removed from channel office, which has a new secret; members that are away \
              hear of it when they come back.\n\
-             The invitation by which it came lets others in, another node of the same person too; \
-             to end it:\n  enishi channel revoke office abcdefghij\n",
+             The invitation by which it came is open: whoever has it can come by it with another \
+             node. To end it:\n  enishi channel revoke office abcdefghij\n",
         ),
         (
             "channel role office other guest",

@@ -112,8 +112,8 @@ pub(super) fn text(message: &Message<'_>) -> String {
             );
             match invitation {
                 Some(key) => format!(
-                    "{removed}\nThe invitation by which it came lets others in, another node of \
-                     the same person too; to end it:\n  enishi channel revoke {name} {key}"
+                    "{removed}\nThe invitation by which it came is open: whoever has it can come \
+                     by it with another node. To end it:\n  enishi channel revoke {name} {key}"
                 ),
                 None => removed,
             }

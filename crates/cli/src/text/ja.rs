@@ -115,7 +115,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
             );
             match invitation {
                 Some(key) => format!(
-                    "{removed}\n参加に使われた招待はまだ有効で、同じ人の別のノードも参加できます。\
+                    "{removed}\n参加に使われた招待はまだ有効で、持っている人は別のノードで参加できます。\
                      取り消すには:\n  enishi channel revoke {name} {key}"
                 ),
                 None => removed,
