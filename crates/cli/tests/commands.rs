@@ -72,8 +72,33 @@ fn every_command_has_a_form_for_scripts() {
         (
             "channel invite office",
             0,
-            json!({"ticket": "enishi-office"}),
+            json!({"ticket": "enishi-office", "invitation": "abcdefghijkl", "uses": 1,
+                   "expires_unix_s": 2_000_000_000, "role": null, "stored": true}),
         ),
+        (
+            "channel invite office --uses any --role guest",
+            0,
+            json!({"ticket": "enishi-office", "invitation": "abcdefghijkl", "uses": null,
+                   "expires_unix_s": 2_000_000_000, "role": "guest", "stored": true}),
+        ),
+        (
+            "channel invitations office",
+            0,
+            json!({"invitations": [{"invitation": "abcdefghijkl", "uses": null, "role": "guest",
+                                    "expires_unix_s": 0, "members": ["other"]}]}),
+        ),
+        (
+            "channel remove office other",
+            0,
+            json!({"node_id": "n1", "host": "other", "epoch": 2, "invitation": "abcdefghijkl"}),
+        ),
+        (
+            "channel rules office",
+            0,
+            json!({"rules": [{"number": 1, "from": "role:guest", "from_host": null, "to": "n1",
+                              "to_host": "other", "ports": ["tcp/22", "icmp"]}]}),
+        ),
+        ("channel show office", 0, channel.clone()),
         ("channel create office", 0, channel.clone()),
         ("channel join enishi-office", 0, channel.clone()),
         ("channel list", 0, json!({"channels": [channel]})),
@@ -143,7 +168,7 @@ fn people_get_text() {
         (
             "channel list",
             "CHANNEL  NETWORK       ADDRESS    ADDRESS6  DEVICE   MEMBERS\n\
-             office   10.77.0.0/16  10.77.0.2  fd00::2   enishi0        2\n\
+             office   10.77.0.0/16  10.77.0.2  fd00::2   enishi0         2        2\n\
              office: the address moved\n",
         ),
         (
@@ -158,6 +183,53 @@ fn people_get_text() {
         ("dht get k", "v\n"),
         ("invite", "enishi-overlay\n"),
         ("channel invite office", "enishi-office\n"),
+        (
+            "channel invitations office",
+            "INVITATION  USES  ENDS IN  ROLE   CAME BY IT\n\
+             abcdefghij   any      0 s  guest  other\n",
+        ),
+        (
+            "channel revoke office abc",
+            "Revoked: nobody can join by it any more. Who came by it stays; `enishi channel remove` \
+             removes a member.\n",
+        ),
+        (
+            "channel remove office other",
+            "other is removed from channel office, which has a new secret; members that are away \
+             hear of it when they come back.\n\
+             The invitation by which it came is open: whoever has it can come by it with another \
+             node. To end it:\n  enishi channel revoke office abcdefghij\n",
+        ),
+        (
+            "channel role office other guest",
+            "other is a member with the role guest.\n",
+        ),
+        (
+            "channel admin office other",
+            "other is an administrator without a role.\n",
+        ),
+        (
+            "channel allow office --from role:guest --to other --ports tcp/22,icmp",
+            "RULE  FROM        TO          PORTS\n   1  role:guest  other (n1)  tcp/22, icmp\n",
+        ),
+        (
+            "channel show office",
+            "channel    office (governed)\n\
+             network    10.77.0.0/16\n\
+             address    10.77.0.2, fd00::2\n\
+             device     enishi0\n\
+             this node  founder\n\
+             charter    version 7, with secret number 2\n\
+             rules      1\n\
+             members    2 known, in touch with 2, this node included\n\
+             \n\
+             HOST   ADDRESS    ADDRESS6  NODE  STANDING  ROLE  ROUND TRIP     SENT  RECEIVED  \
+             PATH\n\
+             other  10.77.0.3  -         n1    member    -        1.50 ms  2.0 KiB       0 B  \
+             direct 192.0.2.1:2\n\
+             \n\
+             the address moved\n",
+        ),
         ("down --lang ja", "デーモンを停止します。\n"),
     ] {
         let output = run(&fake, line);

@@ -55,7 +55,9 @@ impl Office {
         let daemon = if number == 0 {
             let daemon = start(&host, &data, &[]);
             daemon.text(&["channel", "create", "office"]).unwrap();
-            self.ticket = daemon.text(&["channel", "invite", "office"]).unwrap();
+            self.ticket = daemon
+                .text(&["channel", "invite", "office", "--uses", "any"])
+                .unwrap();
             daemon
         } else {
             let daemon = start(&host, &data, &["--bootstrap", &self.ticket]);
@@ -149,6 +151,40 @@ fn packets_of_every_size_pass_and_both_families_do() {
     let words = ["ping", "-6", "-c", "2", "-W", "3", &there6];
     let output = office.hosts[1].run(&words, A_WHILE).unwrap();
     assert!(output.success(), "{}", output.stdout);
+}
+
+#[test]
+fn a_removed_member_is_cut_off_within_seconds_and_the_others_notice_nothing() {
+    let Some(office) = Office::open("remove", 3) else {
+        return;
+    };
+    let [first, second] = [0, 1].map(|number| office.address(number));
+    for there in [&first, &second] {
+        office.wait_for_ping(2, there, A_WHILE);
+    }
+    office.wait_for_ping(1, &first, A_WHILE);
+    let gone = office.daemons[2].json(&["status"]).unwrap()["node_id"].clone();
+    let words = ["channel", "remove", "office", gone.as_str().unwrap()];
+    let steady = ["ping", "-c", "60", "-i", "0.2", "-W", "2", &first];
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| office.hosts[1].run(&steady, A_WHILE).unwrap());
+        std::thread::sleep(Duration::from_secs(1));
+        office.daemons[0].text(&words).unwrap();
+        let limit = Duration::from_secs(6);
+        until(limit, "pings of the removed member fail", || {
+            Ok(office.ping(2, &first).is_none() && office.ping(2, &second).is_none())
+        })
+        .unwrap();
+        let others = others.join().unwrap();
+        assert!(
+            others.stdout.contains(" 0% packet loss"),
+            "{}",
+            others.stdout
+        );
+    });
+    // For good: a new agreement is not had either.
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(office.ping(2, &first).is_none() && office.ping(1, &first).is_some());
 }
 
 #[test]

@@ -232,6 +232,55 @@ fn a_member_that_was_away_while_another_was_removed_is_given_the_new_secret() {
 }
 
 #[test]
+fn an_administrator_is_removed_by_the_founder_alone_and_signs_itself_back_in_never() {
+    let mut office = Office::found();
+    let seed = office.invite(FOUNDER, 5, None, None);
+    for at in [7, 8, 9] {
+        office.join(at, &seed);
+    }
+    let channel = CHANNEL;
+    for node in [office.id(7), office.id(8)] {
+        let admin = true;
+        office.tell(
+            FOUNDER,
+            Vnet::Appoint {
+                channel,
+                node,
+                admin,
+            },
+        );
+    }
+    // Two charters within a second: both arrive.
+    office.run(3);
+    let node = office.id(8);
+    assert!(office.channel(9).is_admin(&node));
+    office.tell(7, Vnet::Remove { channel, node });
+    office.run(5);
+    assert!(office.members(FOUNDER).contains(&node), "7 may not");
+    office.tell(FOUNDER, Vnet::Remove { channel, node });
+    office.run(20);
+    for at in [FOUNDER, 7, 9] {
+        assert!(!office.members(at).contains(&node), "at {at}");
+        assert!(!office.channel(at).is_admin(&node), "at {at}");
+    }
+    assert_eq!(office.attach(7, 9), Some(None));
+}
+
+#[test]
+fn the_mail_of_who_was_removed_is_gone() {
+    let mut office = Office::found();
+    let for_one = office.invite(FOUNDER, 5, Some(1), None);
+    office.join(9, &for_one);
+    let (channel, node) = (CHANNEL, office.id(9));
+    office.tell(FOUNDER, Vnet::Remove { channel, node });
+    office.run(20);
+    assert!(
+        office.mail(&for_one).is_none(),
+        "the next secret lies there"
+    );
+}
+
+#[test]
 fn a_revoked_invitation_lets_nobody_in_and_keeps_who_came() {
     let mut office = Office::found();
     let seed = office.invite(FOUNDER, 5, None, None);

@@ -63,7 +63,7 @@ fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
         let daemon = Daemon::start(program, Some(&host), &data, arguments)?;
         if number == 0 {
             daemon.text(&["channel", "create", "idle"])?;
-            ticket = daemon.text(&["channel", "invite", "idle"])?;
+            ticket = daemon.text(&["channel", "invite", "idle", "--uses", "any"])?;
         } else {
             daemon.text(&["channel", "join", &ticket])?;
         }

@@ -1,4 +1,4 @@
-//! `enishi channel create | invite | join | leave | list`.
+//! `enishi channel create | join | leave | list`; [`governed`] has what administrators do.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use enishi_api::{Answer, ChannelCreate, ChannelJoin, Request};
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Context, status, ticket};
+use super::{Context, governed, show, status};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
 use crate::output::Output;
@@ -35,15 +35,22 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
                 password,
                 address,
             };
-            enter(cx, Request::ChannelCreate(request)).await
+            let is_founder = request.password.is_none();
+            let name = request.name.clone();
+            enter(cx, Request::ChannelCreate(request)).await?;
+            if is_founder {
+                cx.out.hint(&Message::ChannelFounded { name: &name });
+            }
+            Ok(Verdict::Yes)
         }
-        Channel::Invite { name } => ticket::channel(cx, name).await,
         Channel::Join(options) => {
             let join = join(cx, options)?;
             enter(cx, Request::ChannelJoin(join)).await
         }
         Channel::Leave { name } => leave(cx, name).await,
         Channel::List => list(cx).await,
+        Channel::Show { name, svg } => show::run(cx, name, svg).await,
+        Channel::Governed(command) => governed::run(cx, command).await,
     }
 }
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use enishi_api::{Answer, OverlayInvite, Request};
+use enishi_api::{Answer, OverlayInvite, Request, Uses};
 use enishi_host::closed::{self, ClosedError, Form};
 use enishi_host::data_dir::DataDir;
 use serde_json::json;
 
 use super::channel::read_ticket;
 use super::{Context, map, ticket};
-use crate::args::{Overlay, Uses};
+use crate::args::Overlay;
 use crate::client::strange;
 use crate::output::Output;
 use crate::output::table::Table;

@@ -49,7 +49,7 @@ pub(super) async fn draw(cx: &Context, options: Map) -> Result<Verdict, Problem>
     Ok(Verdict::Yes)
 }
 
-fn write(cx: &Context, file: &Path, drawing: &str) -> Result<(), Problem> {
+pub(super) fn write(cx: &Context, file: &Path, drawing: &str) -> Result<(), Problem> {
     fs::write(file, drawing).map_err(|error| {
         let file = &file.display().to_string();
         let error = &error;

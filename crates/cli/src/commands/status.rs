@@ -132,9 +132,11 @@ pub(super) fn channels(cx: &Context, channels: &[Channel]) -> String {
         Label::Address,
         Label::Address6,
         Label::Interface,
+        Label::Online,
         Label::Members,
     ];
-    let mut table = Table::new(labels.map(|label| cx.out.label(label))).right(5);
+    let headings = labels.map(|label| cx.out.label(label));
+    let mut table = Table::new(headings).right(5).right(6);
     for channel in channels {
         table.row([
             channel.name.clone(),
@@ -142,6 +144,7 @@ pub(super) fn channels(cx: &Context, channels: &[Channel]) -> String {
             or_dash(channel.address),
             or_dash(channel.address6),
             or_dash(channel.interface.as_deref()),
+            channel.online.to_string(),
             channel.members.to_string(),
         ]);
     }
@@ -180,7 +183,7 @@ fn peer_table(cx: &Context, peers: &[Peer]) -> String {
     table.print()
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

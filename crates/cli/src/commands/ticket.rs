@@ -1,4 +1,4 @@
-//! Invitations: `enishi invite` and `enishi channel invite`.
+//! Invitations: `enishi invite`, and how any is printed.
 
 use enishi_api::{Answer, Request};
 use serde_json::json;
@@ -13,12 +13,6 @@ use crate::text::Message;
 pub(super) async fn overlay(cx: &Context) -> Result<Verdict, Problem> {
     let ticket = ask(cx, &Request::Invite).await?;
     show(cx, &ticket, &Message::UseOverlayTicket { ticket: &ticket })
-}
-
-/// Prints an invitation to a channel.
-pub(super) async fn channel(cx: &Context, name: String) -> Result<Verdict, Problem> {
-    let ticket = ask(cx, &Request::ChannelInvite { name }).await?;
-    show(cx, &ticket, &Message::UseChannelTicket { ticket: &ticket })
 }
 
 async fn ask(cx: &Context, request: &Request) -> Result<String, Problem> {

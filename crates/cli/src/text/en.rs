@@ -76,16 +76,88 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "On the other machine, or scanned from above (who has it, may join):\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseGovernedTicket {
+            name,
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = nodes(*uses);
+            format!(
+                "On the other machine, or scanned from above ({uses}; who has it, may join):\n  \
+                 enishi channel join {ticket}\nTo take it back:\n  \
+                 enishi channel revoke {name} {revoke}"
+            )
+        }
+        Message::InvitationNotStored => {
+            "The overlay has not taken the invitation yet, for too few \
+            nodes answer; this node goes on trying. It cannot be used before."
+                .to_owned()
+        }
+        Message::NoInvitations { name } => format!(
+            "This node has no open invitation to the channel; `enishi channel invite {name}` makes \
+             one."
+        ),
+        Message::InvitationRevoked => "Revoked: nobody can join by it any more. Who came by it \
+            stays; `enishi channel remove` removes a member."
+            .to_owned(),
+        Message::ChannelFounded { name } => format!(
+            "This node has founded the channel: it decides who is an administrator. `enishi channel \
+             invite {name}` lets others in."
+        ),
+        Message::MemberRemoved {
+            name,
+            member,
+            invitation,
+        } => {
+            let removed = format!(
+                "{member} is removed from channel {name}, which has a new secret; members that are \
+                 away hear of it when they come back."
+            );
+            match invitation {
+                Some(key) => format!(
+                    "{removed}\nThe invitation by which it came is open: whoever has it can come \
+                     by it with another node. To end it:\n  enishi channel revoke {name} {key}"
+                ),
+                None => removed,
+            }
+        }
+        Message::MemberStands {
+            member,
+            role,
+            admin,
+        } => {
+            let standing = if *admin {
+                "an administrator"
+            } else {
+                "a member"
+            };
+            let role = role.map_or_else(
+                || "without a role".to_owned(),
+                |role| format!("with the role {role}"),
+            );
+            format!("{member} is {standing} {role}.")
+        }
+        Message::NoRules => {
+            "No rules: every member may reach everything of every other.".to_owned()
+        }
+        Message::RulesBind => "Only what these rules name may be begun; the answers to it pass. \
+            Everything else is refused."
+            .to_owned(),
+        Message::ChannelTitle { name } => format!("Channel {name} as this node sees it"),
+        Message::ChannelSummary { known, online } => {
+            format!("{known} known, in touch with {online}, this node included")
+        }
+        Message::MembersOmitted { count } => format!("{count} more are not drawn"),
+        Message::Charter { version, epoch } => {
+            format!("version {version}, with secret number {epoch}")
+        }
         Message::UseClosedTicket {
             ticket,
             uses,
             revoke,
         } => {
-            let uses = match uses {
-                Some(1) => "one node".to_owned(),
-                Some(uses) => format!("{uses} nodes"),
-                None => "any number of nodes".to_owned(),
-            };
+            let uses = nodes(*uses);
             let join = format!(
                 "On the other machine, or scanned from above ({uses}; who has it, may join):\n  \
                  enishi overlay join {ticket}\n  enishi up"
@@ -251,6 +323,14 @@ pub(super) fn text(message: &Message<'_>) -> String {
     }
 }
 
+fn nodes(uses: Option<u8>) -> String {
+    match uses {
+        Some(1) => "one node".to_owned(),
+        Some(uses) => format!("{uses} nodes"),
+        None => "any number of nodes".to_owned(),
+    }
+}
+
 fn count(number: u32, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
@@ -279,6 +359,26 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::ThisNode => "this node",
         Label::NobodyOffers => "nobody offers it",
         Label::Members => "members",
+        Label::Online => "in touch",
+        Label::Host => "host",
+        Label::Standing => "standing",
+        Label::Founder => "founder",
+        Label::Administrator => "administrator",
+        Label::Member => "member",
+        Label::Charter => "charter",
+        Label::Rules => "rules",
+        Label::Rule => "rule",
+        Label::From => "from",
+        Label::To => "to",
+        Label::Ports => "ports",
+        Label::Everything => "everything",
+        Label::Invitation => "invitation",
+        Label::Uses => "uses",
+        Label::Any => "any",
+        Label::Ends => "ends in",
+        Label::CameBy => "came by it",
+        Label::InSession => "in the session",
+        Label::NotInTouch => "not in touch",
         Label::Role => "role",
         Label::Path => "path",
         Label::RoundTrip => "round trip",

@@ -81,15 +81,81 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "相手のマシンで実行するか、上のコードを読み取ってください（持っている人は誰でも参加できます）:\n  \
              enishi channel join {ticket}"
         ),
+        Message::UseGovernedTicket {
+            name,
+            ticket,
+            uses,
+            revoke,
+        } => {
+            let uses = nodes(*uses);
+            format!(
+                "相手のマシンで実行するか、上のコードを読み取ってください（{uses}。持っている人は誰でも\
+                 参加できます）:\n  enishi channel join {ticket}\n取り消すには:\n  \
+                 enishi channel revoke {name} {revoke}"
+            )
+        }
+        Message::InvitationNotStored => "応答するノードが少なく、招待はまだオーバーレイに保存されて\
+            いません。このノードが保存を試み続けます。それまで招待は使えません。"
+            .to_owned(),
+        Message::NoInvitations { name } => format!(
+            "このノードが出した有効な招待はありません。`enishi channel invite {name}` で作成できます。"
+        ),
+        Message::InvitationRevoked => "招待を取り消しました。今後この招待では参加できません。参加済みの\
+            メンバーは残ります。除名するには `enishi channel remove` を使ってください。"
+            .to_owned(),
+        Message::ChannelFounded { name } => format!(
+            "このノードはチャンネルの創設者で、管理者を決めます。`enishi channel invite {name}` で他の人を\
+             招待できます。"
+        ),
+        Message::MemberRemoved {
+            name,
+            member,
+            invitation,
+        } => {
+            let removed = format!(
+                "{member} をチャンネル {name} から除名し、チャンネルの秘密を新しくしました。不在の\
+                 メンバーには戻ったときに伝わります。"
+            );
+            match invitation {
+                Some(key) => format!(
+                    "{removed}\n参加に使われた招待はまだ有効で、持っている人は別のノードで参加できます。\
+                     取り消すには:\n  enishi channel revoke {name} {key}"
+                ),
+                None => removed,
+            }
+        }
+        Message::MemberStands {
+            member,
+            role,
+            admin,
+        } => {
+            let standing = if *admin { "管理者" } else { "メンバー" };
+            let role = role.map_or_else(
+                || "役割なし".to_owned(),
+                |role| format!("役割は {role}"),
+            );
+            format!("{member} は{standing}です（{role}）。")
+        }
+        Message::NoRules => {
+            "規則はありません。全メンバーが互いのすべてに接続できます。".to_owned()
+        }
+        Message::RulesBind => "これらの規則にある接続だけを始められます。その応答は通ります。\
+            それ以外は拒否されます。"
+            .to_owned(),
+        Message::ChannelTitle { name } => format!("このノードから見たチャンネル {name}"),
+        Message::ChannelSummary { known, online } => {
+            format!("{known} 台を把握、うち {online} 台と通信中（このノードを含む）")
+        }
+        Message::MembersOmitted { count } => format!("ほか {count} 台は省略"),
+        Message::Charter { version, epoch } => {
+            format!("版 {version}、秘密は {epoch} 番目")
+        }
         Message::UseClosedTicket {
             ticket,
             uses,
             revoke,
         } => {
-            let uses = uses.map_or_else(
-                || "ノード数の制限なし".to_owned(),
-                |uses| format!("{uses} ノードまで"),
-            );
+            let uses = nodes(*uses);
             let join = format!(
                 "相手のマシンで実行するか、上のコードを読み取ってください（{uses}。持っている人は誰でも\
                  参加できます）:\n  enishi overlay join {ticket}\n  enishi up"
@@ -243,6 +309,13 @@ pub(super) fn text(message: &Message<'_>) -> String {
     }
 }
 
+fn nodes(uses: Option<u8>) -> String {
+    uses.map_or_else(
+        || "ノード数の制限なし".to_owned(),
+        |uses| format!("{uses} ノードまで"),
+    )
+}
+
 pub(super) fn label(label: Label) -> &'static str {
     match label {
         Label::Node => "ノード",
@@ -266,6 +339,26 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::ThisNode => "このノード",
         Label::NobodyOffers => "提供者なし",
         Label::Members => "メンバー",
+        Label::Online => "通信中",
+        Label::Host => "ホスト",
+        Label::Standing => "立場",
+        Label::Founder => "創設者",
+        Label::Administrator => "管理者",
+        Label::Member => "メンバー",
+        Label::Charter => "憲章",
+        Label::Rules => "規則",
+        Label::Rule => "番号",
+        Label::From => "始める側",
+        Label::To => "相手",
+        Label::Ports => "ポート",
+        Label::Everything => "すべて",
+        Label::Invitation => "招待",
+        Label::Uses => "人数",
+        Label::Any => "無制限",
+        Label::Ends => "期限まで",
+        Label::CameBy => "参加したホスト",
+        Label::InSession => "セッション経由",
+        Label::NotInTouch => "通信なし",
         Label::Role => "役割",
         Label::Path => "経路",
         Label::RoundTrip => "往復時間",

@@ -78,6 +78,49 @@ pub(crate) enum Message<'a> {
     UseChannelTicket {
         ticket: &'a str,
     },
+    UseGovernedTicket {
+        name: &'a str,
+        ticket: &'a str,
+        uses: Option<u8>,
+        /// The beginning of the name by which it is revoked.
+        revoke: &'a str,
+    },
+    InvitationNotStored,
+    NoInvitations {
+        name: &'a str,
+    },
+    InvitationRevoked,
+    ChannelFounded {
+        name: &'a str,
+    },
+    MemberRemoved {
+        name: &'a str,
+        member: &'a str,
+        /// The invitation by which it came, when it lets others in.
+        invitation: Option<&'a str>,
+    },
+    MemberStands {
+        member: &'a str,
+        role: Option<&'a str>,
+        admin: bool,
+    },
+    NoRules,
+    RulesBind,
+    ChannelTitle {
+        name: &'a str,
+    },
+    ChannelSummary {
+        known: u32,
+        online: u32,
+    },
+    /// So many members are not drawn.
+    MembersOmitted {
+        count: usize,
+    },
+    Charter {
+        version: u64,
+        epoch: u64,
+    },
     UseClosedTicket {
         ticket: &'a str,
         uses: Option<u8>,
@@ -240,6 +283,26 @@ pub(crate) enum Label {
     NobodyOffers,
     ThisNode,
     Members,
+    Online,
+    Host,
+    Standing,
+    Founder,
+    Administrator,
+    Member,
+    Charter,
+    Rules,
+    Rule,
+    From,
+    To,
+    Ports,
+    Everything,
+    Invitation,
+    Uses,
+    Any,
+    Ends,
+    CameBy,
+    InSession,
+    NotInTouch,
     Role,
     Path,
     RoundTrip,

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_api::{
-    Answer, Channel, Check, Failure, FailureKind, Finding, Held, Holder, Hop, HopState, MapLink,
-    MapNode, MapRole, Member, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
-    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep, Verdict,
+    Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Failure, FailureKind,
+    Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Member, OpenInvitation,
+    Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote, Removal, Request,
+    RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
     Verification, Verified, VerifiedRecord,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
@@ -124,11 +125,30 @@ fn script(request: Request) -> Vec<Answer> {
         Request::Invite => vec![Answer::Ticket {
             ticket: "enishi-overlay".to_owned(),
         }],
-        Request::ChannelInvite { name } => {
-            vec![Answer::Ticket {
-                ticket: format!("enishi-{name}"),
+        Request::ChannelInvite(invite) => vec![invitation(&invite)],
+        Request::ChannelInvitations { .. } | Request::ChannelRevoke { .. } => {
+            vec![Answer::ChannelInvitations {
+                invitations: vec![open_invitation()],
             }]
         }
+        Request::ChannelRemove(of) => vec![Answer::ChannelRemoved(Removal {
+            node_id: "n1".to_owned(),
+            host: Some(of.member),
+            epoch: 2,
+            invitation: Some("abcdefghijkl".to_owned()),
+        })],
+        Request::ChannelRole { role, .. } => {
+            vec![Answer::ChannelMember(Member { role, ..member() })]
+        }
+        Request::ChannelAdmin { admin, .. } => {
+            vec![Answer::ChannelMember(Member { admin, ..member() })]
+        }
+        Request::ChannelRules { .. }
+        | Request::ChannelAllow { .. }
+        | Request::ChannelDisallow { .. } => vec![Answer::ChannelRules {
+            rules: vec![rule()],
+        }],
+        Request::ChannelShow { .. } => vec![Answer::Channel(channel())],
         Request::ChannelCreate(create) if create.name.contains('/') => {
             vec![Answer::Failure(failure(
                 FailureKind::Usage,
@@ -397,6 +417,54 @@ fn verification(target: &str) -> Verification {
     }
 }
 
+fn invitation(invite: &ChannelInvite) -> Answer {
+    Answer::ChannelInvitation(ChannelInvitation {
+        ticket: format!("enishi-{}", invite.name),
+        invitation: Some("abcdefghijkl".to_owned()),
+        uses: match invite.uses {
+            Some(Uses::Of(uses)) => Some(uses),
+            Some(Uses::Any) => None,
+            None => Some(1),
+        },
+        expires_unix_s: 2_000_000_000,
+        role: invite.role.clone(),
+        stored: true,
+    })
+}
+
+fn open_invitation() -> OpenInvitation {
+    OpenInvitation {
+        invitation: "abcdefghijkl".to_owned(),
+        uses: None,
+        expires_unix_s: 0,
+        role: Some("guest".to_owned()),
+        members: vec!["other".to_owned()],
+    }
+}
+
+fn rule() -> ChannelRule {
+    ChannelRule {
+        number: 1,
+        from: "role:guest".to_owned(),
+        from_host: None,
+        to: "n1".to_owned(),
+        to_host: Some("other".to_owned()),
+        ports: vec!["tcp/22".to_owned(), "icmp".to_owned()],
+    }
+}
+
+fn member() -> Member {
+    Member {
+        node_id: "n1".to_owned(),
+        host: "other".to_owned(),
+        addresses: vec!["10.77.0.3".parse().unwrap()],
+        path: "direct 192.0.2.1:2".to_owned(),
+        rtt_ms: Some(1.5),
+        bytes_sent: 2048,
+        ..Member::default()
+    }
+}
+
 fn channel() -> Channel {
     Channel {
         name: "office".to_owned(),
@@ -405,12 +473,15 @@ fn channel() -> Channel {
         address6: Some("fd00::2".parse().unwrap()),
         interface: Some("enishi0".to_owned()),
         members: 2,
-        member_list: vec![Member {
-            node_id: "n1".to_owned(),
-            host: "other".to_owned(),
-            addresses: vec!["10.77.0.3".parse().unwrap()],
-        }],
+        member_list: vec![member()],
         notice: Some("the address moved".to_owned()),
+        form: "governed".to_owned(),
+        online: 2,
+        founder: true,
+        admin: true,
+        epoch: Some(2),
+        charter_version: Some(7),
+        rules: 1,
     }
 }
 

@@ -220,13 +220,10 @@ pub(super) async fn remove(desk: &Desk, of: ChannelMember) -> Result<Answer, Fai
          Make a new channel and invite the others."
     );
     decide(desk, id, command, is_removed, &refusal).await?;
-    let came_by = known
-        .member
-        .as_ref()
-        .and_then(|member| member.invitation.clone());
     let (epoch, invitation) = look(desk, id, move |channel| {
         let epoch = channel.charter().map_or(0, |c| c.decisions().epoch);
-        (epoch, came_by.filter(|by| lets_others_in(channel, by)))
+        let open = known.came_by.filter(|by| lets_others_in(channel, *by));
+        (epoch, open.map(|by| by.invitation.to_string()))
     })
     .await?;
     Ok(Answer::ChannelRemoved(Removal {
@@ -237,18 +234,35 @@ pub(super) async fn remove(desk: &Desk, of: ChannelMember) -> Result<Answer, Fai
     }))
 }
 
-/// Tells whether an invitation that this node has made is for more than one, and open.
-fn lets_others_in(channel: &vnet::Channel, name: &str) -> bool {
+/// Tells whether an invitation still lets others in, as far as this node knows.
+fn lets_others_in(channel: &vnet::Channel, by: CameBy) -> bool {
+    let decisions = channel.charter().map(Charter::decisions);
+    let mut revoked = decisions
+        .into_iter()
+        .flat_map(|decisions| &decisions.revoked);
+    match by.made_here {
+        true => is_open_here(channel, by.invitation),
+        false => revoked.all(|revoked| revoked.invitation != by.invitation),
+    }
+}
+
+fn is_open_here(channel: &vnet::Channel, invitation: NodeId) -> bool {
     let mut issued = channel.issued().iter();
-    issued.any(|issued| {
-        let is_it = issued.name().is_some_and(|key| key.to_string() == name);
-        is_it && issued.uses() != Some(1)
-    })
+    issued.any(|issued| issued.name() == Some(invitation))
+}
+
+/// The invitation by which a member came.
+#[derive(Clone, Copy)]
+struct CameBy {
+    invitation: NodeId,
+    /// This node has made it, and it was open.
+    made_here: bool,
 }
 
 /// How a node stands in a channel.
 struct Standing {
     member: Option<Member>,
+    came_by: Option<CameBy>,
     admin: bool,
     removed: bool,
     founded_here: bool,
@@ -259,8 +273,13 @@ impl Standing {
         let mut claims = channel.members();
         let claim = claims.find(|claim| claim.contact.id() == node);
         let decisions = channel.charter().map(Charter::decisions);
+        let invitation = claim.and_then(|claim| channel.invitation_of(claim));
         Self {
             member: claim.map(|claim| members::member(channel, claim)),
+            came_by: invitation.map(|invitation| CameBy {
+                invitation,
+                made_here: is_open_here(channel, invitation),
+            }),
             admin: channel.is_admin(&node),
             removed: decisions.is_some_and(|d| d.removed.contains(&node)),
             founded_here: channel.is_founded_here(),

@@ -243,17 +243,26 @@ impl Vnet {
         self.decide_in_new_epoch(id, revoke, cx);
     }
 
-    /// Takes the mail of invitations away that do not count any more, whoever revoked them: the
-    /// next secret must not lie there.
-    pub(super) fn take_revoked_mail_away(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+    /// Takes the mail of invitations away that do not count any more, whoever revoked them, and
+    /// of those for one node that was removed since: who has an invitation can read there, and
+    /// must not find the next secret.
+    pub(super) fn take_dead_mail_away(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
         let channel = self.channels.get(&id);
-        let Some(charter) = channel.and_then(Channel::charter) else {
+        let Some((channel, charter)) = channel.and_then(|c| Some((c, c.charter()?))) else {
             return;
         };
-        let revoked = charter.decisions().revoked.iter();
-        let revoked: Vec<NodeId> = revoked.map(|revoked| revoked.invitation).collect();
-        let is_revoked = |issued: &Issued| issued.name().is_some_and(|n| revoked.contains(&n));
-        self.take_mail_away(id, is_revoked, cx);
+        let decisions = charter.decisions();
+        let is_removed = |claim: &&super::Claim| decisions.removed.contains(&claim.contact.id());
+        let removed = channel.members.values().filter(is_removed);
+        let spent = removed.filter_map(|claim| invitation(claim.credential.as_deref()));
+        let spent: Vec<NodeId> = spent.collect();
+        let revoked = decisions.revoked.iter().map(|revoked| revoked.invitation);
+        let revoked: Vec<NodeId> = revoked.collect();
+        let is_dead = |issued: &Issued| {
+            let is_among = |names: &[NodeId]| issued.name().is_some_and(|n| names.contains(&n));
+            is_among(&revoked) || (issued.uses() == Some(1) && is_among(&spent))
+        };
+        self.take_mail_away(id, is_dead, cx);
     }
 
     fn take_mail_away(&mut self, id: ChannelId, which: impl Fn(&Issued) -> bool, cx: &mut Cx<'_>) {

@@ -180,7 +180,7 @@ impl Vnet {
             government.signed = Some(charter.clone());
         }
         government.charter = Some(charter);
-        self.take_revoked_mail_away(id, cx);
+        self.take_dead_mail_away(id, cx);
         let heirs = self.heirs(id, by_me, cx);
         let before = match secret.filter(|_| !is_present) {
             Some(secret) => self.begin_epoch(id, secret, cx),

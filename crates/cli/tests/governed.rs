@@ -1,0 +1,361 @@
+//! Governed channels on loopback, by the commands that people type: invitations, removal, roles
+//! and rules, and who may not do what.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use enishi_lab::{Daemon, until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+const A_WHILE: Duration = Duration::from_secs(40);
+
+/// Nodes of one overlay; the first one has founded a channel.
+struct Office {
+    directory: TempDir,
+    daemons: Vec<Daemon>,
+    bootstrap: String,
+}
+
+impl Office {
+    fn found(size: usize) -> Self {
+        let mut office = Self {
+            directory: tempfile::tempdir().unwrap(),
+            daemons: Vec::new(),
+            bootstrap: String::new(),
+        };
+        (0..size).for_each(|_| office.start());
+        office.json(0, &["channel", "create", "office"]);
+        office
+    }
+
+    fn start(&mut self) {
+        let number = self.daemons.len();
+        let data = self.directory.path().join(format!("n{number}"));
+        let mut words = vec!["--no-tun", "--listen", "127.0.0.1:0"];
+        if number > 0 {
+            words.extend(["--bootstrap", &self.bootstrap]);
+        }
+        let daemon = Daemon::start(Path::new(PROGRAM), None, &data, &words).unwrap();
+        if number == 0 {
+            self.bootstrap = daemon.text(&["invite"]).unwrap();
+        }
+        self.daemons.push(daemon);
+    }
+
+    /// Runs a command that is to succeed.
+    fn json(&self, at: usize, words: &[&str]) -> Value {
+        self.daemons[at].json(words).unwrap()
+    }
+
+    /// Runs a command that is to fail, and tells a word of why.
+    fn fails(&self, at: usize, words: &[&str], code: i32, word: &str) {
+        let output = self.daemons[at].call(words).unwrap();
+        let (got, said) = (output.status.code(), &output.stderr);
+        assert_eq!(got, Some(code), "{words:?}: {said}");
+        assert!(said.contains(word), "{words:?}: {word:?} in {said}");
+    }
+
+    fn invite(&self, at: usize, options: &[&str]) -> Value {
+        self.json(at, &[&["channel", "invite", "office"], options].concat())
+    }
+
+    fn join(&self, at: usize, invitation: &Value) {
+        self.json(at, &["channel", "join", text(&invitation["ticket"])]);
+    }
+
+    fn id(&self, at: usize) -> String {
+        text(&self.json(at, &["status"])["node_id"]).to_owned()
+    }
+
+    fn show(&self, at: usize) -> Value {
+        self.json(at, &["channel", "show", "office"])
+    }
+
+    /// Whether one node speaks with another as with a member: nobody listens there, and it says
+    /// so to members alone.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let words = ["connect", &self.id(to), "nobody"];
+        let output = self.daemons[from].call(&words).unwrap();
+        output.stderr.contains("Nobody listens")
+    }
+
+    fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        until(A_WHILE, what, || Ok(holds(self))).unwrap();
+    }
+
+    fn members(&self, at: usize) -> Vec<String> {
+        let show = self.show(at);
+        let members = show["member_list"].as_array().unwrap().iter();
+        members
+            .map(|member| text(&member["node_id"]).to_owned())
+            .collect()
+    }
+
+    fn member(&self, at: usize, node: usize) -> Value {
+        let id = self.id(node);
+        let show = self.show(at);
+        let mut members = show["member_list"].as_array().unwrap().iter();
+        members
+            .find(|member| member["node_id"] == *id)
+            .unwrap()
+            .clone()
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn an_invitation_lets_in_whom_it_is_for_and_ends() {
+    let office = Office::found(4);
+    let single = office.invite(0, &[]);
+    assert_eq!(
+        (&single["uses"], &single["stored"]),
+        (&json!(1), &json!(true))
+    );
+    office.join(1, &single);
+    let ticket = text(&single["ticket"]);
+    office.fails(2, &["channel", "join", ticket], 1, "used by others already");
+    assert_eq!(office.json(2, &["channel", "list"])["channels"], json!([]));
+
+    let revoked = office.invite(0, &["--uses", "any"]);
+    let name = text(&revoked["invitation"]).to_owned();
+    office.join(2, &revoked);
+    let open = office.json(0, &["channel", "invitations", "office"]);
+    let names: Vec<&Value> = open["invitations"].as_array().unwrap().iter().collect();
+    assert_eq!(names.len(), 2, "{open}");
+    assert_eq!(names[1]["invitation"], *name);
+    let left = office.json(0, &["channel", "revoke", "office", &name[..8]]);
+    assert_eq!(left["invitations"].as_array().unwrap().len(), 1);
+    let ticket = text(&revoked["ticket"]);
+    office.fails(3, &["channel", "join", ticket], 1, "revoked");
+    office.fails(0, &["channel", "revoke", "office", ticket], 1, "before");
+    office.fails(
+        0,
+        &["channel", "revoke", "office", "zzz"],
+        1,
+        "No invitation",
+    );
+    // Who came by it stays, and there is a new secret.
+    office.wait("the others have the new secret", |office| {
+        [1, 2].iter().all(|at| office.show(*at)["epoch"] == 2)
+    });
+    office.wait("who came stays", |office| office.reaches(1, 2));
+
+    let short = office.invite(0, &["--expires", "1s", "--uses", "any"]);
+    std::thread::sleep(Duration::from_secs(2));
+    let late = office.daemons[3]
+        .call(&["channel", "join", text(&short["ticket"])])
+        .unwrap();
+    assert_eq!(late.status.code(), Some(1), "{}", late.stderr);
+}
+
+#[test]
+fn a_removed_member_is_shut_out_and_the_others_go_on() {
+    let office = Office::found(4);
+    let invitation = office.invite(0, &["--uses", "any"]);
+    (1..4).for_each(|at| office.join(at, &invitation));
+    office.wait("all reach each other", |office| {
+        office.reaches(3, 1) && office.reaches(1, 2) && office.reaches(3, 0)
+    });
+    let gone = office.id(3);
+    let removal = office.json(0, &["channel", "remove", "office", &gone[..10]]);
+    assert_eq!(
+        (&removal["node_id"], &removal["epoch"]),
+        (&json!(gone), &json!(2))
+    );
+    assert_eq!(
+        removal["invitation"], invitation["invitation"],
+        "it is still open"
+    );
+    office.wait("the removed member reaches nobody", |office| {
+        !office.reaches(3, 1) && !office.reaches(3, 0)
+    });
+    office.wait("the others have the new secret", |office| {
+        [1, 2].iter().all(|at| office.show(*at)["epoch"] == 2)
+    });
+    assert!(office.reaches(1, 2) && office.reaches(2, 0));
+    for at in 0..3 {
+        assert!(!office.members(at).contains(&gone), "{at}");
+    }
+    office.wait("it hears of it", |office| {
+        office.show(3)["notice"]
+            .as_str()
+            .is_some_and(|notice| notice.contains("removed"))
+    });
+    office.fails(0, &["channel", "remove", "office", &gone], 1, "before");
+    // It can leave, and not come back.
+    office.json(3, &["channel", "leave", "office"]);
+    office.join(3, &invitation);
+    assert!(!office.reaches(3, 1));
+    let status = office.json(1, &["status"])["channels"][0].clone();
+    assert_eq!(status["form"], "governed");
+    assert!(status["online"].as_u64() >= Some(2), "{status}");
+}
+
+#[test]
+fn roles_and_rules_are_said_by_administrators_alone() {
+    let office = Office::found(3);
+    let to_guests = office.invite(0, &["--role", "guest"]);
+    office.join(1, &to_guests);
+    office.join(2, &office.invite(0, &[]));
+    let [admin, guest] = [2, 1].map(|at| office.id(at));
+    assert_eq!(office.member(0, 1)["role"], "guest");
+    let none = office.json(0, &["channel", "role", "office", &guest, "--none"]);
+    assert_eq!(none["role"], Value::Null);
+    let again = office.json(0, &["channel", "role", "office", &guest, "visitor"]);
+    assert_eq!(again["role"], "visitor");
+    office.fails(
+        0,
+        &["channel", "role", "office", &guest, "A b"],
+        2,
+        "small letters",
+    );
+
+    office.fails(
+        2,
+        &["channel", "remove", "office", &guest],
+        1,
+        "Only administrators",
+    );
+    office.fails(
+        2,
+        &["channel", "invite", "office"],
+        1,
+        "Only administrators",
+    );
+    let appointed = office.json(0, &["channel", "admin", "office", &admin]);
+    assert_eq!(appointed["admin"], true);
+    office.wait("it hears of it", |office| office.show(2)["admin"] == true);
+    office.fails(
+        2,
+        &["channel", "admin", "office", &guest],
+        1,
+        "Only the founder",
+    );
+    let founder = office.id(0);
+    office.fails(2, &["channel", "remove", "office", &founder], 1, "founder");
+
+    let rule = [
+        "--from",
+        "role:visitor",
+        "--to",
+        &admin[..12],
+        "--ports",
+        "tcp/22,icmp",
+    ];
+    let rules = office.json(2, &[&["channel", "allow", "office"], &rule[..]].concat());
+    assert_eq!(rules["rules"][0]["to"], admin);
+    assert_eq!(rules["rules"][0]["ports"], json!(["tcp/22", "icmp"]));
+    office.wait("all know the rule", |office| {
+        [0, 1].iter().all(|at| office.show(*at)["rules"] == 1)
+    });
+    let anything = [
+        "channel",
+        "allow",
+        "office",
+        "--from",
+        "*",
+        "--to",
+        "net:10.9.0.0/16",
+    ];
+    assert_eq!(office.json(0, &anything)["rules"][1]["ports"], json!([]));
+    let left = office.json(0, &["channel", "disallow", "office", "1"]);
+    assert_eq!(left["rules"][0]["to"], "net:10.9.0.0/16");
+    office.fails(0, &["channel", "disallow", "office", "2"], 1, "no rule 2");
+    for (from, to, ports, word) in [
+        ("net:10.0.0.0/8", "*", "tcp", "--to"),
+        ("*", "role:Big", "tcp", "role:NAME"),
+        ("*", "*", "tcp/0-x", "icmp"),
+    ] {
+        let words = [
+            "channel", "allow", "office", "--from", from, "--to", to, "--ports", ports,
+        ];
+        office.fails(0, &words, 2, word);
+    }
+    let nobody = ["channel", "allow", "office", "--from", "zz9", "--to", "*"];
+    office.fails(0, &nobody, 1, "No known member");
+
+    office.json(0, &["channel", "admin", "office", &admin, "--no"]);
+    office.wait("it is none any more", |office| {
+        office.show(2)["admin"] == false
+    });
+    office.fails(
+        2,
+        &["channel", "disallow", "office", "1"],
+        1,
+        "Only administrators",
+    );
+}
+
+#[test]
+fn a_channel_is_shown_as_text_and_as_a_drawing() {
+    let office = Office::found(2);
+    office.join(1, &office.invite(0, &[]));
+    office.wait("they reach each other", |office| office.reaches(0, 1));
+    let other = office.member(0, 1);
+    assert!(
+        text(&other["path"]).contains("direct 127.0.0.1:"),
+        "{other}"
+    );
+    assert!(other["rtt_ms"].as_f64() > Some(0.0), "{other}");
+    let me = office.member(0, 0);
+    assert_eq!(
+        (&me["path"], &me["founder"]),
+        (&json!("self"), &json!(true))
+    );
+    let shown = office.daemons[0]
+        .text(&["channel", "show", "office"])
+        .unwrap();
+    for part in ["office (governed)", "founder", "PATH", "direct 127.0.0.1:"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let japanese = office.daemons[0].text(&["channel", "show", "office", "--lang", "ja"]);
+    assert!(japanese.unwrap().contains("創設者"));
+    let drawing = office.daemons[0]
+        .text(&["channel", "show", "office", "--svg", "-"])
+        .unwrap();
+    assert!(
+        drawing.starts_with("<svg") && drawing.contains("</title></path>"),
+        "{drawing}"
+    );
+}
+
+#[test]
+fn what_a_channel_of_a_secret_cannot_do_is_told() {
+    let office = Office::found(1);
+    let password = office.directory.path().join("password");
+    std::fs::write(&password, "correct horse\n").unwrap();
+    let words = [
+        "channel",
+        "create",
+        "home",
+        "--network",
+        "10.78.0.0/16",
+        "--password-file",
+    ];
+    office.json(0, &[&words[..], &[password.to_str().unwrap()]].concat());
+    let invitation = office.json(0, &["channel", "invite", "home"]);
+    assert_eq!(
+        (&invitation["invitation"], &invitation["uses"]),
+        (&Value::Null, &Value::Null)
+    );
+    for words in [
+        &["invite", "home", "--uses", "1"][..],
+        &["invite", "home", "--role", "guest"],
+        &["invitations", "home"],
+        &["remove", "home", "abc"],
+        &["rules", "home"],
+    ] {
+        office.fails(0, &[&["channel"], words].concat(), 2, "rests on a secret");
+    }
+    office.fails(0, &["channel", "show", "nothing"], 1, "in no channel");
+}
