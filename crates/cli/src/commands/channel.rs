@@ -1,4 +1,4 @@
-//! `enishi channel create | invite | join | leave | list`.
+//! `enishi channel create | invite | join | leave | list | names`.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use enishi_api::{Answer, ChannelCreate, ChannelJoin, Request};
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Context, status, ticket};
+use super::{Context, names, status, ticket};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
 use crate::output::Output;
@@ -44,6 +44,7 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
         }
         Channel::Leave { name } => leave(cx, name).await,
         Channel::List => list(cx).await,
+        Channel::Names { name } => names::channel(cx, name).await,
     }
 }
 

@@ -7,6 +7,7 @@ mod connect;
 mod dht;
 mod doctor;
 pub(crate) mod map;
+mod names;
 mod ping;
 mod replay;
 pub(crate) mod sim;
@@ -33,6 +34,7 @@ pub(crate) enum DaemonCommand {
     Invite,
     Overlay(Overlay),
     Channel(Channel),
+    Resolve(String),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -62,6 +64,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Invite => ticket::overlay(cx).await,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
+        DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Verify(options) => verify::run(cx, options).await,

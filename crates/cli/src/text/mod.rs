@@ -225,6 +225,8 @@ pub(crate) enum Label {
     Class,
     Addresses,
     Records,
+    Name,
+    Names,
     Carried,
     Refused,
     RefusedDetail,

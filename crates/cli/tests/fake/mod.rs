@@ -366,6 +366,7 @@ fn status() -> Status {
         sent: Default::default(),
         refused: Refused::default(),
         channels: vec![channel()],
+        names: None,
         notices: vec![],
     }
 }

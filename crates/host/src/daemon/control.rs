@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::{
-    channels, closed, diagnostics, doctor, invitations, map, names, status, streams, verify,
+    channels, closed, diagnostics, dns, doctor, invitations, map, names, status, streams, verify,
 };
 use crate::control::{Call, StreamCall};
 
@@ -54,6 +54,8 @@ async fn serve(
         Request::ChannelJoin(join) => channels::join(desk, join).await,
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
+        Request::ChannelNames { name } => dns::names(desk, name).await,
+        Request::Resolve { name } => dns::resolve(desk, &name).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await
