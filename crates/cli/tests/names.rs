@@ -180,7 +180,7 @@ fn hosts_are_found_by_name_and_address_by_every_program() {
         .iter()
         .find(|(_, four, _)| *four != office.address(0))
         .unwrap();
-    let ping = office.run(0, &["ping", "-c", "1", "-W", "5", name]);
+    let ping = office.run(0, &["ping", "-4", "-c", "1", "-W", "5", name]);
     assert!(ping.contains("1 received") && ping.contains(four), "{ping}");
     // What dig asks passes by the file as well.
     assert_eq!(office.run(0, &["dig", "+short", "+tcp", name]).trim(), four);
@@ -206,10 +206,10 @@ fn a_member_asks_another_about_their_channel_and_nothing_else() {
     let Some(office) = Office::open("asks", &["aki", "ume"]) else {
         return;
     };
+    let server = format!("@{}", office.address(0));
     let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
     office.daemon(0).text(&home).unwrap();
     let names = office.names(1, 2);
-    let server = format!("@{}", office.address(0));
     let ask = |name: &str| office.run(1, &["dig", "+tries=1", "+timeout=3", &server, name]);
     until(A_WHILE, "the other member answers", || {
         Ok(ask(&names[0].0).contains("status: NOERROR"))
@@ -268,6 +268,7 @@ fn the_resolver_is_as_before_after_every_kind_of_end() {
     let theirs = format!("{RESOLV_CONF}search example.org\n");
     assert_eq!(office.file(0), theirs);
     office.start(0, &[]);
+    office.wait_for_file(0, "the file names the node", is_set_up);
     fs::write(&office.files[0], "nameserver 192.0.2.1\n").unwrap();
     office.wait_for_file(0, "the file names the node again", is_set_up);
 
@@ -309,6 +310,7 @@ fn a_network_of_its_own_does_not_change_the_file_of_another() {
     let data = directory.path().join("data");
     let daemon = Daemon::start(Path::new(PROGRAM), Some(&host), &data, &[]).unwrap();
     daemon.text(&["channel", "create", "office"]).unwrap();
+    assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), before);
     until(A_WHILE, "the node says so", || {
         let status = daemon.json(&["status"])?;
         let notice = status["names"]["notice"].as_str().unwrap_or_default();

@@ -14,23 +14,41 @@ use std::path::{Path, PathBuf};
 use super::super::PORT;
 use super::resolv_conf;
 
+/// How often a change is tried anew when others change the file at the same time.
+const TRIES_MAX: u32 = 5;
+
 /// The longest file that is read, in octets.
 const BYTES_MAX: u64 = 64 * 1024;
 
 /// Changes the text of a file, and returns what it is then. One that would stay the same is
-/// not written.
-pub(super) fn edit(path: &Path, change: impl FnOnce(&str) -> String) -> io::Result<String> {
-    let before = match read(path) {
-        Ok(text) => text,
-        // Without the file a resolver asks this host; it will be empty afterwards.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
-    let after = change(&before);
-    if after != before {
-        replace(path, &after).or_else(|_| overwrite(path, &after))?;
+/// not written; one that somebody else changes meanwhile is read again.
+pub(super) fn edit(path: &Path, change: impl Fn(&str) -> String) -> io::Result<String> {
+    for _ in 0..TRIES_MAX {
+        let before = read_if_there(path)?;
+        let after = change(&before);
+        if after == before || write(path, &before, &after)? {
+            return Ok(after);
+        }
     }
-    Ok(after)
+    Err(io::Error::other("another program changes it all the time"))
+}
+
+/// Writes a text in the place of another; false when the file has a third one.
+fn write(path: &Path, before: &str, after: &str) -> io::Result<bool> {
+    match replace(path, before, after) {
+        Ok(written) => Ok(written),
+        // A mounted file cannot be replaced, and a missing one need not be.
+        Err(_) if read_if_there(path)? == before => overwrite(path, after).map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Without the file a resolver asks this host; it will be empty afterwards.
+fn read_if_there(path: &Path) -> io::Result<String> {
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
 }
 
 /// Takes a server out of a file.
@@ -48,13 +66,14 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Puts a new file in the place of the old one, with its owner and rights.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Puts a new file in the place of the old one, with its owner and rights; false when the old
+/// one has another text by then.
+fn replace(path: &Path, before: &str, text: &str) -> io::Result<bool> {
     let path = fs::canonicalize(path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let metadata = fs::metadata(&path)?;
     let new = directory.join(format!(".resolv.conf.enishi-{}", std::process::id()));
-    let written = || -> io::Result<()> {
+    let replaced = || -> io::Result<bool> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -64,12 +83,16 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         file.set_permissions(metadata.permissions())?;
         chown(&new, Some(metadata.uid()), Some(metadata.gid()))?;
         file.sync_all()?;
-        fs::rename(&new, &path)
+        let is_same = read(&path)? == before;
+        is_same.then(|| fs::rename(&new, &path)).transpose()?;
+        Ok(is_same)
     };
-    written().inspect_err(|_| {
+    let replaced = replaced();
+    if !matches!(replaced, Ok(true)) {
         // It may not even have been made.
         let _ = fs::remove_file(&new);
-    })
+    }
+    replaced
 }
 
 /// Writes over the file, and cuts it afterwards: it is never shorter than the new text.
@@ -156,6 +179,21 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), BEFORE);
         let entries = fs::read_dir(directory.path()).unwrap();
         assert_eq!(entries.count(), 2);
+    }
+
+    #[test]
+    fn what_others_write_at_the_same_moment_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, BEFORE).unwrap();
+        let theirs = format!("{BEFORE}search example.org\n");
+        let change = |text: &str| {
+            fs::write(&file, &theirs).unwrap();
+            add(text)
+        };
+        assert_eq!(edit(&file, change).unwrap(), add(&theirs));
+        assert!(!write(&file, BEFORE, "x").unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), add(&theirs));
     }
 
     #[test]

@@ -7,12 +7,11 @@
 
 mod file;
 pub mod guard;
+mod namespace;
 mod resolv_conf;
 mod resolved;
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::responder::Upstreams;
@@ -58,13 +57,14 @@ impl Resolver {
 
     /// Returns how names are to reach the programs of this host, or why they cannot.
     pub(super) fn choose(&self) -> Result<How, String> {
-        if is_elsewhere() && is_anothers_file() {
+        let is_elsewhere = namespace::is_elsewhere();
+        if is_elsewhere && !namespace::has_own_file(Path::new(RESOLV_CONF)) {
             return Err(format!(
                 "this node is in another network than the system's {RESOLV_CONF}, so that file \
                  is left alone; give the namespace a file of its own (/etc/netns/NAME/resolv.conf)"
             ));
         }
-        match !is_elsewhere() && resolved::is_in_use(Path::new(RESOLV_CONF)) {
+        match !is_elsewhere && resolved::is_in_use(Path::new(RESOLV_CONF)) {
             true => Ok(How::Resolved),
             false => Ok(How::ResolvConf),
         }
@@ -112,22 +112,4 @@ impl Resolver {
         }
         guard.dismiss();
     }
-}
-
-/// Tells whether this process is in a network namespace of its own: the resolver that runs in
-/// the system's does not see its devices.
-fn is_elsewhere() -> bool {
-    let [own, first] =
-        ["self", "1"].map(|process| fs::read_link(format!("/proc/{process}/ns/net")));
-    matches!((own, first), (Ok(own), Ok(first)) if own != first)
-}
-
-/// Tells whether the file is the one that the system's first process sees.
-fn is_anothers_file() -> bool {
-    let identity = |path: &str| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    let first = identity(&format!("/proc/1/root{RESOLV_CONF}"));
-    first.is_some() && first == identity(RESOLV_CONF)
 }
