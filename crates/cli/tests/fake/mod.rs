@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_api::{
-    Answer, Channel, Check, Failure, FailureKind, Finding, Held, Holder, Hop, HopState, MapLink,
-    MapNode, MapRole, Member, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
-    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep, Verdict,
+    Answer, Channel, Check, Failure, FailureKind, Finding, Held, Holder, Hop, HopState, HostName,
+    MapLink, MapNode, MapRole, Member, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused,
+    Remote, Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, ValueStep, Verdict,
     Verification, Verified, VerifiedRecord,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
@@ -138,6 +138,17 @@ fn script(request: Request) -> Vec<Answer> {
         Request::ChannelCreate(_) | Request::ChannelJoin(_) => vec![Answer::Channel(channel())],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
+        }],
+        Request::Resolve { name } if name == "nobody" => {
+            let message = "Nobody is called nobody.";
+            vec![Answer::Failure(failure(FailureKind::No, message))]
+        }
+        Request::ChannelNames { .. } | Request::Resolve { .. } => vec![Answer::Names {
+            names: vec![HostName {
+                name: "aki.office.enishi".to_owned(),
+                node_id: "n1".to_owned(),
+                addresses: vec!["10.77.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
+            }],
         }],
         Request::Ping(ping) => ping_answers(&ping.target),
         Request::OverlayInvite(_) | Request::OverlayShow | Request::OverlayRevoke { .. } => {
