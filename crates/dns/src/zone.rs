@@ -461,6 +461,7 @@ pub(crate) mod tests {
     fn each_channel_has_its_zones() {
         let mut home = channel(1, "home", vec![member(9, "aki")]);
         home.network = (Ipv4Addr::new(10, 78, 0, 0), 15);
+        home.network6.0 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0);
         home.members[0].addresses = vec![Ipv4Addr::new(10, 79, 0, 9).into()];
         let zone = Zone::new(1, &[channel(0, "office", vec![member(1, "aki")]), home]);
         let domains = ["home.enishi.", "78.10.in-addr.arpa.", "79.10.in-addr.arpa."];
