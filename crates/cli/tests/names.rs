@@ -203,7 +203,7 @@ fn hosts_are_found_by_name_and_address_by_every_program() {
 
 #[test]
 fn a_member_asks_another_about_their_channel_and_nothing_else() {
-    let Some(office) = Office::open("asks", &["aki", "ume"]) else {
+    let Some(mut office) = Office::open("asks", &["aki", "ume"]) else {
         return;
     };
     let server = format!("@{}", office.address(0));
@@ -220,6 +220,47 @@ fn a_member_asks_another_about_their_channel_and_nothing_else() {
         let answer = ask(name);
         assert!(answer.contains("status: REFUSED"), "{name}: {answer}");
     }
+    // Who is no member comes as far as the address, and is not answered.
+    let stranger = office.lab.host("other").unwrap();
+    let (network, gateway) = ("10.77.0.0/16", office.hosts[0].address().to_string());
+    let route = ["ip", "route", "add", network, "via", &gateway];
+    assert!(stranger.run(&route, A_WHILE).unwrap().success());
+    let words = ["dig", "+tries=1", "+timeout=2", &server, &names[0].0];
+    let answer = stranger.run(&words, A_WHILE).unwrap();
+    assert!(
+        !answer.success() && answer.stdout.contains("timed out"),
+        "{}",
+        answer.stdout
+    );
+}
+
+#[test]
+fn two_nodes_of_one_host_hand_each_other_s_names_on() {
+    let Some(office) = Office::open("two", &["aki"]) else {
+        return;
+    };
+    let data = office.path(0, "second");
+    let second = Daemon::start(Path::new(PROGRAM), Some(&office.hosts[0]), &data, &[]).unwrap();
+    let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
+    second.text(&home).unwrap();
+    office.wait_for_file(0, "both stand in the file", |text| {
+        text.contains("nameserver 127.77.0.53\n") && text.contains("nameserver 127.77.0.54\n")
+    });
+    let home = second.json(&["channel", "names", "home"]).unwrap();
+    let name = home["names"][0]["name"].as_str().unwrap();
+    assert!(
+        office.look_up(0, "ahostsv4", name).contains("10.78."),
+        "{name}"
+    );
+    let found = office.look_up(0, "ahostsv4", "aki.office.enishi");
+    assert!(found.contains(&office.address(0)), "{found}");
+    office.daemon(0).text(&["down"]).unwrap();
+    assert!(
+        office.look_up(0, "ahostsv4", name).contains("10.78."),
+        "{name}"
+    );
+    second.text(&["down"]).unwrap();
+    assert_eq!(office.file(0), RESOLV_CONF);
 }
 
 #[test]
