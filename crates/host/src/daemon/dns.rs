@@ -25,6 +25,9 @@ const ZONE_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether all is still set up.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often it is tried again while something is missing.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The file that tells what has to be put back after a crash.
 pub(super) const MARKER_NAME: &str = "resolver.restore";
 
@@ -53,8 +56,11 @@ pub(super) async fn serve(desk: Desk) {
 async fn see_to(desk: &Desk, mut upkeep: Upkeep) {
     let mut events = desk.events();
     loop {
-        upkeep.see_to(&desk.shared.networks.places()).await;
-        let look = tokio::time::sleep(LOOK_INTERVAL);
+        let is_complete = upkeep.see_to(&desk.shared.networks.places()).await;
+        let look = tokio::time::sleep(match is_complete {
+            true => LOOK_INTERVAL,
+            false => RETRY_INTERVAL,
+        });
         tokio::select! {
             () = desk.ending.stop.cancelled() => break,
             () = changed(&mut events) => {}

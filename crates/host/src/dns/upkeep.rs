@@ -42,15 +42,19 @@ impl Upkeep {
         }
     }
 
-    /// Sees to it that everything is as it is to be while these channels have devices.
-    pub async fn see_to(&mut self, places: &[Place]) {
+    /// Sees to it that everything is as it is to be while these channels have devices, and
+    /// tells whether it is: a new IPv6 address, for one, takes a moment until it can be used.
+    pub async fn see_to(&mut self, places: &[Place]) -> bool {
         let mut state = State::default();
         let listened = self.listen_in_channels(places).await;
         let set_up = self.set_up_resolver(places, &mut state).await;
         state.notice = listened.err().or(set_up.err());
         let loopback = self.loopback.iter().map(Listener::address);
         state.listening = loopback.chain(self.in_channels.keys().copied()).collect();
+        let wanted: usize = places.iter().map(|place| place.addresses.len()).sum();
+        let is_complete = state.notice.is_none() && self.in_channels.len() == wanted;
         self.show(state);
+        is_complete
     }
 
     /// Puts the resolver back as it was, and listens no more.
