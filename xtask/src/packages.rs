@@ -10,6 +10,7 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "end-to-end tests in namespaces"),
     ("ping", "iputils-ping", "end-to-end tests in namespaces"),
     ("curl", "curl", "end-to-end downloads"),
+    ("dig", "bind9-dnsutils", "end-to-end tests of names"),
     ("iperf3", "iperf3", "`cargo xtask bench vnet`"),
     ("ethtool", "ethtool", "`cargo xtask bench vnet`"),
     ("wg", "wireguard-tools", "`cargo xtask bench vnet`"),

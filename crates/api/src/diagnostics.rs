@@ -257,6 +257,20 @@ pub enum Finding {
         /// The host names of those that did not answer.
         silent: Vec<String>,
     },
+    /// Whether hosts of channels are found by name.
+    Names {
+        /// How names reach the programs of the host, as in `status`.
+        how: String,
+        /// Where queries are answered.
+        listening: Vec<SocketAddr>,
+        /// The name of this host that was looked up as every program does; none when there is
+        /// none yet, or programs have to be told where to ask.
+        asked: Option<String>,
+        /// Whether that led to this host.
+        found: bool,
+        /// What the node has to tell about it.
+        notice: Option<String>,
+    },
     /// What the node keeps.
     Records {
         /// For others.

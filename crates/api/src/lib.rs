@@ -122,6 +122,17 @@ pub enum Request {
     /// Asks of networks behind members, or changes which are offered and used; answered by
     /// [`Answer::Routes`].
     Route(RouteAsk),
+    /// Lists the hosts of a channel by name; answered by [`Answer::Names`].
+    ChannelNames {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Looks up a host of this node's channels; answered by [`Answer::Names`], or by a failure
+    /// with [`FailureKind::No`].
+    Resolve {
+        /// A host's name, with or without channel and domain, its node id, or an address.
+        name: String,
+    },
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -303,6 +314,11 @@ pub enum Answer {
         /// In the order of their names.
         channels: Vec<Channel>,
     },
+    /// Hosts of channels.
+    Names {
+        /// In the order of their node ids.
+        names: Vec<HostName>,
+    },
     /// An echo response arrived.
     Pong {
         /// Which request it answers, from 0.
@@ -421,6 +437,9 @@ pub struct Status {
     pub refused: Refused,
     /// The channels in the order of their names.
     pub channels: Vec<Channel>,
+    /// How names of hosts are served; none when they are not.
+    #[serde(default)]
+    pub names: Option<Box<Names>>,
     /// What a person should know and maybe act on, for example that the disk is full.
     #[serde(default)]
     pub notices: Vec<String>,
@@ -580,6 +599,32 @@ pub struct Member {
     /// The same that came from it.
     #[serde(default)]
     pub bytes_received: u64,
+}
+
+/// How names of hosts are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// How they reach the programs of the host: `systemd-resolved`, `resolv.conf`, or `none`
+    /// when programs have to be told where to ask.
+    pub how: String,
+    /// Where queries are answered.
+    pub listening: Vec<SocketAddr>,
+    /// Which servers are asked for all other names; empty when they are refused.
+    pub upstreams: Vec<SocketAddr>,
+    /// What a person should know, for example that the port is taken.
+    pub notice: Option<String>,
+}
+
+/// A host of a channel and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostName {
+    /// The whole name: `aki.office.enishi`.
+    pub name: String,
+    /// The member's node id.
+    pub node_id: String,
+    /// Its addresses in the channel.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A peer that the node knows.

@@ -1,6 +1,6 @@
 //! The command line, as clap reads it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,6 +67,19 @@ pub(crate) enum Command {
     /// Share networks behind members: a LAN, or everything
     #[command(subcommand)]
     Route(Route),
+    /// Show which host of this node's channels has a name or an address
+    Resolve {
+        /// A host's name (`aki`, `aki.office`, `aki.office.enishi`), its node id or an address
+        name: String,
+    },
+    /// Wait for the daemon's end, and then take its server out of the resolver's file
+    #[command(name = enishi_host::dns::guard::COMMAND, hide = true)]
+    ResolverGuard {
+        /// The file
+        file: PathBuf,
+        /// The server
+        server: IpAddr,
+    },
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -100,6 +113,9 @@ pub(crate) struct Up {
     /// Do without a network device; needs no permission
     #[arg(long)]
     pub(crate) no_tun: bool,
+    /// Do without names of hosts, and leave the system's resolver alone
+    #[arg(long)]
+    pub(crate) no_dns: bool,
     /// The UDP address to listen on, for example 0.0.0.0:4242 or 127.0.0.1:0
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -287,6 +303,11 @@ pub(crate) enum Channel {
     },
     /// List the channels of this node
     List,
+    /// List the hosts of a channel by name
+    Names {
+        /// The channel's name
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

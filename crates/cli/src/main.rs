@@ -53,6 +53,13 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Demo(options) => return demo::run(&out, &options),
         Command::Sim(options) => return commands::sim::run(&out, &options),
         Command::Completions { shell } => return commands::completions::run(&out, shell),
+        Command::ResolverGuard { file, server } => {
+            // Nobody reads what it would say.
+            return Ok(match enishi_host::dns::guard::run(&file, server) {
+                Ok(()) => Verdict::Yes,
+                Err(_) => Verdict::No,
+            });
+        }
         Command::Down => DaemonCommand::Down,
         Command::Status => DaemonCommand::Status,
         Command::Peers => DaemonCommand::Peers,
@@ -64,6 +71,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
             }
         }
         Command::Channel(command) => DaemonCommand::Channel(command),
+        Command::Resolve { name } => DaemonCommand::Resolve(name),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Route(command) => DaemonCommand::Route(command),

@@ -28,6 +28,7 @@ pub(crate) fn run(out: &Output, data: PathBuf, up: Up) -> Result<Verdict, Proble
         data,
         config: up.config,
         no_tun: up.no_tun,
+        no_dns: up.no_dns,
         listen: up.listen,
         bootstrap: up.bootstrap,
         record: up.record,

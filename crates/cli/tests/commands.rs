@@ -66,6 +66,8 @@ fn json_of(fake: &Fake, line: &str) -> (i32, Value) {
 fn every_command_has_a_form_for_scripts() {
     let fake = Fake::start();
     let channel = fake::channel_json();
+    let host = json!({"name": "aki.office.enishi", "node_id": "n1",
+                      "addresses": ["10.77.0.9", "fd00::9"]});
     for (line, code, expected) in [
         ("peers", 0, json!({"peers": [fake::peer_json()]})),
         ("invite", 0, json!({"ticket": "enishi-overlay"})),
@@ -102,6 +104,8 @@ fn every_command_has_a_form_for_scripts() {
         ("channel create office", 0, channel.clone()),
         ("channel join enishi-office", 0, channel.clone()),
         ("channel list", 0, json!({"channels": [channel]})),
+        ("channel names office", 0, json!({"names": [host]})),
+        ("resolve aki", 0, json!({"names": [host]})),
         ("channel leave office", 0, json!({"left": "office"})),
         (
             "ping near -c 2",
@@ -229,6 +233,11 @@ fn people_get_text() {
              direct 192.0.2.1:2\n\
              \n\
              the address moved\n",
+        ),
+        (
+            "resolve aki",
+            "NAME               ADDRESS    ADDRESS6  NODE\n\
+             aki.office.enishi  10.77.0.9  fd00::9   n1\n",
         ),
         ("down --lang ja", "デーモンを停止します。\n"),
     ] {

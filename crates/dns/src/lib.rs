@@ -16,10 +16,10 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`label`] | makes a DNS label of whatever a host calls itself |
+//! | [`mod@label`] | makes a DNS label of whatever a host calls itself |
 //! | [`zone`] | the names and records of some channels |
 //! | [`reverse`] | under which names addresses are looked up |
-//! | [`answer`] | what is answered to the octets of a query, and to whom |
+//! | [`mod@answer`] | what is answered to the octets of a query, and to whom |
 
 pub mod answer;
 pub mod label;

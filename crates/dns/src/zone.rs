@@ -167,6 +167,15 @@ impl Zone {
             .map_or(&[], |names| &names.domains)
     }
 
+    /// Tells whether an address is one of a member of a channel.
+    pub fn has_member(&self, channel: u32, address: IpAddr) -> bool {
+        let found = fqdn(&reverse::name(address)).and_then(|name| {
+            let found = self.find(&LowerName::from(name))?;
+            (found.channel == Some(channel)).then_some(found)
+        });
+        found.is_some_and(|found| found.of_type(RecordType::PTR).next().is_some())
+    }
+
     /// Returns the domain of a channel, with the dot at its end.
     pub fn origin(&self, channel: u32) -> Option<&str> {
         self.channels
@@ -452,6 +461,7 @@ pub(crate) mod tests {
     fn each_channel_has_its_zones() {
         let mut home = channel(1, "home", vec![member(9, "aki")]);
         home.network = (Ipv4Addr::new(10, 78, 0, 0), 15);
+        home.network6.0 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0);
         home.members[0].addresses = vec![Ipv4Addr::new(10, 79, 0, 9).into()];
         let zone = Zone::new(1, &[channel(0, "office", vec![member(1, "aki")]), home]);
         let domains = ["home.enishi.", "78.10.in-addr.arpa.", "79.10.in-addr.arpa."];
@@ -460,5 +470,8 @@ pub(crate) mod tests {
         assert_eq!(whose("aki.office.enishi."), Some(0));
         assert_eq!(whose("9.0.79.10.in-addr.arpa."), Some(1));
         assert_eq!(whose("neither.enishi."), None);
+        let is_member = |channel, address: &str| zone.has_member(channel, address.parse().unwrap());
+        assert!(is_member(0, "10.77.0.1") && is_member(0, "fd00::1") && is_member(1, "10.79.0.9"));
+        assert!(!is_member(1, "10.77.0.1") && !is_member(0, "10.77.0.2"));
     }
 }

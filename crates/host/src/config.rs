@@ -48,6 +48,12 @@ pub struct Config {
     pub host_name: String,
     /// Whether channels get a network device.
     pub tun: bool,
+    /// Whether hosts of channels are found by name; none for where channels get devices and
+    /// the daemon is root.
+    pub dns: Option<bool>,
+    /// The address on loopback at which names are looked up where there is no device, or by
+    /// way of `/etc/resolv.conf`; if it is taken, one of the fifteen after it.
+    pub dns_listen: SocketAddr,
     /// What the node may be at most: `auto` is what it measures, `peer` never a supernode,
     /// `client` always a client.
     pub class: Limit,
@@ -82,6 +88,8 @@ impl Default for Config {
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,
+            dns: None,
+            dns_listen: ([127, 77, 0, 53], 53).into(),
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
@@ -231,6 +239,12 @@ impl Config {
         if config.host_name.len() > enishi_services::vnet::wire::HOST_NAME_BYTES_MAX {
             return wrong("host_name", "must have at most 63 octets");
         }
+        if !config.dns_listen.ip().is_loopback() {
+            return wrong(
+                "dns_listen",
+                "must be an address of this host alone, as 127.77.0.53:53",
+            );
+        }
         if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
             return wrong("ticket_valid_days", "must be between 1 and 3650");
         }
@@ -267,6 +281,10 @@ mod tests {
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
         assert!(!config.reports_hops);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
+        let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
+        assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));
+        let error = Config::parse("dns_listen = \"10.0.0.1:53\"").unwrap_err();
+        assert!(error.contains("dns_listen"), "{error}");
         let error = Config::parse("lisen = []").unwrap_err();
         assert!(error.contains("lisen"), "{error}");
         let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();

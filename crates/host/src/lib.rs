@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod data_dir;
+pub mod dns;
 pub mod packets;
 pub mod session;
 pub mod store;

@@ -5,6 +5,8 @@
 //! process with the same number is not mistaken for it), and a number for each
 //! lab of that process. From the name alone anyone can tell whether its maker is alive.
 
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::ip::{NAMESPACES_DIRECTORY, ip, namespace_exists};
+use crate::ip::{ETC_DIRECTORY, NAMESPACES_DIRECTORY, ip, namespace_exists};
 
 /// How often the processes of a namespace are looked up and killed before it is removed.
 const KILL_ROUNDS_MAX: u32 = 50;
@@ -150,6 +152,8 @@ fn remove_namespace(name: &str) {
         }
         thread::sleep(KILL_ROUND_DELAY);
     }
+    // Few have any.
+    let _ = fs::remove_dir_all(Path::new(ETC_DIRECTORY).join(name));
     if let Err(error) = ip(&["netns", "delete", name])
         && namespace_exists(name)
     {

@@ -1,6 +1,7 @@
 //! One host of a lab: a network namespace with one Ethernet port.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-use crate::ip::{NAMESPACES_DIRECTORY, ip};
+use crate::ip::{ETC_DIRECTORY, NAMESPACES_DIRECTORY, ip};
 use crate::process::{self, Output, Process};
 use crate::programs::find_program;
 
@@ -94,6 +95,20 @@ impl Host {
         let mut command = self.command(program);
         command.args(arguments);
         process::run(command, timeout).with_context(|| format!("on host {}", self.name))
+    }
+
+    /// Gives the host a file of its own in place of `/etc/NAME`, which must be there; programs
+    /// started from then on see it. Returns where it is for all others.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_etc(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let directory = PathBuf::from(ETC_DIRECTORY).join(&self.namespace);
+        let path = directory.join(name);
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 
     /// Moves the calling thread, and whatever threads it starts later, to this

@@ -12,6 +12,9 @@ use crate::programs::find_program;
 /// Where `ip netns` keeps the names of namespaces.
 pub(crate) const NAMESPACES_DIRECTORY: &str = "/run/netns";
 
+/// Where `ip netns exec` looks for files that take the place of those in `/etc`.
+pub(crate) const ETC_DIRECTORY: &str = "/etc/netns";
+
 /// Two `ip netns add` at the same moment may fail while the first one on a machine
 /// prepares the directory; this many attempts are made.
 const ADD_ATTEMPTS_MAX: u32 = 5;

@@ -8,6 +8,7 @@ mod dht;
 mod doctor;
 mod governed;
 pub(crate) mod map;
+mod names;
 mod ping;
 mod replay;
 mod route;
@@ -37,6 +38,7 @@ pub(crate) enum DaemonCommand {
     Overlay(Overlay),
     Channel(Channel),
     Route(Route),
+    Resolve(String),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -66,6 +68,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Invite => ticket::overlay(cx).await,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
+        DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Route(command) => route::run(cx, command).await,

@@ -3,7 +3,7 @@
 use enishi_api::{Answer, Channel, Peer, Refused, Request, Service, Status};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, names};
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
@@ -73,6 +73,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Addresses, addresses.join(", ")),
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
+        (Label::Names, names::line(status.names.as_deref())),
         (Label::Refused, refused),
         (Label::Dropped, dropped),
     ]

@@ -345,6 +345,8 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "class",
         Label::Addresses => "addresses",
         Label::Records => "records held",
+        Label::Name => "name",
+        Label::Names => "names",
         Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",

@@ -325,6 +325,8 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Class => "クラス",
         Label::Addresses => "アドレス",
         Label::Records => "保持レコード",
+        Label::Name => "名前",
+        Label::Names => "名前解決",
         Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",

@@ -269,6 +269,8 @@ pub(crate) enum Label {
     Class,
     Addresses,
     Records,
+    Name,
+    Names,
     Carried,
     Refused,
     RefusedDetail,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use enishi_api::{
     Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Failure, FailureKind,
-    Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Member, OpenInvitation,
-    Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote, Removal, Request,
-    RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
+    Finding, Held, Holder, Hop, HopState, HostName, MapLink, MapNode, MapRole, Member,
+    OpenInvitation, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote, Removal,
+    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
     Verification, Verified, VerifiedRecord,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
@@ -161,6 +161,17 @@ fn script(request: Request) -> Vec<Answer> {
         }],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
+        }],
+        Request::Resolve { name } if name == "nobody" => {
+            let message = "Nobody is called nobody.";
+            vec![Answer::Failure(failure(FailureKind::No, message))]
+        }
+        Request::ChannelNames { .. } | Request::Resolve { .. } => vec![Answer::Names {
+            names: vec![HostName {
+                name: "aki.office.enishi".to_owned(),
+                node_id: "n1".to_owned(),
+                addresses: vec!["10.77.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
+            }],
         }],
         Request::Ping(ping) => ping_answers(&ping.target),
         Request::OverlayInvite(_) | Request::OverlayShow | Request::OverlayRevoke { .. } => {
@@ -389,6 +400,7 @@ fn status() -> Status {
         sent: Default::default(),
         refused: Refused::default(),
         channels: vec![channel()],
+        names: None,
         notices: vec![],
     }
 }

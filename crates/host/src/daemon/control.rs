@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use super::desk::Desk;
 use super::{
-    channels, closed, diagnostics, doctor, government, invitations, map, names, routes, status,
-    streams, verify,
+    channels, closed, diagnostics, dns, doctor, government, invitations, map, names, routes,
+    status, streams, verify,
 };
 use crate::control::{Call, StreamCall};
 
@@ -70,6 +70,8 @@ async fn serve(
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Route(ask) => routes::answer(desk, ask).await,
+        Request::ChannelNames { name } => dns::names(desk, name).await,
+        Request::Resolve { name } => dns::resolve(desk, &name).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

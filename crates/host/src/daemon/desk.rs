@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::closed::Member;
 use super::streams::Listeners;
 use crate::config::Config;
+use crate::dns::Shown;
 use crate::packets::Networks;
 use crate::session::Sessions;
 use crate::store::unix_s;
@@ -122,6 +123,8 @@ pub(super) struct Shared {
     /// The clock at the start, in seconds since 1970.
     pub(super) started_unix_s: u64,
     pub(super) networks: Arc<Networks>,
+    /// How names are served; none when they are not.
+    pub(super) names: Option<Shown>,
     pub(super) listeners: Listeners,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
@@ -148,6 +151,7 @@ impl Shared {
             started: Instant::now(),
             started_unix_s: unix_s(),
             networks,
+            names: None,
             listeners: Listeners::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),

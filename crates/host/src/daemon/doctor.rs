@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::desk::{Desk, Echo, no};
-use super::{channels, machine, names, status};
+use super::{channels, dns, machine, names, status};
+use crate::dns::How;
 use crate::store::unix_s;
 
 /// How many peers are asked for their clocks and where they see this node.
@@ -37,6 +38,9 @@ const FIND_TIME_MAX: Duration = Duration::from_secs(12);
 
 /// How long storing, reading and removing a value may take, each.
 const VALUE_TIME_MAX: Duration = Duration::from_secs(12);
+
+/// How long the system's resolver may take for a name.
+const NAME_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// The lease of the value that is stored and removed again, in seconds.
 const LEASE_S: u32 = 60;
@@ -97,6 +101,7 @@ pub(super) async fn examine(
     check_addresses(desk, &echoes, &mut report).await;
     check_sessions(desk, &mut report).await;
     check_channels(desk, &mut report).await?;
+    check_names(desk, &mut report).await?;
     let (held, own) = (around.held, around.own);
     report
         .tell(Outcome::Ok, Finding::Records { held, own })
@@ -461,6 +466,38 @@ async fn check_channels(desk: &Desk, report: &mut Report<'_>) -> Result<(), Fail
         report.tell(outcome, finding).await;
         check_members(desk, &channel, report).await;
     }
+    Ok(())
+}
+
+/// Looks up this host's own name as every program does.
+async fn check_names(desk: &Desk, report: &mut Report<'_>) -> Result<(), Failure> {
+    let Some(state) = dns::state(desk) else {
+        return Ok(());
+    };
+    let own = dns::own_name(desk).await?;
+    let own = own.filter(|_| state.how != How::None.name());
+    let found = match &own {
+        None => false,
+        Some(own) => {
+            let looked_up = tokio::net::lookup_host((own.name.as_str(), 0));
+            let looked_up = tokio::time::timeout(NAME_TIME_MAX, looked_up).await;
+            let mut addresses = looked_up.into_iter().flatten().flatten();
+            addresses.any(|address| own.addresses.contains(&address.ip()))
+        }
+    };
+    let outcome = match &own {
+        Some(_) if !found => Outcome::Problem,
+        _ if state.notice.is_some() => Outcome::Warning,
+        _ => Outcome::Ok,
+    };
+    let finding = Finding::Names {
+        how: state.how,
+        listening: state.listening,
+        asked: own.map(|own| own.name),
+        found,
+        notice: state.notice,
+    };
+    report.tell(outcome, finding).await;
     Ok(())
 }
 

@@ -18,6 +18,7 @@
 //! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
+//! | `dns` | names of hosts: what the node knows, for the responder |
 //! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
@@ -28,6 +29,7 @@ mod closed;
 mod control;
 mod desk;
 mod diagnostics;
+mod dns;
 mod doctor;
 mod driver;
 mod government;
@@ -72,6 +74,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Whether to do without network devices, whatever the configuration says.
     pub no_tun: bool,
+    /// Whether to do without names of hosts, whatever the configuration says.
+    pub no_dns: bool,
     /// The UDP address to listen on instead of those of the configuration.
     pub listen: Option<SocketAddr>,
     /// Invitations of nodes to join by.
@@ -95,6 +99,8 @@ pub struct Daemon {
     sessions: Sessions,
     ending: Ending,
     driver: JoinHandle<()>,
+    /// Serves names, if it is to.
+    names: Option<JoinHandle<()>>,
     server: JoinHandle<()>,
     /// Locked until the daemon has ended.
     _data: DataDir,
@@ -138,6 +144,11 @@ impl Daemon {
             .is_err()
         {
             tracing::warn!("the node did not stop in time");
+        }
+        if let Some(names) = self.names
+            && tokio::time::timeout(STOP_TIME_MAX, names).await.is_err()
+        {
+            tracing::warn!("the resolver was not put back in time");
         }
         self.ending.stopped.cancel();
         // It ends by itself within a second.

@@ -19,11 +19,12 @@ use super::driver::{Clock, Driver, Inlets};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
-use super::{Daemon, Options, control, vitals};
+use super::{Daemon, Options, control, dns, vitals};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::dns::Shown;
 use crate::packets::Networks;
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
@@ -95,11 +96,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
     let keypair = data.identity()?;
     let target = record_target(&options, &config)?;
+    let with_devices = config.tun && !options.no_tun;
+    crate::dns::repair(&data.path().join(dns::MARKER_NAME));
+    let with_names = !options.no_dns && dns::is_wanted(config.dns, with_devices);
     let state = closed.as_ref().map(|member| member.state.clone());
     let (store, found, outcomes) = Store::open(state.as_deref().unwrap_or(data.path()))?;
     let control = Control::bind(data.path())?;
     let (notes, notes_inlet) = mpsc::channel(NOTES_MAX);
-    let networks = Arc::new(Networks::new(notes, config.tun && !options.no_tun));
+    let networks = Arc::new(Networks::new(notes, with_devices));
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
@@ -119,6 +123,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let path = data.path().to_owned();
     let mut shared = Shared::new(keypair, overlay, config, path, networks);
     shared.closed = closed;
+    shared.names = with_names.then(Shown::default);
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
@@ -165,11 +170,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     if known > 0 {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
+    let driver = tokio::spawn(driver.run(node, desk.clone(), inlets));
+    let names = with_names.then(|| tokio::spawn(dns::serve(desk)));
     let stopped = ending.stopped.clone();
     Ok(Daemon {
         node_id: sessions.me(),
         control: data.path().join(enishi_api::SOCKET_NAME),
-        driver: tokio::spawn(driver.run(node, desk, inlets)),
+        driver,
+        names,
         server: tokio::spawn(control.serve(calls, streams, stopped.cancelled_owned())),
         sessions,
         ending,

@@ -12,7 +12,7 @@ use enishi_overlay::{NodeId, Position, Time};
 use enishi_services::Node;
 
 use super::desk::Desk;
-use super::{channels, closed};
+use super::{channels, closed, dns};
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
@@ -50,6 +50,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         sent: sent(desk),
         refused: refused(desk, counters, malformed),
         channels,
+        names: dns::state(desk).map(Box::new),
         notices,
     }))
 }

@@ -24,6 +24,7 @@ use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, MTU, Vnet};
 use tokio::sync::mpsc;
 
+use crate::dns::Place;
 use crate::session::Sessions;
 use lanes::Lanes;
 use system::SystemRoutes;
@@ -251,6 +252,19 @@ impl Networks {
         network.map_or((None, None), |network| {
             (network.device.clone(), network.notice.clone())
         })
+    }
+
+    /// Returns the channels that have a device now, in the order of their numbers.
+    pub fn places(&self) -> Vec<Place> {
+        let open = self.open.lock();
+        let places = open.iter().filter_map(|(channel, network)| {
+            Some(Place {
+                channel: channel.0,
+                device: network.device.clone()?,
+                addresses: network.addresses,
+            })
+        });
+        places.collect()
     }
 
     /// Tells whether packets are exchanged with a node in any channel: both have proved

@@ -87,6 +87,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
             asked,
             silent,
         } => members(channel, *asked, silent),
+        Finding::Names { .. } => names(finding),
         Finding::Records { held, own } => said(
             "records",
             format!("{held} kept for the overlay; {own} of its own there"),
@@ -322,6 +323,36 @@ fn channel(finding: &Finding, bad: bool) -> Diagnosis {
         detail,
         advice: advice.filter(|_| bad),
     }
+}
+
+fn names(finding: &Finding) -> Diagnosis {
+    let Finding::Names {
+        how,
+        listening,
+        asked,
+        found,
+        notice,
+    } = finding
+    else {
+        unreachable!("only names are told here");
+    };
+    let listening: Vec<String> = listening.iter().map(ToString::to_string).collect();
+    let detail = match (asked, found) {
+        (Some(asked), true) => format!("by {how}; {asked} leads to this host"),
+        (Some(asked), false) => format!("by {how}, but {asked} does not lead to this host"),
+        (None, _) => format!("by {how}; served at {}", listening.join(", ")),
+    };
+    let advice = match (asked, found) {
+        (Some(asked), false) => Some(format!(
+            "`dig @{} {asked}` tells whether this node answers; if it does, another program has \
+             changed the system's resolver.",
+            listening
+                .first()
+                .map_or("ADDRESS", |first| first.trim_end_matches(":53"))
+        )),
+        _ => None,
+    };
+    said("names", detail, notice.clone().or(advice).as_deref())
 }
 
 fn members(channel: &str, asked: u32, silent: &[String]) -> Diagnosis {

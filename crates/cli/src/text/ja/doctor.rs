@@ -85,6 +85,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
             asked,
             silent,
         } => members(channel, *asked, silent),
+        Finding::Names { .. } => names(finding),
         Finding::Records { held, own } => said(
             "レコード",
             format!("オーバーレイのために {held}、自分のもの {own}"),
@@ -326,6 +327,36 @@ fn channel(finding: &Finding, bad: bool) -> Diagnosis {
         detail,
         advice: advice.filter(|_| bad),
     }
+}
+
+fn names(finding: &Finding) -> Diagnosis {
+    let Finding::Names {
+        how,
+        listening,
+        asked,
+        found,
+        notice,
+    } = finding
+    else {
+        unreachable!("only names are told here");
+    };
+    let listening: Vec<String> = listening.iter().map(ToString::to_string).collect();
+    let detail = match (asked, found) {
+        (Some(asked), true) => format!("{how} による。{asked} はこのホストに解決されます"),
+        (Some(asked), false) => format!("{how} による。{asked} がこのホストに解決されません"),
+        (None, _) => format!("{how} による。応答アドレス {}", listening.join("、")),
+    };
+    let advice = match (asked, found) {
+        (Some(asked), false) => Some(format!(
+            "`dig @{} {asked}` でこのノードが応答するか確認できます。応答するなら、別のプログラムが\
+             システムのリゾルバー設定を変更しています。",
+            listening
+                .first()
+                .map_or("アドレス", |first| first.trim_end_matches(":53"))
+        )),
+        _ => None,
+    };
+    said("名前解決", detail, notice.clone().or(advice).as_deref())
 }
 
 fn members(channel: &str, asked: u32, silent: &[String]) -> Diagnosis {

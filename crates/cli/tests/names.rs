@@ -1,0 +1,426 @@
+//! Names of hosts, looked up by programs that we did not write, and the system's resolver
+//! after every kind of end. Without root these tests have nothing to stand on and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enishi_lab::{Daemon, Host, Lab, Process, ensure_programs, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+const A_WHILE: Duration = Duration::from_secs(20);
+
+/// What each host's resolver is told before Enishi comes.
+const RESOLV_CONF: &str = "# by hand\nnameserver 127.0.0.1\noptions timeout:2 attempts:2\n";
+
+/// A DNS server that has the same answer to every question.
+const SERVER: &str = r#"
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", 53))
+while True:
+    q, who = s.recvfrom(4096)
+    end = q.index(b"\0", 12) + 5
+    a = q[:2] + b"\x81\x80" + struct.pack(">HHHH", 1, 1, 0, 0) + q[12:end]
+    s.sendto(a + b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, 80]), who)
+"#;
+
+/// Hosts with a daemon each, members of one channel.
+struct Office {
+    lab: Lab,
+    hosts: Vec<Host>,
+    daemons: Vec<Option<Daemon>>,
+    files: Vec<PathBuf>,
+    directory: TempDir,
+    ticket: String,
+}
+
+impl Office {
+    /// None without root.
+    fn open(prefix: &str, names: &[&str]) -> Option<Self> {
+        if !enishi_lab::is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        ensure_programs(&[("dig", "bind9-dnsutils"), ("python3", "python3-minimal")]).unwrap();
+        let mut office = Self {
+            lab: Lab::new(prefix).unwrap(),
+            hosts: Vec::new(),
+            daemons: Vec::new(),
+            files: Vec::new(),
+            directory: tempfile::tempdir().unwrap(),
+            ticket: String::new(),
+        };
+        names.iter().for_each(|name| office.hire(name));
+        Some(office)
+    }
+
+    fn hire(&mut self, name: &str) {
+        let number = self.hosts.len();
+        let host = self.lab.host(&format!("h{number}")).unwrap();
+        self.files
+            .push(host.set_etc("resolv.conf", RESOLV_CONF).unwrap());
+        host.set_etc("nsswitch.conf", "hosts: files dns\n").unwrap();
+        let config = self.path(number, "toml");
+        fs::write(&config, format!("host_name = \"{name}\"\n")).unwrap();
+        self.hosts.push(host);
+        self.daemons.push(None);
+        self.start(number, &[]);
+        let daemon = self.daemon(number);
+        if number == 0 {
+            daemon.text(&["channel", "create", "office"]).unwrap();
+            self.ticket = daemon.text(&["channel", "invite", "office"]).unwrap();
+        } else {
+            daemon.text(&["channel", "join", &self.ticket]).unwrap();
+        }
+    }
+
+    fn path(&self, number: usize, ending: &str) -> PathBuf {
+        self.directory.path().join(format!("h{number}.{ending}"))
+    }
+
+    fn start(&mut self, number: usize, arguments: &[&str]) {
+        let (data, config) = (self.path(number, "data"), self.path(number, "toml"));
+        let mut words = vec!["--config", config.to_str().unwrap()];
+        if number > 0 {
+            words.extend(["--bootstrap", &self.ticket]);
+        }
+        words.extend(arguments);
+        let host = Some(&self.hosts[number]);
+        let daemon = Daemon::start(Path::new(PROGRAM), host, &data, &words).unwrap();
+        self.daemons[number] = Some(daemon);
+    }
+
+    fn daemon(&self, number: usize) -> &Daemon {
+        self.daemons[number].as_ref().unwrap()
+    }
+
+    /// Runs a program; what it printed, without what it failed with.
+    fn run(&self, number: usize, words: &[&str]) -> String {
+        self.hosts[number].run(words, A_WHILE).unwrap().stdout
+    }
+
+    /// Looks a name or an address up as programs do; waits for an answer.
+    fn look_up(&self, number: usize, database: &str, key: &str) -> String {
+        let mut found = String::new();
+        until(A_WHILE, "a name is found", || {
+            found = self.run(number, &["getent", database, key]);
+            Ok(!found.is_empty())
+        })
+        .unwrap_or_else(|error| panic!("{error}: {key}: {}", self.daemon(number).log()));
+        found
+    }
+
+    /// The names of the channel's hosts once so many are known, by address.
+    fn names(&self, number: usize, count: usize) -> Vec<(String, String, String)> {
+        let mut names = Vec::new();
+        until(A_WHILE, "all hosts have names", || {
+            let answer = self.daemon(number).json(&["channel", "names", "office"])?;
+            let hosts = answer["names"].as_array().unwrap();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let name = |host: &Value| {
+                let [four, six] = [0, 1].map(|number| text(&host["addresses"][number]));
+                (text(&host["name"]), four, six)
+            };
+            names = hosts.iter().map(name).collect();
+            Ok(names.len() == count)
+        })
+        .unwrap();
+        names
+    }
+
+    fn address(&self, number: usize) -> String {
+        self.daemon(number).address().unwrap().to_string()
+    }
+
+    fn file(&self, number: usize) -> String {
+        fs::read_to_string(&self.files[number]).unwrap()
+    }
+
+    fn wait_for_file(&self, number: usize, what: &str, holds: impl Fn(&str) -> bool) {
+        until(A_WHILE, what, || Ok(holds(&self.file(number))))
+            .unwrap_or_else(|error| panic!("{error}: {}", self.file(number)));
+    }
+}
+
+#[test]
+fn hosts_are_found_by_name_and_address_by_every_program() {
+    let Some(office) = Office::open("names", &["Aki", "aki", "Mühle"]) else {
+        return;
+    };
+    let names = office.names(0, 3);
+    assert_eq!(names, office.names(2, 3), "every member calls them alike");
+    let mut sorted: Vec<&str> = names.iter().map(|(name, ..)| name.as_str()).collect();
+    sorted.sort_unstable();
+    let expected = [
+        "aki-2.office.enishi",
+        "aki.office.enishi",
+        "xn--mhle-0ra.office.enishi",
+    ];
+    assert_eq!(sorted, expected);
+    for (name, four, six) in &names {
+        assert!(office.look_up(0, "ahostsv4", name).contains(four), "{name}");
+        assert!(office.look_up(0, "ahostsv6", name).contains(six), "{name}");
+        for address in [four, six] {
+            let found = office.look_up(2, "hosts", address);
+            assert!(found.contains(name), "{address}: {found}");
+        }
+        let shown = office.daemon(1).text(&["resolve", four]).unwrap();
+        assert!(shown.contains(name), "{shown}");
+    }
+    let (name, four, _) = names
+        .iter()
+        .find(|(_, four, _)| *four != office.address(0))
+        .unwrap();
+    let ping = office.run(0, &["ping", "-4", "-c", "1", "-W", "5", name]);
+    assert!(ping.contains("1 received") && ping.contains(four), "{ping}");
+    // What dig asks passes by the file as well.
+    assert_eq!(office.run(0, &["dig", "+short", "+tcp", name]).trim(), four);
+    assert_eq!(
+        office.run(0, &["dig", "+short", "-x", four]).trim(),
+        format!("{name}.")
+    );
+    let absent = office.run(0, &["dig", "nobody.office.enishi"]);
+    assert!(
+        absent.contains("NXDOMAIN") && absent.contains("SOA"),
+        "{absent}"
+    );
+    let any = office.run(0, &["dig", "+notcp", "any", "office.enishi"]);
+    assert!(any.contains("status: REFUSED"), "{any}");
+    let status = office.daemon(0).json(&["status"]).unwrap();
+    assert_eq!(status["names"]["how"], "resolv.conf", "{status}");
+    let doctor = office.daemon(0).text(&["doctor"]).unwrap();
+    assert!(doctor.contains("leads to this host"), "{doctor}");
+}
+
+#[test]
+fn a_member_asks_another_about_their_channel_and_nothing_else() {
+    let Some(mut office) = Office::open("asks", &["aki", "ume"]) else {
+        return;
+    };
+    let server = format!("@{}", office.address(0));
+    let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
+    office.daemon(0).text(&home).unwrap();
+    let names = office.names(1, 2);
+    let ask = |name: &str| office.run(1, &["dig", "+tries=1", "+timeout=3", &server, name]);
+    until(A_WHILE, "the other member answers", || {
+        Ok(ask(&names[0].0).contains("status: NOERROR"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", ask(&names[0].0)));
+    assert!(ask(&names[1].0).contains(&names[1].1));
+    for name in ["aki.home.enishi", "example.org", "home.enishi"] {
+        let answer = ask(name);
+        assert!(answer.contains("status: REFUSED"), "{name}: {answer}");
+    }
+    // Who is no member comes as far as the address, and is not answered.
+    let stranger = office.lab.host("other").unwrap();
+    let (network, gateway) = ("10.77.0.0/16", office.hosts[0].address().to_string());
+    let route = ["ip", "route", "add", network, "via", &gateway];
+    assert!(stranger.run(&route, A_WHILE).unwrap().success());
+    let words = ["dig", "+tries=1", "+timeout=2", &server, &names[0].0];
+    let answer = stranger.run(&words, A_WHILE).unwrap();
+    assert!(
+        !answer.success() && answer.stdout.contains("timed out"),
+        "{}",
+        answer.stdout
+    );
+}
+
+#[test]
+fn two_nodes_of_one_host_hand_each_other_s_names_on() {
+    let Some(office) = Office::open("two", &["aki"]) else {
+        return;
+    };
+    let data = office.path(0, "second");
+    let second = Daemon::start(Path::new(PROGRAM), Some(&office.hosts[0]), &data, &[]).unwrap();
+    let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
+    second.text(&home).unwrap();
+    office.wait_for_file(0, "both stand in the file", |text| {
+        text.contains("nameserver 127.77.0.53\n") && text.contains("nameserver 127.77.0.54\n")
+    });
+    let home = second.json(&["channel", "names", "home"]).unwrap();
+    let name = home["names"][0]["name"].as_str().unwrap();
+    assert!(
+        office.look_up(0, "ahostsv4", name).contains("10.78."),
+        "{name}"
+    );
+    let found = office.look_up(0, "ahostsv4", "aki.office.enishi");
+    assert!(found.contains(&office.address(0)), "{found}");
+    office.daemon(0).text(&["down"]).unwrap();
+    assert!(
+        office.look_up(0, "ahostsv4", name).contains("10.78."),
+        "{name}"
+    );
+    second.text(&["down"]).unwrap();
+    assert_eq!(office.file(0), RESOLV_CONF);
+}
+
+#[test]
+fn other_names_go_to_the_server_that_was_there_before() {
+    let Some(office) = Office::open("fwd", &["aki"]) else {
+        return;
+    };
+    let script = office.path(0, "py");
+    fs::write(&script, SERVER).unwrap();
+    let mut python = office.hosts[0].command("python3");
+    python.arg(&script);
+    let _server: Process = office.hosts[0]
+        .spawn(python, &office.path(0, "py.log"))
+        .unwrap();
+    let found = office.look_up(0, "ahostsv4", "www.example.org");
+    assert!(found.contains("192.0.2.80"), "{found}");
+    let direct = office.run(0, &["dig", "+short", "@127.77.0.53", "www.example.org"]);
+    assert_eq!(direct.trim(), "192.0.2.80");
+    let own = office.look_up(0, "ahostsv4", "aki.office.enishi");
+    assert!(own.contains(&office.address(0)), "{own}");
+    let status = office.daemon(0).json(&["status"]).unwrap();
+    assert_eq!(status["names"]["upstreams"][0], "127.0.0.1:53");
+}
+
+#[test]
+fn the_resolver_is_as_before_after_every_kind_of_end() {
+    let Some(mut office) = Office::open("ends", &["aki"]) else {
+        return;
+    };
+    let is_set_up = |text: &str| text.contains("\nnameserver 127.77.0.53\n");
+    office.wait_for_file(0, "the file names the node", is_set_up);
+    office.daemon(0).text(&["down"]).unwrap();
+    assert_eq!(office.file(0), RESOLV_CONF, "after `down`");
+
+    office.start(0, &[]);
+    office.wait_for_file(0, "the file names the node", is_set_up);
+    office.daemons[0] = None; // SIGKILL, to its process group too.
+    office.wait_for_file(0, "the guard restores the file", |text| text == RESOLV_CONF);
+
+    // Another program adds a line, and later writes the whole file anew.
+    office.start(0, &[]);
+    office.wait_for_file(0, "the file names the node", is_set_up);
+    let added = office.file(0) + "search example.org\n";
+    fs::write(&office.files[0], added).unwrap();
+    office.daemon(0).text(&["down"]).unwrap();
+    let theirs = format!("{RESOLV_CONF}search example.org\n");
+    assert_eq!(office.file(0), theirs);
+    office.start(0, &[]);
+    office.wait_for_file(0, "the file names the node", is_set_up);
+    fs::write(&office.files[0], "nameserver 192.0.2.1\n").unwrap();
+    office.wait_for_file(0, "the file names the node again", is_set_up);
+
+    // The guard is killed too: the next start puts it right, even one without names.
+    let id = office.daemons[0].as_mut().unwrap().process().id();
+    let guard = children(id);
+    assert_eq!(guard.len(), 1, "one guard");
+    let kill = ["kill", "-9", &guard[0]];
+    assert!(office.hosts[0].run(&kill, A_WHILE).unwrap().success());
+    office.daemons[0] = None;
+    assert!(is_set_up(&office.file(0)));
+    office.start(0, &["--no-dns"]);
+    assert_eq!(office.file(0), "nameserver 192.0.2.1\n");
+    let status = office.daemon(0).json(&["status"]).unwrap();
+    assert!(status["names"].is_null(), "{status}");
+}
+
+/// The processes that a process has started.
+fn children(id: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let ids = lists.flat_map(|list| {
+        list.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    ids.collect()
+}
+
+#[test]
+fn a_network_of_its_own_does_not_change_the_file_of_another() {
+    let Some(mut lab) = enishi_lab::is_root().then(|| Lab::new("foreign").unwrap()) else {
+        eprintln!("skipped: needs root");
+        return;
+    };
+    let before = fs::read_to_string("/etc/resolv.conf").unwrap();
+    let host = lab.host("h0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let daemon = Daemon::start(Path::new(PROGRAM), Some(&host), &data, &[]).unwrap();
+    daemon.text(&["channel", "create", "office"]).unwrap();
+    assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), before);
+    until(A_WHILE, "the node says so", || {
+        let status = daemon.json(&["status"])?;
+        let notice = status["names"]["notice"].as_str().unwrap_or_default();
+        Ok(notice.contains("/etc/netns"))
+    })
+    .unwrap();
+    assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), before);
+}
+
+/// systemd-resolved itself needs a service manager; here stands a program that notes what it
+/// would be told.
+#[test]
+fn systemd_resolved_is_told_of_each_device_and_its_domains() {
+    let Some(mut lab) = enishi_lab::is_root().then(|| Lab::new("resolved").unwrap()) else {
+        eprintln!("skipped: needs root");
+        return;
+    };
+    let host = lab.host("h0").unwrap();
+    let stub = "nameserver 127.0.0.53\n";
+    let file = host.set_etc("resolv.conf", stub).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let script = |name: &str, text: String| {
+        fs::write(path(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let told = path("told");
+    script("resolvectl", format!("echo \"$@\" >> {}", told.display()));
+    // In a process namespace of its own the daemon is the first process, as a system would be.
+    let program = format!(
+        "PATH={}:$PATH exec unshare --pid --fork --kill-child --mount-proc -- {PROGRAM} \"$@\"",
+        directory.path().display()
+    );
+    script("enishi", program);
+    let daemon = Daemon::start(&path("enishi"), Some(&host), &path("data"), &[]).unwrap();
+    daemon.text(&["channel", "create", "office"]).unwrap();
+    let said = || fs::read_to_string(&told).unwrap_or_default();
+    until(A_WHILE, "resolvectl was called", || {
+        Ok(said().contains("dnsovertls"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
+    let address = daemon.address().unwrap();
+    let lines: Vec<String> = said().lines().map(str::to_owned).collect();
+    assert!(
+        lines[0].starts_with(&format!("dns enishi0 {address}")),
+        "{lines:?}"
+    );
+    let domains = "domain enishi0 ~office.enishi ~77.10.in-addr.arpa ~0.0.0.0.";
+    assert!(lines[1].starts_with(domains), "{lines:?}");
+    assert_eq!(
+        lines[2..],
+        [
+            "default-route enishi0 no",
+            "dnssec enishi0 no",
+            "dnsovertls enishi0 no"
+        ]
+    );
+    assert_eq!(fs::read_to_string(file).unwrap(), stub);
+    let status = daemon.json(&["status"]).unwrap();
+    assert_eq!(status["names"]["how"], "systemd-resolved", "{status}");
+    // What is asked there, this node answers.
+    let words = [
+        "dig",
+        "+short",
+        "+timeout=3",
+        &format!("@{address}"),
+        "-x",
+        &address.to_string(),
+    ];
+    let answer = host.run(&words, A_WHILE).unwrap().stdout;
+    assert!(answer.trim().ends_with(".office.enishi."), "{answer}");
+}
