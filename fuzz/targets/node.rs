@@ -23,14 +23,17 @@ use enishi_overlay::silence::Silences;
 use enishi_overlay::{
     Coordinate, HopReport, Keypair, Message, NodeId, OverlayId, PathKind, Software, Time, Vitals,
 };
+use enishi_services::calls::{GroupName, GroupSpec, Order, Tree};
 use enishi_services::dht::store::{BYTES_HELD_MAX, RECORDS_HELD_MAX};
 use enishi_services::dht::wire::{DhtMessage, Question, encode};
 use enishi_services::dht::{self, Caller, PutRequest};
 use enishi_services::keys::Secret;
+use enishi_services::multicast::wire::{Body, Data, Flow, Have, Want};
+use enishi_services::multicast::{CARRIED_MAX, GROUPS_MAX, Subscriber};
 use enishi_services::service::ServiceId;
 use enishi_services::vnet::wire::VnetMessage;
 use enishi_services::vnet::{self, ChannelId, ChannelSpec};
-use enishi_services::{Command, Config, Input, Node, Output, diag};
+use enishi_services::{Command, Config, Input, Node, Output, diag, multicast};
 use libfuzzer_sys::fuzz_target;
 
 use values::{address, hello};
@@ -104,7 +107,7 @@ impl<'a> World<'a> {
 
     /// Takes one event from the input; none at its end.
     fn step(&mut self) -> Option<()> {
-        match self.octet()? % 24 {
+        match self.octet()? % 25 {
             0 => {
                 let wait = Duration::from_millis(u64::from(self.octet()?) * 20);
                 self.pass(self.now + wait);
@@ -157,7 +160,8 @@ impl<'a> World<'a> {
             }
             20 | 21 => self.command()?,
             22 => self.restored()?,
-            _ => self.circumstance()?,
+            23 => self.circumstance()?,
+            _ => self.multicast()?,
         }
         Some(())
     }
@@ -393,9 +397,61 @@ impl<'a> World<'a> {
         Some(())
     }
 
+    /// What somebody who knows a group by its tag only may say of it.
+    fn multicast(&mut self) -> Option<()> {
+        let (from, tag) = (self.peer()?, multicast::tag_of(&self.group()?));
+        let flow = Flow([self.octet()? % 4; 8]);
+        let body = match self.octet()? % 10 {
+            0 | 1 => Body::Data(Data {
+                flow,
+                number: self.number()?.max(1),
+                hops: self.octet()?,
+                direct: self.flag()?,
+                receipts: self.flag()?,
+                sealed: self.body()?,
+            }),
+            2 => Body::Prune { flow },
+            3 => Body::Graft {
+                wanted: vec![Want {
+                    flow,
+                    numbers: vec![self.number()?, 1],
+                }],
+            },
+            4 => Body::Digest {
+                has: vec![Have {
+                    flow,
+                    up_to: self.number()?,
+                }],
+            },
+            5 => Body::Receipt {
+                flow,
+                number: self.number()?,
+                received: self.number()? as i32,
+                expected: self.number()? as i32,
+            },
+            6 => Body::Link(self.body()?),
+            7 => Body::Exchange(self.body()?),
+            8 => Body::Join,
+            _ => [Body::Joined, Body::Leave][usize::from(self.flag()?)].clone(),
+        };
+        let (service, body) = (ServiceId::Multicast as u8, body.encode(tag).into());
+        self.say(from, Message::Direct { service, body });
+        Some(())
+    }
+
+    fn group(&mut self) -> Option<GroupSpec> {
+        let number = self.octet()? % 4;
+        Some(GroupSpec {
+            name: GroupName([number / 2; 32]),
+            secret: Secret::new([8; 32]),
+            tree: [Tree::Biased, Tree::Scribe][usize::from(number % 2)],
+            order: [Order::None, Order::PerSender][usize::from(number / 2)],
+        })
+    }
+
     fn command(&mut self) -> Option<()> {
         let node = usize::from(self.octet()?) % NODES;
-        let command = match self.octet()? % 11 {
+        let command = match self.octet()? % 13 {
             0 => Command::Vnet(self.open()?),
             1 => Command::Vnet(vnet::Command::Close(ChannelId(self.octet()?.into()))),
             2 => Command::Vnet(vnet::Command::Resolve {
@@ -430,6 +486,22 @@ impl<'a> World<'a> {
             9 => Command::Dht(dht::Command::Survey {
                 id: self.octet()?.into(),
                 key: self.key()?,
+            }),
+            11 => Command::Multicast(match self.flag()? {
+                true => multicast::Command::Subscribe {
+                    subscriber: Subscriber::Host,
+                    spec: self.group()?,
+                },
+                false => multicast::Command::Unsubscribe {
+                    subscriber: Subscriber::Host,
+                    group: self.group()?.name,
+                },
+            }),
+            12 => Command::Multicast(multicast::Command::Publish {
+                subscriber: Subscriber::Host,
+                group: self.group()?.name,
+                payload: self.body()?,
+                receipts: self.flag()?.then_some(1),
             }),
             _ => Command::Diag(diag::Command::Trace {
                 id: self.octet()?.into(),
@@ -527,6 +599,7 @@ impl<'a> World<'a> {
         assert!(state.overlay().peers().count() <= PEERS_MAX);
         assert!(state.dht().store().len() <= RECORDS_HELD_MAX);
         assert!(state.dht().store().bytes() <= BYTES_HELD_MAX);
+        assert!(state.multicast().groups() <= GROUPS_MAX + CARRIED_MAX);
         for output in outputs {
             if let Output::Send { to, message } = output {
                 check(&message);

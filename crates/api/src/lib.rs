@@ -11,6 +11,7 @@
 mod closed;
 mod diagnostics;
 mod governed;
+mod routes;
 mod verify;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use governed::{
     ChannelInvitation, ChannelInvite, ChannelMember, ChannelRule, NewRule, OpenInvitation, Removal,
     Uses,
 };
+pub use routes::{Route, RouteAsk, Router};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 
 /// The name of the control socket in the data directory.
@@ -117,6 +119,9 @@ pub enum Request {
     },
     /// Lists the channels; answered by [`Answer::Channels`].
     ChannelList,
+    /// Asks of networks behind members, or changes which are offered and used; answered by
+    /// [`Answer::Routes`].
+    Route(RouteAsk),
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -288,6 +293,11 @@ pub enum Answer {
     },
     /// The state of one channel.
     Channel(Channel),
+    /// The networks behind members of channels.
+    Routes {
+        /// In the order of channels and networks.
+        routes: Vec<Route>,
+    },
     /// The state of all channels.
     Channels {
         /// In the order of their names.

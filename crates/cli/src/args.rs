@@ -12,7 +12,7 @@ use enishi_api::Uses;
 use enishi_host::config::RecordLimit;
 use enishi_sim::hostile::Behaviour;
 use enishi_sim::internet::Transport;
-use enishi_sim::{Protocol, Scenario};
+use enishi_sim::{Protocol, Scenario, Tree};
 
 use crate::text::Language;
 
@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Make, join, leave and list channels, the private networks
     #[command(subcommand)]
     Channel(Channel),
+    /// Share networks behind members: a LAN, or everything
+    #[command(subcommand)]
+    Route(Route),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -157,6 +160,46 @@ pub(crate) enum Overlay {
     Revoke {
         /// A node id, the first characters of one, an invitation or its name
         subject: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Route {
+    /// List the networks that members offer, and those that this node uses
+    List {
+        /// Of one channel only
+        channel: Option<String>,
+    },
+    /// Offer a network behind this node to the members of a channel
+    Share {
+        /// The channel's name
+        channel: String,
+        /// The network, for example 192.168.7.0/24, or `everything`
+        network: String,
+    },
+    /// Offer it no longer
+    Unshare {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
+    },
+    /// Reach a network by way of a member that offers it
+    Use {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
+        /// For `everything`: the member, by the name of its host, its virtual address or its id
+        #[arg(long, value_name = "MEMBER")]
+        by: Option<String>,
+    },
+    /// Reach it that way no longer
+    Unuse {
+        /// The channel's name
+        channel: String,
+        /// The network, or `everything`
+        network: String,
     },
 }
 
@@ -292,7 +335,8 @@ pub(crate) struct Sim {
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
     /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time),
     /// `classes` (supernodes and clients), `compare` (geometries, ways to forward and a rival
-    /// side by side), `riders` (some take and do not give) or `attack` (some turn hostile)
+    /// side by side), `riders` (some take and do not give), `attack` (some turn hostile) or
+    /// `multicast` (members of a group say something to all others)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -335,7 +379,8 @@ pub(crate) struct Sim {
     /// How many nodes take leave before they go; the others crash [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) polite: Option<u32>,
-    /// How many nodes die at once [default: 0 before the lookups of latency, 33.3333 for storm]
+    /// How many nodes die at once [default: 0 before the lookups of latency, 33.3333 for storm,
+    /// 10 of the members for multicast]
     #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) dead: Option<u32>,
     /// In how much time all nodes begin to join [default: 1s]
@@ -365,7 +410,14 @@ pub(crate) struct Sim {
     /// How many nodes are clients, attached to peers instead of on the ring [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) clients: Option<u32>,
-    /// How many values to store [default: a fifth of the nodes, at least 20]
+    /// How many members the group has [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub(crate) group: Option<u32>,
+    /// Along what a group's messages go: `biased` or `scribe` [default: biased]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tree: Option<Tree>,
+    /// How many values to store [default: a fifth of the nodes, at least 20], or messages to
+    /// publish [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
     /// Fill the tables of all nodes by the protocol's own rule, without any message; above
@@ -567,6 +619,7 @@ mod tests {
             "sim latency --dead 30 --routes 500",
             "sim storage --values 100 --duration 24h",
             "sim bursts",
+            "sim multicast --group 16 --tree scribe --dead 20 --values 32",
             "sim classes --clients 20",
             "sim compare --nodes 100 --plot compare.svg",
             "sim churn --protocol kademlia --transport sessions --upkeep 20",
@@ -625,6 +678,8 @@ mod tests {
             "sim storage --values 0",
             "sim churn --protocol chord",
             "sim churn --transport pigeons",
+            "sim multicast --tree oak",
+            "sim multicast --group 1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -66,6 +66,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
+        Command::Route(command) => DaemonCommand::Route(command),
         Command::Verify(options) => DaemonCommand::Verify(options),
         Command::Doctor => DaemonCommand::Doctor,
         Command::Dht(command) => DaemonCommand::Dht(command),

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context as _, bail};
 use enishi_dataplane::IpPacket;
 use enishi_dataplane::device::{Device, DeviceConfig, Layer, READ_BYTES_MAX};
+use enishi_dataplane::ecn::NOT_CAPABLE;
 use enishi_dataplane::offload::{OFFLOAD_HEADER_BYTES, Offload, Run, split};
 use enishi_dataplane::sealed::{
     Cipher, DirectionKey, INDEX_MARK, Kind, OVERHEAD_BYTES, Opener, Sealer,
@@ -135,7 +136,9 @@ impl Forwarder {
 
     fn flush(&mut self) {
         if !self.out.is_empty() {
-            let _ = self.socket.send(self.peer, &self.out, self.stride);
+            let _ = self
+                .socket
+                .send((self.peer, NOT_CAPABLE), &self.out, self.stride);
             self.out.clear();
         }
         self.stride = 0;

@@ -23,6 +23,7 @@
 mod bell;
 mod checksum;
 pub mod device;
+pub mod ecn;
 pub mod engine;
 pub mod filter;
 pub mod icmp;

@@ -225,12 +225,12 @@ pub struct Opener {
 }
 
 /// A datagram that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Opened<'b> {
     /// What the content is; none for a kind of later versions.
     pub kind: Option<Kind>,
     /// The content.
-    pub content: &'b [u8],
+    pub content: &'b mut [u8],
     /// Whether it is the newest so far.
     pub is_newest: bool,
 }
@@ -263,7 +263,7 @@ impl Opener {
         let opened = self.key.open_in_place(nonce(counter), Aad::empty(), sealed);
         let opened = opened.map_err(|_| SealError::Broken)?;
         let is_newest = self.window.take(counter);
-        let (kind, content) = opened.split_last().ok_or(SealError::Malformed)?;
+        let (kind, content) = opened.split_last_mut().ok_or(SealError::Malformed)?;
         Ok(Opened {
             kind: Kind::from_octet(*kind),
             content,
@@ -318,7 +318,7 @@ mod tests {
                 let mut copy = datagram.clone();
                 let opened = opener.open(&mut copy).unwrap();
                 assert_eq!(
-                    (opened.kind, opened.content),
+                    (opened.kind, &*opened.content),
                     (Some(Kind::PartialPacket), content)
                 );
                 assert!(opened.is_newest);

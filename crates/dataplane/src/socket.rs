@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use noq_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use noq_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 /// The most octets of one batch, that is of one send: what fits one IPv4 packet (RFC 791),
 /// which is what the kernel cuts it from.
@@ -33,6 +33,8 @@ pub struct Received {
     pub bytes: usize,
     /// The length of each.
     pub stride: usize,
+    /// Whether a router marked them: it is congested.
+    pub is_marked: bool,
 }
 
 impl Socket {
@@ -66,13 +68,19 @@ impl Socket {
         self.state.max_gso_segments().get()
     }
 
-    /// Sends datagrams of `stride` octets each, of which the last may be shorter. Waits for
+    /// Sends datagrams of `stride` octets each, of which the last may be shorter, and says this
+    /// of congestion in their headers ([`crate::ecn`]). Waits for
     /// room for five milliseconds.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when there was no room; [`is_too_long`] errors when the
     /// path to the first router takes less; others when there is no route.
-    pub fn send(&self, to: SocketAddr, datagrams: &[u8], stride: usize) -> io::Result<()> {
+    pub fn send(
+        &self,
+        (to, ecn): (SocketAddr, u8),
+        datagrams: &[u8],
+        stride: usize,
+    ) -> io::Result<()> {
         let destination = match (self.address.is_ipv6(), to) {
             (true, SocketAddr::V4(to)) => (to.ip().to_ipv6_mapped(), to.port()).into(),
             _ => to,
@@ -81,9 +89,7 @@ impl Socket {
         let contents = datagrams;
         let transmit = Transmit {
             destination,
-            // Not capable: what takes the marks back is not there yet, and a mark would be lost
-            // where a loss is heard of.
-            ecn: None,
+            ecn: EcnCodepoint::from_bits(ecn),
             contents,
             segment_size,
             src_ip: None,
@@ -128,6 +134,7 @@ impl Socket {
                 from: canonical(meta.addr),
                 bytes: meta.len,
                 stride: meta.stride.max(1),
+                is_marked: meta.ecn == Some(EcnCodepoint::Ce),
             });
         }
         Ok(received)

@@ -530,3 +530,40 @@ fn a_network_behind_a_member_is_reached_through_it_and_nothing_else_is() {
     beyond(&left, vec![], vec![]);
     assert_eq!(ping(), 0);
 }
+
+#[test]
+fn marks_of_congestion_and_of_service_reach_the_other_end() {
+    need_root!();
+    ensure_programs(&[("nft", "nftables")]).unwrap();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    let run = |at: &End, line: &str| {
+        let told = at.host.run(&["sh", "-ec", line], LIMIT).unwrap();
+        assert!(told.success(), "{told:?}");
+        told.stdout
+    };
+    // The router between the two is congested: it marks datagrams that can be marked.
+    run(
+        &left,
+        "nft add table ip test; \
+         nft 'add chain ip test out { type filter hook output priority 0; }'; \
+         nft add rule ip test out oifname eth0 ip ecn != not-ect ip ecn set ce",
+    );
+    run(
+        &right,
+        "nft add table inet test; \
+         nft 'add chain inet test in { type filter hook input priority 0; }'; \
+         nft add rule inet test in iifname enishi0 ip dscp 0x0a ip ecn ce counter; \
+         nft add rule inet test in iifname enishi0 ip6 dscp 0x0a ip6 ecn ce counter; \
+         nft add rule inet test in iifname enishi0 ip dscp 0x0b ip ecn not-ect counter",
+    );
+    for there in ["10.77.0.2", "fd77::2"] {
+        let told = left.ping(&["-Q", "0x2a", "-c", "3", "-i", "0.05", there]);
+        assert_eq!(received(&told), 3, "{told}");
+    }
+    let told = left.ping(&["-Q", "0x2c", "-c", "3", "-i", "0.05", "10.77.0.2"]);
+    assert_eq!(received(&told), 3, "{told}");
+    let rules = run(&right, "nft list table inet test");
+    assert_eq!(rules.matches("packets 3 ").count(), 3, "{rules}");
+}

@@ -499,6 +499,8 @@ impl Service for Gate {
             | ServiceInput::Searched { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::AddressesChanged
+            | ServiceInput::Heard(_)
+            | ServiceInput::Receipts { .. }
             | ServiceInput::Gone(_)
             | ServiceInput::Timeout => {}
         }

@@ -1,10 +1,13 @@
-//! What services ask of the DHT through the kernel, and what they are answered. It stands
-//! apart from the DHT because no service names another.
+//! What services ask of the DHT and of multicast through the kernel, and what they are
+//! answered. It stands apart from both because no service names another.
+
+use std::str::FromStr;
 
 use bytes::Bytes;
 use enishi_overlay::{Keypair, NodeId, Position};
 use serde::{Deserialize, Serialize};
 
+use crate::keys::Secret;
 use crate::record::{Key, Kind, Record};
 
 /// How sure a reader wants to be.
@@ -110,4 +113,80 @@ pub enum GetAnswer {
     Records(Vec<Record>),
     /// Nobody answered.
     Failed,
+}
+
+/// The name of a multicast group; with its secret it makes the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GroupName(pub [u8; 32]);
+
+/// Along what a group's messages go. All members must choose the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tree {
+    /// Links among the members, most of them to near ones; straight to each in small groups.
+    #[default]
+    Biased,
+    /// The union of the members' routes on the ring to the rendezvous; who is on the way
+    /// forwards without being a member.
+    Scribe,
+}
+
+impl FromStr for Tree {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "biased" => Ok(Self::Biased),
+            "scribe" => Ok(Self::Scribe),
+            _ => Err("there are biased and scribe".to_owned()),
+        }
+    }
+}
+
+/// In which order a member is given what others say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// As it comes.
+    #[default]
+    None,
+    /// What one author says in the order in which it said it. What is late holds up what
+    /// comes after it, for some seconds at most.
+    PerSender,
+}
+
+/// A multicast group and how one takes part in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupSpec {
+    /// Its name.
+    pub name: GroupName,
+    /// Its secret: whoever has it is a member.
+    #[serde(with = "crate::recording::secret")]
+    pub secret: Secret,
+    /// Along what its messages go.
+    pub tree: Tree,
+    /// In which order they are given.
+    pub order: Order,
+}
+
+/// What a member of a group said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// In which group.
+    pub group: GroupName,
+    /// Who; proven by its signature.
+    pub author: NodeId,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// How many members have got a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Receipts {
+    /// In which group.
+    pub group: GroupName,
+    /// The author's number of the message.
+    pub number: u64,
+    /// How many others should have got it, as far as known.
+    pub expected: u32,
+    /// How many said that they did.
+    pub received: u32,
 }

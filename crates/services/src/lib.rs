@@ -1,5 +1,5 @@
-//! The node: overlay, DHT, diagnostics and virtual network control in one pure state
-//! machine.
+//! The node: overlay, DHT, diagnostics, multicast and virtual network control in one pure
+//! state machine.
 //!
 //! [`Node`] is the kernel: it takes inputs, hands them to the overlay and the
 //! services, and returns effects. A service is a process; its system calls are the
@@ -11,6 +11,7 @@ pub mod calls;
 pub mod dht;
 pub mod diag;
 pub mod keys;
+pub mod multicast;
 pub mod names;
 pub mod node;
 pub mod record;

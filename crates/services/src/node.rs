@@ -6,7 +6,7 @@
 //!              v                                      |
 //!   +--------------------- Node ------------------------------+
 //!   |  overlay  --effects-->  services  --calls-->  overlay   |
-//!   |  behind the gate        dht  diag  vnet                 |
+//!   |  behind the gate        dht  diag  multicast  vnet      |
 //!   +---------------------------------------------------------+
 //! ```
 //!
@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::admission::{self, Gate, Membership, Order, Passage};
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
+use crate::multicast::{self, Multicast, Subscriber};
 use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
 
@@ -116,6 +117,8 @@ pub enum Command {
     Vnet(vnet::Command),
     /// Of the gate of a closed overlay.
     Admission(admission::Command),
+    /// Of multicast.
+    Multicast(multicast::Command),
 }
 
 /// What the host has to do.
@@ -159,6 +162,8 @@ pub enum Event {
     Diag(diag::Event),
     /// Of the virtual networks.
     Vnet(vnet::Event),
+    /// Of multicast; only what the host itself subscribed to.
+    Multicast(multicast::Event),
 }
 
 /// One node of the overlay with its services.
@@ -169,6 +174,7 @@ pub struct Node {
     gate: Gate,
     dht: Dht,
     diag: Diag,
+    multicast: Multicast,
     vnet: Vnet,
     rng: Rng,
     started_unix_s: u64,
@@ -177,6 +183,7 @@ pub struct Node {
     searched: SmallMap<SearchId, (ServiceId, u64)>,
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
+    multicast_events: VecDeque<multicast::Event>,
     vnet_events: VecDeque<vnet::Event>,
     gate_events: VecDeque<Infallible>,
     outputs: VecDeque<Output>,
@@ -219,6 +226,7 @@ impl Node {
             gate: Gate::default(),
             dht: Dht::new(),
             diag: Diag::default(),
+            multicast: Multicast::default(),
             vnet: Vnet::new(config.host_name),
             rng,
             started_unix_s: config.started_unix_s,
@@ -227,6 +235,7 @@ impl Node {
             searched: SmallMap::new(),
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
+            multicast_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
             gate_events: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -301,8 +310,13 @@ impl Node {
             Input::Command(Command::Admission(command)) => {
                 self.input_gate(now, ServiceInput::Command(command));
             }
+            Input::Command(Command::Multicast(command)) => {
+                self.input_multicast(now, ServiceInput::Command(command));
+            }
             Input::Leave => {
                 self.input_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
+                let suspend = multicast::Command::Suspend;
+                self.input_multicast(now, ServiceInput::Command(suspend));
                 self.settle(now);
                 self.overlay.handle(now, overlay::Input::Leave);
             }
@@ -322,6 +336,7 @@ impl Node {
         let services = [
             self.dht.next_timeout(),
             self.diag.next_timeout(),
+            self.multicast.next_timeout(),
             self.vnet.next_timeout(),
             self.gate.next_timeout(),
         ];
@@ -350,6 +365,11 @@ impl Node {
     /// Returns the distributed hash table.
     pub fn dht(&self) -> &Dht {
         &self.dht
+    }
+
+    /// Returns the multicast groups.
+    pub fn multicast(&self) -> &Multicast {
+        &self.multicast
     }
 
     /// Returns the virtual networks.
@@ -382,6 +402,9 @@ impl Node {
         if due(self.diag.next_timeout()) {
             self.input_diag(now, ServiceInput::Timeout);
         }
+        if due(self.multicast.next_timeout()) {
+            self.input_multicast(now, ServiceInput::Timeout);
+        }
         if due(self.vnet.next_timeout()) {
             self.input_vnet(now, ServiceInput::Timeout);
         }
@@ -392,6 +415,7 @@ impl Node {
 
     fn tell_gone(&mut self, now: Time, peer: NodeId) {
         self.input_dht(now, ServiceInput::Gone(peer));
+        self.input_multicast(now, ServiceInput::Gone(peer));
         self.input_vnet(now, ServiceInput::Gone(peer));
     }
 
@@ -408,6 +432,8 @@ impl Node {
                 self.on_dht_event(now, event);
             } else if let Some(event) = pop(&mut self.diag_events) {
                 self.outputs.push_back(Output::Event(Event::Diag(event)));
+            } else if let Some(event) = pop(&mut self.multicast_events) {
+                self.on_multicast_event(now, event);
             } else if let Some(event) = pop(&mut self.vnet_events) {
                 self.outputs.push_back(Output::Event(Event::Vnet(event)));
             } else {
@@ -461,6 +487,7 @@ impl Node {
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {
                 self.input_dht(now, ServiceInput::NeighboursChanged);
+                self.input_multicast(now, ServiceInput::NeighboursChanged);
                 self.input_vnet(now, ServiceInput::NeighboursChanged);
                 self.input_gate(now, ServiceInput::NeighboursChanged);
             }
@@ -609,6 +636,31 @@ impl Node {
                 self.input_dht(now, ServiceInput::Command(command));
             }
             Call::Suspect(silent) => self.overlay.suspect(now, silent),
+            Call::Subscribe { service, spec } => {
+                let subscriber = Subscriber::Service(service);
+                let spec = *spec;
+                let command = multicast::Command::Subscribe { subscriber, spec };
+                self.input_multicast(now, ServiceInput::Command(command));
+            }
+            Call::Unsubscribe { service, group } => {
+                let subscriber = Subscriber::Service(service);
+                let command = multicast::Command::Unsubscribe { subscriber, group };
+                self.input_multicast(now, ServiceInput::Command(command));
+            }
+            Call::Publish {
+                service,
+                group,
+                payload,
+                receipts,
+            } => {
+                let command = multicast::Command::Publish {
+                    subscriber: Subscriber::Service(service),
+                    group,
+                    payload,
+                    receipts,
+                };
+                self.input_multicast(now, ServiceInput::Command(command));
+            }
             Call::Persist {
                 service,
                 key,
@@ -641,6 +693,24 @@ impl Node {
         }
     }
 
+    fn on_multicast_event(&mut self, now: Time, event: multicast::Event) {
+        match event {
+            multicast::Event::Heard {
+                subscriber: Subscriber::Service(service),
+                heard,
+            } => self.hand(now, service, Handed::Heard(heard)),
+            multicast::Event::Receipts {
+                subscriber: Subscriber::Service(service),
+                token,
+                receipts,
+            } => self.hand(now, service, Handed::Receipts { token, receipts }),
+            event => {
+                let event = Event::Multicast(event);
+                self.outputs.push_back(Output::Event(event));
+            }
+        }
+    }
+
     /// Hands an input that has no command in it to a service chosen at run time.
     fn hand(&mut self, now: Time, service: ServiceId, handed: Handed) {
         match service {
@@ -648,6 +718,7 @@ impl Node {
             ServiceId::Diag => self.input_diag(now, handed.into_input()),
             ServiceId::Vnet => self.input_vnet(now, handed.into_input()),
             ServiceId::Admission => self.input_gate(now, handed.into_input()),
+            ServiceId::Multicast => self.input_multicast(now, handed.into_input()),
         }
     }
 
@@ -657,6 +728,11 @@ impl Node {
 
     fn input_diag(&mut self, now: Time, input: ServiceInput<diag::Command>) {
         hand_to!(self, diag, diag_events, ServiceId::Diag, now, input);
+    }
+
+    fn input_multicast(&mut self, now: Time, input: ServiceInput<multicast::Command>) {
+        let id = ServiceId::Multicast;
+        hand_to!(self, multicast, multicast_events, id, now, input);
     }
 
     fn input_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {

@@ -9,7 +9,9 @@ use enishi_overlay::view::Entry;
 use enishi_overlay::{Contact, HopReport, Keypair, NodeId, Overlay, Position, Rng, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
+use crate::calls::{
+    Consistency, GetAnswer, GroupName, GroupSpec, Heard, PutAnswer, PutRequest, Receipts,
+};
 use crate::record::Key;
 
 /// Which service; the number on the wire.
@@ -24,6 +26,8 @@ pub enum ServiceId {
     Vnet = 3,
     /// The gate of a closed overlay. Other nodes cannot address it by this number.
     Admission = 4,
+    /// Overlay multicast.
+    Multicast = 5,
 }
 
 impl ServiceId {
@@ -34,6 +38,7 @@ impl ServiceId {
             2 => Some(Self::Diag),
             3 => Some(Self::Vnet),
             4 => Some(Self::Admission),
+            5 => Some(Self::Multicast),
             _ => None,
         }
     }
@@ -128,6 +133,15 @@ pub enum ServiceInput<C> {
         /// What came of it.
         answer: PutAnswer,
     },
+    /// Another member of a group of [`Context::subscribe`] said something.
+    Heard(Heard),
+    /// [`Context::publish`] was counted.
+    Receipts {
+        /// From the call.
+        token: u64,
+        /// How many have got the message; none when it was not published.
+        receipts: Option<Receipts>,
+    },
     /// Something that the service had kept before the last stop.
     Restored {
         /// The key of [`Context::persist`].
@@ -195,6 +209,20 @@ pub(crate) enum Call {
         value: Option<Vec<u8>>,
     },
     Suspect(NodeId),
+    Subscribe {
+        service: ServiceId,
+        spec: Box<GroupSpec>,
+    },
+    Unsubscribe {
+        service: ServiceId,
+        group: GroupName,
+    },
+    Publish {
+        service: ServiceId,
+        group: GroupName,
+        payload: Bytes,
+        receipts: Option<u64>,
+    },
 }
 
 /// The system calls of a service.
@@ -319,6 +347,31 @@ impl<E> Context<'_, E> {
             service: self.service,
             token,
             request: Box::new(request),
+        });
+    }
+
+    /// Takes part in a multicast group; [`ServiceInput::Heard`] tells what others say there.
+    pub fn subscribe(&mut self, spec: GroupSpec) {
+        let spec = Box::new(spec);
+        let service = self.service;
+        self.calls.push_back(Call::Subscribe { service, spec });
+    }
+
+    /// Takes part in a multicast group no longer.
+    pub fn unsubscribe(&mut self, group: GroupName) {
+        let service = self.service;
+        self.calls.push_back(Call::Unsubscribe { service, group });
+    }
+
+    /// Says something to all other members of a multicast group, at most
+    /// [`PAYLOAD_BYTES_MAX`](crate::multicast::PAYLOAD_BYTES_MAX) octets. With a token for
+    /// `receipts`, [`ServiceInput::Receipts`] follows within some seconds.
+    pub fn publish(&mut self, group: GroupName, payload: impl Into<Bytes>, receipts: Option<u64>) {
+        self.calls.push_back(Call::Publish {
+            service: self.service,
+            group,
+            payload: payload.into(),
+            receipts,
         });
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use enishi_overlay::{Contact, Keypair, NodeId, Rng, Time};
 use rustc_hash::FxHashMap;
@@ -191,6 +192,12 @@ impl<P: Participant> Ground<P> {
 
     pub(crate) fn contact(&self, index: Index) -> Contact {
         Contact::new(self.bodies[index].id, [address(index as u32)])
+    }
+
+    /// Draws how long a message takes in an open session.
+    pub(crate) fn one_way(&mut self, from: Index, to: Index) -> Option<Duration> {
+        let (a, b) = (&self.bodies[from].site, &self.bodies[to].site);
+        self.network.one_way((from as u32, a), (to as u32, b))
     }
 
     /// Returns the time since a node's start.

@@ -22,6 +22,7 @@ mod trace;
 pub mod world;
 
 pub use enishi_overlay::config::Remedies;
+pub use enishi_services::calls::Tree;
 pub use enishi_services::recording;
 pub use participant::Participant;
 pub use scenario::{Options, Protocol, Report, Scenario};

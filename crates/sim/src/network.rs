@@ -108,6 +108,13 @@ impl Network {
         Fate::Arrives(delay)
     }
 
+    /// Draws how long one message would take in an open session, without any being sent; none
+    /// when the two can never reach each other.
+    pub fn one_way(&mut self, from: (u32, &Site), to: (u32, &Site)) -> Option<Duration> {
+        let (session, _) = self.open(from, to, None)?;
+        Some(self.delay(&session))
+    }
+
     fn send_datagram(&mut self, from: (u32, &Site), to: (u32, &Site), reachable: bool) -> Fate {
         let path = self.internet.path(from, to).filter(|_| reachable);
         let Some(path) = path else { return Fate::Lost };

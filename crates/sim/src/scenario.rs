@@ -13,6 +13,7 @@ mod crowd;
 mod grow;
 mod hops;
 mod latency;
+mod multicast;
 mod options;
 mod partition;
 mod rider;
@@ -100,6 +101,8 @@ scenarios! {
     Riders => riders ["duration", "hostile", "lookup-interval", "plot"];
     /// Some nodes turn hostile, and lookups and values have to survive.
     Attack => attack ["routes", "hostile", "behaviour", "values", "plot"];
+    /// Members of a group say something to all others: at rest, and while some of them die.
+    Multicast => multicast ["group", "tree", "dead", "values", "plot"];
 }
 
 impl Scenario {

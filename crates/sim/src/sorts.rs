@@ -31,6 +31,20 @@ const DHT: [&str; 12] = [
     "dht keep",
 ];
 
+/// Messages of multicast in the order of their numbers on the wire.
+pub(crate) const MULTICAST: [&str; 10] = [
+    "multicast data",
+    "multicast prune",
+    "multicast graft",
+    "multicast digest",
+    "multicast receipt",
+    "multicast link",
+    "multicast exchange",
+    "multicast join",
+    "multicast joined",
+    "multicast leave",
+];
+
 /// Names the sort of a message.
 pub(crate) fn sort(message: &Message) -> &'static str {
     match message {
@@ -96,6 +110,12 @@ fn direct(service: u8, body: &[u8]) -> &'static str {
         }
         Some(ServiceId::Diag) => "diag",
         Some(ServiceId::Vnet) => "vnet",
+        // The number follows the version and the group's tag.
+        Some(ServiceId::Multicast) => {
+            let number = body.get(17).map(|number| usize::from(*number));
+            let name = number.and_then(|number| MULTICAST.get(number));
+            name.copied().unwrap_or("multicast")
+        }
         // The gate is not addressed in this way.
         Some(ServiceId::Admission) | None => "unknown service",
     }

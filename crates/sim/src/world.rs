@@ -246,6 +246,12 @@ impl<P: Participant> World<P> {
         self.ground.network.is_broken(a as u32, b as u32)
     }
 
+    /// Draws how long a message from one node straight to another takes in an open session;
+    /// none when they can never reach each other.
+    pub fn one_way(&mut self, from: Index, to: Index) -> Option<Duration> {
+        self.ground.one_way(from, to)
+    }
+
     /// Lets a node try to join through another one once more.
     pub fn bootstrap(&mut self, index: Index, via: Index) {
         let contact = self.ground.contact(via);

@@ -10,6 +10,7 @@ mod governed;
 pub(crate) mod map;
 mod ping;
 mod replay;
+mod route;
 mod show;
 pub(crate) mod sim;
 mod status;
@@ -20,7 +21,7 @@ mod verify;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace, Verify};
+use crate::args::{Channel, Connect, Dht, Overlay, Ping, Route, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -35,6 +36,7 @@ pub(crate) enum DaemonCommand {
     Invite,
     Overlay(Overlay),
     Channel(Channel),
+    Route(Route),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -66,6 +68,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
+        DaemonCommand::Route(command) => route::run(cx, command).await,
         DaemonCommand::Verify(options) => verify::run(cx, options).await,
         DaemonCommand::Doctor => doctor::run(cx).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,

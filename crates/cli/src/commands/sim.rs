@@ -115,6 +115,10 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         let why = "--links is for our own nodes: the rival's table follows from --upkeep.";
         return Err(Problem::Usage(why.to_owned()));
     }
+    if arguments.group.is_some_and(|group| group > arguments.nodes) {
+        let why = "--group: a group has no more members than there are nodes.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
     let foreign = given(arguments)
         .into_iter()
         .find(|(name, given)| *given && !scenario.takes().contains(name));
@@ -137,7 +141,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
 }
 
 /// The options that not every scenario heeds, and which of them are given.
-fn given(arguments: &Sim) -> [(&'static str, bool); 19] {
+fn given(arguments: &Sim) -> [(&'static str, bool); 21] {
     [
         ("routes", arguments.routes.is_some()),
         ("session-mean", arguments.session_mean.is_some()),
@@ -154,6 +158,8 @@ fn given(arguments: &Sim) -> [(&'static str, bool); 19] {
         ("behaviour", arguments.behaviour.is_some()),
         ("without", !arguments.without.is_empty()),
         ("clients", arguments.clients.is_some()),
+        ("group", arguments.group.is_some()),
+        ("tree", arguments.tree.is_some()),
         ("values", arguments.values.is_some()),
         ("by-rule", arguments.by_rule),
         ("paper", arguments.paper),
@@ -198,6 +204,10 @@ fn options(arguments: &Sim, seed: u64) -> Options {
             iterative: !arguments.without.contains(&Remedy::Iterative),
         },
         clients_per_million: arguments.clients.unwrap_or(0),
+        group: arguments
+            .group
+            .map_or(defaults.group, |group| group as usize),
+        tree: arguments.tree.unwrap_or_default(),
         values: arguments.values,
         by_rule: arguments.by_rule,
         paper: arguments.paper,

@@ -59,6 +59,10 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("In channel {name} this node has the address {address} ({device}).")
         }
         Message::ChannelLeft { name } => format!("This node has left channel {name}."),
+        Message::NoRoutes => {
+            "No member offers a network; `enishi route share CHANNEL NETWORK` offers one."
+                .to_owned()
+        }
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::NoPeers => {
             "No peers yet; start another node with `enishi up --bootstrap TICKET`, TICKET from \
@@ -350,6 +354,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Address => "address",
         Label::Address6 => "address6",
         Label::Interface => "device",
+        Label::OfferedBy => "offered by",
+        Label::UsedBy => "used by way of",
+        Label::ThisNode => "this node",
+        Label::NobodyOffers => "nobody offers it",
         Label::Members => "members",
         Label::Online => "in touch",
         Label::Host => "host",

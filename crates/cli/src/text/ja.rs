@@ -65,6 +65,9 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("チャンネル {name} でのこのノードのアドレスは {address} です（{device}）。")
         }
         Message::ChannelLeft { name } => format!("チャンネル {name} から退出しました。"),
+        Message::NoRoutes => {
+            "ネットワークを提供するメンバーはいません。`enishi route share CHANNEL NETWORK` で提供できます。".to_owned()
+        }
         Message::NoChannels => {
             "チャンネルはありません。`enishi channel create NAME` で作成できます。".to_owned()
         }
@@ -331,6 +334,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Address => "アドレス",
         Label::Address6 => "アドレス6",
         Label::Interface => "デバイス",
+        Label::OfferedBy => "提供",
+        Label::UsedBy => "経由",
+        Label::ThisNode => "このノード",
+        Label::NobodyOffers => "提供者なし",
         Label::Members => "メンバー",
         Label::Online => "通信中",
         Label::Host => "ホスト",

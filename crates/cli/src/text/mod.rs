@@ -70,6 +70,7 @@ pub(crate) enum Message<'a> {
         name: &'a str,
     },
     NoChannels,
+    NoRoutes,
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -277,6 +278,10 @@ pub(crate) enum Label {
     Address,
     Address6,
     Interface,
+    OfferedBy,
+    UsedBy,
+    NobodyOffers,
+    ThisNode,
     Members,
     Online,
     Host,

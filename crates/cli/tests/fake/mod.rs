@@ -156,6 +156,9 @@ fn script(request: Request) -> Vec<Answer> {
             ))]
         }
         Request::ChannelCreate(_) | Request::ChannelJoin(_) => vec![Answer::Channel(channel())],
+        Request::Route(_) => vec![Answer::Routes {
+            routes: vec![route()],
+        }],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
         }],
@@ -503,4 +506,18 @@ pub(crate) fn channel_json() -> Value {
 
 pub(crate) fn peer_json() -> Value {
     serde_json::to_value(peer()).unwrap()
+}
+
+fn route() -> enishi_api::Route {
+    enishi_api::Route {
+        channel: "office".to_owned(),
+        network: "192.168.7.0/24".to_owned(),
+        shared: false,
+        accepted: true,
+        via: Some("n2".to_owned()),
+        routers: vec![enishi_api::Router {
+            node_id: "n2".to_owned(),
+            host: "router".to_owned(),
+        }],
+    }
 }

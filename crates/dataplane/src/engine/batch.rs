@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::ecn::NOT_CAPABLE;
 use crate::socket::{BATCH_BYTES_MAX, Socket, is_too_long};
 
 /// Datagrams to one address, all of one length but the last, which may be shorter.
@@ -10,6 +11,8 @@ pub(super) struct Batch {
     octets: Vec<u8>,
     stride: usize,
     to: SocketAddr,
+    /// What is said of congestion ([`crate::ecn`]).
+    ecn: u8,
     /// Whose datagrams were too long for the system to send, and how long they were.
     pub(super) too_long: Option<(SocketAddr, usize)>,
     /// Datagrams that the system did not take.
@@ -22,6 +25,7 @@ impl Batch {
             octets: Vec::with_capacity(BATCH_BYTES_MAX),
             stride: 0,
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
+            ecn: NOT_CAPABLE,
             too_long: None,
             lost: 0,
         }
@@ -29,18 +33,23 @@ impl Batch {
 
     /// Returns room for a datagram of `bytes` octets; sends what is there first when it does
     /// not go with it.
-    pub(super) fn room(&mut self, socket: &Socket, to: SocketAddr, bytes: usize) -> &mut [u8] {
+    pub(super) fn room(
+        &mut self,
+        socket: &Socket,
+        (to, ecn): (SocketAddr, u8),
+        bytes: usize,
+    ) -> &mut [u8] {
         let start = self.octets.len();
         let goes_with = start > 0
             && bytes <= self.stride
             && start.is_multiple_of(self.stride)
             && start + bytes <= BATCH_BYTES_MAX
             && start < self.stride * socket.batch_datagrams_max()
-            && to == self.to;
+            && (to, ecn) == (self.to, self.ecn);
         if !goes_with {
             self.flush(socket);
             self.stride = bytes;
-            self.to = to;
+            (self.to, self.ecn) = (to, ecn);
         }
         let start = self.octets.len();
         self.octets.resize(start + bytes, 0);
@@ -57,7 +66,7 @@ impl Batch {
         if self.octets.is_empty() {
             return;
         }
-        let sent = socket.send(self.to, &self.octets, self.stride);
+        let sent = socket.send((self.to, self.ecn), &self.octets, self.stride);
         if let Err(error) = sent {
             self.failed(&error);
         }

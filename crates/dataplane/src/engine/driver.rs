@@ -208,6 +208,11 @@ impl<O: Outside> Driver<O> {
                     network.give_up(self.now, address);
                 }
             }
+            Command::Deliver { network, packet } => {
+                if let Some(network) = self.networks.get(&network) {
+                    network.deliver(&packet);
+                }
+            }
             Command::FromLane { peer, datagram } => self.open_from_lane(peer, &datagram),
             Command::OwnPorts(mut ports) => {
                 ports.push(self.exit.socket.port());

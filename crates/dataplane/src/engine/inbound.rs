@@ -12,6 +12,7 @@ use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
 use super::{NetworkId, Note, Outside, PeerKey};
+use crate::ecn;
 use crate::filter::Direction;
 use crate::offload::Run;
 use crate::packet::IpPacket;
@@ -66,7 +67,7 @@ impl<O: Outside> Driver<O> {
         let mut happened = Vec::new();
         let mut entry = self.entry(&mut happened);
         for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
-            entry.open(datagram, Some(batch.from));
+            entry.open(datagram, Some(batch.from), batch.is_marked);
         }
         entry.write_run();
         self.work_off(happened);
@@ -91,7 +92,7 @@ impl<O: Outside> Driver<O> {
         }
         let mut happened = Vec::new();
         let mut entry = self.entry(&mut happened);
-        entry.open(&mut datagram, None);
+        entry.open(&mut datagram, None, false);
         entry.write_run();
         self.work_off(happened);
     }
@@ -169,8 +170,8 @@ struct Entry<'e, 'b> {
 }
 
 impl<'b> Entry<'_, 'b> {
-    /// Opens a datagram that came from an address, or by the lane.
-    fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>) {
+    /// Opens a datagram that came from an address, or by the lane; a router may have marked it.
+    fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>, is_marked: bool) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
             *self.refused += 1;
             return;
@@ -197,6 +198,11 @@ impl<'b> Entry<'_, 'b> {
             }
             None if opened.is_newest => session.paths.heard_by_lane(self.now),
             None => {}
+        }
+        let is_packet = matches!(opened.kind, Some(Kind::Packet | Kind::PartialPacket));
+        if is_packet && is_marked && !ecn::mark(opened.content) {
+            // Its ends take a loss for the mark that they would not understand.
+            return;
         }
         match opened.kind {
             Some(Kind::Packet) => self.take(slot, opened.content, false),

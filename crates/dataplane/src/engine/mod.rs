@@ -134,6 +134,13 @@ pub enum Command {
         /// Which address.
         address: IpAddr,
     },
+    /// A member sent a packet to many, of whom this host is one.
+    Deliver {
+        /// In which network.
+        network: NetworkId,
+        /// The packet.
+        packet: Bytes,
+    },
     /// A datagram came by the lane of a peer's session.
     FromLane {
         /// From whom.
@@ -157,6 +164,13 @@ pub enum Note {
         network: NetworkId,
         /// Which address.
         address: IpAddr,
+    },
+    /// A packet is for all members of a network: broadcast, or multicast.
+    Many {
+        /// Of which network.
+        network: NetworkId,
+        /// The packet.
+        packet: Bytes,
     },
     /// Keys are old, used up or gone: agree on others.
     KeysWanted {

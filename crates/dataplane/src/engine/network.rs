@@ -7,14 +7,18 @@ use std::time::Instant;
 use crate::device::Device;
 use crate::icmp::{ErrorBudget, Reason, error_for};
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload};
-use crate::packet::IpPacket;
+use crate::packet::{IpPacket, protocol};
 use crate::pending::{Pending, Pushed};
-use crate::table::{AddressTable, Network as Prefix};
+use crate::table::{AddressTable, Lookup, Network as Prefix};
 
 /// How many ICMP errors this host is told per network, at once and per second: Linux's own
 /// limits for what it sends (icmp(7), `icmp_msgs_burst`), a twentieth of its rate.
 const ERRORS_BURST: u32 = 50;
 const ERRORS_PER_SECOND: u32 = 50;
+/// How many packets to many are taken from this host per network, at once and per second: each
+/// costs every member one.
+const TO_MANY_BURST: u32 = 200;
+const TO_MANY_PER_SECOND: u32 = 100;
 /// The longest packet that may wait for its way, with the header of the device: longer ones
 /// belong to flows that are under way, and come again.
 const WAITING_BYTES_MAX: usize = OFFLOAD_HEADER_BYTES + 2048;
@@ -27,6 +31,8 @@ pub(super) struct Network {
     pub(super) addresses: Vec<IpAddr>,
     pending: Pending,
     errors: ErrorBudget,
+    /// How much this host may send to many.
+    to_many: ErrorBudget,
 }
 
 impl Network {
@@ -46,6 +52,7 @@ impl Network {
             addresses,
             pending: Pending::default(),
             errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
+            to_many: ErrorBudget::new(TO_MANY_BURST, TO_MANY_PER_SECOND),
         }
     }
 
@@ -97,11 +104,40 @@ impl Network {
         }
     }
 
+    /// Tells whether a packet that this host sends to many is to be carried now.
+    pub(super) fn may_spread(&mut self, now: Instant, packet: &IpPacket<'_>) -> bool {
+        !is_local_to_link(packet) && self.to_many.take(now)
+    }
+
+    /// Hands a packet to the kernel that a member sent to many.
+    pub(super) fn deliver(&self, packet: &[u8]) {
+        let to_many = IpPacket::parse(packet).is_ok_and(|packet| {
+            let lookup = self.table.lookup(packet.destination());
+            !self.table.is_here(packet.source())
+                && lookup == Lookup::Many
+                && !is_local_to_link(&packet)
+        });
+        if to_many {
+            self.write(packet);
+        }
+    }
+
     /// Hands a packet that is complete to the kernel; one that it does not take is lost.
     pub(super) fn write(&self, packet: &[u8]) {
         let header = Offload::default().encode(true, 0);
         if let Some(device) = &self.device {
             let _ = device.write(&[IoSlice::new(&header), IoSlice::new(packet)]);
         }
+    }
+}
+
+/// Tells whether a packet is between a host and its own link: group membership (IGMP, RFC 3376;
+/// MLD, RFC 3810), neighbour and router discovery (RFC 4861). The network is asked for no such
+/// thing, and neighbours need not be discovered.
+fn is_local_to_link(packet: &IpPacket<'_>) -> bool {
+    match (packet.protocol(), packet.payload().first()) {
+        (protocol::IGMP, _) => true,
+        (protocol::ICMPV6, Some(kind)) => matches!(kind, 130..=137 | 143),
+        _ => false,
     }
 }

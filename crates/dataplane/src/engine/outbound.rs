@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
+
 use super::batch::Batch;
 use super::driver::Driver;
 use super::session::Session;
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
+use crate::ecn;
 use crate::filter::Direction;
 use crate::icmp::Reason;
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, complete, split};
@@ -87,7 +90,8 @@ impl<O: Outside> Driver<O> {
         let (slot, wanted) = match network.table.lookup(destination) {
             Lookup::Forward(route) => (Some(route.peer), destination),
             Lookup::Miss(wanted) => (None, wanted),
-            Lookup::Local | Lookup::Many | Lookup::Outside => return,
+            Lookup::Many => return self.spread(id, length),
+            Lookup::Local | Lookup::Outside => return,
         };
         let session = slot.and_then(|slot| self.sessions.get_mut(slot));
         let Some(session) = session.filter(|session| session.can_seal()) else {
@@ -112,6 +116,27 @@ impl<O: Outside> Driver<O> {
             });
         } else {
             exit.send(session, way, offload, packet);
+        }
+    }
+
+    /// Hands the packet that fills so many octets of `read` to the host, for all members.
+    fn spread(&mut self, id: NetworkId, length: usize) {
+        let Some((header, packet)) =
+            self.read[..length].split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
+        else {
+            return;
+        };
+        // What is to be cut is longer than what goes to many at once.
+        let offload = Offload::decode(header).filter(|offload| offload.segments.is_none());
+        if !offload.is_some_and(|offload| complete_checksum(offload, packet)) {
+            return;
+        }
+        if let (Some(network), Ok(parsed)) = (self.networks.get_mut(&id), IpPacket::parse(packet))
+            && network.may_spread(self.now, &parsed)
+        {
+            let packet = Bytes::copy_from_slice(parsed.bytes());
+            let network = id;
+            self.exit.outside.note(Note::Many { network, packet });
         }
     }
 
@@ -223,7 +248,12 @@ impl<O: Outside> Exit<O> {
         let bytes = content.len() + OVERHEAD_BYTES;
         match way {
             Way::Direct(to, _) => {
-                let room = self.batch.room(&self.socket, to, bytes);
+                // Of halves, which have no header of their own, nothing is said.
+                let ecn = match kind {
+                    Kind::Packet | Kind::PartialPacket => ecn::of(content),
+                    _ => ecn::NOT_CAPABLE,
+                };
+                let room = self.batch.room(&self.socket, (to, ecn), bytes);
                 if session.seal(kind, content, room).is_err() {
                     self.batch.take_back(bytes);
                 }

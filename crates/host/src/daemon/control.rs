@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use super::desk::Desk;
 use super::{
-    channels, closed, diagnostics, doctor, government, invitations, map, names, status, streams,
-    verify,
+    channels, closed, diagnostics, doctor, government, invitations, map, names, routes, status,
+    streams, verify,
 };
 use crate::control::{Call, StreamCall};
 
@@ -69,6 +69,7 @@ async fn serve(
         Request::ChannelJoin(join) => channels::join(desk, join).await,
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
+        Request::Route(ask) => routes::answer(desk, ask).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

@@ -368,6 +368,8 @@ impl Driver {
             // next packet brings another note.
             Note::UnknownIndex { .. } if self.outbox.lags() => return,
             Note::UnknownIndex { from, index } => vnet::Command::UnknownIndex { from, index },
+            Note::Many { .. } if self.outbox.lags() => return,
+            Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
@@ -380,6 +382,8 @@ impl Driver {
             }
             Event::Dht(event) => self.waiting.on_dht(event),
             Event::Diag(event) => self.waiting.on_diag(event),
+            // The host takes part in no group itself.
+            Event::Multicast(_) => {}
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
                 // Nobody may be listening.

@@ -40,6 +40,7 @@ mod names;
 mod outbox;
 mod rates;
 mod recorder;
+mod routes;
 mod start;
 mod status;
 mod streams;

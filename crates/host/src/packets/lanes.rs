@@ -38,6 +38,10 @@ impl Outside for Lanes {
                 channel: ChannelId(network.0),
                 address,
             },
+            engine::Note::Many { network, packet } => Note::Many {
+                channel: ChannelId(network.0),
+                packet,
+            },
             engine::Note::KeysWanted { network, peer } => Note::KeysWanted {
                 channel: ChannelId(network.0),
                 peer: NodeId::from_bytes(peer),

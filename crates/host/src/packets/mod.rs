@@ -32,7 +32,7 @@ use system::SystemRoutes;
 const DEVICE_NAME: &str = "enishi%d";
 
 /// What the packet path tells the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// A packet waits for the holder of an address.
     Missing {
@@ -40,6 +40,13 @@ pub enum Note {
         channel: ChannelId,
         /// Which address.
         address: IpAddr,
+    },
+    /// A packet of this host is for all members.
+    Many {
+        /// In which channel.
+        channel: ChannelId,
+        /// The packet.
+        packet: Bytes,
     },
     /// Keys are old, used up or gone.
     KeysWanted {
@@ -199,8 +206,15 @@ impl Networks {
                 let (network, address) = (NetworkId(channel.0), *address);
                 self.tell(Command::Unresolved { network, address });
             }
+            Event::Broadcast { channel, packet } => self.tell(Command::Deliver {
+                network: NetworkId(channel.0),
+                packet: packet.clone(),
+            }),
             Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
-            Event::ClaimFailed { .. } | Event::Invited { .. } | Event::Governed(_) => {}
+            Event::ClaimFailed { .. }
+            | Event::Counted { .. }
+            | Event::Invited { .. }
+            | Event::Governed(_) => {}
         }
     }
 
@@ -367,6 +381,16 @@ impl Networks {
                 tracing::warn!("{notice}");
             }
         }
+    }
+
+    /// Tells whether the system routes to these networks, and to no others, by the channel's
+    /// device; also when there is none.
+    pub fn has_routed(&self, channel: ChannelId, networks: &[Prefix]) -> bool {
+        let open = self.open.lock();
+        let system = open
+            .get(&channel)
+            .and_then(|network| network.system.as_ref());
+        system.is_none_or(|system| system.routes() == networks)
     }
 
     /// The ports of this node's sockets.

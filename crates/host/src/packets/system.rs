@@ -53,6 +53,11 @@ impl SystemRoutes {
         }
     }
 
+    /// Returns the networks that are routed by the device.
+    pub(super) fn routes(&self) -> &[Prefix] {
+        &self.routes
+    }
+
     /// Has the system route `routes` by the device, and pass on what comes for `behind`.
     ///
     /// # Errors
@@ -67,10 +72,9 @@ impl SystemRoutes {
         for network in routes {
             if !self.routes.contains(network) {
                 outcome = outcome.and(self.route(*network));
-                self.routes.push(*network);
             }
         }
-        self.routes.retain(|network| routes.contains(network));
+        self.routes = routes.to_vec();
         match (self.shares, !behind.is_empty()) {
             (false, true) => outcome = outcome.and(self.share()),
             (true, false) => self.unshare(),
@@ -163,7 +167,7 @@ impl SystemRoutes {
             "add table inet {table}\n\
              delete table inet {table}\n\
              table inet {table} {{\n\
-               chain masquerade {{\n\
+               chain sharing {{\n\
                  type nat hook postrouting priority srcnat; policy accept;\n\
                  ip saddr {four} oifname != \"{device}\" masquerade\n\
                  ip6 saddr {six} oifname != \"{device}\" masquerade\n\

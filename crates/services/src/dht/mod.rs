@@ -363,6 +363,8 @@ impl Service for Dht {
             } => self.searched(token, found, ends, asked, cx),
             ServiceInput::Gone(_)
             | ServiceInput::AddressesChanged
+            | ServiceInput::Heard(_)
+            | ServiceInput::Receipts { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }

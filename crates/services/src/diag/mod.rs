@@ -446,6 +446,8 @@ impl Service for Diag {
             | ServiceInput::Restored { .. }
             | ServiceInput::NeighboursChanged
             | ServiceInput::AddressesChanged
+            | ServiceInput::Heard(_)
+            | ServiceInput::Receipts { .. }
             | ServiceInput::Gone(_)
             | ServiceInput::Timeout => {}
         }

@@ -6,6 +6,7 @@ use enishi_overlay::overlay::Asker;
 use enishi_overlay::view::Entry;
 use enishi_overlay::{HopReport, NodeId, Position};
 
+use crate::calls::{Heard, Receipts};
 use crate::dht;
 use crate::service::ServiceInput;
 
@@ -48,6 +49,11 @@ pub(super) enum Handed {
     PutDone {
         token: u64,
         answer: dht::PutAnswer,
+    },
+    Heard(Heard),
+    Receipts {
+        token: u64,
+        receipts: Option<Receipts>,
     },
     Restored {
         key: Vec<u8>,
@@ -105,6 +111,8 @@ impl Handed {
             },
             Self::Got { token, answer } => ServiceInput::Got { token, answer },
             Self::PutDone { token, answer } => ServiceInput::PutDone { token, answer },
+            Self::Heard(heard) => ServiceInput::Heard(heard),
+            Self::Receipts { token, receipts } => ServiceInput::Receipts { token, receipts },
             Self::Restored { key, value, age_s } => ServiceInput::Restored { key, value, age_s },
         }
     }

@@ -15,7 +15,7 @@ use super::secret::{ChannelKeys, RecordName};
 use super::succession::{EPOCHS_MAX, Epoch};
 use super::wire::{Mark, Offers};
 use super::{Claim, Cx, Network};
-use crate::calls::PutRequest;
+use crate::calls::{GroupName, PutRequest};
 use crate::keys::{Secret, seal, unseal};
 use crate::record::Record;
 
@@ -52,6 +52,8 @@ pub struct Channel {
     pub(super) offers: Offers,
     /// What others route for it.
     pub(super) beyond: Beyond,
+    /// The multicast group in which it takes part.
+    pub(super) group: Option<GroupName>,
     pub(super) phase: Phase,
     /// The address that is held, claimed or wanted.
     pub(super) address: Option<Ipv4Addr>,

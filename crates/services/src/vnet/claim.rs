@@ -156,6 +156,7 @@ impl Vnet {
         self.keep(id, cx);
         cx.emit(event);
         self.tell_routes_again(id, cx);
+        self.follow_group(id, cx);
         self.schedule_check(id, cx);
         self.ask_members(id, cx);
     }

@@ -21,6 +21,7 @@
 //! | [`invitation`] | how they become so |
 //! | `succession` | how the charter and the channel's secret change |
 //! | [`access`] | who may reach what |
+//! | [`broadcast`] | packets to all |
 //! | [`routes`], [`beyond`] | networks behind members |
 //! | [`wire`] | the messages |
 
@@ -28,6 +29,7 @@ pub mod access;
 mod agreement;
 mod attach;
 pub mod beyond;
+pub mod broadcast;
 mod channel;
 pub mod charter;
 mod claim;
@@ -46,6 +48,7 @@ pub mod wire;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::Bytes;
 use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
@@ -56,6 +59,7 @@ use crate::service::{Context, Service, ServiceInput};
 use access::{Permits, Rule};
 pub use agreement::Agreement;
 use beyond::{Accepted, Route};
+use broadcast::Count;
 pub use channel::{Channel, Phase};
 pub use government::{Entry, Guest};
 use invitation::Terms;
@@ -177,6 +181,15 @@ pub enum Command {
         /// The rules; everybody may reach everything when there is none.
         rules: Vec<Rule>,
     },
+    /// Send a packet to all members: broadcast, or multicast.
+    Broadcast {
+        /// In which channel.
+        channel: ChannelId,
+        /// The packet, at most [`broadcast::BROADCAST_BYTES_MAX`] octets.
+        packet: Bytes,
+    },
+    /// Count whom a message to all reaches; [`Event::Counted`] follows.
+    Count(ChannelId),
     /// Use networks behind members, in place of those before; [`Event::Routed`] follows.
     Accept {
         /// In which channel.
@@ -257,6 +270,20 @@ pub enum Event {
         /// What may pass; none for everything.
         permits: Option<Permits>,
     },
+    /// A member has sent a packet to all, and it may pass.
+    Broadcast {
+        /// In which channel.
+        channel: ChannelId,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// Whom a message to all has reached.
+    Counted {
+        /// In which channel.
+        channel: ChannelId,
+        /// How many; none when it could not be sent.
+        count: Option<Count>,
+    },
     /// Networks are reached by way of others, or others are behind this node, than before.
     Routed {
         /// In which channel.
@@ -302,6 +329,8 @@ enum Purpose {
     Locate(ChannelId, NodeId),
     /// Where is an administrator that may have a newer charter?
     Find(ChannelId, NodeId),
+    /// Whom does a message to all reach?
+    Count(ChannelId),
     /// An invitation's mail.
     Mail(ChannelId, NodeId),
     /// Nothing depends on it.
@@ -475,6 +504,8 @@ impl Vnet {
             Command::Rule { channel, rules } => {
                 self.decide(channel, |decisions| decisions.rules = rules, cx);
             }
+            Command::Broadcast { channel, packet } => self.broadcast(channel, &packet, cx),
+            Command::Count(channel) => self.count(channel, cx),
             Command::Accept { channel, accepted } => self.accept_networks(channel, accepted, cx),
             Command::Offer { channel, offers } => self.offer(channel, offers, cx),
             Command::Suspend => self.detach_all(cx),
@@ -509,6 +540,7 @@ impl Service for Vnet {
                     Purpose::Claim(_)
                     | Purpose::Locate(..)
                     | Purpose::Find(..)
+                    | Purpose::Count(_)
                     | Purpose::Mail(..)
                     | Purpose::Nothing,
                 )
@@ -530,6 +562,8 @@ impl Service for Vnet {
             ServiceInput::Failed { token } => {
                 self.purposes.remove(&token);
             }
+            ServiceInput::Heard(heard) => self.heard(&heard, cx),
+            ServiceInput::Receipts { token, receipts } => self.counted(token, receipts, cx),
             ServiceInput::Gone(peer) => self.gone(peer, cx),
             ServiceInput::Asked { .. }
             | ServiceInput::HopReport { .. }

@@ -57,6 +57,11 @@ impl Network {
         Ok(Self { address, prefix })
     }
 
+    /// Returns the network's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
     /// Returns the prefix length.
     pub fn prefix(&self) -> u8 {
         self.prefix

@@ -143,6 +143,7 @@ impl Vnet {
             government: with.government,
             offers: with.offers,
             beyond: Beyond::new(with.accepted),
+            group: None,
             phase: Phase::Waiting,
             address: with.address,
             by_hand: with.by_hand,
@@ -172,6 +173,9 @@ impl Vnet {
         };
         for alarm in Alarm::of_channel(id) {
             self.deadlines.cancel(alarm);
+        }
+        if let Some(group) = channel.group {
+            cx.unsubscribe(group);
         }
         let mut removals = Vec::new();
         if let Some(address) = channel.address {

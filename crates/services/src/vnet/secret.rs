@@ -154,6 +154,13 @@ impl ChannelKeys {
         derive_keypair("enishi 1 channel record owner", &*node.seed(), &about)
     }
 
+    /// The name and the secret of the channel's multicast group.
+    pub(super) fn group(&self) -> ([u8; 32], Secret) {
+        let name = derive("enishi 1 channel group name", &*self.secret, &[&self.id]);
+        let secret = derive("enishi 1 channel group secret", &*self.secret, &[&self.id]);
+        (*name, secret)
+    }
+
     /// Makes the request that removes this node's entry under a name.
     pub(super) fn removal(&self, node: &Keypair, name: RecordName) -> PutRequest {
         PutRequest {

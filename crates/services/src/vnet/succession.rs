@@ -260,6 +260,7 @@ impl Vnet {
         self.deadlines
             .set(Alarm::OldEntries(id), cx.now() + OLD_ENTRY);
         self.publish_all(id, cx);
+        self.follow_group(id, cx);
         self.put_all_mail(id, cx);
         self.ask_members(id, cx);
         Some(0)

@@ -49,6 +49,7 @@ pub(super) fn input(input: &Input) -> String {
         Input::Command(Command::Diag(command)) => told("command", command),
         Input::Command(Command::Vnet(command)) => told("command", command),
         Input::Command(Command::Admission(command)) => told("command", command),
+        Input::Command(Command::Multicast(command)) => told("command", command),
         other => short(&format!("{other:?}")),
     }
 }
@@ -74,6 +75,7 @@ pub(super) fn output(output: &Output) -> String {
         Output::Event(Event::Dht(event)) => told("event:", event),
         Output::Event(Event::Diag(event)) => told("event:", event),
         Output::Event(Event::Vnet(event)) => told("event:", event),
+        Output::Event(Event::Multicast(event)) => told("event:", event),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use enishi_overlay::config::Remedies;
 use enishi_overlay::{Config, OverlayId};
+use enishi_services::calls::Tree;
 
 use crate::hostile::Behaviour;
 use crate::internet::{Internet, Model, Transport};
@@ -87,7 +88,11 @@ pub struct Options {
     pub remedies: Remedies,
     /// How many of a million are clients.
     pub clients_per_million: u32,
-    /// How many values are stored; none lets the scenario decide.
+    /// How many members a multicast group has.
+    pub group: usize,
+    /// Along what its messages go.
+    pub tree: Tree,
+    /// How many values are stored, or messages published; none lets the scenario decide.
     pub values: Option<u64>,
     /// Whether tables are filled by the protocol's own rule from above, without a message.
     pub by_rule: bool,
@@ -117,6 +122,8 @@ impl Default for Options {
             behaviour: None,
             remedies: Remedies::default(),
             clients_per_million: 0,
+            group: 256,
+            tree: Tree::default(),
             values: None,
             by_rule: false,
             paper: false,

@@ -79,7 +79,7 @@ impl Subject for Node {
                 let end = end.map(|(node, hops, time)| End { node, hops, time });
                 Some(Seen::Answered { id, end })
             }
-            Event::Diag(_) | Event::Dht(_) | Event::Vnet(_) => None,
+            Event::Diag(_) | Event::Dht(_) | Event::Vnet(_) | Event::Multicast(_) => None,
         }
     }
 

@@ -1,0 +1,90 @@
+//! The messages of late, for those who missed one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use enishi_overlay::Time;
+use enishi_overlay::small_map::SmallMap;
+
+use super::wire::{Data, Flow};
+
+/// How long a message can be had again.
+pub(super) const RETENTION: Duration = Duration::from_secs(60);
+/// The most messages of one group.
+const MESSAGES_MAX: usize = 512;
+/// The most octets of one group.
+const BYTES_MAX: usize = 1 << 20;
+
+/// The messages of one group.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    kept: SmallMap<(Flow, u64), Data>,
+    /// In the order in which they came.
+    order: VecDeque<(Time, Flow, u64)>,
+    bytes: usize,
+}
+
+impl Store {
+    /// Keeps a message; the oldest go for it.
+    pub(super) fn keep(&mut self, now: Time, data: Data) {
+        let slot = (data.flow, data.number);
+        self.bytes += data.sealed.len();
+        if let Some(before) = self.kept.insert(slot, data) {
+            self.bytes -= before.sealed.len();
+            return;
+        }
+        self.order.push_back((now, slot.0, slot.1));
+        while self.order.len() > MESSAGES_MAX || self.bytes > BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    /// Returns a message of late.
+    pub(super) fn find(&self, flow: Flow, number: u64) -> Option<&Data> {
+        self.kept.get(&(flow, number))
+    }
+
+    /// Forgets what is old.
+    pub(super) fn expire(&mut self, now: Time) {
+        while let Some((at, ..)) = self.order.front()
+            && now.since(*at) > RETENTION
+        {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let oldest = self.order.pop_front();
+        let data = oldest.and_then(|(_, flow, number)| self.kept.remove(&(flow, number)));
+        self.bytes -= data.map_or(0, |data| data.sealed.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(number: u64, bytes: usize) -> Data {
+        Data {
+            flow: Flow([1; 8]),
+            number,
+            hops: 0,
+            direct: false,
+            receipts: false,
+            sealed: vec![0; bytes].into(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_by_number_by_size_and_by_age() {
+        let mut store = Store::default();
+        for number in 0..=MESSAGES_MAX as u64 {
+            store.keep(Time::ZERO, data(number, 1));
+        }
+        assert!(store.find(Flow([1; 8]), 0).is_none() && store.find(Flow([1; 8]), 1).is_some());
+        store.keep(Time::ZERO + RETENTION, data(9999, BYTES_MAX));
+        assert!(store.find(Flow([1; 8]), 1).is_none() && store.find(Flow([1; 8]), 9999).is_some());
+        store.expire(Time::ZERO + RETENTION * 3);
+        assert_eq!((store.bytes, store.kept.len()), (0, 0));
+    }
+}
