@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+mod channel;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use enishi_sim::internet::Transport;
 use enishi_sim::{Protocol, Scenario, Tree};
 
 use crate::text::Language;
+
+pub(crate) use channel::{Channel, Governed, Member};
 
 /// The network of a channel when none is named.
 pub(crate) const NETWORK_DEFAULT: &str = "10.77.0.0/16";
@@ -172,141 +176,6 @@ pub(crate) enum Overlay {
     Revoke {
         /// A node id, the first characters of one, an invitation or its name
         subject: String,
-    },
-}
-
-/// What is done about the members of a channel.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Governed {
-    /// Print an invitation to a channel
-    Invite {
-        /// The channel's name
-        name: String,
-        /// How many nodes may join by it, 1 to 16, or `any` [default: 1; `any` in a channel
-        /// with a password]
-        #[arg(long, value_name = "N", value_parser = uses)]
-        uses: Option<Uses>,
-        /// For how long it may be used, for example 90s, 10m, 12h, 30d [default: 7d]
-        #[arg(long, value_name = "TIME", value_parser = valid_s)]
-        expires: Option<u64>,
-        /// The role of those who come by it, for rules
-        #[arg(long, value_name = "ROLE")]
-        role: Option<String>,
-    },
-    /// List the open invitations that this node has made to a channel
-    Invitations {
-        /// The channel's name
-        name: String,
-    },
-    /// End an invitation; who came by it stays
-    Revoke {
-        /// The channel's name
-        name: String,
-        /// The invitation, its name, or the first characters of that
-        invitation: String,
-    },
-    /// Remove a member from a channel, and renew the channel's secret
-    Remove {
-        #[command(flatten)]
-        of: Member,
-    },
-    /// Give a member a role, or take it away
-    Role {
-        #[command(flatten)]
-        of: Member,
-        /// The role: 1 to 31 small letters, digits and `-`
-        #[arg(required_unless_present = "none", conflicts_with = "none")]
-        role: Option<String>,
-        /// Take the role away
-        #[arg(long)]
-        none: bool,
-    },
-    /// Make a member an administrator; only the founder can
-    Admin {
-        #[command(flatten)]
-        of: Member,
-        /// Make it one no longer
-        #[arg(long)]
-        no: bool,
-    },
-    /// List who may reach what in a channel
-    Rules {
-        /// The channel's name
-        name: String,
-    },
-    /// Add a rule; as soon as there is one, only what rules name is allowed
-    Allow {
-        /// The channel's name
-        name: String,
-        /// Who may begin: `*` for everybody, `role:NAME`, or a member
-        #[arg(long, value_name = "WHO")]
-        from: String,
-        /// With whom: the same, or `net:CIDR` for what is behind a member
-        #[arg(long, value_name = "WHO")]
-        to: String,
-        /// Protocols and ports, for example tcp/22,udp/5000-5100,sctp,icmp [default: all]
-        #[arg(long, value_name = "PORTS", value_delimiter = ',')]
-        ports: Vec<String>,
-    },
-    /// Take a rule away
-    Disallow {
-        /// The channel's name
-        name: String,
-        /// The rule's number in `channel rules`
-        number: u32,
-    },
-}
-
-/// A member of a channel.
-#[derive(Debug, Args)]
-pub(crate) struct Member {
-    /// The channel's name
-    pub(crate) name: String,
-    /// The name of the member's host, one of its addresses, its node id or the first
-    /// characters of it
-    pub(crate) member: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Channel {
-    /// Make a channel and take an address in it
-    Create {
-        /// The channel's name: 1 to 63 letters, digits, `-` and `_`
-        name: String,
-        /// The virtual network
-        #[arg(long, value_name = "CIDR", default_value = NETWORK_DEFAULT)]
-        network: String,
-        /// A file with the channel's password, `-` for standard input; without a password
-        /// the channel is governed: joined by invitation, with this node as its founder
-        #[arg(long, value_name = "FILE")]
-        password_file: Option<PathBuf>,
-        /// The virtual address to take instead of a random one
-        #[arg(long)]
-        address: Option<Ipv4Addr>,
-    },
-    #[command(flatten)]
-    Governed(Governed),
-    /// Show a channel, its members and how they are reached
-    Show {
-        /// The channel's name
-        name: String,
-        /// Write a drawing to a file, `-` for standard output
-        #[arg(long, value_name = "FILE")]
-        svg: Option<PathBuf>,
-    },
-    /// Join a channel, by invitation or by name and password
-    Join(Join),
-    /// Leave a channel and give its address back
-    Leave {
-        /// The channel's name
-        name: String,
-    },
-    /// List the channels of this node
-    List,
-    /// List the hosts of a channel by name
-    Names {
-        /// The channel's name
-        name: String,
     },
 }
 

@@ -171,7 +171,7 @@ fn people_get_text() {
     for (line, expected) in [
         (
             "channel list",
-            "CHANNEL  NETWORK       ADDRESS    ADDRESS6  DEVICE   MEMBERS\n\
+            "CHANNEL  NETWORK       ADDRESS    ADDRESS6  DEVICE   IN TOUCH  MEMBERS\n\
              office   10.77.0.0/16  10.77.0.2  fd00::2   enishi0         2        2\n\
              office: the address moved\n",
         ),

@@ -77,7 +77,9 @@ impl Office {
         let daemon = self.daemon(number);
         if number == 0 {
             daemon.text(&["channel", "create", "office"]).unwrap();
-            self.ticket = daemon.text(&["channel", "invite", "office"]).unwrap();
+            self.ticket = daemon
+                .text(&["channel", "invite", "office", "--uses", "any"])
+                .unwrap();
         } else {
             daemon.text(&["channel", "join", &self.ticket]).unwrap();
         }

@@ -267,6 +267,38 @@ fn an_administrator_is_removed_by_the_founder_alone_and_signs_itself_back_in_nev
 }
 
 #[test]
+fn members_stay_known_while_they_come_into_a_new_directory() {
+    let mut office = Office::found();
+    let seed = office.invite(FOUNDER, 5, None, None);
+    for at in [7, 8, 9] {
+        office.join(at, &seed);
+    }
+    office.run(70);
+    let (channel, node) = (CHANNEL, office.id(9));
+    office.tell(FOUNDER, Vnet::Remove { channel, node });
+    office.run(3);
+    assert_eq!(office.members(FOUNDER).len(), 3);
+    // So those who came by the invitation are known, and stay when it is revoked now.
+    let invitation = office.channel(FOUNDER).issued()[0].name().unwrap();
+    office.tell(
+        FOUNDER,
+        Vnet::Revoke {
+            channel,
+            invitation,
+        },
+    );
+    office.run(20);
+    for at in [FOUNDER, 7, 8] {
+        assert_eq!(office.members(at).len(), 3, "at {at}");
+        assert!(!office.members(at).contains(&node), "at {at}");
+    }
+    assert_eq!(office.attach(7, 8), Some(None));
+    office.tell(8, Vnet::Close(CHANNEL));
+    office.run(90);
+    assert_eq!(office.members(7).len(), 2, "who has left is not carried on");
+}
+
+#[test]
 fn the_mail_of_who_was_removed_is_gone() {
     let mut office = Office::found();
     let for_one = office.invite(FOUNDER, 5, Some(1), None);

@@ -23,6 +23,8 @@ const ONE_CIRCLE_MAX: usize = 20;
 const INNER: f64 = 0.62;
 /// How much of a host's name is shown, in characters.
 const NAME_CHARACTERS: usize = 22;
+/// How far from its line a figure stands, in pixels.
+const FIGURE_AWAY: f64 = 26.0;
 /// The widths of lines without traffic and with the most, in pixels.
 const WIDTH_MIN: f64 = 1.5;
 const WIDTH_MAX: f64 = 12.0;
@@ -138,7 +140,11 @@ fn line(svg: &mut String, place: &Place<'_>, language: Language) {
         escaped(&format!("{}; {traffic}", member.path)),
     );
     if let Some(rtt_ms) = member.rtt_ms {
-        text(svg, place.at(0.7), "figure", &figure(rtt_ms));
+        // Beside the line, on the side that is clear of the name.
+        let (sine, cosine) = (place.turn * TAU).sin_cos();
+        let (x, y) = place.at(0.65);
+        let beside = (x + cosine * FIGURE_AWAY, y + sine * FIGURE_AWAY / 2.0 + 3.0);
+        text(svg, beside, "figure", &figure(rtt_ms));
     }
 }
 

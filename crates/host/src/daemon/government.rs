@@ -15,6 +15,7 @@ use enishi_services::vnet::access::{PORTS_MAX, ParseRuleError, Ports, Rule, Sele
 use enishi_services::vnet::charter::{
     ADMINS_MAX, Charter, Decisions, KEPT_MAX, REMOVED_MAX, REVOKED_MAX, ROLES_MAX, RULES_MAX,
 };
+use enishi_services::vnet::invitation::Issued;
 use enishi_services::vnet::{self, ChannelId, Command, Event};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
@@ -171,7 +172,7 @@ async fn invitation_named(
         return Ok(key);
     }
     let fitting = look(desk, id, move |channel| {
-        let issued = channel.issued().iter().filter_map(|issued| issued.name());
+        let issued = channel.issued().iter().filter_map(Issued::name);
         let came = channel
             .members()
             .filter_map(|claim| channel.invitation_of(claim));

@@ -437,6 +437,7 @@ impl Vnet {
         };
         let keys = channel.keys_of(epoch);
         if keys.mac_is(proof, b"dtch", &from, &cx.me(), &[]) {
+            channel.carried.0.remove(&from);
             if let Some(claim) = channel.members.get(&from) {
                 for address in claim.addresses() {
                     channel.cache.remove(&address);

@@ -1,6 +1,6 @@
 //! One channel on this node: its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_overlay::{NodeId, Time};
@@ -62,6 +62,9 @@ pub struct Channel {
     pub(super) address6: Ipv6Addr,
     pub(super) tries: u32,
     pub(super) members: BTreeMap<NodeId, Claim>,
+    /// Members that were known when the epoch began and have not been seen in its directory yet,
+    /// and until when they are taken for members all the same.
+    pub(super) carried: (BTreeSet<NodeId>, Time),
     pub(super) announced: bool,
     pub(super) checked_at: Time,
     pub(super) cache: BTreeMap<IpAddr, Cached>,

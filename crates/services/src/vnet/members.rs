@@ -51,7 +51,16 @@ impl Vnet {
             .collect();
         members.truncate(MEMBERS_MAX);
         let announced = std::mem::replace(&mut channel.announced, true);
-        channel.members.retain(|node, _| *node == me);
+        let (carried, until) = &mut channel.carried;
+        if cx.now() >= *until {
+            carried.clear();
+        }
+        for claim in &members {
+            carried.remove(&claim.contact.id());
+        }
+        channel
+            .members
+            .retain(|node, _| *node == me || carried.contains(node));
         // Members that are in touch stay, whatever the directory says.
         let attached = channel
             .attached

@@ -1,6 +1,6 @@
 //! Opening and closing a channel, and what is kept of it on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use enishi_overlay::Time;
@@ -149,6 +149,7 @@ impl Vnet {
             by_hand: with.by_hand,
             tries: 0,
             members: BTreeMap::new(),
+            carried: (BTreeSet::new(), Time::ZERO),
             announced: false,
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),

@@ -233,6 +233,7 @@ impl Vnet {
 
     /// Goes over to another secret; returns where the one before is remembered.
     fn begin_epoch(&mut self, id: ChannelId, secret: Secret, cx: &mut Cx<'_>) -> Option<usize> {
+        let me = cx.me();
         let channel = self.channels.get_mut(&id)?;
         // Where the others look up addresses now.
         let addresses = channel.address().map(|address| {
@@ -250,6 +251,12 @@ impl Vnet {
         let channel = self.channels.get_mut(&id)?;
         channel.begin_epoch(secret);
         channel.cache.clear();
+        // The others come into the new directory one after the other.
+        let known = channel.members.keys().copied();
+        channel.carried = (
+            known.filter(|node| *node != me).collect(),
+            cx.now() + OLD_ENTRY,
+        );
         self.deadlines
             .set(Alarm::OldEntries(id), cx.now() + OLD_ENTRY);
         self.publish_all(id, cx);
