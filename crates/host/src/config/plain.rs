@@ -8,7 +8,7 @@ const EXPECTED: [(&str, &str); 6] = [
     ("a boolean", "`true` or `false`"),
     ("a string", "text in quotes"),
     ("a sequence", "a list in brackets, as [\"…\", \"…\"]"),
-    ("u32", "a whole number, 0 or more"),
+    ("u32", "a whole number from 0 to 4294967295"),
     ("u64", "a whole number, 0 or more"),
     (
         "socket address",
@@ -37,6 +37,15 @@ pub(super) fn error(text: &str, error: &toml::de::Error) -> String {
 }
 
 fn message(message: &str) -> String {
+    for (head, plain) in [
+        ("unknown field ", "there is no key "),
+        ("unknown variant ", "there is no value "),
+    ] {
+        let rest = message.strip_prefix(head);
+        if let Some((name, known)) = rest.and_then(|rest| rest.split_once(", expected one of ")) {
+            return format!("{plain}{name}; there are {known}");
+        }
+    }
     if message == "invalid socket address syntax" {
         return format!("this should be {}", EXPECTED[5].1);
     }
@@ -68,8 +77,13 @@ mod tests {
             ),
             (
                 "ticket_valid_days = -1",
-                "line 1, `ticket_valid_days = -1`: this should be a whole number, 0 or more, not \
-                 the number `-1`",
+                "line 1, `ticket_valid_days = -1`: this should be a whole number from 0 to \
+                 4294967295, not the number `-1`",
+            ),
+            (
+                "policy = \"fame\"",
+                "line 1, `policy = \"fame\"`: there is no value `fame`; there are `none`, `trust`, \
+                 `reputation`",
             ),
             (
                 "host_name = true",
