@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_api::Uses;
 use enishi_host::config::RecordLimit;
@@ -34,6 +34,24 @@ pub(crate) struct Arguments {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = with_negative_numbers(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// Has a command and all below it take what looks like a negative number for a value, so that
+/// its option can say what it wants instead.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.allow_negative_numbers(true);
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// What every command takes.
@@ -338,11 +356,7 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    allow_negative_numbers = true
-)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Sim {
     #[command(subcommand)]
     pub(crate) recorded: Option<Recorded>,

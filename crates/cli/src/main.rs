@@ -15,8 +15,6 @@ mod up;
 use std::env;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Arguments, Command};
 use client::Client;
 use commands::{Context, DaemonCommand};
@@ -25,7 +23,7 @@ use problem::{Problem, Verdict};
 use text::Language;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };

@@ -154,6 +154,8 @@ fn wrong_configuration_names_the_key() {
     std::fs::write(&file, "lisen = [\"127.0.0.1:0\"]\n").unwrap();
     let config = ["--no-tun", "--config", file.to_str().unwrap()];
     says(&up(&data, &config), 2, "lisen");
+    std::fs::write(&file, "host_name = \"aki\"\ntun = 1\n").unwrap();
+    says(&up(&data, &config), 2, "line 2, `tun = 1`");
     let missing = ["--no-tun", "--config", "/nowhere/at/all.toml"];
     says(&up(&data, &missing), 2, "/nowhere/at/all.toml");
 }
@@ -194,6 +196,11 @@ fn channels_asked_for_wrongly_are_refused() {
         1,
         "10.77.9.9",
     );
+    let stranger = "a".repeat(52);
+    let ping = daemon.call(&["ping", &stranger]).unwrap();
+    says(&ping, 1, "Nobody knows");
+    let ping = daemon.call(&["ping", &stranger, "-c", "-3"]).unwrap();
+    says(&ping, 2, "-3 is not in 1..=1000");
     assert_eq!(
         daemon
             .call(&["dht", "get", "nothing"])

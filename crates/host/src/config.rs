@@ -1,6 +1,8 @@
 //! The configuration file: TOML, few keys, each optional. docs/configuration.md
 //! describes them with their defaults.
 
+mod plain;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -228,7 +230,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let config: Self = toml::from_str(text).map_err(|error| plain::error(text, &error))?;
         let wrong = |key: &str, rule: &str| Err(format!("`{key}` {rule}"));
         if config.listen.len() > LISTEN_MAX {
             return wrong("listen", "has more than eight addresses");

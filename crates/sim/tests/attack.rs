@@ -61,3 +61,11 @@ fn disjoint_paths_and_direct_questions_survive_a_fifth_of_mixed_malice() {
     let [sure, hasty] = ["gets_sure", "gets_hasty"].map(leases);
     assert!(hasty < 0.5 && sure >= hasty, "{hasty}, {sure}");
 }
+
+#[test]
+fn forged_silences_lead_nobody_astray() {
+    let report = attack(Some(Behaviour::Slander), 200_000);
+    for name in ["lookups_plain", "gets_plain", "puts_plain"] {
+        assert!(at(&report, GIVEN, name) >= 0.97, "{name}: {report:?}");
+    }
+}

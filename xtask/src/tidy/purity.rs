@@ -57,6 +57,10 @@ const UNORDERED: &[&str] = &["HashMap", "HashSet", "RandomState"];
 const FLOATS: &[(&str, &str)] = &[
     ("crates/sim/src/statistics.rs", "figures for people"),
     ("crates/sim/src/scenario/attack.rs", "figures for people"),
+    (
+        "crates/sim/src/scenario/attack/values.rs",
+        "figures for people",
+    ),
     ("crates/sim/src/plot/", "pictures for people"),
     ("crates/sim/src/scenario/classes.rs", "figures for people"),
 ];

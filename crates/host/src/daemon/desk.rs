@@ -58,7 +58,7 @@ pub(super) enum Ask {
     /// Writes to the DHT.
     Put(Box<PutRequest>, oneshot::Sender<PutAnswer>),
     /// Sends an echo request; answered by the echo, if there was one.
-    Ping(NodeId, Duration, oneshot::Sender<Option<Echo>>),
+    Ping(NodeId, Duration, oneshot::Sender<Result<Echo, Unheard>>),
     /// Has another node look for this one at its position.
     FindMe(NodeId, Duration, oneshot::Sender<Option<Found>>),
     /// Asks which nodes are near a position.
@@ -85,6 +85,15 @@ pub(super) struct Echo {
     pub(super) round_trip: Duration,
     /// What the node says of itself; none when it declines to.
     pub(super) detail: Option<EchoDetail>,
+}
+
+/// Why there is no echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unheard {
+    /// The node did not answer in time.
+    Lost,
+    /// Nobody knows the node.
+    Unknown,
 }
 
 /// What the host measures for the node.
@@ -167,6 +176,11 @@ impl Shared {
     /// What was noted is no longer so.
     pub(super) fn unnote(&self, about: &'static str) {
         self.notices().remove(about);
+    }
+
+    /// Returns what was noted of something.
+    pub(super) fn noted_about(&self, about: &'static str) -> Option<String> {
+        self.notices().get(about).cloned()
     }
 
     /// Returns all notices.
@@ -296,7 +310,7 @@ impl Desk {
         &self,
         target: NodeId,
         timeout: Duration,
-    ) -> Result<Option<Echo>, Failure> {
+    ) -> Result<Result<Echo, Unheard>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Ping(target, timeout, reply)).await?;
         answer.await.map_err(|_| stopping())

@@ -13,7 +13,7 @@ use enishi_services::diag::{self, route};
 use enishi_services::names::OpenName;
 use tokio::sync::mpsc;
 
-use super::desk::{Desk, usage};
+use super::desk::{Desk, Unheard, no, usage};
 use super::target::{self, Target};
 
 /// The fewest milliseconds between two echo requests.
@@ -50,6 +50,9 @@ pub(super) async fn ping(
                     let _ = done.send((sequence, result)).await;
                 });
             }
+            // The last sender is gone when the last of them is done.
+            drop(done);
+            Ok(())
         }
     };
     let teller = async {
@@ -57,7 +60,7 @@ pub(super) async fn ping(
         let mut last = None;
         while let Some((sequence, result)) = results.recv().await {
             let answer = match result? {
-                Some(echo) => {
+                Ok(echo) => {
                     let rtt_ms = ms(echo.round_trip);
                     rtts_ms.push(rtt_ms);
                     last = echo.detail.map(|detail| remote(detail.vitals));
@@ -68,15 +71,15 @@ pub(super) async fn ping(
                         remote: last.clone(),
                     }
                 }
-                None => Answer::Lost { sequence },
+                Err(Unheard::Unknown) if sequence == 0 => return Err(unknown(peer)),
+                Err(Unheard::Unknown | Unheard::Lost) => Answer::Lost { sequence },
             };
             // The task ends with the caller.
             let _ = answers.send(answer).await;
         }
         Ok::<_, Failure>((rtts_ms, last))
     };
-    let ((), told) = tokio::join!(asker, teller);
-    let (rtts_ms, remote) = told?;
+    let ((), (rtts_ms, remote)) = tokio::try_join!(asker, teller)?;
     Ok(Answer::PingSummary(PingSummary {
         node_id: peer.to_string(),
         sent: ping.count,
@@ -86,6 +89,14 @@ pub(super) async fn ping(
         path_kind: api_path(desk, peer),
         remote,
     }))
+}
+
+fn unknown(node: NodeId) -> Failure {
+    no(format!(
+        "Nobody knows the node {node}: who sits at its place on the ring has never heard of it. It \
+         is down, in another overlay, or the id is wrong; `enishi peers` and `enishi overlay map` \
+         show those that are known."
+    ))
 }
 
 fn summary(mut rtts_ms: Vec<f64>) -> Option<RoundTrips> {
@@ -180,6 +191,7 @@ async fn follow(
             }
             diag::Event::Pong { .. }
             | diag::Event::Lost { .. }
+            | diag::Event::Unknown { .. }
             | diag::Event::Located { .. }
             | diag::Event::FoundMe { .. } => {}
         }

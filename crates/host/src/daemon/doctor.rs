@@ -230,7 +230,10 @@ async fn echoes(desk: &Desk, nodes: impl Iterator<Item = NodeId>) -> Echoes {
         let desk = desk.clone();
         asking.spawn(async move {
             let echo = desk.ping(node, ECHO_TIME_MAX).await;
-            (node, echo.ok().flatten().map(|echo| (unix_s(), echo)))
+            (
+                node,
+                echo.ok().and_then(Result::ok).map(|echo| (unix_s(), echo)),
+            )
         });
     }
     asking.join_all().await.into_iter().collect()

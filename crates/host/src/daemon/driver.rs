@@ -17,7 +17,7 @@ use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag,
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared};
+use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared, Unheard};
 use super::outbox::Outbox;
 use super::rates::Rates;
 use super::recorder::Recorder;
@@ -68,7 +68,7 @@ struct Waiting {
     gets: BTreeMap<u64, oneshot::Sender<GetAnswer>>,
     puts: BTreeMap<u64, oneshot::Sender<PutAnswer>>,
     confirms: BTreeMap<u64, oneshot::Sender<Confirmation>>,
-    pings: BTreeMap<u64, oneshot::Sender<Option<Echo>>>,
+    pings: BTreeMap<u64, oneshot::Sender<Result<Echo, Unheard>>>,
     finds: BTreeMap<u64, oneshot::Sender<Option<Found>>>,
     locates: BTreeMap<u64, oneshot::Sender<Vec<Entry>>>,
     surveys: BTreeMap<u64, oneshot::Sender<Vec<Holding>>>,
@@ -473,7 +473,7 @@ impl Waiting {
                 detail,
             } => {
                 let echo = Echo { round_trip, detail };
-                let _ = self.pings.remove(&id).map(|reply| reply.send(Some(echo)));
+                let _ = self.pings.remove(&id).map(|reply| reply.send(Ok(echo)));
             }
             diag::Event::Located { id, nodes, .. } => {
                 let _ = self.locates.remove(&id).map(|reply| reply.send(nodes));
@@ -482,7 +482,12 @@ impl Waiting {
                 let _ = self.finds.remove(&id).map(|reply| reply.send(found));
             }
             diag::Event::Lost { id } => {
-                let _ = self.pings.remove(&id).map(|reply| reply.send(None));
+                let reply = self.pings.remove(&id);
+                let _ = reply.map(|reply| reply.send(Err(Unheard::Lost)));
+            }
+            diag::Event::Unknown { id } => {
+                let reply = self.pings.remove(&id);
+                let _ = reply.map(|reply| reply.send(Err(Unheard::Unknown)));
             }
             diag::Event::Hop { id, .. } => {
                 if let Some(reply) = self.traces.get(&id) {

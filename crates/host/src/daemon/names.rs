@@ -7,6 +7,7 @@ use enishi_services::names::{NAME_BYTES_MAX, OpenName};
 use enishi_services::record::{LEASE_S, Record};
 
 use super::desk::{Desk, no, usage};
+use super::outbox;
 
 pub(super) async fn put(
     desk: &Desk,
@@ -36,7 +37,7 @@ pub(super) async fn put(
             "The nodes in charge have no room for more of this node's values; remove some, or \
              try again later.",
         )),
-        PutAnswer::Failed => Err(silent()),
+        PutAnswer::Failed => Err(not_stored(desk)),
     }
 }
 
@@ -60,7 +61,7 @@ pub(super) async fn remove(desk: &Desk, name: &str) -> Result<Answer, Failure> {
     match desk.put(request).await? {
         PutAnswer::Stored { .. } => Ok(Answer::Done),
         PutAnswer::Taken => Err(taken()),
-        PutAnswer::Full | PutAnswer::Failed => Err(silent()),
+        PutAnswer::Full | PutAnswer::Failed => Err(not_stored(desk)),
     }
 }
 
@@ -91,6 +92,14 @@ pub(super) fn rng() -> Result<Rng, Failure> {
 
 fn taken() -> Failure {
     no("The key belongs to another node, which alone may change its value.")
+}
+
+/// Why a value is not stored: where the own disk keeps nothing, that alone is reason enough.
+fn not_stored(desk: &Desk) -> Failure {
+    match desk.shared.noted_about(outbox::ABOUT) {
+        Some(notice) => no(format!("The value is not stored. {notice}")),
+        None => silent(),
+    }
 }
 
 fn silent() -> Failure {

@@ -41,7 +41,7 @@ const TELLS_MAX: usize = 8_192;
 /// How long after a failure the store is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-const ABOUT: &str = "store";
+pub(super) const ABOUT: &str = "store";
 
 /// What waits for the store.
 enum Held {

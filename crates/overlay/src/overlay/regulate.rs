@@ -4,6 +4,8 @@
 //! Its own class and score go out with hellos and pongs; what peers say of theirs is passed
 //! on with the view at its next change, and changes no view by itself.
 
+use std::collections::BTreeMap;
+
 use super::{Effect, Overlay};
 use crate::class::{Class, Grade, Limit, Measure, Merit, Standing, is_news, is_reachable};
 use crate::contact::Contact;
@@ -94,21 +96,22 @@ impl Overlay {
     /// Returns the merits of the nodes that are near neighbours of peers, each once. Where
     /// they are on the ring has nothing to do with their grades; long links may.
     fn sample(&self) -> Vec<Merit> {
+        let mut sample: BTreeMap<Position, u8> = BTreeMap::new();
         let views = self.peers.values().flat_map(|peer| peer.view.members());
-        let near = views.filter(|member| member.role == Role::Near);
-        let near = near.map(|member| (member.position, member.grade.score()));
-        let neighbours = self.near.iter().filter_map(|place| {
-            let peer = self.peers.get(&place.id)?;
-            Some((place.position, peer.grade.score()))
-        });
-        let mut sample: Vec<(Position, u8)> = near.chain(neighbours).collect();
-        sample.sort_unstable();
-        sample.dedup_by_key(|(position, _)| *position);
-        sample.retain(|(position, _)| *position != self.position);
-        sample
-            .into_iter()
-            .map(|(position, score)| (score, position))
-            .collect()
+        for member in views.filter(|member| member.role == Role::Near) {
+            // Scores mostly grow, so the greatest told is the latest.
+            let known = sample.entry(member.position).or_default();
+            *known = member.grade.score().max(*known);
+        }
+        for place in self.near.iter() {
+            // What a neighbour says of itself is newer than what others tell of it.
+            if let Some(peer) = self.peers.get(&place.id) {
+                sample.insert(place.position, peer.grade.score());
+            }
+        }
+        sample.remove(&self.position);
+        let merits = sample.into_iter();
+        merits.map(|(position, score)| (score, position)).collect()
     }
 
     /// A peer said where and what it is.

@@ -37,7 +37,8 @@ const FINDING_MAX: usize = 16;
 /// What may be asked.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// Sends an echo request; answered by [`Event::Pong`] or [`Event::Lost`].
+    /// Sends an echo request; answered by [`Event::Pong`], [`Event::Lost`] or
+    /// [`Event::Unknown`].
     Ping {
         /// The host's number for it.
         id: u64,
@@ -88,8 +89,13 @@ pub enum Event {
         /// What it says of itself; none when it declines to.
         detail: Option<EchoDetail>,
     },
-    /// The node did not answer in time, or nobody knows it.
+    /// The node did not answer in time.
     Lost {
+        /// The host's number.
+        id: u64,
+    },
+    /// Whoever is in charge of the node's place does not know it.
+    Unknown {
         /// The host's number.
         id: u64,
     },
@@ -310,6 +316,15 @@ impl Diag {
         }
     }
 
+    fn unknown(&mut self, id: u64, cx: &mut Cx<'_>) {
+        self.deadlines.cancel(Alarm::Ping(id));
+        match self.pinging.remove(&id).map(|pinging| pinging.asked) {
+            Some(Asked::Echo) => cx.emit(Event::Unknown { id }),
+            Some(asked @ Asked::FindMe) => emit_silence(id, asked, cx),
+            None => {}
+        }
+    }
+
     fn answered(&mut self, token: u64, from: NodeId, hops: u8, reply: Reply, cx: &mut Cx<'_>) {
         let nodes = match reply {
             Reply::Nodes(nodes) => nodes,
@@ -322,7 +337,7 @@ impl Diag {
                 let mut found = contacts.filter(|contact| Some(contact.id()) == target);
                 match found.next() {
                     Some(contact) => self.send_question(id, contact.clone(), cx),
-                    None => self.lost(id, cx),
+                    None => self.unknown(id, cx),
                 }
             }
             Some(Asking::Trace { id, started }) => {

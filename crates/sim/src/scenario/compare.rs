@@ -102,6 +102,9 @@ macro_rules! names {
     };
 }
 
+/// A geometry by how many links, or axes, it has.
+type WithLinks = fn(u32) -> Geometry;
+
 /// What is in the picture: those whose octets are equal.
 const PICTURED: [&str; 6] = [
     "symphony, equal bytes",
@@ -142,7 +145,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
     let symphony = measure(Settled(Geometry::Symphony, links));
     let budget = symphony.milli();
     tell(names!("symphony, equal bytes"), symphony);
-    let geometries: [(Names, fn(u32) -> Geometry); 3] = [
+    let geometries: [(Names, WithLinks); 3] = [
         (names!("chord, equal bytes"), |_| Geometry::Chord),
         (names!("kademlia, equal bytes"), |_| Geometry::Kademlia),
         (names!("can, equal bytes"), can),

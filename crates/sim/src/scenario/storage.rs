@@ -16,7 +16,7 @@ mod load;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use enishi_overlay::{Keypair, Time};
+use enishi_overlay::{Keypair, Rng, Time};
 use enishi_services::Node;
 use enishi_services::dht::REPLICAS;
 use enishi_services::record::Key;
@@ -42,6 +42,9 @@ const LEASE_S_MAX: u64 = 31 * 86_400;
 /// Within this time a death among the holders is found out and its values are copied: two
 /// questions after the longest round of the 13-second period, and the comparison.
 const REPAIR: Duration = Duration::from_secs(60);
+/// One owner for so many nodes: half of them leave at once, and that should not take all
+/// holders of a value with it.
+const NODES_PER_OWNER: usize = 5;
 /// Into how many parts the time is divided.
 const PARTS: u32 = 96;
 /// The interval with which the owner's doubling ones are compared: the first of them.
@@ -138,13 +141,17 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
 fn store(world: &mut World, options: &Options, duration: Duration) -> Vec<Stored> {
     let count = options.values.unwrap_or((options.nodes as u64 / 5).max(20));
     let lease_s = (duration.as_secs() + LEASE_BEYOND_S).min(LEASE_S_MAX) as u32;
-    values::store_as(world, count as usize, lease_s, |_, number| {
+    let writer = |_: &mut Rng, number| {
         let name = format!("office/room/{number:08}");
         Keypair::from_seed(&blake3::derive_key(
             "enishi 1 simulated name",
             name.as_bytes(),
         ))
-    })
+    };
+    let owners = (options.nodes / NODES_PER_OWNER).max(2);
+    let owners: Vec<Index> = (0..owners).map(|_| world.any()).collect();
+    let putter = |world: &mut World| owners[world.rng().below(owners.len() as u64) as usize];
+    values::store_as(world, count as usize, lease_s, writer, putter)
 }
 
 impl Watched {

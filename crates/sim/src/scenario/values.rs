@@ -30,20 +30,7 @@ pub(super) struct Stored {
 
 /// Stores `count` values from drawn nodes under random names; returns those acknowledged.
 pub(super) fn store(world: &mut World, count: usize) -> Vec<Stored> {
-    store_as(world, count, LEASE_S, |rng, _| {
-        Keypair::from_seed(&rng.octets())
-    })
-}
-
-/// Stores `count` values from drawn nodes, each under the name that `writer` gives to its
-/// number; returns those acknowledged.
-pub(super) fn store_as(
-    world: &mut World,
-    count: usize,
-    lease_s: u32,
-    writer: impl Fn(&mut Rng, usize) -> Keypair,
-) -> Vec<Stored> {
-    store_from(world, count, lease_s, writer, World::any)
+    store_by(world, count, World::any)
 }
 
 /// Stores `count` values under random names from the nodes that `putter` draws; returns
@@ -54,10 +41,12 @@ pub(super) fn store_by(
     putter: impl FnMut(&mut World) -> Index,
 ) -> Vec<Stored> {
     let writer = |rng: &mut Rng, _| Keypair::from_seed(&rng.octets());
-    store_from(world, count, LEASE_S, writer, putter)
+    store_as(world, count, LEASE_S, writer, putter)
 }
 
-fn store_from(
+/// Stores `count` values from the nodes that `putter` draws, each under the name that `writer`
+/// gives to its number; returns those acknowledged.
+pub(super) fn store_as(
     world: &mut World,
     count: usize,
     lease_s: u32,
