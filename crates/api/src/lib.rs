@@ -10,6 +10,7 @@
 
 mod closed;
 mod diagnostics;
+mod forwards;
 mod verify;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use diagnostics::{
     Check, Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Outcome, OverlayMap,
     PathKind, Remote, Sighting, TraceSummary, ValueStep,
 };
+pub use forwards::{Forward, ForwardAdd, ForwardWay, Protocol};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 
 /// The name of the control socket in the data directory.
@@ -58,6 +60,16 @@ pub enum Request {
     },
     /// Lists the channels; answered by [`Answer::Channels`].
     ChannelList,
+    /// Forwards a port between this host and a channel, now and after every start; answered
+    /// by [`Answer::Forward`].
+    ForwardAdd(ForwardAdd),
+    /// Ends a forward and its connections; answered by [`Answer::Done`].
+    ForwardRemove {
+        /// Its number.
+        id: u32,
+    },
+    /// Lists the forwards; answered by [`Answer::Forwards`].
+    ForwardList,
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -233,6 +245,13 @@ pub enum Answer {
     Channels {
         /// In the order of their names.
         channels: Vec<Channel>,
+    },
+    /// A forward.
+    Forward(Forward),
+    /// All forwards.
+    Forwards {
+        /// In the order of their numbers.
+        forwards: Vec<Forward>,
     },
     /// An echo response arrived.
     Pong {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use enishi_host::config::RecordLimit;
+use enishi_host::config::{DeviceKind, RecordLimit};
 use enishi_sim::hostile::Behaviour;
 use enishi_sim::internet::Transport;
 use enishi_sim::{Protocol, Scenario};
@@ -93,9 +93,19 @@ pub(crate) struct Up {
     /// The configuration file [default: config.toml in the data directory, if there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Do without a network device; needs no permission
+    /// Do without a network device: channels are reached by proxies and forwards, and no
+    /// permission is needed
     #[arg(long)]
     pub(crate) no_tun: bool,
+    /// What kind of network device channels get: tun (IP) or tap (Ethernet) [default: tun]
+    #[arg(long, value_name = "KIND", conflicts_with = "no_tun")]
+    pub(crate) device: Option<DeviceKind>,
+    /// Serve programs of this host that speak SOCKS 5, for example at 127.0.0.1:1080
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) socks: Option<SocketAddr>,
+    /// Serve programs of this host that use an HTTP proxy, for example at 127.0.0.1:8118
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http_proxy: Option<SocketAddr>,
     /// The UDP address to listen on, for example 0.0.0.0:4242 or 127.0.0.1:0
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,

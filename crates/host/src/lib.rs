@@ -7,4 +7,6 @@ pub mod daemon;
 pub mod data_dir;
 pub mod packets;
 pub mod session;
+pub mod socks;
 pub mod store;
+pub mod userspace;

@@ -11,7 +11,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use super::Device;
@@ -104,6 +104,12 @@ impl Port {
         self.outgoing.put(packet)
     }
 
+    /// Returns how many packets find room now. It grows as the engine takes packets, which
+    /// nothing tells of: whoever waits for room looks again after a millisecond.
+    pub fn room(&self) -> usize {
+        PACKETS_MAX.saturating_sub(self.outgoing.waiting.load(Ordering::Relaxed))
+    }
+
     /// Takes a packet that came out of the network, its checksums complete. Once there is none
     /// the port is not readable until one comes.
     pub fn receive(&self) -> Option<Vec<u8>> {
@@ -130,6 +136,7 @@ impl AsFd for Port {
 struct Inlet {
     packets: SyncSender<Vec<u8>>,
     bell: Arc<Bell>,
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     mtu: u16,
 }
@@ -138,21 +145,25 @@ struct Inlet {
 struct Outlet {
     packets: Receiver<Vec<u8>>,
     bell: Arc<Bell>,
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
 fn line(mtu: u16) -> io::Result<(Inlet, Outlet)> {
     let (to, from) = mpsc::sync_channel(PACKETS_MAX);
     let bell = Arc::new(Bell::new()?);
+    let waiting = Arc::new(AtomicUsize::new(0));
     let dropped = Arc::new(AtomicU64::new(0));
     let outlet = Outlet {
         packets: from,
         bell: Arc::clone(&bell),
+        waiting: Arc::clone(&waiting),
         dropped: Arc::clone(&dropped),
     };
     let inlet = Inlet {
         packets: to,
         bell,
+        waiting,
         dropped,
         mtu,
     };
@@ -161,10 +172,14 @@ fn line(mtu: u16) -> io::Result<(Inlet, Outlet)> {
 
 impl Inlet {
     fn put(&self, packet: Vec<u8>) -> bool {
+        // Counted before, so that it is never taken out before it is counted.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let taken = packet.len() <= self.mtu.into() && self.packets.try_send(packet).is_ok();
-        match taken {
-            true => self.bell.ring(),
-            false => self.count_drop(),
+        if taken {
+            self.bell.ring();
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.count_drop();
         }
         taken
     }
@@ -176,11 +191,13 @@ impl Inlet {
 
 impl Outlet {
     fn take(&self) -> Option<Vec<u8>> {
-        if let Ok(packet) = self.packets.try_recv() {
-            return Some(packet);
-        }
-        self.bell.silence();
-        self.packets.try_recv().ok()
+        let packet = self.packets.try_recv().or_else(|_| {
+            self.bell.silence();
+            self.packets.try_recv()
+        });
+        let packet = packet.ok()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(packet)
     }
 }
 
@@ -247,7 +264,9 @@ mod tests {
         for _ in 0..PACKETS_MAX {
             assert!(port.send(vec![0; 100]));
         }
-        assert!(!port.send(vec![0; 100]));
+        assert!(!port.send(vec![0; 100]) && port.room() == 0);
+        device.read(&mut vec![0; READ_BYTES_MAX]).unwrap();
+        assert_eq!(port.room(), 1);
         let header = Offload::default().encode(true, 0);
         let long = [0; 101];
         device

@@ -4,6 +4,7 @@ use enishi_api::{Answer, Failure, Request, StreamRequest};
 use tokio::sync::mpsc;
 
 use super::desk::Desk;
+use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, doctor, invitations, map, names, status, streams, verify,
 };
@@ -54,6 +55,9 @@ async fn serve(
         Request::ChannelJoin(join) => channels::join(desk, join).await,
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
+        Request::ForwardAdd(add) => forwards::add(desk, add).await,
+        Request::ForwardRemove { id } => forwards::remove(desk, id),
+        Request::ForwardList => Ok(forwards::list(desk)),
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

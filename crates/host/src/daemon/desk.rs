@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::closed::Member;
+use super::gateway::Forwards;
 use super::streams::Listeners;
 use crate::config::Config;
 use crate::packets::Networks;
@@ -123,6 +124,7 @@ pub(super) struct Shared {
     pub(super) started_unix_s: u64,
     pub(super) networks: Arc<Networks>,
     pub(super) listeners: Listeners,
+    pub(super) forwards: Forwards,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
     /// Messages over a peer's rate.
@@ -149,6 +151,7 @@ impl Shared {
             started_unix_s: unix_s(),
             networks,
             listeners: Listeners::default(),
+            forwards: Forwards::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),
             notices: Mutex::default(),

@@ -19,6 +19,7 @@
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
 //! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
+//! | `gateway` | proxies and forwards: the channels for programs without a network device |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
@@ -30,6 +31,7 @@ mod desk;
 mod diagnostics;
 mod doctor;
 mod driver;
+mod gateway;
 mod invitations;
 mod machine;
 mod map;
@@ -52,7 +54,7 @@ use std::time::Duration;
 use enishi_overlay::NodeId;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, RecordLimit};
+use crate::config::{Config, DeviceKind, RecordLimit};
 use crate::data_dir::DataDir;
 use crate::session::Sessions;
 
@@ -69,6 +71,12 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Whether to do without network devices, whatever the configuration says.
     pub no_tun: bool,
+    /// What kind of network devices, instead of what the configuration says.
+    pub device: Option<DeviceKind>,
+    /// Where to serve SOCKS 5, instead of where the configuration says.
+    pub socks: Option<SocketAddr>,
+    /// Where to be an HTTP proxy, instead of where the configuration says.
+    pub http_proxy: Option<SocketAddr>,
     /// The UDP address to listen on instead of those of the configuration.
     pub listen: Option<SocketAddr>,
     /// Invitations of nodes to join by.
