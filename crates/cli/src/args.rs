@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Make, join, leave and list channels, the private networks
     #[command(subcommand)]
     Channel(Channel),
+    /// Forward ports between this host and a channel
+    #[command(subcommand)]
+    Forward(Forward),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -224,6 +227,49 @@ pub(crate) struct Join {
     /// The virtual address to take instead of a random one
     #[arg(long)]
     pub(crate) address: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Forward {
+    /// Forward a port, now and after every start
+    Add {
+        /// The channel's name
+        channel: String,
+        #[command(subcommand)]
+        way: Way,
+    },
+    /// List the forwards
+    List,
+    /// End a forward and its connections
+    Remove {
+        /// Its number, as the list shows it
+        id: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Way {
+    /// From an address of this host to a member
+    Local {
+        /// Where programs of this host connect, for example 127.0.0.1:8080
+        listen: SocketAddr,
+        /// The member and its port: HOST:80, 10.77.0.9:80 or [fd00::9]:80
+        to: String,
+        /// Forward datagrams, not connections
+        #[arg(long)]
+        udp: bool,
+    },
+    /// From a port of this node's address in the channel to a program of this host
+    Remote {
+        /// The port that members connect to
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// The program, for example 127.0.0.1:8000
+        to: SocketAddr,
+        /// Forward datagrams, not connections
+        #[arg(long)]
+        udp: bool,
+    },
 }
 
 #[derive(Debug, Args)]

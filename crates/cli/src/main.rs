@@ -64,6 +64,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
             }
         }
         Command::Channel(command) => DaemonCommand::Channel(command),
+        Command::Forward(command) => DaemonCommand::Forward(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Verify(options) => DaemonCommand::Verify(options),

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 mod connect;
 mod dht;
 mod doctor;
+mod forward;
 pub(crate) mod map;
 mod ping;
 mod replay;
@@ -18,7 +19,7 @@ mod verify;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Overlay, Ping, Trace, Verify};
+use crate::args::{Channel, Connect, Dht, Forward, Overlay, Ping, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -33,6 +34,7 @@ pub(crate) enum DaemonCommand {
     Invite,
     Overlay(Overlay),
     Channel(Channel),
+    Forward(Forward),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -62,6 +64,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Invite => ticket::overlay(cx).await,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
+        DaemonCommand::Forward(command) => forward::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Verify(options) => verify::run(cx, options).await,

@@ -70,6 +70,14 @@ pub(crate) enum Message<'a> {
         name: &'a str,
     },
     NoChannels,
+    ForwardAdded {
+        id: u32,
+        way: &'a str,
+    },
+    ForwardRemoved {
+        id: u32,
+    },
+    NoForwards,
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -258,6 +266,9 @@ pub(crate) enum Label {
     Reported,
     GaveBack,
     Declined,
+    Forwarding,
+    Open,
+    Works,
     Lost,
     InCharge,
     InChargeDeclined,
