@@ -294,7 +294,7 @@ fn forwards_lead_both_ways_and_stay() {
     for words in [&["-c", "127.0.0.1"][..], &["-c", "127.0.0.1", "-R"]] {
         let rate = office.iperf(1, words);
         eprintln!("{words:?}: {rate:.0} Mbit/s");
-        assert!(rate > 50.0, "{rate} Mbit/s");
+        assert!(rate > 10.0, "{rate} Mbit/s");
     }
 
     // What makes no sense is refused.
