@@ -434,7 +434,7 @@ fn keys(agreement: &Agreement) -> SessionKeys {
 /// Makes a user-space network, and the device by which the engine carries its packets.
 fn make_stack(addresses: [IpAddr; 2], prefix: u8) -> std::io::Result<(Device, Stack)> {
     let [address, address6] = addresses;
-    let (queue, port) = device::queue(MTU)?;
+    let (queue, port) = device::queue_with_super_packets(MTU)?;
     let prefixes = [(address, prefix), (address6, vnet::Network::PREFIX6)];
     Ok((queue, Stack::start(port, prefixes, MTU)?))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use enishi_dataplane::device::{Device, READ_BYTES_MAX, queue};
+use enishi_dataplane::device::{Device, READ_BYTES_MAX, queue_with_super_packets};
 use enishi_dataplane::offload::{OFFLOAD_HEADER_BYTES, Offload};
 use enishi_dataplane::{IpPacket, Reason, error_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,8 +41,8 @@ struct Pair {
 impl Pair {
     /// Carries all packets but the given share of them: one of so many.
     fn new(lost: Option<u32>) -> Self {
-        let (left_device, left) = queue(MTU).unwrap();
-        let (right_device, right) = queue(MTU).unwrap();
+        let (left_device, left) = queue_with_super_packets(MTU).unwrap();
+        let (right_device, right) = queue_with_super_packets(MTU).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         thread::spawn(move || {
