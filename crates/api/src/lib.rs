@@ -419,6 +419,8 @@ pub struct Refused {
     pub flooded_messages: u64,
     /// IP packets from a node that is not a member or does not hold the source address.
     pub foreign_packets: u64,
+    /// Ethernet frames of TAP devices that were neither IP nor questions for addresses.
+    pub foreign_frames: u64,
     /// Messages that made no sense at their time or claimed a false sender.
     pub messages_refused: u64,
     /// Messages for others given up because too many were under way.

@@ -450,6 +450,15 @@ fn a_node_with_an_ethernet_device_is_a_member_like_any() {
         !done && told.contains("Destination Host Unreachable"),
         "{told}"
     );
+    // A frame of neither IP nor ARP is dropped and counted.
+    let send = format!(
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
+         s.bind(('{device}', 0)); s.send(b'\\xff' * 12 + b'\\x88\\xb5' + b'x' * 46)"
+    );
+    let (done, told) = office.run(1, &["python3", "-c", &send]);
+    assert!(done, "{told}");
+    let refused = &office.daemons[1].json(&["status"]).unwrap()["refused"];
+    assert!(refused["foreign_frames"].as_u64() > Some(0), "{refused}");
     let there6 = office.daemons[0].json(&["status"]).unwrap();
     let there6 = there6["channels"][0]["address6"]
         .as_str()

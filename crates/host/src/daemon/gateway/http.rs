@@ -128,7 +128,9 @@ async fn pass_on(destination: Destination, mut request: Request<Incoming>) -> Re
 
 /// Makes of a request to a proxy one to the server itself (RFC 9112, section 3.2).
 fn prepare(request: &mut Request<Incoming>) {
+    // Without the name and password that may be before the host.
     let authority = request.uri().authority().map(Authority::as_str);
+    let authority = authority.and_then(|authority| authority.rsplit('@').next());
     let authority = authority.and_then(|host| HeaderValue::from_str(host).ok());
     strip(request.headers_mut());
     if let Some(authority) = authority {
