@@ -14,6 +14,8 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("iperf3", "iperf3", "`cargo xtask bench vnet`"),
     ("ethtool", "ethtool", "`cargo xtask bench vnet`"),
     ("wg", "wireguard-tools", "`cargo xtask bench vnet`"),
+    ("arping", "arping", "end-to-end tests of Ethernet devices"),
+    ("socat", "socat", "end-to-end tests of datagrams"),
     ("python3", "python3-minimal", "end-to-end web servers"),
     ("nft", "nftables", "end-to-end tests with filters and NATs"),
     ("g++", "g++", "fuzzing: libFuzzer is written in C++"),

@@ -10,6 +10,7 @@
 
 mod closed;
 mod diagnostics;
+mod forwards;
 mod governed;
 mod routes;
 mod verify;
@@ -24,6 +25,7 @@ pub use diagnostics::{
     Check, Finding, Held, Holder, Hop, HopState, MapLink, MapNode, MapRole, Outcome, OverlayMap,
     PathKind, Remote, Sighting, TraceSummary, ValueStep,
 };
+pub use forwards::{Forward, ForwardAdd, ForwardWay, Protocol};
 pub use governed::{
     ChannelInvitation, ChannelInvite, ChannelMember, ChannelRule, NewRule, OpenInvitation, Removal,
     Uses,
@@ -133,6 +135,16 @@ pub enum Request {
         /// A host's name, with or without channel and domain, its node id, or an address.
         name: String,
     },
+    /// Forwards a port between this host and a channel, now and after every start; answered
+    /// by [`Answer::Forward`].
+    ForwardAdd(ForwardAdd),
+    /// Ends a forward and its connections; answered by [`Answer::Done`].
+    ForwardRemove {
+        /// Its number.
+        id: u32,
+    },
+    /// Lists the forwards; answered by [`Answer::Forwards`].
+    ForwardList,
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -319,6 +331,13 @@ pub enum Answer {
         /// In the order of their node ids.
         names: Vec<HostName>,
     },
+    /// A forward.
+    Forward(Forward),
+    /// All forwards.
+    Forwards {
+        /// In the order of their numbers.
+        forwards: Vec<Forward>,
+    },
     /// An echo response arrived.
     Pong {
         /// Which request it answers, from 0.
@@ -504,6 +523,8 @@ pub struct Refused {
     pub flooded_messages: u64,
     /// IP packets from a node that is not a member or does not hold the source address.
     pub foreign_packets: u64,
+    /// Ethernet frames of TAP devices that were neither IP nor questions for addresses.
+    pub foreign_frames: u64,
     /// Messages that made no sense at their time or claimed a false sender.
     pub messages_refused: u64,
     /// Messages for others given up because too many were under way.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use enishi_api::Uses;
-use enishi_host::config::RecordLimit;
+use enishi_host::config::{DeviceKind, RecordLimit};
 use enishi_sim::hostile::Behaviour;
 use enishi_sim::internet::Transport;
 use enishi_sim::{Protocol, Scenario, Tree};
@@ -102,6 +102,9 @@ pub(crate) enum Command {
         /// The server
         server: IpAddr,
     },
+    /// Forward ports between this host and a channel
+    #[command(subcommand)]
+    Forward(Forward),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -132,12 +135,22 @@ pub(crate) struct Up {
     /// The configuration file [default: config.toml in the data directory, if there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Do without a network device; needs no permission
+    /// Do without a network device: channels are reached by proxies and forwards, and no
+    /// permission is needed
     #[arg(long)]
     pub(crate) no_tun: bool,
     /// Do without names of hosts, and leave the system's resolver alone
     #[arg(long)]
     pub(crate) no_dns: bool,
+    /// What kind of network device channels get: tun (IP) or tap (Ethernet) [default: tun]
+    #[arg(long, value_name = "KIND", conflicts_with = "no_tun")]
+    pub(crate) device: Option<DeviceKind>,
+    /// Serve programs of this host that speak SOCKS 5, for example at 127.0.0.1:1080
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) socks: Option<SocketAddr>,
+    /// Serve programs of this host that use an HTTP proxy, for example at 127.0.0.1:8118
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http_proxy: Option<SocketAddr>,
     /// The UDP address to listen on, for example 0.0.0.0:4242 or 127.0.0.1:0
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -254,6 +267,49 @@ pub(crate) struct Join {
     /// The virtual address to take instead of a random one
     #[arg(long)]
     pub(crate) address: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Forward {
+    /// Forward a port, now and after every start
+    Add {
+        /// The channel's name
+        channel: String,
+        #[command(subcommand)]
+        way: Way,
+    },
+    /// List the forwards
+    List,
+    /// End a forward and its connections
+    Remove {
+        /// Its number, as the list shows it
+        id: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Way {
+    /// From an address of this host to a member
+    Local {
+        /// Where programs of this host connect, for example 127.0.0.1:8080
+        listen: SocketAddr,
+        /// The member and its port: HOST:80, 10.77.0.9:80 or [fd00::9]:80
+        to: String,
+        /// Forward datagrams, not connections
+        #[arg(long)]
+        udp: bool,
+    },
+    /// From a port of this node's address in the channel to a program of this host
+    Remote {
+        /// The port that members connect to
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// The program, for example 127.0.0.1:8000
+        to: SocketAddr,
+        /// Forward datagrams, not connections
+        #[arg(long)]
+        udp: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -70,6 +70,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         }
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Resolve { name } => DaemonCommand::Resolve(name),
+        Command::Forward(command) => DaemonCommand::Forward(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Route(command) => DaemonCommand::Route(command),

@@ -133,6 +133,21 @@ fn every_command_has_a_form_for_scripts() {
             json!({"value": null, "value_base64": "/wA=", "seq": 1}),
         ),
         ("dht remove k", 0, json!({"removed": "k"})),
+        (
+            "forward add office local 127.0.0.1:8080 aki:80",
+            0,
+            json!({"id": 3, "channel": "office", "direction": "local", "listen": "127.0.0.1:8080",
+                   "to": "aki:80", "protocol": "tcp", "open": 2, "total": 5, "notice": null}),
+        ),
+        (
+            "forward add office remote 53 127.0.0.1:5353 --udp",
+            0,
+            json!({"id": 3, "channel": "office", "direction": "remote", "port": 53,
+                   "to": "127.0.0.1:5353", "protocol": "udp", "open": 2, "total": 5,
+                   "notice": null}),
+        ),
+        ("forward list", 0, json!({"forwards": []})),
+        ("forward remove 3", 0, json!({"removed": 3})),
         ("down", 0, json!({"stopped": true})),
     ] {
         assert_eq!(json_of(&fake, line), (code, expected), "{line}");

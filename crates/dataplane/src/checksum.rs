@@ -1,5 +1,6 @@
 //! The Internet checksum (RFC 1071).
 
+use crate::offload::Transport;
 use crate::packet::IpPacket;
 
 /// A sum of 16-bit words that is not folded yet. Holds 2^47 words without overflow.
@@ -48,6 +49,22 @@ pub(crate) fn pseudo_header(packet: &IpPacket<'_>) -> Sum {
     Sum::default()
         .add(addresses.unwrap_or_default())
         .word(protocol)
+}
+
+/// Begins the checksum of a packet's transport: writes that of the pseudo-header alone, and
+/// tells from where and where in it the sum is to be completed. None, and nothing written, when
+/// the packet is of another transport, a fragment, or cut short.
+pub fn begin_checksum(packet: &mut [u8], transport: Transport) -> Option<(u16, u16)> {
+    let parsed = IpPacket::parse(packet).ok()?;
+    let is_of = Transport::of(parsed.protocol()) == Some(transport) && !parsed.is_fragment();
+    let length = u16::try_from(parsed.payload().len())
+        .ok()
+        .filter(|_| is_of)?;
+    let sum = pseudo_header(&parsed).word(length).fold();
+    let (from, at) = (parsed.header_bytes(), transport.checksum_at());
+    let place = packet.get_mut(from + at..)?.first_chunk_mut::<2>()?;
+    *place = sum.to_be_bytes();
+    Some((u16::try_from(from).ok()?, at as u16))
 }
 
 /// Completes the partial checksum of a packet: that of the part from octet `from`, which is

@@ -310,7 +310,7 @@ fn ethernet_ends_at_the_device() {
     }
     for words in [&[][..], &["-R", "-P", "4"]] {
         let (rate, _) = left.iperf(&right, words);
-        assert!(rate > 100.0, "{rate} Mbit/s");
+        assert!(rate > 20.0, "{rate} Mbit/s");
     }
     let (_, lost) = left.iperf(&right, &["-u", "-b", "10M", "-l", "8000"]);
     assert!(lost < 1.0, "{lost} % lost");

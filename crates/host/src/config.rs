@@ -5,7 +5,7 @@ mod plain;
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -33,6 +33,9 @@ const TICKET_VALID_DAYS_MAX: u32 = 3650;
 /// The most nodes that can be named as trusted.
 const TRUSTED_MAX: usize = 1024;
 
+/// The most networks whose hosts may use the proxies.
+const PROXY_CLIENTS_MAX: usize = 64;
+
 /// The least that a recording may be allowed, in octets.
 const RECORD_BYTES_MIN: u64 = 1 << 20;
 
@@ -48,7 +51,7 @@ pub struct Config {
     /// How this host is called among the members of its channels, up to 63 octets;
     /// empty for the system's own name.
     pub host_name: String,
-    /// Whether channels get a network device.
+    /// Whether channels get a network device; a user-space network otherwise.
     pub tun: bool,
     /// Whether hosts of channels are found by name; none for where channels get devices and
     /// the daemon is root.
@@ -56,6 +59,14 @@ pub struct Config {
     /// The address on loopback at which names are looked up where there is no device, or by
     /// way of `/etc/resolv.conf`; if it is taken, one of the fifteen after it.
     pub dns_listen: SocketAddr,
+    /// What kind of device that is.
+    pub device: DeviceKind,
+    /// Where programs are served that speak SOCKS 5; none for nowhere.
+    pub socks: Option<SocketAddr>,
+    /// Where programs are served that use an HTTP proxy; none for nowhere.
+    pub http_proxy: Option<SocketAddr>,
+    /// Which hosts may use the two, besides this one: at most 64 networks.
+    pub proxy_clients: Vec<Clients>,
     /// What the node may be at most: `auto` is what it measures, `peer` never a supernode,
     /// `client` always a client.
     pub class: Limit,
@@ -92,6 +103,10 @@ impl Default for Config {
             tun: true,
             dns: None,
             dns_listen: ([127, 77, 0, 53], 53).into(),
+            device: DeviceKind::default(),
+            socks: None,
+            http_proxy: None,
+            proxy_clients: Vec::new(),
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
@@ -103,6 +118,53 @@ impl Default for Config {
             record_limit: RecordLimit::default(),
             log: "info".to_owned(),
         }
+    }
+}
+
+/// What kind of network device a channel gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// One for IP packets (layer 3).
+    #[default]
+    Tun,
+    /// One for Ethernet frames (layer 2).
+    Tap,
+}
+
+impl FromStr for DeviceKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tun" => Ok(Self::Tun),
+            "tap" => Ok(Self::Tap),
+            _ => Err("a device is `tun` or `tap`".to_owned()),
+        }
+    }
+}
+
+/// Hosts that may use the proxies: an address, or a network as `address/prefix length`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Clients(enishi_dataplane::Network);
+
+impl Clients {
+    /// Tells whether a host is among them.
+    pub fn contains(&self, host: IpAddr) -> bool {
+        self.0.contains(host)
+    }
+}
+
+impl TryFrom<String> for Clients {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no address and no network like 192.168.1.0/24");
+        let (address, prefix) = text.split_once('/').unwrap_or((&text, "128"));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let prefix = prefix.parse().map_err(|_| wrong())?;
+        Ok(Self(enishi_dataplane::Network::new(address, prefix)))
     }
 }
 
@@ -253,6 +315,9 @@ impl Config {
         if config.trusted.len() > TRUSTED_MAX {
             return wrong("trusted", "has more than 1024 nodes");
         }
+        if config.proxy_clients.len() > PROXY_CLIENTS_MAX {
+            return wrong("proxy_clients", "has more than 64 networks");
+        }
         if config.upkeep_bytes_per_s > UPKEEP_BYTES_PER_S_MAX {
             return wrong("upkeep_bytes_per_s", "must be at most 10000");
         }
@@ -295,6 +360,28 @@ mod tests {
         let config = Config::parse("class = \"client\"").unwrap();
         assert_eq!(config.class, Limit::Client);
         assert!(Config::parse("class = \"super\"").is_err());
+    }
+
+    #[test]
+    fn proxies_are_off_and_for_this_host_unless_told() {
+        let config = Config::parse("").unwrap();
+        assert!(config.socks.is_none() && config.proxy_clients.is_empty());
+        let text = "socks = \"127.0.0.1:1080\"\ndevice = \"tap\"\n\
+                    proxy_clients = [\"192.168.1.0/24\", \"fd00::7\"]";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.socks, Some(([127, 0, 0, 1], 1080).into()));
+        assert_eq!(config.device, DeviceKind::Tap);
+        let may = |host: &str| {
+            let host = host.parse().unwrap();
+            config
+                .proxy_clients
+                .iter()
+                .any(|clients| clients.contains(host))
+        };
+        assert!(may("192.168.1.9") && may("fd00::7"));
+        assert!(!may("192.168.2.9") && !may("fd00::8"));
+        assert!(Config::parse("proxy_clients = [\"here\"]").is_err());
+        assert!(Config::parse("device = \"tup\"").is_err());
     }
 
     #[test]

@@ -8,4 +8,6 @@ pub mod data_dir;
 pub mod dns;
 pub mod packets;
 pub mod session;
+pub mod socks;
 pub mod store;
+pub mod userspace;

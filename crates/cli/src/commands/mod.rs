@@ -6,6 +6,7 @@ pub(crate) mod completions;
 mod connect;
 mod dht;
 mod doctor;
+mod forward;
 mod governed;
 pub(crate) mod map;
 mod names;
@@ -22,7 +23,7 @@ mod verify;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Overlay, Ping, Route, Trace, Verify};
+use crate::args::{Channel, Connect, Dht, Forward, Overlay, Ping, Route, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -39,6 +40,7 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Route(Route),
     Resolve(String),
+    Forward(Forward),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -69,6 +71,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
+        DaemonCommand::Forward(command) => forward::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Route(command) => route::run(cx, command).await,

@@ -64,6 +64,9 @@ pub(super) fn text(message: &Message<'_>) -> String {
                 .to_owned()
         }
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
+        Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
+        Message::ForwardRemoved { id } => format!("Forward {id} is removed."),
+        Message::NoForwards => "No forwards; `enishi forward add CHANNEL` makes one.".to_owned(),
         Message::NoPeers => {
             "No peers yet; start another node with `enishi up --bootstrap TICKET`, TICKET from \
              `enishi invite`."
@@ -404,6 +407,9 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Reported => "reports",
         Label::GaveBack => "gave back",
         Label::Declined => "declined",
+        Label::Forwarding => "forwards",
+        Label::Open => "open",
+        Label::Works => "works",
         Label::Lost => "lost",
         Label::InCharge => "in charge",
         Label::InChargeDeclined => "in charge, declined",

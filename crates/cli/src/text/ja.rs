@@ -71,6 +71,11 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::NoChannels => {
             "チャンネルはありません。`enishi channel create NAME` で作成できます。".to_owned()
         }
+        Message::ForwardAdded { id, way } => format!("転送 {id}: {way}"),
+        Message::ForwardRemoved { id } => format!("転送 {id} を削除しました。"),
+        Message::NoForwards => {
+            "転送はありません。`enishi forward add CHANNEL` で追加できます。".to_owned()
+        }
         Message::NoPeers => "まだピアがいません。`enishi invite` の招待を使い、別のノードを \
             `enishi up --bootstrap TICKET` で起動してください。"
             .to_owned(),
@@ -384,6 +389,9 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Reported => "報告あり",
         Label::GaveBack => "返却",
         Label::Declined => "辞退",
+        Label::Forwarding => "転送",
+        Label::Open => "接続数",
+        Label::Works => "正常",
         Label::Lost => "応答なし",
         Label::InCharge => "担当",
         Label::InChargeDeclined => "担当、辞退",

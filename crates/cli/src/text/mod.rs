@@ -71,6 +71,14 @@ pub(crate) enum Message<'a> {
     },
     NoChannels,
     NoRoutes,
+    ForwardAdded {
+        id: u32,
+        way: &'a str,
+    },
+    ForwardRemoved {
+        id: u32,
+    },
+    NoForwards,
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -328,6 +336,9 @@ pub(crate) enum Label {
     Reported,
     GaveBack,
     Declined,
+    Forwarding,
+    Open,
+    Works,
     Lost,
     InCharge,
     InChargeDeclined,

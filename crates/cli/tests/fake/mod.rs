@@ -173,6 +173,17 @@ fn script(request: Request) -> Vec<Answer> {
                 addresses: vec!["10.77.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
             }],
         }],
+        Request::ForwardAdd(forward) => vec![Answer::Forward(enishi_api::Forward {
+            id: 3,
+            forward,
+            open: 2,
+            total: 5,
+            notice: None,
+        })],
+        Request::ForwardList => vec![Answer::Forwards {
+            forwards: Vec::new(),
+        }],
+        Request::ForwardRemove { .. } => vec![Answer::Done],
         Request::Ping(ping) => ping_answers(&ping.target),
         Request::OverlayInvite(_) | Request::OverlayShow | Request::OverlayRevoke { .. } => {
             let message = "This node is in no closed overlay.";

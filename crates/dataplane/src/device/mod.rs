@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use crate::offload::{OFFLOAD_HEADER_BYTES, Transport};
 
 pub use kernel::{DeviceConfig, DeviceError, Kernel, Layer, MTU_MIN, NAME_BYTES_MAX};
-pub use queue::{PACKETS_MAX, Port, Queue, queue};
+pub use queue::{PACKETS_MAX, Port, Queue, queue, queue_with_super_packets};
 pub use tap::Tap;
 
 /// Octets of a buffer that holds whatever is read from a device: a header, and a packet of
@@ -84,7 +84,7 @@ impl Device {
             (Self::Tun(_) | Self::Tap(_), Transport::Tcp) => true,
             (Self::Tun(kernel), Transport::Udp) => kernel.has_udp_super_packets(),
             (Self::Tap(tap), Transport::Udp) => tap.kernel().has_udp_super_packets(),
-            (Self::Queue(_), _) => false,
+            (Self::Queue(queue), transport) => queue.takes_super_packets(transport),
         }
     }
 

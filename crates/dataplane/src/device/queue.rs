@@ -7,16 +7,19 @@
 //!
 //! Each direction is a bounded queue with a bell. What finds no room is dropped, as a network
 //! interface would: whoever sends too much slows down by that.
+//!
+//! Packets are whole and their checksums complete, unless the task asks for super-packets of
+//! TCP ([`queue_with_super_packets`]): those cross at once, and their checksums are not made.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use super::Device;
 use crate::bell::Bell;
-use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, complete};
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, begin_checksum, complete};
 
 /// The most packets that wait in each direction, as the kernel's own queue of a TUN device
 /// has room for twice that.
@@ -28,9 +31,23 @@ pub const PACKETS_MAX: usize = 1024;
 /// # Errors
 /// When the system has no file descriptor left.
 pub fn queue(mtu: u16) -> io::Result<(Device, Port)> {
+    make(mtu, false)
+}
+
+/// Makes a device as [`queue`] does, whose task gets TCP in super-packets and with checksums
+/// that are not to be looked at, and may send it so ([`Port::send_tcp`]).
+///
+/// # Errors
+/// When the system has no file descriptor left.
+pub fn queue_with_super_packets(mtu: u16) -> io::Result<(Device, Port)> {
+    make(mtu, true)
+}
+
+fn make(mtu: u16, has_super_packets: bool) -> io::Result<(Device, Port)> {
     let (to_engine, of_task) = line(mtu)?;
     let (to_task, of_engine) = line(mtu)?;
     let queue = Queue {
+        has_super_packets,
         incoming: of_task,
         outgoing: to_task,
     };
@@ -43,17 +60,22 @@ pub fn queue(mtu: u16) -> io::Result<(Device, Port)> {
 
 /// The engine's end.
 pub struct Queue {
+    has_super_packets: bool,
     incoming: Outlet,
     outgoing: Inlet,
 }
 
 impl Queue {
+    pub(super) fn takes_super_packets(&self, transport: Transport) -> bool {
+        self.has_super_packets && transport == Transport::Tcp
+    }
+
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let packet = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
+        let (offload, packet) = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
         let (header, room) = buffer
             .split_first_chunk_mut::<OFFLOAD_HEADER_BYTES>()
             .ok_or(io::ErrorKind::InvalidInput)?;
-        *header = Offload::default().encode(true, 0);
+        *header = offload.encode(packet.first().is_some_and(|first| first >> 4 == 4), 0);
         let length = packet.len().min(room.len());
         room[..length].copy_from_slice(&packet[..length]);
         Ok(OFFLOAD_HEADER_BYTES + length)
@@ -61,9 +83,6 @@ impl Queue {
 
     pub(super) fn write(&self, pieces: &[IoSlice<'_>]) {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if length > OFFLOAD_HEADER_BYTES + usize::from(self.outgoing.mtu) {
-            return self.outgoing.count_drop();
-        }
         let Some((header, first)) = pieces
             .split_first()
             .and_then(|(first, _)| first.split_first_chunk::<OFFLOAD_HEADER_BYTES>())
@@ -76,11 +95,13 @@ impl Queue {
             packet.extend_from_slice(piece);
         }
         let offload = Offload::decode(header).unwrap_or_default();
-        if offload
-            .partial
-            .is_none_or(|(from, at)| complete(&mut packet, from, at))
-        {
-            self.outgoing.put(packet);
+        let is_left = |at: u16| self.has_super_packets && at == Transport::Tcp.checksum_at() as u16;
+        let is_fit = match offload.partial {
+            Some((from, at)) if !is_left(at) => complete(&mut packet, from, at),
+            Some(_) | None => true,
+        };
+        if is_fit {
+            self.outgoing.put(offload, packet);
         }
     }
 }
@@ -101,13 +122,31 @@ impl Port {
     /// Sends an IP packet into the network, as the kernel would; false when it is dropped:
     /// longer than the MTU, or the queue is full.
     pub fn send(&self, packet: Vec<u8>) -> bool {
-        self.outgoing.put(packet)
+        self.outgoing.put(Offload::default(), packet)
+    }
+
+    /// Sends a packet of TCP whose checksum was not made, or a super-packet to be cut into
+    /// segments with so many octets of payload; false when it is dropped.
+    pub fn send_tcp(&self, mut packet: Vec<u8>, segment_bytes: Option<u16>) -> bool {
+        let partial = begin_checksum(&mut packet, Transport::Tcp);
+        let segments = segment_bytes.map(|bytes| (Transport::Tcp, bytes));
+        if partial.is_none() {
+            self.outgoing.count_drop();
+            return false;
+        }
+        self.outgoing.put(Offload { partial, segments }, packet)
+    }
+
+    /// Returns how many packets find room now. It grows as the engine takes packets, which
+    /// nothing tells of: whoever waits for room looks again after a millisecond.
+    pub fn room(&self) -> usize {
+        PACKETS_MAX.saturating_sub(self.outgoing.waiting.load(Ordering::Relaxed))
     }
 
     /// Takes a packet that came out of the network, its checksums complete. Once there is none
     /// the port is not readable until one comes.
     pub fn receive(&self) -> Option<Vec<u8>> {
-        self.incoming.take()
+        self.incoming.take().map(|(_, packet)| packet)
     }
 
     /// Returns how many packets were dropped, in both directions.
@@ -128,31 +167,36 @@ impl AsFd for Port {
 
 /// Where packets of one direction go in.
 struct Inlet {
-    packets: SyncSender<Vec<u8>>,
+    packets: SyncSender<(Offload, Vec<u8>)>,
     bell: Arc<Bell>,
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     mtu: u16,
 }
 
 /// Where they come out.
 struct Outlet {
-    packets: Receiver<Vec<u8>>,
+    packets: Receiver<(Offload, Vec<u8>)>,
     bell: Arc<Bell>,
+    waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
 fn line(mtu: u16) -> io::Result<(Inlet, Outlet)> {
     let (to, from) = mpsc::sync_channel(PACKETS_MAX);
     let bell = Arc::new(Bell::new()?);
+    let waiting = Arc::new(AtomicUsize::new(0));
     let dropped = Arc::new(AtomicU64::new(0));
     let outlet = Outlet {
         packets: from,
         bell: Arc::clone(&bell),
+        waiting: Arc::clone(&waiting),
         dropped: Arc::clone(&dropped),
     };
     let inlet = Inlet {
         packets: to,
         bell,
+        waiting,
         dropped,
         mtu,
     };
@@ -160,11 +204,16 @@ fn line(mtu: u16) -> io::Result<(Inlet, Outlet)> {
 }
 
 impl Inlet {
-    fn put(&self, packet: Vec<u8>) -> bool {
-        let taken = packet.len() <= self.mtu.into() && self.packets.try_send(packet).is_ok();
-        match taken {
-            true => self.bell.ring(),
-            false => self.count_drop(),
+    fn put(&self, offload: Offload, packet: Vec<u8>) -> bool {
+        // Counted before, so that it is never taken out before it is counted.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let is_fit = offload.segments.is_some() || packet.len() <= self.mtu.into();
+        let taken = is_fit && self.packets.try_send((offload, packet)).is_ok();
+        if taken {
+            self.bell.ring();
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.count_drop();
         }
         taken
     }
@@ -175,12 +224,14 @@ impl Inlet {
 }
 
 impl Outlet {
-    fn take(&self) -> Option<Vec<u8>> {
-        if let Ok(packet) = self.packets.try_recv() {
-            return Some(packet);
-        }
-        self.bell.silence();
-        self.packets.try_recv().ok()
+    fn take(&self) -> Option<(Offload, Vec<u8>)> {
+        let packet = self.packets.try_recv().or_else(|_| {
+            self.bell.silence();
+            self.packets.try_recv()
+        });
+        let packet = packet.ok()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(packet)
     }
 }
 
@@ -241,13 +292,40 @@ mod tests {
     }
 
     #[test]
+    fn super_packets_of_tcp_cross_at_once_if_they_are_wanted() {
+        let (device, port) = queue_with_super_packets(100).unwrap();
+        assert!(device.takes_super_packets(Transport::Tcp));
+        assert!(!device.takes_super_packets(Transport::Udp));
+        let mut packet = vec![0; 540];
+        packet[..4].copy_from_slice(&[0x45, 0, 2, 28]);
+        (packet[9], packet[32]) = (6, 0x50);
+        assert!(port.send_tcp(packet.clone(), Some(250)));
+        assert!(!port.send_tcp(vec![0; 40], None));
+        let mut buffer = vec![0; READ_BYTES_MAX];
+        let length = device.read(&mut buffer).unwrap();
+        let (header, whole) = buffer[..length].split_first_chunk().unwrap();
+        let offload = Offload::decode(header).unwrap();
+        assert_eq!(offload.segments, Some((Transport::Tcp, 250)));
+        assert_eq!(offload.partial, Some((20, 16)));
+        assert_eq!(whole.len(), packet.len());
+        // And the other way, with the sum that was begun left as it is.
+        device.write(&[IoSlice::new(&buffer[..length])]).unwrap();
+        let received = port.receive().unwrap();
+        assert_eq!((received.len(), received[36..38] == [0, 0]), (540, false));
+        let (plain, _) = queue(100).unwrap();
+        assert!(!plain.takes_super_packets(Transport::Tcp));
+    }
+
+    #[test]
     fn what_is_too_long_or_too_much_is_dropped_and_counted() {
         let (device, port) = queue(100).unwrap();
         assert!(!port.send(vec![0; 101]));
         for _ in 0..PACKETS_MAX {
             assert!(port.send(vec![0; 100]));
         }
-        assert!(!port.send(vec![0; 100]));
+        assert!(!port.send(vec![0; 100]) && port.room() == 0);
+        device.read(&mut vec![0; READ_BYTES_MAX]).unwrap();
+        assert_eq!(port.room(), 1);
         let header = Offload::default().encode(true, 0);
         let long = [0; 101];
         device

@@ -24,7 +24,7 @@ pub(crate) use coalesce::PIECES_MAX;
 pub use coalesce::Run;
 pub use split::split;
 
-pub use crate::checksum::complete;
+pub use crate::checksum::{begin_checksum, complete};
 use crate::packet::protocol;
 
 /// Octets of the header before each packet of a device with offloads.

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::desk::Desk;
+use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, dns, doctor, government, invitations, map, names, routes,
     status, streams, verify,
@@ -72,6 +73,9 @@ async fn serve(
         Request::Route(ask) => routes::answer(desk, ask).await,
         Request::ChannelNames { name } => dns::names(desk, name).await,
         Request::Resolve { name } => dns::resolve(desk, &name).await,
+        Request::ForwardAdd(add) => forwards::add(desk, add).await,
+        Request::ForwardRemove { id } => forwards::remove(desk, id),
+        Request::ForwardList => Ok(forwards::list(desk)),
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::closed::Member;
+use super::gateway::Forwards;
 use super::streams::Listeners;
 use crate::config::Config;
 use crate::dns::Shown;
@@ -135,6 +136,7 @@ pub(super) struct Shared {
     /// How names are served; none when they are not.
     pub(super) names: Option<Shown>,
     pub(super) listeners: Listeners,
+    pub(super) forwards: Forwards,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
     /// Messages over a peer's rate.
@@ -162,6 +164,7 @@ impl Shared {
             networks,
             names: None,
             listeners: Listeners::default(),
+            forwards: Forwards::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),
             notices: Mutex::default(),

@@ -20,6 +20,7 @@
 //! | `control` | requests: which file answers which |
 //! | `dns` | names of hosts: what the node knows, for the responder |
 //! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
+//! | `gateway` | proxies and forwards: the channels for programs without a network device |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
@@ -32,6 +33,7 @@ mod diagnostics;
 mod dns;
 mod doctor;
 mod driver;
+mod gateway;
 mod government;
 mod invitations;
 mod machine;
@@ -57,7 +59,7 @@ use std::time::Duration;
 use enishi_overlay::NodeId;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, RecordLimit};
+use crate::config::{Config, DeviceKind, RecordLimit};
 use crate::data_dir::DataDir;
 use crate::session::Sessions;
 
@@ -76,6 +78,12 @@ pub struct Options {
     pub no_tun: bool,
     /// Whether to do without names of hosts, whatever the configuration says.
     pub no_dns: bool,
+    /// What kind of network devices, instead of what the configuration says.
+    pub device: Option<DeviceKind>,
+    /// Where to serve SOCKS 5, instead of where the configuration says.
+    pub socks: Option<SocketAddr>,
+    /// Where to be an HTTP proxy, instead of where the configuration says.
+    pub http_proxy: Option<SocketAddr>,
     /// The UDP address to listen on instead of those of the configuration.
     pub listen: Option<SocketAddr>,
     /// Invitations of nodes to join by.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enishi_dataplane::Layer;
 use enishi_overlay::class::{Limit, Measure};
 use enishi_overlay::{Contact, Keypair, OverlayId};
 use enishi_services::Input;
@@ -16,12 +17,13 @@ use zeroize::Zeroizing;
 use super::closed::Member;
 use super::desk::{ASKS_MAX, Desk, EVENTS_MAX, Ending, Shared};
 use super::driver::{Clock, Driver, Inlets};
+use super::gateway::{Forwards, Proxies, ProxyError};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::{Daemon, Options, control, dns, vitals};
 use crate::closed::ClosedError;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
@@ -65,6 +67,9 @@ pub enum StartError {
     /// The node cannot listen.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// A proxy cannot listen.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Packets cannot be carried.
     #[error("no socket or thread for packets: {0}")]
     Packets(std::io::Error),
@@ -87,6 +92,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     if options.client {
         config.class = Limit::Client;
     }
+    config.device = options.device.unwrap_or(config.device);
+    config.socks = options.socks.or(config.socks);
+    config.http_proxy = options.http_proxy.or(config.http_proxy);
     let data = DataDir::open(&options.data)?;
     let closed = Member::load(&data)?;
     let overlay = closed.as_ref().map_or_else(
@@ -103,7 +111,13 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (store, found, outcomes) = Store::open(state.as_deref().unwrap_or(data.path()))?;
     let control = Control::bind(data.path())?;
     let (notes, notes_inlet) = mpsc::channel(NOTES_MAX);
-    let networks = Arc::new(Networks::new(notes, with_devices));
+    let layer = with_devices.then_some(match config.device {
+        DeviceKind::Tun => Layer::Ip,
+        DeviceKind::Tap => Layer::Ethernet,
+    });
+    let networks = Arc::new(Networks::new(notes, layer));
+    let proxies = Proxies::bind(&config).await?;
+    let forwards = Forwards::load(data.path())?;
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
@@ -124,6 +138,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut shared = Shared::new(keypair, overlay, config, path, networks);
     shared.closed = closed;
     shared.names = with_names.then(Shown::default);
+    shared.forwards = forwards;
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
@@ -165,6 +180,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
+    proxies.serve(&desk);
+    desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     tokio::spawn(measuring.run(desk.clone()));
     if known > 0 {

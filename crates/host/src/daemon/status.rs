@@ -98,10 +98,12 @@ fn sent(desk: &Desk) -> Sent {
 
 pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
     let (shared, sessions) = (&desk.shared, desk.sessions.counters());
+    let report = shared.networks.report();
     Refused {
         malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,
         flooded_messages: shared.flooded_messages.load(Relaxed),
-        foreign_packets: shared.networks.report().refused,
+        foreign_packets: report.refused,
+        foreign_frames: report.foreign_frames,
         messages_refused: overlay.messages_refused,
         hops_dropped: overlay.hops_dropped,
         peers_lost: overlay.peers_lost,

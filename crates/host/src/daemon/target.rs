@@ -124,7 +124,7 @@ pub(super) fn search(
     (None, fitting)
 }
 
-fn contains(channel: &enishi_services::vnet::Channel, address: IpAddr) -> bool {
+pub(super) fn contains(channel: &enishi_services::vnet::Channel, address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => channel.network().has_host(address),
         IpAddr::V6(address) => address.octets()[..8] == channel.address6().octets()[..8],

@@ -4,6 +4,7 @@
 //! cannot decide goes back as notes.
 
 mod lanes;
+mod reach;
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use enishi_dataplane::device::{Device, DeviceConfig, Layer};
+use enishi_dataplane::device::{self, Device, DeviceConfig, Layer};
 use enishi_dataplane::engine::{Command, Engine, NetworkId, Report, SessionKeys};
 use enishi_dataplane::filter::{self, Filter};
 use enishi_dataplane::packet::protocol;
@@ -22,12 +23,15 @@ use enishi_services::vnet::access::{self, Permits, Ports};
 use enishi_services::vnet::beyond::Route;
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, MTU, Vnet};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::dns::Place;
 use crate::session::Sessions;
+use crate::userspace::Stack;
 use lanes::Lanes;
 use system::SystemRoutes;
+
+pub use reach::{Connection, Datagrams, Listener, Reach};
 
 /// What devices are called; the kernel puts a number.
 const DEVICE_NAME: &str = "enishi%d";
@@ -68,10 +72,12 @@ pub enum Note {
 
 /// The virtual networks of this host.
 pub struct Networks {
-    with_devices: bool,
+    layer: Option<Layer>,
     notes: mpsc::Sender<Note>,
     started: OnceLock<Started>,
     open: Arc<Open>,
+    /// Counts what happened to the networks.
+    changes: watch::Sender<u64>,
 }
 
 /// What there is once there are sessions.
@@ -92,6 +98,8 @@ struct Open {
 struct Network {
     addresses: [IpAddr; 2],
     device: Option<String>,
+    /// The user-space network that is there instead.
+    stack: Option<Stack>,
     /// Why there is no device, or no more.
     notice: Option<String>,
     attached: BTreeSet<NodeId>,
@@ -100,14 +108,15 @@ struct Network {
 }
 
 impl Networks {
-    /// Makes the table of networks, empty. Notes that find no room are dropped: the next
-    /// packet brings another.
-    pub fn new(notes: mpsc::Sender<Note>, with_devices: bool) -> Self {
+    /// Makes the table of networks, empty. Channels get devices of the kernel, of a layer, or
+    /// user-space networks. Notes that find no room are dropped: the next packet brings another.
+    pub fn new(notes: mpsc::Sender<Note>, layer: Option<Layer>) -> Self {
         Self {
-            with_devices,
+            layer,
             notes,
             started: OnceLock::new(),
             open: Arc::default(),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -236,7 +245,24 @@ impl Networks {
 
     /// Tells whether channels get network devices.
     pub fn makes_devices(&self) -> bool {
-        self.with_devices
+        self.layer.is_some()
+    }
+
+    /// Returns the way into a channel for this node itself; none while it has no address
+    /// there, or lost its device.
+    pub fn reach(&self, channel: ChannelId) -> Option<Reach> {
+        let open = self.open.lock();
+        let network = open.get(&channel)?;
+        match (&network.stack, &network.device) {
+            (Some(stack), _) => Some(Reach::Userspace(stack.clone())),
+            (None, Some(_)) => Some(Reach::Kernel(network.addresses)),
+            (None, None) => None,
+        }
+    }
+
+    /// Follows whether networks are opened and closed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Tells whether the channel's address is held, and its device made if it is to have
@@ -285,7 +311,9 @@ impl Networks {
 
     /// Removes all devices.
     pub fn close(&self) {
-        self.open.lock().clear();
+        for network in std::mem::take(&mut *self.open.lock()).into_values() {
+            network.end();
+        }
         if let Some(started) = self.started.get() {
             drop(lock(&started.engine).take());
         }
@@ -298,7 +326,10 @@ impl Networks {
             return;
         }
         self.close_one(channel);
-        let (device, notice) = match self.with_devices.then(|| make_device(addresses, prefix)) {
+        let made = self
+            .layer
+            .map(|layer| make_device(layer, addresses, prefix));
+        let (mut device, mut notice) = match made {
             None => (None, None),
             Some(Ok(device)) => (Some(device), None),
             Some(Err(notice)) => (None, Some(notice)),
@@ -310,13 +341,25 @@ impl Networks {
             let name = device.name().to_owned();
             SystemRoutes::new(name, own, self.ports())
         });
-        let network = Network {
+        let mut network = Network {
             addresses,
             device: device.as_ref().map(|device| device.name().to_owned()),
-            notice,
+            stack: None,
+            notice: None,
             attached: BTreeSet::new(),
             system,
         };
+        if device.is_none() {
+            match make_stack(addresses, prefix) {
+                Ok((queue, stack)) => (device, network.stack) = (Some(queue), Some(stack)),
+                Err(error) => {
+                    let reason = format!("no network in user space: {error}");
+                    tracing::warn!("{reason}");
+                    notice.get_or_insert(reason);
+                }
+            }
+        }
+        network.notice = notice;
         let [address, address6] = addresses;
         self.tell(Command::Open {
             network: NetworkId(channel.0),
@@ -329,6 +372,7 @@ impl Networks {
         });
         self.open.lock().insert(channel, network);
         self.hide_addresses();
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn attach(
@@ -418,7 +462,10 @@ impl Networks {
     }
 
     fn close_one(&self, channel: ChannelId) {
-        if self.open.lock().remove(&channel).is_some() {
+        let removed = self.open.lock().remove(&channel);
+        if let Some(network) = removed {
+            network.end();
+            self.changes.send_modify(|count| *count += 1);
             self.tell(Command::Close(NetworkId(channel.0)));
             self.hide_addresses();
         }
@@ -439,6 +486,14 @@ impl Networks {
     fn tell(&self, command: Command) {
         if let Some(started) = self.started.get() {
             started.inbox.tell(command);
+        }
+    }
+}
+
+impl Network {
+    fn end(self) {
+        if let Some(stack) = self.stack {
+            stack.close();
         }
     }
 }
@@ -506,12 +561,20 @@ fn keys(agreement: &Agreement) -> SessionKeys {
     }
 }
 
-fn make_device(addresses: [IpAddr; 2], prefix: u8) -> Result<Device, String> {
+/// Makes a user-space network, and the device by which the engine carries its packets.
+fn make_stack(addresses: [IpAddr; 2], prefix: u8) -> std::io::Result<(Device, Stack)> {
+    let [address, address6] = addresses;
+    let (queue, port) = device::queue_with_super_packets(MTU)?;
+    let prefixes = [(address, prefix), (address6, vnet::Network::PREFIX6)];
+    Ok((queue, Stack::start(port, prefixes, MTU)?))
+}
+
+fn make_device(layer: Layer, addresses: [IpAddr; 2], prefix: u8) -> Result<Device, String> {
     let [IpAddr::V4(address), IpAddr::V6(address6)] = addresses else {
         return Err("no network device: the channel has no address".to_owned());
     };
     let config = DeviceConfig {
-        layer: Layer::Ip,
+        layer,
         name: DEVICE_NAME.to_owned(),
         mtu: MTU,
         ipv4: (address, prefix),

@@ -29,7 +29,7 @@ impl Desk {
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (store, ..) = Store::open(dir.path()).unwrap();
-        let networks = Arc::new(Networks::new(mpsc::channel(1).0, false));
+        let networks = Arc::new(Networks::new(mpsc::channel(1).0, None));
         let data = dir.path().to_owned();
         let shared = Arc::new(Shared::new(
             keypair,

@@ -20,7 +20,7 @@ fn header() -> Header {
 }
 
 fn shared() -> Arc<Shared> {
-    let networks = Arc::new(Networks::new(mpsc::channel(1).0, false));
+    let networks = Arc::new(Networks::new(mpsc::channel(1).0, None));
     let (keypair, overlay) = (
         Keypair::from_seed(&[1; 32]),
         OverlayId::from_name("recorder"),
