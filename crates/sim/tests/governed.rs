@@ -1,8 +1,13 @@
 //! What governed channels promise: invitations, removal, roles and rules.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
 use std::time::Duration;
 
-use enishi_overlay::{Keypair, NodeId};
+use enishi_overlay::NodeId;
 use enishi_services::calls::{Consistency, GetAnswer};
 use enishi_services::keys::Secret;
 use enishi_services::vnet::access::{Permits, Ports, Rule, Selector};
@@ -37,7 +42,7 @@ impl Office {
             name: "office".into(),
             network: "10.77.0.0/16".parse().unwrap(),
             secret: Secret::new([1; 32]),
-            entry: Entry::Founder(Keypair::from_seed(&[2; 32])),
+            entry: Entry::Founder(Secret::new([2; 32])),
         };
         let mut office = Self(world);
         office.open(FOUNDER, spec);

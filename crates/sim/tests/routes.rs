@@ -1,5 +1,10 @@
 //! Networks behind members: offered, accepted, and reached by another router when one dies.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
 use std::time::Duration;
 
 use enishi_overlay::NodeId;

@@ -63,6 +63,7 @@ const FLOATS: &[(&str, &str)] = &[
     ),
     ("crates/sim/src/plot/", "pictures for people"),
     ("crates/sim/src/scenario/classes.rs", "figures for people"),
+    ("crates/sim/src/scenario/multicast.rs", "figures for people"),
 ];
 
 /// Checks one file.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use enishi_api::Uses;
 
-use super::{Join, NETWORK_DEFAULT, uses, valid_s};
+use super::{NETWORK_DEFAULT, uses, valid_s};
 
 /// What is done about the members of a channel.
 #[derive(Debug, Subcommand)]
@@ -141,4 +141,23 @@ pub(crate) enum Channel {
         /// The channel's name
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The invitation, `-` to read it from standard input
+    #[arg(required_unless_present = "name", conflicts_with_all = ["name", "password_file", "network"])]
+    pub(crate) ticket: Option<String>,
+    /// The channel's name
+    #[arg(long, requires = "password_file")]
+    pub(crate) name: Option<String>,
+    /// A file with the channel's password, `-` for standard input
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The channel's virtual network [default: 10.77.0.0/16]
+    #[arg(long, value_name = "CIDR", requires = "name")]
+    pub(crate) network: Option<String>,
+    /// The virtual address to take instead of a random one
+    #[arg(long)]
+    pub(crate) address: Option<Ipv4Addr>,
 }

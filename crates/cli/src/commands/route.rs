@@ -66,7 +66,7 @@ fn table(cx: &Context, routes: &[enishi_api::Route]) -> String {
         let host = |id: &str| {
             let mut routers = route.routers.iter();
             let router = routers.find(|router| router.node_id == id);
-            router.map_or_else(|| id.to_owned(), |router| name(router))
+            router.map_or_else(|| id.to_owned(), name)
         };
         let mine = route.shared.then(|| label(Label::ThisNode));
         let offered: Vec<String> = mine

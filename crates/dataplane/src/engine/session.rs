@@ -74,9 +74,9 @@ impl Session {
 
     /// Sets what may pass. Flows that were begun under the same permits go on.
     pub(super) fn set_filter(&mut self, filter: Option<Filter>) {
-        let same = |now: &Box<Filter>| filter.as_ref().is_some_and(|then| now.permits_as(then));
-        if !self.filter.as_ref().is_some_and(same) {
-            self.filter = filter.map(Box::new);
+        match (&self.filter, &filter) {
+            (Some(now), Some(then)) if now.permits_as(then) => {}
+            _ => self.filter = filter.map(Box::new),
         }
     }
 

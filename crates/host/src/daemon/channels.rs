@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure};
-use enishi_overlay::Keypair;
 use enishi_services::Node;
 use enishi_services::keys::Secret;
 use enishi_services::ticket::{ChannelTicket, Ticket, TicketError};
@@ -54,10 +53,7 @@ pub(super) async fn create(desk: &Desk, create: ChannelCreate) -> Result<Answer,
             let secret = derive(&name, Zeroizing::new(password), network).await?;
             (secret, Entry::Secret)
         }
-        None => (
-            random_secret()?,
-            Entry::Founder(Keypair::from_seed(&*random_secret()?)),
-        ),
+        None => (random_secret()?, Entry::Founder(random_secret()?)),
     };
     let spec = ChannelSpec {
         name,

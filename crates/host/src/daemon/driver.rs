@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::view::Entry;
-use enishi_overlay::{Message, NodeId, PathKind, Time};
+use enishi_overlay::{Keypair, Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
 use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
@@ -506,7 +506,7 @@ impl Waiting {
 fn is_same(channel: &vnet::Channel, spec: &vnet::ChannelSpec) -> bool {
     let is_same = match &spec.entry {
         vnet::Entry::Secret => channel.authority().is_none() && channel.secret() == &spec.secret,
-        vnet::Entry::Founder(authority) => channel.authority() == Some(authority.id()),
+        vnet::Entry::Founder(seed) => channel.authority() == Some(Keypair::from_seed(seed).id()),
         // Its secret may have changed meanwhile.
         vnet::Entry::Invited(guest) => channel.authority() == Some(guest.authority),
     };

@@ -207,7 +207,7 @@ fn family(network: Prefix) -> &'static str {
 fn ip(words: &[&str]) -> Result<(), String> {
     let output = Command::new("ip").args(words).output();
     let output = output.map_err(|error| missing("ip", "iproute2", &error))?;
-    told("ip", words.join(" "), &output)
+    told("ip", &words.join(" "), &output)
 }
 
 fn nft(script: &str) -> Result<(), String> {
@@ -224,14 +224,14 @@ fn nft(script: &str) -> Result<(), String> {
     }
     let output = child.wait_with_output();
     let output = output.map_err(|error| missing("nft", "nftables", &error))?;
-    told("nft", "-f -".to_owned(), &output)
+    told("nft", "-f -", &output)
 }
 
 fn missing(program: &str, package: &str, error: &std::io::Error) -> String {
     format!("`{program}` cannot be run ({error}): install the package {package}")
 }
 
-fn told(program: &str, words: String, output: &std::process::Output) -> Result<(), String> {
+fn told(program: &str, words: &str, output: &std::process::Output) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }

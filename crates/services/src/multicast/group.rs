@@ -178,7 +178,7 @@ impl Group {
             return;
         }
         match body {
-            Body::Data(data) => self.on_data(from, data, cx),
+            Body::Data(data) => self.on_data(from, &data, cx),
             Body::Prune { flow } => self.on_prune(from, flow, cx),
             Body::Graft { wanted } => self.on_graft(from, wanted, cx),
             Body::Digest { has } => self.on_digest(from, &has, cx),

@@ -189,7 +189,7 @@ impl Group {
 
     /// A neighbour, or in a small group any member, asks for something.
     pub(super) fn on_graft(&mut self, from: NodeId, wanted: Vec<Want>, cx: &mut Cx<'_>) {
-        let link = self.links.get(&from).map(|link| link.bit());
+        let link = self.links.get(&from).map(super::group::Link::bit);
         if link.is_none() && !self.known.has(from) {
             return;
         }

@@ -66,7 +66,7 @@ impl Group {
     }
 
     /// A message came.
-    pub(super) fn on_data(&mut self, from: NodeId, data: Data, cx: &mut Cx<'_>) {
+    pub(super) fn on_data(&mut self, from: NodeId, data: &Data, cx: &mut Cx<'_>) {
         // A member sees by the seal whether something is genuine, whoever brings it: links
         // change while messages are on their way. Others forward for their neighbours only.
         let may_bring = self.member.is_some() || self.links.contains_key(&from);
@@ -76,13 +76,13 @@ impl Group {
         }
         let known = self.flows.get(&data.flow);
         if known.is_some_and(|flow| flow.window.has(data.number)) {
-            return self.on_duplicate(from, &data, cx);
+            return self.on_duplicate(from, data, cx);
         }
-        let opened = self.member.as_ref().map(|member| member.keys.open(&data));
+        let opened = self.member.as_ref().map(|member| member.keys.open(data));
         match opened {
             Some(None) => self.counters.refused += 1,
-            Some(Some(opened)) => self.accept(from, &data, Some(opened), cx),
-            None => self.accept(from, &data, None, cx),
+            Some(Some(opened)) => self.accept(from, data, Some(opened), cx),
+            None => self.accept(from, data, None, cx),
         }
     }
 
@@ -202,7 +202,7 @@ impl Group {
 
     pub(super) fn on_prune(&mut self, from: NodeId, flow: Flow, cx: &mut Cx<'_>) {
         let link = self.links.get(&from).filter(|_| self.tree == Tree::Biased);
-        let Some(bit) = link.map(|link| link.bit()) else {
+        let Some(bit) = link.map(super::group::Link::bit) else {
             return;
         };
         if let Some(state) = self.flows.get_mut(&flow) {

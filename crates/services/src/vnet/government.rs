@@ -23,8 +23,8 @@ pub(super) const MEMBER_S: u64 = 10 * 365 * 86_400;
 pub enum Entry {
     /// It knows the channel's secret, as all members do.
     Secret,
-    /// It has made the channel.
-    Founder(#[serde(with = "crate::recording::keypair")] Keypair),
+    /// It has made the channel, whose authority's key follows from this seed.
+    Founder(#[serde(with = "crate::recording::secret")] Secret),
     /// It was invited to a governed channel.
     Invited(Box<Guest>),
 }
@@ -43,7 +43,7 @@ pub struct Guest {
 /// By what this node is a member of a governed channel.
 #[derive(Clone, Debug)]
 pub(super) enum Seat {
-    Founder(Keypair),
+    Founder(Secret),
     Guest(Box<Guest>),
 }
 
@@ -67,10 +67,11 @@ impl Government {
     /// Founds a channel.
     pub(super) fn found(
         id: ChannelId,
-        authority: Keypair,
+        seed: Secret,
         secret: &Secret,
         (node, unix_s): (&Keypair, u64),
     ) -> Self {
+        let authority = Keypair::from_seed(&seed);
         let overlay = OverlayId::of_authority(&authority.id());
         let subject = Subject::Member(node.id());
         let member = Certificate::sign(&authority, overlay, subject, unix_s..unix_s + MEMBER_S);
@@ -87,7 +88,7 @@ impl Government {
         let charter = Charter::sign(node, &authority.id(), admins, 1, decisions);
         Self {
             authority: authority.id(),
-            seat: Seat::Founder(authority),
+            seat: Seat::Founder(seed),
             credential: Credential {
                 member,
                 invitation: None,

@@ -74,9 +74,9 @@ impl Vnet {
         let id = self.number();
         let government = match &spec.entry {
             Entry::Secret => None,
-            Entry::Founder(authority) => {
+            Entry::Founder(seed) => {
                 let signer = (cx.keypair(), cx.unix_s());
-                let founded = Government::found(id, authority.clone(), &spec.secret, signer);
+                let founded = Government::found(id, seed.clone(), &spec.secret, signer);
                 Some(founded)
             }
             Entry::Invited(guest) => {
@@ -201,7 +201,7 @@ impl Vnet {
         };
         let government = channel.government.as_ref().map(|government| {
             let entry = match &government.seat {
-                Seat::Founder(authority) => Entry::Founder(authority.clone()),
+                Seat::Founder(seed) => Entry::Founder(seed.clone()),
                 Seat::Guest(guest) => Entry::Invited(guest.clone()),
             };
             KeptGovernment {
@@ -270,8 +270,8 @@ impl KeptGovernment {
     ) -> Option<Government> {
         let mut government = match self.entry {
             Entry::Secret => return None,
-            Entry::Founder(authority) => {
-                Government::found(id, authority, secret, (cx.keypair(), cx.unix_s()))
+            Entry::Founder(seed) => {
+                Government::found(id, seed, secret, (cx.keypair(), cx.unix_s()))
             }
             Entry::Invited(guest) => Government::enter(id, *guest, me, usize::from(self.key))?,
         };

@@ -18,7 +18,7 @@
 
 use enishi_overlay::message::Reply;
 use enishi_overlay::overlay::Manner;
-use enishi_overlay::{Contact, NodeId, Time};
+use enishi_overlay::{Contact, Keypair, NodeId, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -121,10 +121,10 @@ impl Vnet {
         let Some(government) = channel.and_then(|channel| channel.government.as_ref()) else {
             return;
         };
-        let (Seat::Founder(authority), Some(charter)) = (&government.seat, &government.charter)
-        else {
+        let (Seat::Founder(seed), Some(charter)) = (&government.seat, &government.charter) else {
             return;
         };
+        let authority = &Keypair::from_seed(seed);
         let mut nodes = charter.admins().nodes().to_vec();
         nodes.retain(|known| known.node != node || !admin);
         match nodes.iter_mut().find(|known| known.node == node) {
