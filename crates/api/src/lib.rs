@@ -12,6 +12,7 @@ mod closed;
 mod diagnostics;
 mod routes;
 mod verify;
+mod wireguard;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,6 +26,7 @@ pub use diagnostics::{
 };
 pub use routes::{Route, RouteAsk, Router};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
+pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
 
 /// The name of the control socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -63,6 +65,9 @@ pub enum Request {
     /// Asks of networks behind members, or changes which are offered and used; answered by
     /// [`Answer::Routes`].
     Route(RouteAsk),
+    /// Adds, removes or lists WireGuard clients; answered by [`Answer::WireGuardConfig`] or
+    /// [`Answer::WireGuardClients`].
+    WireGuard(WireGuardAsk),
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -238,6 +243,13 @@ pub enum Answer {
     Routes {
         /// In the order of channels and networks.
         routes: Vec<Route>,
+    },
+    /// What a new WireGuard client needs; told once.
+    WireGuardConfig(WireGuardConfig),
+    /// The WireGuard clients of this node.
+    WireGuardClients {
+        /// In the order in which they came.
+        clients: Vec<WireGuardClient>,
     },
     /// The state of all channels.
     Channels {

@@ -48,6 +48,9 @@ pub struct Config {
     pub host_name: String,
     /// Whether channels get a network device.
     pub tun: bool,
+    /// The UDP port at which WireGuard clients attach, as soon as there is one; when it is in
+    /// use, one of the 15 after it. At least 1.
+    pub wireguard_port: u16,
     /// What the node may be at most: `auto` is what it measures, `peer` never a supernode,
     /// `client` always a client.
     pub class: Limit,
@@ -82,6 +85,7 @@ impl Default for Config {
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,
+            wireguard_port: 51_820,
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
@@ -233,6 +237,9 @@ impl Config {
         }
         if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
             return wrong("ticket_valid_days", "must be between 1 and 3650");
+        }
+        if config.wireguard_port == 0 {
+            return wrong("wireguard_port", "must be at least 1");
         }
         if config.trusted.len() > TRUSTED_MAX {
             return wrong("trusted", "has more than 1024 nodes");

@@ -8,3 +8,4 @@ pub mod data_dir;
 pub mod packets;
 pub mod session;
 pub mod store;
+pub mod wireguard;

@@ -6,7 +6,7 @@ use enishi_api::{Answer, ChannelCreate, ChannelJoin, Request};
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Context, status, ticket};
+use super::{Context, status, ticket, wireguard};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
 use crate::output::Output;
@@ -44,6 +44,7 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
         }
         Channel::Leave { name } => leave(cx, name).await,
         Channel::List => list(cx).await,
+        Channel::WireGuard(command) => wireguard::run(cx, command).await,
     }
 }
 

@@ -71,6 +71,11 @@ pub(crate) enum Message<'a> {
     },
     NoChannels,
     NoRoutes,
+    NoWireGuardClients,
+    UseWireGuard {
+        channel: &'a str,
+        client: &'a str,
+    },
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -239,6 +244,10 @@ pub(crate) enum Label {
     UsedBy,
     NobodyOffers,
     ThisNode,
+    Client,
+    Endpoint,
+    Handshake,
+    AddressLost,
     Members,
     Role,
     Path,

@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::{
-    channels, closed, diagnostics, doctor, invitations, map, names, routes, status, streams, verify,
+    channels, closed, diagnostics, doctor, invitations, map, names, routes, status, streams,
+    verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -55,6 +56,7 @@ async fn serve(
         Request::ChannelLeave { name } => channels::leave(desk, name).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Route(ask) => routes::answer(desk, ask).await,
+        Request::WireGuard(ask) => wireguard::answer(desk, ask).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::packets::Networks;
 use crate::session::Sessions;
 use crate::store::unix_s;
+use crate::wireguard::WireGuard;
 
 /// How many questions wait for the driver; further tasks wait to ask.
 pub(super) const ASKS_MAX: usize = 1024;
@@ -122,6 +123,8 @@ pub(super) struct Shared {
     /// The clock at the start, in seconds since 1970.
     pub(super) started_unix_s: u64,
     pub(super) networks: Arc<Networks>,
+    /// The WireGuard clients; none in tests of other parts.
+    pub(super) wireguard: Option<WireGuard>,
     pub(super) listeners: Listeners,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
@@ -148,6 +151,7 @@ impl Shared {
             started: Instant::now(),
             started_unix_s: unix_s(),
             networks,
+            wireguard: None,
             listeners: Listeners::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),

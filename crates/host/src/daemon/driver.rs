@@ -382,6 +382,9 @@ impl Driver {
             Event::Diag(event) => self.waiting.on_diag(event),
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
+                if let Some(wireguard) = &self.shared.wireguard {
+                    wireguard.on_event(&event, node.vnet());
+                }
                 // Nobody may be listening.
                 let _ = self.events.send(event);
             }

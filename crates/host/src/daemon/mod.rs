@@ -18,7 +18,7 @@
 //! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
-//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status`, `wireguard` | the answers |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
@@ -45,6 +45,7 @@ mod streams;
 mod target;
 mod verify;
 mod vitals;
+mod wireguard;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -178,7 +178,11 @@ impl Vnet {
         if let Some(address) = channel.address {
             let addresses = [address.into(), channel.address6.into()].map(RecordName::Address);
             let hosted = channel.hosted_names(cx.me());
-            for name in addresses.into_iter().chain(hosted).chain([RecordName::Members]) {
+            for name in addresses
+                .into_iter()
+                .chain(hosted)
+                .chain([RecordName::Members])
+            {
                 removals.push(channel.keys.removal(cx.keypair(), name));
             }
         }

@@ -21,10 +21,7 @@ impl Vnet {
         let Some(channel) = self.channels.get(&id) else {
             return;
         };
-        let member = channel
-            .members
-            .values()
-            .find(|claim| claim.names(address));
+        let member = channel.members.values().find(|claim| claim.names(address));
         match channel
             .cache
             .get(&address)
