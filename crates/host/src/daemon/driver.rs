@@ -406,6 +406,9 @@ impl Driver {
 
     async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
         self.handle(&mut node, Input::Leave);
+        if let Some(wireguard) = &self.shared.wireguard {
+            wireguard.close();
+        }
         self.shared.networks.close();
         self.recorder.close().await;
         let settle = async {

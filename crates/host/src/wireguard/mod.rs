@@ -26,7 +26,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use enishi_dataplane::device::{Port, queue};
@@ -74,6 +74,8 @@ struct State {
     clients: Clients,
     tunnels: Tunnels,
     channels: BTreeMap<ChannelId, Channel>,
+    /// Those of the socket.
+    tasks: Vec<AbortHandle>,
 }
 
 /// A channel in which addresses are held for clients.
@@ -100,6 +102,7 @@ impl WireGuard {
             clients: Clients::load(data)?,
             tunnels: Tunnels::new(&key),
             channels: BTreeMap::new(),
+            tasks: Vec::new(),
         };
         let inner = Inner {
             networks,
@@ -128,7 +131,7 @@ impl WireGuard {
     /// When none of the ports is free, or the system refuses.
     pub fn listen(&self) -> io::Result<u16> {
         let inner = &self.inner;
-        let _state = inner.lock();
+        let mut state = inner.lock();
         if let Some(socket) = inner.socket.get() {
             return socket.local_addr().map(|address| address.port());
         }
@@ -136,8 +139,11 @@ impl WireGuard {
         let port = socket.local_addr()?.port();
         inner.networks.set_wireguard_port(port);
         if inner.socket.set(socket).is_ok() {
-            tokio::spawn(receive(Arc::downgrade(inner)));
-            tokio::spawn(tick(Arc::downgrade(inner)));
+            let tasks = [
+                tokio::spawn(receive(Arc::clone(inner))),
+                tokio::spawn(tick(Arc::clone(inner))),
+            ];
+            state.tasks.extend(tasks.map(|task| task.abort_handle()));
         }
         Ok(port)
     }
@@ -149,14 +155,12 @@ impl WireGuard {
 
     /// Follows which addresses this node holds for clients.
     pub fn on_event(&self, event: &Event, vnet: &Vnet) {
-        match event {
-            Event::Hosting { channel, addresses } => {
-                if let Some(name) = vnet.channel(*channel).map(|channel| channel.name()) {
-                    self.open(*channel, name, addresses);
-                }
-            }
-            Event::Closed(channel) => self.close(*channel),
-            _ => {}
+        if let Event::Hosting { channel, addresses } = event
+            && let Some(name) = vnet.channel(*channel).map(|channel| channel.name())
+        {
+            self.open(*channel, name, addresses);
+        } else if let Event::Closed(channel) = event {
+            self.leave(*channel);
         }
     }
 
@@ -191,6 +195,14 @@ impl WireGuard {
             .collect()
     }
 
+    /// Ends all tasks.
+    pub fn close(&self) {
+        let mut state = self.inner.lock();
+        state.tasks.drain(..).for_each(|task| task.abort());
+        let channels = std::mem::take(&mut state.channels);
+        channels.into_values().for_each(Channel::end);
+    }
+
     fn open(&self, id: ChannelId, name: &str, held: &[[IpAddr; 2]]) {
         let mut state = self.inner.lock();
         let port = match held.is_empty() {
@@ -209,7 +221,7 @@ impl WireGuard {
     }
 
     /// The channel was left: its clients go with it.
-    fn close(&self, id: ChannelId) {
+    fn leave(&self, id: ChannelId) {
         let mut state = self.inner.lock();
         let Some(channel) = state.channels.remove(&id) else {
             return;
@@ -261,7 +273,7 @@ impl Inner {
         });
         match made {
             Ok((device, port, bell)) => {
-                let task = tokio::spawn(send(Arc::downgrade(self), id, bell));
+                let task = tokio::spawn(send(Arc::clone(self), id, bell));
                 Some((device, (port, task.abort_handle())))
             }
             Err(error) => {
@@ -350,12 +362,12 @@ fn bind(first: u16) -> io::Result<UdpSocket> {
 }
 
 /// Takes datagrams as long as the node runs.
-async fn receive(inner: Weak<Inner>) {
+async fn receive(inner: Arc<Inner>) {
+    let Some(socket) = inner.socket.get() else {
+        return;
+    };
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-    while let Some(inner) = inner.upgrade() {
-        let Some(socket) = inner.socket.get() else {
-            return;
-        };
+    loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, from)) => inner.receive(from, &buffer[..length]),
             Err(error) => {
@@ -367,22 +379,18 @@ async fn receive(inner: Weak<Inner>) {
 }
 
 /// Has the tunnels look at their timers.
-async fn tick(inner: Weak<Inner>) {
+async fn tick(inner: Arc<Inner>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while let Some(inner) = inner.upgrade() {
+    loop {
         inner.tick();
-        drop(inner);
         ticks.tick().await;
     }
 }
 
 /// Takes packets to the clients of a channel, until the task is ended.
-async fn send(inner: Weak<Inner>, id: ChannelId, bell: AsyncFd<OwnedFd>) {
+async fn send(inner: Arc<Inner>, id: ChannelId, bell: AsyncFd<OwnedFd>) {
     while let Ok(mut ready) = bell.readable().await {
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
         if inner.send(id) {
             tokio::task::yield_now().await;
         } else {

@@ -53,6 +53,11 @@ fn outgoing(result: TunnResult<'_>) -> Option<Vec<u8>> {
     }
 }
 
+/// A client begins a handshake.
+fn begin(phone: &mut Tunn) -> Vec<u8> {
+    outgoing(phone.format_handshake_initiation(&mut [0; 2048], true)).unwrap()
+}
+
 impl Pair {
     fn new() -> Self {
         let mut node = Tunnels::new(&[1; 32]);
@@ -74,8 +79,7 @@ impl Pair {
 
     /// Carries a handshake out, from this port; false when the node does not answer.
     fn shake_hands(&mut self, port: u16) -> bool {
-        let asked = self.phone.format_handshake_initiation(&mut [0; 2048], true);
-        let asked = outgoing(asked).unwrap();
+        let asked = begin(&mut self.phone);
         let answers = self.receive(at(port), &asked);
         let [Output::Datagram(to, answer)] = &answers[..] else {
             return false;
@@ -143,8 +147,7 @@ fn who_is_no_client_gets_no_answer() {
     assert!(!pair.shake_hands(1000), "another key");
     // The preshared key counts from the answer on: it comes, and is of no use.
     pair.phone = phone(&pair.node, 2, [8; 32]);
-    let asked = pair.phone.format_handshake_initiation(&mut [0; 2048], true);
-    let asked = outgoing(asked).unwrap();
+    let asked = begin(&mut pair.phone);
     let answers = pair.receive(at(1000), &asked);
     let [Output::Datagram(_, answer)] = &answers[..] else {
         panic!("{answers:?}");
@@ -180,12 +183,12 @@ fn under_a_flood_of_handshakes_the_asker_must_show_where_it_is() {
     let mut answers = BTreeMap::new();
     for _ in 0..HANDSHAKES_PER_S {
         pair.phone = phone(&pair.node, 3, PRESHARED);
-        let asked = pair.phone.format_handshake_initiation(&mut [0; 2048], true);
-        let answer = pair.receive(at(1000), &outgoing(asked).unwrap());
+        let asked = begin(&mut pair.phone);
+        let answer = pair.receive(at(1000), &asked);
         *answers.entry(answer.len()).or_insert(0) += 1;
     }
     assert_eq!(answers, BTreeMap::from([(0, HANDSHAKES_PER_S)]));
-    let asked = outgoing(pair.phone.format_handshake_initiation(&mut [0; 2048], true)).unwrap();
+    let asked = begin(&mut pair.phone);
     let answer = pair.receive(at(1000), &asked);
     let [Output::Datagram(_, cookie)] = &answer[..] else {
         panic!("{answer:?}");
@@ -197,7 +200,7 @@ fn under_a_flood_of_handshakes_the_asker_must_show_where_it_is() {
 fn what_is_no_datagram_of_wireguard_does_nothing() {
     let mut pair = Pair::new();
     assert!(pair.shake_hands(1000));
-    let asked = outgoing(pair.phone.format_handshake_initiation(&mut [0; 2048], true)).unwrap();
+    let asked = begin(&mut pair.phone);
     let sealed = pair.seal(&packet([10, 77, 0, 9], [10, 77, 0, 1])).unwrap();
     for genuine in [asked, sealed] {
         for length in 0..genuine.len() {
