@@ -202,12 +202,13 @@ fn what_is_no_datagram_of_wireguard_does_nothing() {
     assert!(pair.shake_hands(1000));
     let asked = begin(&mut pair.phone);
     let sealed = pair.seal(&packet([10, 77, 0, 9], [10, 77, 0, 1])).unwrap();
-    for genuine in [asked, sealed] {
+    // The cookie's place at a handshake's end is looked at under load only.
+    let covered = [asked.len() - 16, sealed.len()];
+    for (genuine, covered) in [asked, sealed].into_iter().zip(covered) {
         for length in 0..genuine.len() {
             assert_eq!(pair.receive(at(1), &genuine[..length]), []);
         }
-        // The sender's index is its own affair, and covered like all else.
-        for place in 0..genuine.len() {
+        for place in 0..covered {
             let mut broken = genuine.clone();
             broken[place] ^= 0x55;
             assert_eq!(pair.receive(at(1), &broken), [], "octet {place}");
