@@ -15,6 +15,7 @@ mod forwards;
 mod governed;
 mod routes;
 mod verify;
+mod wireguard;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,6 +34,7 @@ pub use governed::{
 };
 pub use routes::{Route, RouteAsk, Router};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
+pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
 
 /// The name of the control socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -146,6 +148,9 @@ pub enum Request {
     },
     /// Lists the forwards; answered by [`Answer::Forwards`].
     ForwardList,
+    /// Adds, removes or lists WireGuard clients; answered by [`Answer::WireGuardConfig`] or
+    /// [`Answer::WireGuardClients`].
+    WireGuard(WireGuardAsk),
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -251,6 +256,13 @@ pub enum Answer {
     Routes {
         /// In the order of channels and networks.
         routes: Vec<Route>,
+    },
+    /// What a new WireGuard client needs; told once.
+    WireGuardConfig(WireGuardConfig),
+    /// The WireGuard clients of this node.
+    WireGuardClients {
+        /// In the order in which they came.
+        clients: Vec<WireGuardClient>,
     },
     /// The state of all channels.
     Channels {

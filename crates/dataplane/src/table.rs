@@ -14,11 +14,15 @@ pub const ROUTES_MAX: usize = 65_536;
 /// The most peers with source addresses of one table.
 pub const PEERS_MAX: usize = 65_536;
 
-/// The most source addresses of one peer.
-pub const SOURCES_PER_PEER_MAX: usize = 16;
+/// The most source addresses of one peer: its own, and two for each of those that take part by
+/// way of it.
+pub const SOURCES_PER_PEER_MAX: usize = 80;
 
 /// The most addresses of this host in one network.
 pub const LOCAL_ADDRESSES_MAX: usize = 16;
+
+/// The most addresses that this host holds for others in one network.
+pub const HOSTED_MAX: usize = 64;
 
 /// The most networks that are reached by way of a member, and that are behind this host.
 pub const GATEWAYS_MAX: usize = 1024;
@@ -89,6 +93,8 @@ pub struct Route<P> {
 pub enum Lookup<P> {
     /// This host holds the address.
     Local,
+    /// This host holds it for somebody else.
+    Hosted,
     /// A peer holds it.
     Forward(Route<P>),
     /// It is in the network, or behind a member, but where that member is is not known:
@@ -105,6 +111,7 @@ pub enum Lookup<P> {
 pub struct AddressTable<P = [u8; 32]> {
     networks: Vec<Network>,
     local: Vec<IpAddr>,
+    hosted: Vec<IpAddr>,
     /// The narrowest first.
     gateways: Vec<Gateway>,
     behind: Vec<Network>,
@@ -118,6 +125,7 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         Self {
             networks: networks.into_iter().take(NETWORKS_MAX).collect(),
             local: Vec::new(),
+            hosted: Vec::new(),
             gateways: Vec::new(),
             behind: Vec::new(),
             routes: HashMap::new(),
@@ -132,6 +140,9 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         }
         if self.local.contains(&destination) {
             return Lookup::Local;
+        }
+        if self.hosts(destination) {
+            return Lookup::Hosted;
         }
         let limited_broadcast =
             matches!(destination, IpAddr::V4(address) if address.is_broadcast());
@@ -181,11 +192,28 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         self.behind = networks;
     }
 
-    /// Tells whether an address is this host's, or in a network behind it that is none of the
-    /// channel's own.
+    /// Sets which addresses this host holds for others, in place of those before; no more than
+    /// [`HOSTED_MAX`] are kept. Routes for them are dropped.
+    pub fn set_hosted(&mut self, mut addresses: Vec<IpAddr>) {
+        addresses.truncate(HOSTED_MAX);
+        for address in &addresses {
+            self.routes.remove(address);
+        }
+        self.hosted = addresses;
+    }
+
+    /// Tells whether this host holds an address for somebody else.
+    pub fn hosts(&self, address: IpAddr) -> bool {
+        self.hosted.contains(&address)
+    }
+
+    /// Tells whether an address is this host's, one that it holds for somebody else, or in a
+    /// network behind it that is none of the channel's own.
     pub fn is_here(&self, address: IpAddr) -> bool {
         let among = |networks: &[Network]| networks.iter().any(|n| n.contains(address));
-        self.local.contains(&address) || (among(&self.behind) && !among(&self.networks))
+        self.local.contains(&address)
+            || self.hosts(address)
+            || (among(&self.behind) && !among(&self.networks))
     }
 
     /// Tells whether `peer` may send packets from `source`: one of its addresses, or one in a
@@ -218,13 +246,13 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         Ok(())
     }
 
-    /// Sets or replaces the route of an address; a route for an address of this host
-    /// is ignored.
+    /// Sets or replaces the route of an address; a route for an address of this host, or one
+    /// that it holds for somebody else, is ignored.
     ///
     /// # Errors
     /// When there are [`ROUTES_MAX`] already.
     pub fn set_route(&mut self, address: IpAddr, route: Route<P>) -> Result<(), TableFull> {
-        if self.local.contains(&address) {
+        if self.local.contains(&address) || self.hosts(address) {
             return Ok(());
         }
         if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&address) {
@@ -383,6 +411,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_for_others_is_neither_local_nor_a_members() {
+        let mut table = table();
+        let route = Route {
+            peer: 7,
+            path_mtu: 1280,
+        };
+        table.set_route(ip("10.77.0.5"), route).unwrap();
+        table.set_hosted(vec![ip("10.77.0.5"), ip("fd00::5")]);
+        table.set_route(ip("fd00::5"), route).unwrap();
+        for address in ["10.77.0.5", "fd00::5"] {
+            assert_eq!(table.lookup(ip(address)), Lookup::Hosted);
+            assert!(table.is_here(ip(address)) && table.hosts(ip(address)));
+        }
+        table.set_hosted(Vec::new());
+        assert_eq!(table.lookup(ip("fd00::5")), Lookup::Miss(ip("fd00::5")));
+        assert!(!table.is_here(ip("10.77.0.5")));
+    }
+
+    #[test]
     fn every_limit_holds() {
         let mut table = table();
         let route = Route {
@@ -398,8 +445,12 @@ mod tests {
         assert_eq!(table.routes.len(), ROUTES_MAX);
         for number in 0..SOURCES_PER_PEER_MAX {
             table.allow_source(1, address(number)).unwrap();
+        }
+        for number in 0..LOCAL_ADDRESSES_MAX {
             table.add_local(address(number)).unwrap();
         }
+        table.set_hosted((0..100).map(address).collect());
+        assert_eq!(table.hosted.len(), HOSTED_MAX);
         assert_eq!(table.allow_source(1, address(99)), Err(TableFull));
         assert_eq!(table.allow_source(1, address(0)), Ok(()));
         assert_eq!(table.add_local(address(99)), Err(TableFull));

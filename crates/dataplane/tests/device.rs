@@ -99,7 +99,11 @@ fn route(device: &Device) {
                 Reason::AdministrativelyProhibited
             }
             Lookup::Miss(_) => Reason::HostUnreachable,
-            Lookup::Forward(_) | Lookup::Local | Lookup::Many | Lookup::Outside => continue,
+            Lookup::Forward(_)
+            | Lookup::Local
+            | Lookup::Hosted
+            | Lookup::Many
+            | Lookup::Outside => continue,
         };
         if let Some(error) = error_for(&packet, reason, None) {
             let header = Offload::default().encode(true, 0);

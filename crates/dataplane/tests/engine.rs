@@ -567,3 +567,64 @@ fn marks_of_congestion_and_of_service_reach_the_other_end() {
     let rules = run(&right, "nft list table inet test");
     assert_eq!(rules.matches("packets 3 ").count(), 3, "{rules}");
 }
+
+/// Turns an echo request of IPv4 into the answer to it.
+fn answer_echo(mut packet: Vec<u8>) -> Option<Vec<u8>> {
+    if packet[9] != protocol::ICMP || packet[20] != 8 {
+        return None;
+    }
+    let (before, after) = packet[12..20].split_at_mut(4);
+    before.swap_with_slice(after);
+    packet[20] = 0;
+    let sum = u16::from_be_bytes([packet[22], packet[23]]);
+    let (sum, carry) = sum.overflowing_add(0x0800);
+    packet[22..24].copy_from_slice(&(sum + u16::from(carry)).to_be_bytes());
+    Some(packet)
+}
+
+#[test]
+fn who_is_hosted_is_reached_by_members_and_by_the_host_itself() {
+    need_root!();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    // Somebody at the left end who answers every echo request.
+    let hosted = address(50);
+    let (device, port) = enishi_dataplane::device::queue(1420).unwrap();
+    left.engine.inbox().tell(Command::Host {
+        network: NETWORK,
+        device: Some(device),
+        addresses: vec![hosted],
+    });
+    let stop = &std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let answer = port.receive().and_then(answer_echo);
+                answer.map(|packet| assert!(port.send(packet)));
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let ping =
+            |end: &End| received(&end.ping(&["-c", "3", "-i", "0.1", "-W", "1", "10.77.0.50"]));
+        assert_eq!(ping(&left), 3, "from the host itself");
+        assert_eq!(
+            ping(&right),
+            0,
+            "the member does not know who holds the address"
+        );
+        right.engine.inbox().tell(Command::Addresses {
+            network: NETWORK,
+            peer: [1; 32],
+            addresses: vec![address(1), address6(1), hosted],
+        });
+        assert_eq!(ping(&right), 3);
+        left.engine.inbox().tell(Command::Host {
+            network: NETWORK,
+            device: None,
+            addresses: Vec::new(),
+        });
+        assert_eq!(ping(&right), 0, "nobody is hosted any more");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

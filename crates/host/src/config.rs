@@ -67,6 +67,9 @@ pub struct Config {
     pub http_proxy: Option<SocketAddr>,
     /// Which hosts may use the two, besides this one: at most 64 networks.
     pub proxy_clients: Vec<Clients>,
+    /// The UDP port at which WireGuard clients attach, as soon as there is one; when it is in
+    /// use, one of the 15 after it. At least 1.
+    pub wireguard_port: u16,
     /// What the node may be at most: `auto` is what it measures, `peer` never a supernode,
     /// `client` always a client.
     pub class: Limit,
@@ -107,6 +110,7 @@ impl Default for Config {
             socks: None,
             http_proxy: None,
             proxy_clients: Vec::new(),
+            wireguard_port: 51_820,
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
@@ -311,6 +315,9 @@ impl Config {
         }
         if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
             return wrong("ticket_valid_days", "must be between 1 and 3650");
+        }
+        if config.wireguard_port == 0 {
+            return wrong("wireguard_port", "must be at least 1");
         }
         if config.trusted.len() > TRUSTED_MAX {
             return wrong("trusted", "has more than 1024 nodes");

@@ -11,3 +11,4 @@ pub mod session;
 pub mod socks;
 pub mod store;
 pub mod userspace;
+pub mod wireguard;

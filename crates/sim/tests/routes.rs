@@ -52,6 +52,7 @@ fn offer(world: &mut World, at: Index, routes: &[Prefix]) {
     let offers = Offers {
         routes: routes.to_vec(),
         services: Vec::new(),
+        hosted: Vec::new(),
     };
     let channel = CHANNEL;
     tell(world, at, Vnet::Offer { channel, offers });

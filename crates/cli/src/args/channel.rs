@@ -136,6 +136,9 @@ pub(crate) enum Channel {
     },
     /// List the channels of this node
     List,
+    /// Let phones and others that have WireGuard take part by way of this node
+    #[command(subcommand, name = "wireguard")]
+    WireGuard(WireGuard),
     /// List the hosts of a channel by name
     Names {
         /// The channel's name
@@ -160,4 +163,31 @@ pub(crate) struct Join {
     /// The virtual address to take instead of a random one
     #[arg(long)]
     pub(crate) address: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WireGuard {
+    /// Add a client and print its configuration, once, with a code to scan
+    Add {
+        /// The channel's name
+        channel: String,
+        /// What the client is to be called
+        #[arg(default_value = "phone")]
+        client: String,
+        /// Where the client finds this node [default: an address that this node has]
+        #[arg(long, value_name = "HOST:PORT")]
+        endpoint: Option<String>,
+    },
+    /// Remove a client; its configuration is of no use any more
+    Remove {
+        /// The channel's name
+        channel: String,
+        /// The client's name
+        client: String,
+    },
+    /// List the clients of this node, and what passed
+    List {
+        /// Of one channel only
+        channel: Option<String>,
+    },
 }

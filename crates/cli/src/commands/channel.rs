@@ -6,7 +6,7 @@ use enishi_api::{Answer, ChannelCreate, ChannelJoin, Request};
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Context, governed, names, show, status};
+use super::{Context, governed, names, show, status, wireguard};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
 use crate::output::Output;
@@ -52,6 +52,7 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
         Channel::Show { name, svg } => show::run(cx, name, svg).await,
         Channel::Governed(command) => governed::run(cx, command).await,
         Channel::Names { name } => names::channel(cx, name).await,
+        Channel::WireGuard(command) => wireguard::run(cx, command).await,
     }
 }
 

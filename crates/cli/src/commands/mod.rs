@@ -19,6 +19,7 @@ mod status;
 mod ticket;
 mod trace;
 mod verify;
+mod wireguard;
 
 use enishi_api::{Answer, Request};
 use serde_json::json;

@@ -63,6 +63,15 @@ pub(super) fn text(message: &Message<'_>) -> String {
             "No member offers a network; `enishi route share CHANNEL NETWORK` offers one."
                 .to_owned()
         }
+        Message::NoWireGuardClients => {
+            "No WireGuard clients; `enishi channel wireguard add CHANNEL CLIENT` adds one."
+                .to_owned()
+        }
+        Message::UseWireGuard { channel, client } => format!(
+            "Scan the code with WireGuard on the phone, or save the lines as {channel}.conf for \
+             `wg-quick up`. They hold a secret key that is nowhere else.\nTo cut the client off:\n  \
+             enishi channel wireguard remove {channel} {client}"
+        ),
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),
@@ -362,6 +371,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::OfferedBy => "offered by",
         Label::UsedBy => "used by way of",
         Label::ThisNode => "this node",
+        Label::Client => "client",
+        Label::Endpoint => "heard from",
+        Label::Handshake => "last handshake",
+        Label::AddressLost => "its address was lost",
         Label::NobodyOffers => "nobody offers it",
         Label::Members => "members",
         Label::Online => "in touch",

@@ -68,6 +68,14 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::NoRoutes => {
             "ネットワークを提供するメンバーはいません。`enishi route share CHANNEL NETWORK` で提供できます。".to_owned()
         }
+        Message::NoWireGuardClients => {
+            "WireGuard クライアントはいません。`enishi channel wireguard add CHANNEL CLIENT` で追加できます。".to_owned()
+        }
+        Message::UseWireGuard { channel, client } => format!(
+            "スマートフォンの WireGuard でコードを読み取るか、{channel}.conf として保存して \
+             `wg-quick up` で使ってください。秘密鍵はここにしか表示されません。\nクライアントを切り離すには:\n  \
+             enishi channel wireguard remove {channel} {client}"
+        ),
         Message::NoChannels => {
             "チャンネルはありません。`enishi channel create NAME` で作成できます。".to_owned()
         }
@@ -344,6 +352,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::OfferedBy => "提供",
         Label::UsedBy => "経由",
         Label::ThisNode => "このノード",
+        Label::Client => "クライアント",
+        Label::Endpoint => "接続元",
+        Label::Handshake => "最後のハンドシェイク",
+        Label::AddressLost => "アドレスを喪失",
         Label::NobodyOffers => "提供者なし",
         Label::Members => "メンバー",
         Label::Online => "通信中",

@@ -79,6 +79,11 @@ pub(crate) enum Message<'a> {
         id: u32,
     },
     NoForwards,
+    NoWireGuardClients,
+    UseWireGuard {
+        channel: &'a str,
+        client: &'a str,
+    },
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -292,6 +297,10 @@ pub(crate) enum Label {
     UsedBy,
     NobodyOffers,
     ThisNode,
+    Client,
+    Endpoint,
+    Handshake,
+    AddressLost,
     Members,
     Online,
     Host,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -13,7 +14,7 @@ use slab::Slab;
 
 use super::inbound::BUFFERS;
 use super::network::Network;
-use super::outbound::{Exit, Way};
+use super::outbound::{Exit, Side, Way};
 use super::paths::Ask;
 use super::session::{Session, Tokens};
 use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
@@ -30,6 +31,8 @@ pub(super) type Indices = FxHashMap<u32, usize>;
 /// What an event is of.
 const WAKE: u64 = u64::MAX;
 const SOCKET: u64 = u64::MAX - 1;
+/// Added to a network's number for the device of those for whom addresses are held.
+const GUESTS: u64 = 1 << 32;
 
 /// How often what is due is looked for: while packets pass or ways are sought, and otherwise.
 const TICK: Duration = Duration::from_millis(50);
@@ -124,7 +127,13 @@ impl<O: Outside> Driver<O> {
                 match event.data() {
                     WAKE => self.take_commands(),
                     SOCKET => self.receive(),
-                    device => self.read_device(NetworkId(device as u32)),
+                    device => {
+                        let side = match device & GUESTS {
+                            0 => Side::Host,
+                            _ => Side::Guests,
+                        };
+                        self.read_device(NetworkId(device as u32), side);
+                    }
                 }
                 if event.data() != WAKE {
                     self.busy_until = self.now + BUSY;
@@ -160,12 +169,7 @@ impl<O: Outside> Driver<O> {
                 addresses,
             } => {
                 self.close(network);
-                if let Some(device) = &device {
-                    let event = EpollEvent::new(EpollFlags::EPOLLIN, network.0.into());
-                    if let Err(error) = self.epoll.add(device.as_fd(), event) {
-                        tracing::error!(%error, "the network device cannot be waited for");
-                    }
-                }
+                self.await_device(device.as_ref(), network.0.into());
                 self.networks
                     .insert(network, Network::new(device, prefixes, addresses));
             }
@@ -182,6 +186,21 @@ impl<O: Outside> Driver<O> {
                 self.set_filter(network, peer, filter);
                 self.learn(peer, &candidates);
             }
+            Command::Addresses {
+                network,
+                peer,
+                addresses,
+            } => {
+                if let Some(slot) = self.by_peer.get(&(peer, network)).copied() {
+                    self.set_addresses(slot, addresses);
+                    self.send_all_waiting(slot);
+                }
+            }
+            Command::Host {
+                network,
+                device,
+                addresses,
+            } => self.host(network, device, addresses),
             Command::Filter {
                 network,
                 peer,
@@ -210,7 +229,7 @@ impl<O: Outside> Driver<O> {
             }
             Command::Deliver { network, packet } => {
                 if let Some(network) = self.networks.get(&network) {
-                    network.deliver(&packet);
+                    network.deliver_to_many(&packet);
                 }
             }
             Command::FromLane { peer, datagram } => self.open_from_lane(peer, &datagram),
@@ -225,16 +244,10 @@ impl<O: Outside> Driver<O> {
         self.next_tick = self.next_tick.min(self.now + TICK);
     }
 
-    fn attach(
-        &mut self,
-        id: NetworkId,
-        peer: PeerKey,
-        addresses: Vec<std::net::IpAddr>,
-        keys: &SessionKeys,
-    ) {
-        let Some(network) = self.networks.get_mut(&id) else {
+    fn attach(&mut self, id: NetworkId, peer: PeerKey, addresses: Vec<IpAddr>, keys: &SessionKeys) {
+        if !self.networks.contains_key(&id) {
             return;
-        };
+        }
         let slot = match self.by_peer.get(&(peer, id)) {
             Some(slot) => *slot,
             None => {
@@ -243,31 +256,56 @@ impl<O: Outside> Driver<O> {
                 slot
             }
         };
-        let session = &mut self.sessions[slot];
-        if session.addresses != addresses {
-            network.table.forget_peer(&slot);
-            for address in &addresses {
-                let route = Route {
-                    peer: slot,
-                    path_mtu: u16::MAX,
-                };
-                let set = network.table.set_route(*address, route);
-                if set
-                    .and_then(|()| network.table.allow_source(slot, *address))
-                    .is_err()
-                {
-                    tracing::warn!("the address table of a channel is full");
-                }
-            }
-            session.addresses = addresses;
-        }
-        let dropped = session.set_keys(self.now, keys);
+        self.set_addresses(slot, addresses);
+        let dropped = self.sessions[slot].set_keys(self.now, keys);
         self.by_index.insert(keys.receive_index, slot);
         self.by_index.retain(|index, _| Some(*index) != dropped);
         if keys.peer_has_them {
             // The peer uses the keys as soon as it sees them used.
             self.confirm(slot);
             self.send_all_waiting(slot);
+        }
+    }
+
+    fn set_addresses(&mut self, slot: usize, addresses: Vec<IpAddr>) {
+        let session = &mut self.sessions[slot];
+        let network = self.networks.get_mut(&session.network);
+        let Some(network) = network.filter(|_| session.addresses != addresses) else {
+            return;
+        };
+        network.table.forget_peer(&slot);
+        for address in &addresses {
+            let route = Route {
+                peer: slot,
+                path_mtu: u16::MAX,
+            };
+            let set = network.table.set_route(*address, route);
+            let set = set.and_then(|()| network.table.allow_source(slot, *address));
+            if set.is_err() {
+                tracing::warn!("the address table of a channel is full");
+            }
+        }
+        session.addresses = addresses;
+    }
+
+    fn host(&mut self, id: NetworkId, device: Option<Device>, addresses: Vec<IpAddr>) {
+        let Some(network) = self.networks.get(&id) else {
+            return;
+        };
+        if let Some(before) = &network.guests {
+            let _ = self.epoll.delete(before.as_fd());
+        }
+        self.await_device(device.as_ref(), GUESTS | u64::from(id.0));
+        if let Some(network) = self.networks.get_mut(&id) {
+            network.host(device, addresses);
+        }
+    }
+
+    fn await_device(&self, device: Option<&Device>, number: u64) {
+        let Some(device) = device else { return };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
+        if let Err(error) = self.epoll.add(device.as_fd(), event) {
+            tracing::error!(%error, "a network device cannot be waited for");
         }
     }
 
@@ -356,7 +394,7 @@ impl<O: Outside> Driver<O> {
         let Some(network) = self.networks.remove(&id) else {
             return;
         };
-        if let Some(device) = &network.device {
+        for device in [&network.device, &network.guests].into_iter().flatten() {
             let _ = self.epoll.delete(device.as_fd());
         }
         let gone: Vec<_> = self

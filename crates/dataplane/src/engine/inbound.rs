@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -165,8 +165,8 @@ struct Entry<'e, 'b> {
     tokens: &'e Tokens,
     started: Instant,
     now: Instant,
-    /// Packets of one flow on their way to the device of a network.
-    run: Option<(NetworkId, Run<'b>)>,
+    /// Packets of one flow on their way to the device of their destination in a network.
+    run: Option<(NetworkId, IpAddr, Run<'b>)>,
 }
 
 impl<'b> Entry<'_, 'b> {
@@ -238,16 +238,19 @@ impl<'b> Entry<'_, 'b> {
         let Some((id, packet)) = self.admit(slot, content) else {
             return;
         };
-        let follows =
-            |(of, run): &mut (NetworkId, Run<'b>)| *of == id && run.extend(&packet, partial);
+        let follows = |(of, _, run): &mut (NetworkId, IpAddr, Run<'b>)| {
+            *of == id && run.extend(&packet, partial)
+        };
         if !self.run.as_mut().is_some_and(follows) {
             self.write_run();
             let mut run = Run::begin(&packet, partial);
-            let device = self.networks.get(&id).and_then(|n| n.device.as_ref());
+            let destination = packet.destination();
+            let network = self.networks.get(&id);
+            let device = network.and_then(|network| network.device_of(destination));
             run.close_unless(|transport| {
                 device.is_some_and(|device| device.takes_super_packets(transport))
             });
-            self.run = Some((id, run));
+            self.run = Some((id, destination, run));
         }
     }
 
@@ -288,13 +291,11 @@ impl<'b> Entry<'_, 'b> {
 
     /// Writes what was put together so far to its device.
     fn write_run(&mut self) {
-        let Some((id, run)) = self.run.take() else {
+        let Some((id, destination, run)) = self.run.take() else {
             return;
         };
-        let device = self
-            .networks
-            .get(&id)
-            .and_then(|network| network.device.as_ref());
+        let network = self.networks.get(&id);
+        let device = network.and_then(|network| network.device_of(destination));
         if let Some(device) = device {
             // What the kernel does not take is lost.
             run.finish(|pieces| drop(device.write(pieces)));

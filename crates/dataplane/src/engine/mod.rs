@@ -7,6 +7,10 @@
 //!   devices <─ inbound: open, may the peer send this? put together <─ socket, lane
 //! ```
 //!
+//! A network may have a second device, for addresses that this host holds for others: what comes
+//! from it is sent as what comes from the first, and what is to one of these addresses goes
+//! there instead, also from the first device.
+//!
 //! The host fills its tables with [`Command`]s, hears of what it cannot decide by [`Note`]s,
 //! and lends it the sessions' lanes ([`Outside`]). Each round works a batch off to its end:
 //! one thread that does so is faster than two that hand packets over (measured: a plain
@@ -93,6 +97,24 @@ pub enum Command {
         keys: SessionKeys,
         /// Where it may be reached.
         candidates: Vec<SocketAddr>,
+    },
+    /// A member has other addresses.
+    Addresses {
+        /// In which network.
+        network: NetworkId,
+        /// Who.
+        peer: PeerKey,
+        /// All its addresses.
+        addresses: Vec<IpAddr>,
+    },
+    /// Take part for others as well, in place of those before.
+    Host {
+        /// In which network.
+        network: NetworkId,
+        /// Where their packets come from and go to; none for nobody.
+        device: Option<Device>,
+        /// Their addresses.
+        addresses: Vec<IpAddr>,
     },
     /// What may pass between this host and a member is another.
     Filter {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::device::Device;
 use crate::icmp::{ErrorBudget, Reason, error_for};
-use crate::offload::{OFFLOAD_HEADER_BYTES, Offload};
+use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, split};
 use crate::packet::{IpPacket, protocol};
 use crate::pending::{Pending, Pushed};
 use crate::table::{AddressTable, Lookup, Network as Prefix};
@@ -26,9 +26,13 @@ const WAITING_BYTES_MAX: usize = OFFLOAD_HEADER_BYTES + 2048;
 /// One network.
 pub(super) struct Network {
     pub(super) device: Option<Device>,
+    /// The device of those for whom this host holds addresses.
+    pub(super) guests: Option<Device>,
     /// Routes name sessions by their place.
     pub(super) table: AddressTable<usize>,
+    /// This host's addresses, and those that it holds for others.
     pub(super) addresses: Vec<IpAddr>,
+    own_addresses: usize,
     pending: Pending,
     errors: ErrorBudget,
     /// How much this host may send to many.
@@ -48,7 +52,9 @@ impl Network {
         }
         Self {
             device,
+            guests: None,
             table,
+            own_addresses: addresses.len(),
             addresses,
             pending: Pending::default(),
             errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
@@ -110,7 +116,7 @@ impl Network {
     }
 
     /// Hands a packet to the kernel that a member sent to many.
-    pub(super) fn deliver(&self, packet: &[u8]) {
+    pub(super) fn deliver_to_many(&self, packet: &[u8]) {
         let to_many = IpPacket::parse(packet).is_ok_and(|packet| {
             let lookup = self.table.lookup(packet.destination());
             !self.table.is_here(packet.source())
@@ -122,10 +128,57 @@ impl Network {
         }
     }
 
-    /// Hands a packet that is complete to the kernel; one that it does not take is lost.
+    /// Takes part for others, with their device.
+    pub(super) fn host(&mut self, device: Option<Device>, addresses: Vec<IpAddr>) {
+        self.guests = device;
+        self.addresses.truncate(self.own_addresses);
+        self.addresses.extend(&addresses);
+        self.table.set_hosted(addresses);
+    }
+
+    /// Returns the device for what is to an address that is here.
+    pub(super) fn device_of(&self, destination: IpAddr) -> Option<&Device> {
+        match self.table.hosts(destination) {
+            true => self.guests.as_ref(),
+            false => self.device.as_ref(),
+        }
+    }
+
+    /// Hands a packet that is complete to the device of its destination; one that it does not
+    /// take is lost.
     pub(super) fn write(&self, packet: &[u8]) {
-        let header = Offload::default().encode(true, 0);
-        if let Some(device) = &self.device {
+        self.hand_over(Offload::default(), packet);
+    }
+
+    /// Hands over what a device of this host has sent to an address that is here: cut, if it is
+    /// a super-packet, as the other device may take none.
+    pub(super) fn deliver(&self, offload: Offload, packet: &mut [u8]) {
+        let parsed = IpPacket::parse(packet);
+        if !parsed.is_ok_and(|packet| self.table.is_here(packet.destination())) {
+            return;
+        }
+        match offload.segments {
+            Some((transport, segment_bytes)) => {
+                let bytes_max = usize::from(u16::MAX);
+                split(packet, transport, segment_bytes, bytes_max, |packet| {
+                    self.hand_over(offload, packet);
+                });
+            }
+            None => self.hand_over(offload, packet),
+        }
+    }
+
+    /// Hands over a packet whose checksum is as `offload` tells.
+    fn hand_over(&self, offload: Offload, packet: &[u8]) {
+        let Ok(parsed) = IpPacket::parse(packet) else {
+            return;
+        };
+        let whole = Offload {
+            segments: None,
+            ..offload
+        };
+        let header = whole.encode(true, 0);
+        if let Some(device) = self.device_of(parsed.destination()) {
             let _ = device.write(&[IoSlice::new(&header), IoSlice::new(packet)]);
         }
     }

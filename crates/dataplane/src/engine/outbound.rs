@@ -21,6 +21,15 @@ use crate::table::Lookup;
 /// How many packets are read from a device before others have their turn.
 const READS_MAX: usize = 64;
 
+/// Which of a network's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// This host's.
+    Host,
+    /// That of those for whom it holds addresses.
+    Guests,
+}
+
 /// What to do with a packet that cannot be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Otherwise {
@@ -32,19 +41,20 @@ pub(super) enum Otherwise {
 
 impl<O: Outside> Driver<O> {
     /// Reads a device until it is empty or others have to have their turn.
-    pub(super) fn read_device(&mut self, id: NetworkId) {
+    pub(super) fn read_device(&mut self, id: NetworkId, side: Side) {
         for _ in 0..READS_MAX {
-            let Some(device) = self
-                .networks
-                .get(&id)
-                .and_then(|network| network.device.as_ref())
-            else {
+            let network = self.networks.get(&id);
+            let device = network.and_then(|network| match side {
+                Side::Host => network.device.as_ref(),
+                Side::Guests => network.guests.as_ref(),
+            });
+            let Some(device) = device else {
                 return;
             };
             match device.read(&mut self.read) {
                 Ok(length) => self.forward(id, length, Otherwise::Wait),
                 Err(error) => {
-                    if Device::is_removed(&error) {
+                    if side == Side::Host && Device::is_removed(&error) {
                         self.lose_device(id);
                     }
                     break;
@@ -91,6 +101,10 @@ impl<O: Outside> Driver<O> {
             Lookup::Forward(route) => (Some(route.peer), destination),
             Lookup::Miss(wanted) => (None, wanted),
             Lookup::Many => return self.spread(id, length),
+            Lookup::Hosted => return network.deliver(offload, packet),
+            Lookup::Local if network.table.hosts(parsed.source()) => {
+                return network.deliver(offload, packet);
+            }
             Lookup::Local | Lookup::Outside => return,
         };
         let session = slot.and_then(|slot| self.sessions.get_mut(slot));

@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, dns, doctor, government, invitations, map, names, routes,
-    status, streams, verify,
+    status, streams, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -76,6 +76,7 @@ async fn serve(
         Request::ForwardAdd(add) => forwards::add(desk, add).await,
         Request::ForwardRemove { id } => forwards::remove(desk, id),
         Request::ForwardList => Ok(forwards::list(desk)),
+        Request::WireGuard(ask) => wireguard::answer(desk, ask).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

@@ -33,6 +33,7 @@ use crate::dns::Shown;
 use crate::packets::Networks;
 use crate::session::Sessions;
 use crate::store::unix_s;
+use crate::wireguard::WireGuard;
 
 /// How many questions wait for the driver; further tasks wait to ask.
 pub(super) const ASKS_MAX: usize = 1024;
@@ -135,6 +136,8 @@ pub(super) struct Shared {
     pub(super) networks: Arc<Networks>,
     /// How names are served; none when they are not.
     pub(super) names: Option<Shown>,
+    /// The WireGuard clients; none in tests of other parts.
+    pub(super) wireguard: Option<WireGuard>,
     pub(super) listeners: Listeners,
     pub(super) forwards: Forwards,
     /// Messages that could not be decoded.
@@ -163,6 +166,7 @@ impl Shared {
             started_unix_s: unix_s(),
             networks,
             names: None,
+            wireguard: None,
             listeners: Listeners::default(),
             forwards: Forwards::default(),
             malformed_messages: AtomicU64::new(0),

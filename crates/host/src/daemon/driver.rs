@@ -386,6 +386,9 @@ impl Driver {
             Event::Multicast(_) => {}
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
+                if let Some(wireguard) = &self.shared.wireguard {
+                    wireguard.on_event(&event, node.vnet());
+                }
                 // Nobody may be listening.
                 let _ = self.events.send(event);
             }
@@ -407,6 +410,9 @@ impl Driver {
 
     async fn stop(mut self, mut node: Node, mut inlets: Inlets) {
         self.handle(&mut node, Input::Leave);
+        if let Some(wireguard) = &self.shared.wireguard {
+            wireguard.close();
+        }
         self.shared.networks.close();
         self.recorder.close().await;
         let settle = async {

@@ -30,6 +30,7 @@ use crate::dns::Shown;
 use crate::packets::Networks;
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
+use crate::wireguard::WireGuard;
 
 /// How many notes of the packet path wait for the loop; further ones are dropped.
 const NOTES_MAX: usize = 256;
@@ -135,10 +136,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let path = data.path().to_owned();
+    let port = config.wireguard_port;
+    let wireguard = WireGuard::new(Arc::clone(&networks), &keypair, &path, port)?;
+    wireguard.start();
     let mut shared = Shared::new(keypair, overlay, config, path, networks);
     shared.closed = closed;
     shared.names = with_names.then(Shown::default);
     shared.forwards = forwards;
+    shared.wireguard = Some(wireguard);
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());

@@ -75,6 +75,7 @@ pub struct Networks {
     layer: Option<Layer>,
     notes: mpsc::Sender<Note>,
     started: OnceLock<Started>,
+    wireguard_port: OnceLock<u16>,
     open: Arc<Open>,
     /// Counts what happened to the networks.
     changes: watch::Sender<u64>,
@@ -115,6 +116,7 @@ impl Networks {
             layer,
             notes,
             started: OnceLock::new(),
+            wireguard_port: OnceLock::new(),
             open: Arc::default(),
             changes: watch::Sender::new(0),
         }
@@ -187,10 +189,19 @@ impl Networks {
                 agreement,
             } => self.attach(
                 (*channel, *peer),
-                *addresses,
+                addresses,
                 filter(permits.as_ref()),
                 agreement,
             ),
+            Event::Addressed {
+                channel,
+                peer,
+                addresses,
+            } => self.tell(Command::Addresses {
+                network: NetworkId(channel.0),
+                peer: *peer.as_bytes(),
+                addresses: addresses.clone(),
+            }),
             Event::Permitted {
                 channel,
                 peer,
@@ -221,7 +232,11 @@ impl Networks {
                 packet: packet.clone(),
             }),
             Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
-            Event::ClaimFailed { .. }
+            // What is hosted is for those who take part by way of this node: they open the
+            // device for it.
+            Event::Hosting { .. }
+            | Event::HostFailed { .. }
+            | Event::ClaimFailed { .. }
             | Event::Counted { .. }
             | Event::Invited { .. }
             | Event::Governed(_) => {}
@@ -236,6 +251,22 @@ impl Networks {
                 .inbox
                 .tell_if_room(Command::FromLane { peer, datagram });
         }
+    }
+
+    /// Has the engine take part in a channel for others, by a device of theirs.
+    pub(crate) fn host(&self, channel: ChannelId, device: Option<Device>, addresses: Vec<IpAddr>) {
+        self.tell(Command::Host {
+            network: NetworkId(channel.0),
+            device,
+            addresses,
+        });
+    }
+
+    /// Says at which port this node takes WireGuard's datagrams: they are not carried either.
+    pub(crate) fn set_wireguard_port(&self, port: u16) {
+        // Told once, when the socket is made.
+        let _ = self.wireguard_port.set(port);
+        self.tell(Command::OwnPorts(self.ports()));
     }
 
     /// Returns the port at which packets are taken, once there is one.
@@ -378,7 +409,7 @@ impl Networks {
     fn attach(
         &self,
         (channel, peer): (ChannelId, NodeId),
-        addresses: [IpAddr; 2],
+        addresses: &[IpAddr],
         filter: Option<Filter>,
         agreement: &Agreement,
     ) {
@@ -457,7 +488,8 @@ impl Networks {
         started.map_or_else(Vec::new, |started| {
             let sessions = started.sessions.listening();
             let sessions = sessions.iter().map(SocketAddr::port);
-            sessions.chain([started.port]).collect()
+            let wireguard = self.wireguard_port.get().copied();
+            sessions.chain([started.port]).chain(wireguard).collect()
         })
     }
 

@@ -230,7 +230,9 @@ impl Vnet {
             return;
         }
         let address = claim.address.into();
-        channel.attaching.entry(from).or_default().answer_to = Some((attach.clone(), claim));
+        let answer_to = (attach.clone(), claim.clone());
+        channel.attaching.entry(from).or_default().answer_to = Some(answer_to);
+        self.verify_hosted(id, &claim, cx);
         let purpose = Purpose::Verify(id, from);
         self.get(id, address, purpose, Consistency::Any, cx);
         self.deadlines
@@ -354,11 +356,11 @@ impl Vnet {
         channel.attaching.remove(&peer);
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.members.insert(peer, claim.clone());
-            let addresses = claim.addresses();
+            let addresses = channel.addresses_of(&claim);
             let permits = channel.permits(cx.me(), &claim);
             let send_index = agreement.send_index;
             let attachment = Attachment {
-                claim,
+                claim: claim.clone(),
                 send_index,
                 answered: None,
             };
@@ -371,6 +373,7 @@ impl Vnet {
                 agreement,
             });
         }
+        self.verify_hosted(id, &claim, cx);
         self.watch_use(id, peer, cx);
     }
 
@@ -439,9 +442,7 @@ impl Vnet {
         if keys.mac_is(proof, b"dtch", &from, &cx.me(), &[]) {
             channel.carried.0.remove(&from);
             if let Some(claim) = channel.members.get(&from) {
-                for address in claim.addresses() {
-                    channel.cache.remove(&address);
-                }
+                channel.cache.retain(|address, _| !claim.names(*address));
             }
             detach(id, channel, from, cx);
         }
@@ -556,6 +557,7 @@ fn said_by(node: NodeId, attach: &Attach) -> Said {
 
 fn detach(id: ChannelId, channel: &mut Channel, peer: NodeId, cx: &mut Cx<'_>) {
     if channel.attached.remove(&peer).is_some() {
+        channel.hosting.forget(peer);
         cx.emit(Event::Detached { channel: id, peer });
     }
 }

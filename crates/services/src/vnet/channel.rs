@@ -10,6 +10,7 @@ use super::attach::{Attaching, Attachment};
 use super::beyond::Beyond;
 use super::charter::Charter;
 use super::government::{self, Government, Seat};
+use super::hosted::Hosting;
 use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
 use super::succession::{EPOCHS_MAX, Epoch};
@@ -50,6 +51,8 @@ pub struct Channel {
     pub(super) government: Option<Government>,
     /// What this node offers to the others.
     pub(super) offers: Offers,
+    /// Which addresses are held for others, here and at members.
+    pub(super) hosting: Hosting,
     /// What others route for it.
     pub(super) beyond: Beyond,
     /// The multicast group in which it takes part.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use enishi_overlay::Time;
 
 use super::secret::RecordName;
-use super::wire::Claim;
+use super::wire::{Claim, Offers};
 use super::{Alarm, Channel, ChannelId, Cx, Event, Phase, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer, PutAnswer, PutRequest};
 use crate::record::Key;
@@ -31,7 +31,7 @@ use crate::record::Key;
 /// How long an address stays with a node that is gone, in seconds: a day.
 pub(super) const LEASE_S: u32 = 86_400;
 /// How many addresses are drawn before it is given up.
-const DRAWS_MAX: u32 = 64;
+pub(super) const DRAWS_MAX: u32 = 64;
 /// How long a node without neighbours, which looks for some, waits before it claims.
 const ALONE_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait after a failure of the DHT.
@@ -94,7 +94,7 @@ impl Vnet {
     }
 
     pub(super) fn probed(&mut self, id: ChannelId, answer: &GetAnswer, cx: &mut Cx<'_>) {
-        match self.whose(id, answer, cx) {
+        match self.whose_is_own(id, answer, cx) {
             Whose::Unknown => self.wait_and_retry(id, cx),
             Whose::Others => self.draw_again(id, cx),
             Whose::Nobodys | Whose::Ours => {
@@ -125,7 +125,7 @@ impl Vnet {
     }
 
     pub(super) fn confirmed(&mut self, id: ChannelId, answer: &GetAnswer, cx: &mut Cx<'_>) {
-        match self.whose(id, answer, cx) {
+        match self.whose_is_own(id, answer, cx) {
             Whose::Ours => self.hold(id, cx),
             Whose::Others => self.draw_again(id, cx),
             Whose::Nobodys | Whose::Unknown => self.wait_and_retry(id, cx),
@@ -148,13 +148,15 @@ impl Vnet {
             address,
             address6: channel.address6,
         };
-        let names = [
+        let mut names = channel.hosted_names(cx.me());
+        names.extend([
             RecordName::Address(channel.address6.into()),
             RecordName::Members,
-        ];
+        ]);
         self.publish(id, &names, cx);
         self.keep(id, cx);
         cx.emit(event);
+        self.tell_hosting_again(id, cx);
         self.tell_routes_again(id, cx);
         self.follow_group(id, cx);
         self.schedule_check(id, cx);
@@ -191,10 +193,15 @@ impl Vnet {
     /// Puts this node's claim, as it is now, wherever members look.
     pub(super) fn publish_all(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
         let channel = self.channels.get(&id);
-        let held = channel.and_then(|channel| Some((channel.address()?, channel.address6)));
-        if let Some((address, address6)) = held {
-            let [four, six] = [address.into(), address6.into()].map(RecordName::Address);
-            self.publish(id, &[four, six, RecordName::Members], cx);
+        let names = channel.and_then(|channel| {
+            let own = [channel.address()?.into(), channel.address6.into()];
+            let mut names = channel.hosted_names(cx.me());
+            names.extend(own.map(RecordName::Address));
+            names.push(RecordName::Members);
+            Some(names)
+        });
+        if let Some(names) = names {
+            self.publish(id, &names, cx);
         }
     }
 
@@ -214,11 +221,12 @@ impl Vnet {
         if let Some(address) = channel.address() {
             let purpose = Purpose::Check(id);
             self.get(id, address.into(), purpose, Consistency::Majority, cx);
+            self.check_hosted(id, cx);
         }
     }
 
     pub(super) fn checked(&mut self, id: ChannelId, answer: &GetAnswer, cx: &mut Cx<'_>) {
-        match self.whose(id, answer, cx) {
+        match self.whose_is_own(id, answer, cx) {
             Whose::Ours | Whose::Unknown => {}
             Whose::Others => self.displaced(id, cx),
             Whose::Nobodys => {
@@ -323,14 +331,24 @@ impl Vnet {
         cx.get(token, key, consistency);
     }
 
-    fn whose(&self, id: ChannelId, answer: &GetAnswer, cx: &Cx<'_>) -> Whose {
-        let GetAnswer::Records(records) = answer else {
-            return Whose::Unknown;
-        };
-        let Some(channel) = self.channels.get(&id) else {
-            return Whose::Unknown;
-        };
-        let Some(address) = channel.address else {
+    /// Whose the address is that the node itself has or wants.
+    fn whose_is_own(&self, id: ChannelId, answer: &GetAnswer, cx: &Cx<'_>) -> Whose {
+        let channel = self.channels.get(&id);
+        match channel.and_then(|channel| channel.address) {
+            Some(address) => self.whose(id, address, answer, cx),
+            None => Whose::Unknown,
+        }
+    }
+
+    /// Whose an address is by what was found under it.
+    pub(super) fn whose(
+        &self,
+        id: ChannelId,
+        address: Ipv4Addr,
+        answer: &GetAnswer,
+        cx: &Cx<'_>,
+    ) -> Whose {
+        let (GetAnswer::Records(records), Some(channel)) = (answer, self.channels.get(&id)) else {
             return Whose::Unknown;
         };
         let name = RecordName::Address(address.into());
@@ -344,7 +362,8 @@ impl Vnet {
 }
 
 /// Whose an address is.
-enum Whose {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
     Ours,
     Others,
     Nobodys,
@@ -359,8 +378,18 @@ pub(super) fn own_claim(
     host_name: &str,
     cx: &Cx<'_>,
 ) -> Claim {
+    own_claim_with(channel, address, (host_name, &channel.offers), cx)
+}
+
+/// The same with what this node is about to offer.
+pub(super) fn own_claim_with(
+    channel: &Channel,
+    address: Ipv4Addr,
+    (host_name, offers): (&str, &Offers),
+    cx: &Cx<'_>,
+) -> Claim {
     let about = (cx.overlay().me().clone(), host_name);
     let credential = channel.government.as_ref().map(|g| &g.credential);
-    let (keys, offers) = (&channel.keys, &channel.offers);
+    let keys = &channel.keys;
     Claim::sign(keys, cx.keypair(), about, address, offers, credential)
 }

@@ -120,10 +120,9 @@ impl Vnet {
         };
         if channel.members.len() < MEMBERS_MAX && channel.admits(&claim, cx.unix_s()) {
             // What was not there before may be there now.
-            claim.addresses().iter().for_each(|address| {
-                channel.cache.remove(address);
-            });
-            channel.members.insert(from, claim);
+            channel.cache.retain(|address, _| !claim.names(*address));
+            channel.members.insert(from, claim.clone());
+            self.update_attached(id, &claim, cx);
             self.find_routes(id, cx);
         }
     }

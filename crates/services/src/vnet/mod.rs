@@ -12,6 +12,7 @@
 //! | [`network`] | the numbers |
 //! | [`secret`] | what follows from a channel's secret |
 //! | `claim` | get and keep an address |
+//! | `hosted` | addresses held for others |
 //! | `members` | who is in the channel |
 //! | `resolve` | who has this address |
 //! | `attach` | open the way to a member |
@@ -34,6 +35,7 @@ mod channel;
 pub mod charter;
 mod claim;
 mod government;
+mod hosted;
 pub mod invitation;
 mod members;
 pub mod network;
@@ -197,12 +199,23 @@ pub enum Command {
         /// Which.
         accepted: Accepted,
     },
-    /// Say what this node offers to the others, in place of what it said before.
+    /// Say what this node offers to the others, in place of what it said before. The addresses
+    /// that it holds for others stay as they are.
     Offer {
         /// In which channel.
         channel: ChannelId,
         /// What.
         offers: Offers,
+    },
+    /// Hold one more address, for somebody who takes part by way of this node;
+    /// [`Event::Hosting`] or [`Event::HostFailed`] follows.
+    Host(ChannelId),
+    /// Give such an address back.
+    Dismiss {
+        /// In which channel.
+        channel: ChannelId,
+        /// Which.
+        address: Ipv4Addr,
     },
     /// The node is about to stop: tell those with whom packets are exchanged.
     Suspend,
@@ -240,12 +253,22 @@ pub enum Event {
         channel: ChannelId,
         /// The member.
         peer: NodeId,
-        /// Its addresses: where packets to it go, and what may come from it.
-        addresses: [IpAddr; 2],
+        /// Its addresses, its own first, and those that it holds for others: where packets to
+        /// it go, and what may come from it.
+        addresses: Vec<IpAddr>,
         /// What may pass; none for everything.
         permits: Option<Permits>,
         /// How to seal them, and where to send them.
         agreement: Agreement,
+    },
+    /// A member with which packets are exchanged has other addresses.
+    Addressed {
+        /// In which channel.
+        channel: ChannelId,
+        /// The member.
+        peer: NodeId,
+        /// All its addresses, as in [`Event::Attached`].
+        addresses: Vec<IpAddr>,
     },
     /// Packets may no longer be exchanged with a member.
     Detached {
@@ -293,6 +316,20 @@ pub enum Event {
         /// Which are behind this node.
         behind: Vec<Prefix>,
     },
+    /// The addresses that this node holds for others.
+    Hosting {
+        /// In which channel.
+        channel: ChannelId,
+        /// All of them, each with its IPv6 address.
+        addresses: Vec<[IpAddr; 2]>,
+    },
+    /// No further address could be had for somebody else.
+    HostFailed {
+        /// In which channel.
+        channel: ChannelId,
+        /// Why, for people.
+        reason: String,
+    },
     /// An invitation can be used, or could not be stored.
     Invited {
         /// To which channel.
@@ -323,6 +360,8 @@ enum Purpose {
     Resolve(ChannelId, IpAddr),
     /// Does the member that wants to exchange packets have its address?
     Verify(ChannelId, NodeId),
+    /// An address that a node holds for somebody else.
+    Hosted(ChannelId, hosted::Step),
     /// Who are the members?
     Members(ChannelId),
     /// Where is the member now?
@@ -508,6 +547,8 @@ impl Vnet {
             Command::Count(channel) => self.count(channel, cx),
             Command::Accept { channel, accepted } => self.accept_networks(channel, accepted, cx),
             Command::Offer { channel, offers } => self.offer(channel, offers, cx),
+            Command::Host(channel) => self.host(channel, cx),
+            Command::Dismiss { channel, address } => self.dismiss(channel, address, cx),
             Command::Suspend => self.detach_all(cx),
         }
     }
@@ -535,6 +576,7 @@ impl Service for Vnet {
                     self.resolved(channel, address, &answer, cx);
                 }
                 Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
+                Some(Purpose::Hosted(channel, step)) => self.host_got(channel, step, &answer, cx),
                 Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
                 Some(
                     Purpose::Claim(_)
@@ -548,6 +590,7 @@ impl Service for Vnet {
             },
             ServiceInput::PutDone { token, answer } => match self.purposes.remove(&token) {
                 Some(Purpose::Claim(channel)) => self.claimed(channel, answer, cx),
+                Some(Purpose::Hosted(channel, _)) => self.host_put(channel, answer, cx),
                 Some(Purpose::Mail(channel, name)) => self.mail_put(channel, name, answer, cx),
                 _ => {}
             },

@@ -101,6 +101,17 @@ impl Network {
         Ipv6Addr::from(octets)
     }
 
+    /// The IPv6 address that goes with an IPv4 address which a node holds for somebody else: in
+    /// the network of the node's own, with the host part from its key and that address. Only
+    /// that node can have it, so that it needs no claim either.
+    pub fn hosted6(own: Ipv6Addr, node: &NodeId, address: Ipv4Addr) -> Ipv6Addr {
+        let mut octets = own.octets();
+        let about = [&node.as_bytes()[..], &address.octets()].concat();
+        let host = blake3::derive_key("enishi 1 IPv6 interface id of a hosted address", &about);
+        octets[8..].copy_from_slice(&host[..8]);
+        Ipv6Addr::from(octets)
+    }
+
     /// The prefix length of [`Self::address6`]'s network.
     pub const PREFIX6: u8 = 64;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::beyond::{Accepted, Beyond};
 use super::charter::Charter;
 use super::government::{Entry, Government, Guest, Seat};
+use super::hosted::Hosting;
 use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
 use super::succession::Epoch;
@@ -142,6 +143,7 @@ impl Vnet {
             older,
             government: with.government,
             offers: with.offers,
+            hosting: Hosting::default(),
             beyond: Beyond::new(with.accepted),
             group: None,
             phase: Phase::Waiting,
@@ -180,7 +182,12 @@ impl Vnet {
         let mut removals = Vec::new();
         if let Some(address) = channel.address {
             let addresses = [address.into(), channel.address6.into()].map(RecordName::Address);
-            for name in addresses.into_iter().chain([RecordName::Members]) {
+            let hosted = channel.hosted_names(cx.me());
+            for name in addresses
+                .into_iter()
+                .chain(hosted)
+                .chain([RecordName::Members])
+            {
                 removals.push(channel.keys.removal(cx.keypair(), name));
             }
         }

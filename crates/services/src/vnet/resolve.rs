@@ -21,10 +21,7 @@ impl Vnet {
         let Some(channel) = self.channels.get(&id) else {
             return;
         };
-        let member = channel
-            .members
-            .values()
-            .find(|claim| claim.addresses().contains(&address));
+        let member = channel.members.values().find(|claim| claim.names(address));
         match channel
             .cache
             .get(&address)
@@ -69,7 +66,7 @@ impl Vnet {
                 .and_then(|record| {
                     channel.open_claim(RecordName::Address(address), record, cx.unix_s())
                 })
-                .filter(|claim| claim.addresses().contains(&address)),
+                .filter(|claim| claim.names(address)),
             // Nobody answered: that says nothing of the address.
             GetAnswer::Failed => {
                 return cx.emit(Event::Unresolved {
@@ -97,7 +94,10 @@ impl Vnet {
             );
         }
         match claim.filter(|claim| claim.contact.id() != cx.me()) {
-            Some(claim) => self.attach(id, address, &claim, cx),
+            Some(claim) => {
+                self.note_holder(id, address, &claim, cx);
+                self.attach(id, address, &claim, cx);
+            }
             None => cx.emit(Event::Unresolved {
                 channel: id,
                 address,

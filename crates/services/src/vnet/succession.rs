@@ -510,7 +510,8 @@ impl Vnet {
     pub(super) fn offer(&mut self, id: ChannelId, offers: Offers, cx: &mut Cx<'_>) {
         let channel = self.channels.get_mut(&id);
         if let Some(channel) = channel.filter(|_| offers.are_bounded()) {
-            channel.offers = offers;
+            let hosted = std::mem::take(&mut channel.offers.hosted);
+            channel.offers = Offers { hosted, ..offers };
             self.keep(id, cx);
             self.publish_all(id, cx);
             self.announce_to_known(id, cx);

@@ -173,6 +173,9 @@ pub struct Offers {
     pub routes: Vec<Prefix>,
     /// Services that it has, for those who look for them by name; at most [`SERVICES_MAX`].
     pub services: Vec<ServiceOffer>,
+    /// Further addresses that it holds, for those who take part by way of it; at most
+    /// [`HOSTED_MAX`]. Each counts only as far as its own record in the DHT is this node's.
+    pub hosted: Vec<Ipv4Addr>,
 }
 
 /// A service of a member, as in RFC 6763 and RFC 2782.
@@ -189,6 +192,8 @@ pub struct ServiceOffer {
 
 /// The most services of one member.
 pub const SERVICES_MAX: usize = 16;
+/// The most addresses that a member holds for others.
+pub const HOSTED_MAX: usize = 32;
 
 impl Offers {
     /// Tells whether there are no more than there may be, with names as they have to be.
@@ -197,6 +202,7 @@ impl Offers {
         let is_name = |name: &str| (1..=15).contains(&name.len()) && name.bytes().all(fits);
         self.routes.len() <= ROUTES_MAX
             && self.services.len() <= SERVICES_MAX
+            && self.hosted.len() <= HOSTED_MAX
             && self.services.iter().all(|service| is_name(&service.name))
     }
 }
@@ -234,9 +240,22 @@ impl Claim {
             && node.verify(&said, &self.signature.octets())
     }
 
-    /// Returns both addresses.
+    /// Returns both addresses of the node itself.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.address.into(), self.address6.into()]
+    }
+
+    /// Returns both addresses of one that the node holds for somebody else.
+    pub fn hosted(&self, address: Ipv4Addr) -> [IpAddr; 2] {
+        let address6 = super::Network::hosted6(self.address6, &self.contact.id(), address);
+        [address.into(), address6.into()]
+    }
+
+    /// Tells whether the node says that it has an address, for itself or for somebody else.
+    pub(super) fn names(&self, address: IpAddr) -> bool {
+        let mut hosted = self.offers.hosted.iter();
+        self.addresses().contains(&address)
+            || hosted.any(|hosted| self.hosted(*hosted).contains(&address))
     }
 
     /// What the node signs. Its credential is signed by others.
