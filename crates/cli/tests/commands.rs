@@ -459,3 +459,19 @@ fn completions_are_a_script() {
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).contains("complete -F"));
 }
+
+#[test]
+fn a_wireguard_configuration_is_alone_on_standard_output() {
+    let fake = Fake::start();
+    let added = run(&fake, "channel wireguard add office");
+    assert_eq!(stdout(&added), "[Interface]\nMTU = 1280\n");
+    assert!(stderr(&added).contains("wireguard remove office phone"));
+    let (code, added) = json_of(&fake, "channel wireguard add office tablet");
+    assert_eq!((code, &added["client"]), (0, &json!("tablet")));
+    let listed = run(&fake, "channel wireguard list");
+    for word in ["phone", "10.77.0.9", "192.0.2.1:4000", "7 s", "2.0 KiB"] {
+        assert!(stdout(&listed).contains(word), "{listed:?}");
+    }
+    let (code, removed) = json_of(&fake, "channel wireguard remove office phone");
+    assert_eq!((code, removed), (0, json!({"clients": []})));
+}

@@ -83,7 +83,9 @@ impl Office {
         let daemon = Daemon::start(program, Some(&host), &self.path(&name), &words).unwrap();
         if number == 0 {
             daemon.text(&["channel", "create", "office"]).unwrap();
-            self.ticket = daemon.text(&["channel", "invite", "office"]).unwrap();
+            self.ticket = daemon
+                .text(&["channel", "invite", "office", "--uses", "any"])
+                .unwrap();
         } else {
             daemon.text(&["channel", "join", &self.ticket]).unwrap();
         }
@@ -258,7 +260,7 @@ fn forwards_lead_both_ways_and_stay() {
     let there = office.address(0);
     office.serve_web(0, &there, "80");
     office.serve(0, &["iperf3", "-s", "-B", &there]);
-    let echo = format!("UDP4-LISTEN:53,bind={there},fork");
+    let echo = format!("UDP4-LISTEN:7,bind={there},fork");
     office.serve(0, &["socat", &echo, "EXEC:cat"]);
     office.serve(
         1,
@@ -268,9 +270,9 @@ fn forwards_lead_both_ways_and_stay() {
     for words in [
         "local 127.0.0.1:8080 h0:80",
         "local 127.0.0.1:5201 h0.office.enishi:5201",
-        "local 127.0.0.1:5353 h0:53 --udp",
+        "local 127.0.0.1:5353 h0:7 --udp",
         "remote 80 127.0.0.1:8000",
-        "remote 53 127.0.0.1:5300 --udp",
+        "remote 7 127.0.0.1:5300 --udp",
     ] {
         let words: Vec<&str> = words.split(' ').collect();
         let add = [&["forward", "add", "office"][..], &words].concat();
@@ -288,7 +290,7 @@ fn forwards_lead_both_ways_and_stay() {
         office.get(1, &["http://127.0.0.1:8080/name"], "h0");
         office.get(0, &[&here], "h1");
         ask(office, 1, "127.0.0.1:5353");
-        ask(office, 0, &format!("{}:53", office.address(1)));
+        ask(office, 0, &format!("{}:7", office.address(1)));
     };
     works(&office);
     for words in [&["-c", "127.0.0.1"][..], &["-c", "127.0.0.1", "-R"]] {

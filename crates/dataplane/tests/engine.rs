@@ -600,8 +600,9 @@ fn who_is_hosted_is_reached_by_members_and_by_the_host_itself() {
     thread::scope(|scope| {
         scope.spawn(move || {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let answer = port.receive().and_then(answer_echo);
-                answer.map(|packet| assert!(port.send(packet)));
+                if let Some(answer) = port.receive().and_then(answer_echo) {
+                    assert!(port.send(answer));
+                }
                 thread::sleep(Duration::from_millis(1));
             }
         });

@@ -1,5 +1,10 @@
 //! Addresses that a member holds for others: had, found, reached, given back.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

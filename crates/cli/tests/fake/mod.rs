@@ -9,7 +9,7 @@ use enishi_api::{
     Finding, Held, Holder, Hop, HopState, HostName, MapLink, MapNode, MapRole, Member,
     OpenInvitation, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote, Removal,
     Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
-    Verification, Verified, VerifiedRecord,
+    Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -159,6 +159,7 @@ fn script(request: Request) -> Vec<Answer> {
         Request::Route(_) => vec![Answer::Routes {
             routes: vec![route()],
         }],
+        Request::WireGuard(ask) => vec![wireguard(ask)],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
         }],
@@ -529,6 +530,35 @@ pub(crate) fn channel_json() -> Value {
 
 pub(crate) fn peer_json() -> Value {
     serde_json::to_value(peer()).unwrap()
+}
+
+fn wireguard(ask: WireGuardAsk) -> Answer {
+    match ask {
+        WireGuardAsk::Add {
+            channel, client, ..
+        } => Answer::WireGuardConfig(WireGuardConfig {
+            channel,
+            client,
+            addresses: vec!["10.77.0.9".parse().unwrap()],
+            configuration: "[Interface]\nMTU = 1280\n".to_owned(),
+        }),
+        WireGuardAsk::Remove { .. } => Answer::WireGuardClients {
+            clients: Vec::new(),
+        },
+        WireGuardAsk::List { .. } => Answer::WireGuardClients {
+            clients: vec![WireGuardClient {
+                channel: "office".to_owned(),
+                client: "phone".to_owned(),
+                address: "10.77.0.9".parse().unwrap(),
+                public_key: "key".to_owned(),
+                held: true,
+                endpoint: Some("192.0.2.1:4000".parse().unwrap()),
+                handshake_s: Some(7),
+                sent_bytes: 2048,
+                received_bytes: 0,
+            }],
+        },
+    }
 }
 
 fn route() -> enishi_api::Route {

@@ -32,7 +32,7 @@ use std::time::Duration;
 use enishi_dataplane::device::{Port, queue};
 use enishi_overlay::Keypair;
 use enishi_services::keys::{Secret, derive};
-use enishi_services::vnet::{ChannelId, Event, MTU, Vnet};
+use enishi_services::vnet::{self, ChannelId, Event, MTU, Vnet};
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
@@ -154,9 +154,9 @@ impl WireGuard {
     }
 
     /// Follows which addresses this node holds for clients.
-    pub fn on_event(&self, event: &Event, vnet: &Vnet) {
+    pub fn on_event(&self, event: &Event, networks: &Vnet) {
         if let Event::Hosting { channel, addresses } = event
-            && let Some(name) = vnet.channel(*channel).map(|channel| channel.name())
+            && let Some(name) = networks.channel(*channel).map(vnet::Channel::name)
         {
             self.open(*channel, name, addresses);
         } else if let Event::Closed(channel) = event {
@@ -216,7 +216,9 @@ impl WireGuard {
             held: held.to_vec(),
             port,
         };
-        state.channels.insert(id, channel).map(Channel::end);
+        if let Some(before) = state.channels.insert(id, channel) {
+            before.end();
+        }
         state.follow_clients();
     }
 

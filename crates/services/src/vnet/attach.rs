@@ -224,7 +224,7 @@ impl Vnet {
         }
         if attached.is_some_and(|attached| attached.claim.address == claim.address) {
             // Its address was looked up before.
-            return self.accept(id, from, attach, claim, cx);
+            return self.accept(id, from, attach, &claim, cx);
         }
         if channel.attaching.len() >= ATTACHING_MAX && attaching.is_none() {
             return;
@@ -264,7 +264,7 @@ impl Vnet {
             GetAnswer::Failed => None,
         };
         if holder.is_some_and(|holder| holder.contact.id() == from) {
-            self.accept(id, from, &attach, claim, cx);
+            self.accept(id, from, &attach, &claim, cx);
         }
     }
 
@@ -273,7 +273,7 @@ impl Vnet {
         id: ChannelId,
         from: NodeId,
         attach: &Attach,
-        claim: Claim,
+        claim: &Claim,
         cx: &mut Cx<'_>,
     ) {
         let draw = Draw::new(cx.rng());
@@ -319,7 +319,7 @@ impl Vnet {
         };
         let sides = (mine, said_by(from, attach));
         if let Some(agreement) = self.agree(id, &asked.draw, sides, attach) {
-            self.enter(id, from, claim, agreement, cx);
+            self.enter(id, from, &claim, agreement, cx);
         }
     }
 
@@ -345,7 +345,7 @@ impl Vnet {
         &mut self,
         id: ChannelId,
         peer: NodeId,
-        claim: Claim,
+        claim: &Claim,
         agreement: Agreement,
         cx: &mut Cx<'_>,
     ) {
@@ -356,8 +356,8 @@ impl Vnet {
         channel.attaching.remove(&peer);
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.members.insert(peer, claim.clone());
-            let addresses = channel.addresses_of(&claim);
-            let permits = channel.permits(cx.me(), &claim);
+            let addresses = channel.addresses_of(claim);
+            let permits = channel.permits(cx.me(), claim);
             let send_index = agreement.send_index;
             let attachment = Attachment {
                 claim: claim.clone(),
@@ -373,7 +373,7 @@ impl Vnet {
                 agreement,
             });
         }
-        self.verify_hosted(id, &claim, cx);
+        self.verify_hosted(id, claim, cx);
         self.watch_use(id, peer, cx);
     }
 

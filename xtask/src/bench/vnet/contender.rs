@@ -153,7 +153,7 @@ impl Place<'_> {
         };
         let left = start(self.left, "left", &[])?;
         left.text(&["channel", "create", CHANNEL, "--network", "10.77.0.0/16"])?;
-        let ticket = left.text(&["channel", "invite", CHANNEL])?;
+        let ticket = left.text(&["channel", "invite", CHANNEL, "--uses", "any"])?;
         let right = start(self.right, "right", &["--bootstrap", &ticket])?;
         right.text(&["channel", "join", &ticket])?;
         let address = right.address()?;

@@ -136,7 +136,7 @@ fn time_to_first_ping_ms(program: &Path) -> anyhow::Result<f64> {
     let (left, right) = lab.pair("left", "right")?;
     let first = Daemon::start(program, Some(&left), &directory.path().join("left"), &[])?;
     first.text(&["channel", "create", CHANNEL, "--network", "10.77.0.0/16"])?;
-    let ticket = first.text(&["channel", "invite", CHANNEL])?;
+    let ticket = first.text(&["channel", "invite", CHANNEL, "--uses", "any"])?;
     let there = first.address()?;
     let started = Instant::now();
     let data = directory.path().join("right");
