@@ -68,7 +68,7 @@ pub(crate) enum Way {
     Local {
         /// Where programs of this host connect, for example 127.0.0.1:8080
         listen: SocketAddr,
-        /// The member and its port: HOST:80, 10.77.0.9:80 or [fd00::9]:80
+        /// The member and its port: HOST:80, 10.77.0.9:80 or `[fd00::9]:80`
         to: String,
         /// Forward datagrams, not connections
         #[arg(long)]
