@@ -82,7 +82,7 @@ pub struct Role {
 pub struct Decisions {
     /// Which secret of the channel is in use; grows by one when a member is removed.
     pub epoch: u64,
-    /// The hash of that secret: [`super::secret::epoch_digest`].
+    /// The hash of that secret.
     pub epoch_digest: [u8; 32],
     /// Who was removed, in order.
     pub removed: Vec<NodeId>,

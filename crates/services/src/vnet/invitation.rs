@@ -6,7 +6,7 @@
 //! and the secret of the present epoch. So an invitation is short, works while the inviter is
 //! away, and ends when the inviter takes the mailbox away.
 //!
-//! Each key of a limited invitation lets in one node ([`crate::uses`]).
+//! Each key of a limited invitation lets in one node (`uses.rs`).
 
 use enishi_overlay::admission::{Certificate, INVITATION_KEYS_MAX, Subject};
 use enishi_overlay::{Keypair, NodeId, OverlayId};
