@@ -182,9 +182,10 @@ impl FlowState {
 }
 
 impl Group {
-    /// Tells whether this node was there long enough to miss what came before.
+    /// Tells whether this node was there long enough to miss what came before. Who only
+    /// forwards has come for others that were.
     pub(super) fn is_settled(&self, now: Time) -> bool {
-        now.since(self.since) >= SETTLED_AFTER
+        self.member.is_none() || now.since(self.since) >= SETTLED_AFTER
     }
 
     /// Returns the first number that is wanted of an author who is heard with this one first.
