@@ -27,6 +27,7 @@ fn channel(number: u8, name: &str, host: &str) -> Channel {
         name: "ssh".to_owned(),
         protocol: Protocol::Tcp,
         port: 22,
+        texts: vec!["key=value".to_owned()],
     };
     let member = Member {
         node,

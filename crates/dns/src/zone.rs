@@ -22,6 +22,9 @@ pub const SERVICES_MAX: usize = 64;
 /// The longest name of a service, in octets (RFC 6335, section 5.1).
 const SERVICE_BYTES_MAX: usize = 15;
 
+/// The longest text of a TXT record, in octets (RFC 1035, section 3.3).
+const TEXT_BYTES_MAX: usize = 255;
+
 /// How long a secondary server, of which there is none, would wait, in seconds.
 const SECONDARY_S: i32 = 3_600;
 
@@ -65,6 +68,9 @@ pub struct Service {
     pub protocol: Protocol,
     /// At which port.
     pub port: u16,
+    /// What else there is to know, for its TXT record; what is longer than 255 octets is left
+    /// out.
+    pub texts: Vec<String>,
 }
 
 /// A transport protocol, as names of services have it.
@@ -259,7 +265,7 @@ impl Zone {
                 RData::SRV(SRV::new(0, 0, port, target))
             });
         }
-        self.put(&instance, RData::TXT(TXT::new(vec![String::new()])));
+        self.put(&instance, RData::TXT(TXT::new(service.texts())));
         self.put_name(&sort, &instance, pointer);
         self.put_name(&format!("_services._dns-sd._udp.{origin}"), &sort, pointer);
         for browse in ["b", "lb"] {
@@ -323,6 +329,17 @@ impl Service {
             Protocol::Udp => "_udp",
         };
         format!("_{}.{protocol}", self.name.to_ascii_lowercase())
+    }
+
+    /// What its TXT record says: one empty text where there is nothing to say (RFC 6763,
+    /// section 6.1).
+    fn texts(&self) -> Vec<String> {
+        let fits = |text: &&String| (1..=TEXT_BYTES_MAX).contains(&text.len());
+        let texts: Vec<String> = self.texts.iter().filter(fits).cloned().collect();
+        match texts.is_empty() {
+            true => vec![String::new()],
+            false => texts,
+        }
     }
 
     fn is_sound(&self) -> bool {
@@ -439,6 +456,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             protocol: Protocol::Tcp,
             port: 22,
+            texts: vec!["user=git".to_owned(), "x".repeat(256)],
         };
         aki.services = ["ssh", "", "a b", "much-too-long-a-name"]
             .map(service)
@@ -450,7 +468,7 @@ pub(crate) mod tests {
         assert_eq!(sort, [srv, "PTR aki._ssh._tcp.office.enishi."]);
         let instance = kinds(&zone, "aki._ssh._tcp.office.enishi.").unwrap();
         assert_eq!(instance[0], srv);
-        assert!(instance[1].starts_with("TXT"), "{instance:?}");
+        assert_eq!(instance[1], "TXT user=git");
         let sorts = kinds(&zone, "_services._dns-sd._udp.office.enishi.").unwrap();
         assert_eq!(sorts, ["PTR _ssh._tcp.office.enishi."]);
         assert_eq!(kinds(&zone, "_tcp.office.enishi."), Some(Vec::new()));
