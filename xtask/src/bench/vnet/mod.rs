@@ -18,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use enishi_lab::daemon::JOIN_TIME_MAX;
 use enishi_lab::{Daemon, Host, Lab, until};
 
-use super::program::{build, build_forwarder};
+use super::program::{build, build_example};
 use super::report::{Figure, Report, mean, p99};
 use super::traffic::{self, Direction};
 use contender::{Contender, Place, Running};
@@ -112,7 +112,7 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
         ("ethtool", "ethtool"),
     ])?;
     let program = build(root)?;
-    build_forwarder(root)?;
+    build_example(root, "forwarder")?;
     let programs = program.parent().map_or_else(PathBuf::new, Path::to_owned);
     let peers = Peers::get(&root.join("target"))?;
     let mut report = Report::new("vnet", runs, &figures());
