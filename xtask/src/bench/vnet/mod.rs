@@ -85,8 +85,8 @@ fn figures() -> Vec<Figure> {
         for (measure, unit) in MEASURES {
             for contender in Contender::ALL {
                 let beside = match contender {
-                    Contender::Enishi | Contender::Forwarder | Contender::N2n => Some(PEER),
                     Contender::Bare | Contender::WireguardGo => None,
+                    _ => Some(PEER),
                 };
                 let peer = beside.map(|peer| Cow::Owned(figure_name(setting, peer, measure)));
                 figures.push(Figure {
@@ -110,6 +110,7 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
         ("ping", "iputils-ping"),
         ("iperf3", "iperf3"),
         ("ethtool", "ethtool"),
+        ("nft", "nftables"),
     ])?;
     let program = build(root)?;
     build_example(root, "forwarder")?;
