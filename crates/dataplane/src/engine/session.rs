@@ -334,6 +334,60 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealed::{Cipher, DirectionKey, INDEX_MARK, OVERHEAD_BYTES};
+
+    fn keys(round: u8, peer_has_them: bool) -> SessionKeys {
+        SessionKeys {
+            cipher: Cipher::Aes256Gcm,
+            send: DirectionKey::new([round; 32]),
+            receive: DirectionKey::new([round; 32]),
+            send_index: INDEX_MARK | u32::from(round),
+            receive_index: INDEX_MARK | u32::from(round),
+            peer_has_them,
+            renew_after: Duration::from_secs(120),
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_way_is_opened_whatever_keys_follow() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        let mut sealers = [0, 1, 2].map(|round| {
+            let index = INDEX_MARK | u32::from(round);
+            (
+                index,
+                Sealer::new(Cipher::Aes256Gcm, &DirectionKey::new([round; 32]), index),
+            )
+        });
+        let mut opens = |session: &mut Session, round: usize| {
+            let (index, sealer) = &mut sealers[round];
+            let mut datagram = [0; OVERHEAD_BYTES];
+            sealer.seal(Kind::Packet, &[], &mut datagram).unwrap();
+            session.open(*index, &mut datagram).is_ok()
+        };
+        session.set_keys(now, &keys(0, true));
+        // The peer asks a second time, and still uses the keys of its first question.
+        for round in [1, 2] {
+            assert_eq!(session.set_keys(now, &keys(round, false)), None);
+        }
+        assert!((0..3).all(|round| opens(&mut session, round)));
+        assert_eq!(session.promote(), None);
+        assert!((0..3).all(|round| opens(&mut session, round)));
+        assert_eq!(session.indices().count(), 1 + PREVIOUS_MAX);
+        // No more are kept than so many, and none longer than so long.
+        let dropped = session.set_keys(now, &keys(3, true));
+        assert_eq!(dropped, Some(INDEX_MARK | 1));
+        assert_eq!(session.expire_keys(now + KEYS_LAST).len(), 1 + PREVIOUS_MAX);
+    }
+
+    #[test]
+    fn keys_that_the_peer_is_about_to_show_are_waited_for() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        session.set_keys(now, &keys(0, false));
+        assert!(!session.wants_keys(now, true));
+        assert!(session.wants_keys(now + SHOWN_WITHIN, true));
+    }
 
     #[test]
     fn only_who_got_the_probe_can_answer_for_its_address() {

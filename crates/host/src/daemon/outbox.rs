@@ -201,7 +201,11 @@ impl Outbox {
         } else {
             let in_turn = !self.holding;
             self.in_turn = true;
-            let last = if in_turn { self.last() } else { &mut self.waiting };
+            let last = if in_turn {
+                self.last()
+            } else {
+                &mut self.waiting
+            };
             last.push(Held {
                 what: What::Tell(event),
                 in_turn,
@@ -322,7 +326,11 @@ impl Outbox {
     fn hold(&mut self, leaving: Leaving, in_turn: bool) {
         let what = What::Leave(leaving);
         let held = Held { what, in_turn };
-        let last = if in_turn { self.last() } else { &mut self.waiting };
+        let last = if in_turn {
+            self.last()
+        } else {
+            &mut self.waiting
+        };
         if last.has_room_for(&held) {
             last.push(held);
         } else {
