@@ -45,6 +45,7 @@ fn channel(number: u8, name: &str, host: &str) -> Channel {
         network6: ([0xfd00, 0, 0, number.into(), 0, 0, 0, 0].into(), 64),
         me: node,
         members: vec![member],
+        guests: Vec::new(),
     }
 }
 

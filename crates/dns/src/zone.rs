@@ -43,6 +43,9 @@ pub struct Channel {
     pub me: NodeId,
     /// The members, in any order.
     pub members: Vec<Member>,
+    /// The addresses of those who take part by way of this node: they may ask as members do,
+    /// and have no names.
+    pub guests: Vec<IpAddr>,
 }
 
 /// A member of a channel.
@@ -114,6 +117,7 @@ struct Origin {
 struct Names {
     origin: String,
     hosts: Vec<HostName>,
+    guests: Vec<IpAddr>,
     /// The domains for which a resolver has to ask here, with the dot at their ends.
     domains: Vec<String>,
 }
@@ -173,8 +177,15 @@ impl Zone {
             .map_or(&[], |names| &names.domains)
     }
 
-    /// Tells whether an address is one of a member of a channel.
-    pub fn has_member(&self, channel: u32, address: IpAddr) -> bool {
+    /// Tells whether who has an address may ask about a channel: a member, or a guest of this
+    /// node.
+    pub fn serves(&self, channel: u32, address: IpAddr) -> bool {
+        let names = self.channels.get(&channel);
+        let is_guest = names.is_some_and(|names| names.guests.contains(&address));
+        is_guest || self.has_member(channel, address)
+    }
+
+    fn has_member(&self, channel: u32, address: IpAddr) -> bool {
         let found = fqdn(&reverse::name(address)).and_then(|name| {
             let found = self.find(&LowerName::from(name))?;
             (found.channel == Some(channel)).then_some(found)
@@ -228,6 +239,7 @@ impl Zone {
         let names = Names {
             origin,
             hosts,
+            guests: channel.guests.clone(),
             domains,
         };
         self.channels.insert(channel.number, names);
@@ -377,6 +389,7 @@ pub(crate) mod tests {
             network6: (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64),
             me: NodeId::from_bytes([1; 32]),
             members,
+            guests: Vec::new(),
         }
     }
 
@@ -481,6 +494,7 @@ pub(crate) mod tests {
         home.network = (Ipv4Addr::new(10, 78, 0, 0), 15);
         home.network6.0 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0);
         home.members[0].addresses = vec![Ipv4Addr::new(10, 79, 0, 9).into()];
+        home.guests = vec![Ipv4Addr::new(10, 78, 0, 3).into()];
         let zone = Zone::new(1, &[channel(0, "office", vec![member(1, "aki")]), home]);
         let domains = ["home.enishi.", "78.10.in-addr.arpa.", "79.10.in-addr.arpa."];
         assert_eq!(&zone.domains(1)[..3], domains);
@@ -488,8 +502,9 @@ pub(crate) mod tests {
         assert_eq!(whose("aki.office.enishi."), Some(0));
         assert_eq!(whose("9.0.79.10.in-addr.arpa."), Some(1));
         assert_eq!(whose("neither.enishi."), None);
-        let is_member = |channel, address: &str| zone.has_member(channel, address.parse().unwrap());
-        assert!(is_member(0, "10.77.0.1") && is_member(0, "fd00::1") && is_member(1, "10.79.0.9"));
-        assert!(!is_member(1, "10.77.0.1") && !is_member(0, "10.77.0.2"));
+        let serves = |channel, address: &str| zone.serves(channel, address.parse().unwrap());
+        assert!(serves(0, "10.77.0.1") && serves(0, "fd00::1") && serves(1, "10.79.0.9"));
+        assert!(!serves(1, "10.77.0.1") && !serves(0, "10.77.0.2"));
+        assert!(serves(1, "10.78.0.3") && !serves(0, "10.78.0.3"), "a guest");
     }
 }

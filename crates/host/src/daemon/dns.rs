@@ -133,6 +133,7 @@ fn channels(node: &Node) -> Vec<enishi_dns::Channel> {
         network6: (channel.address6(), vnet::Network::PREFIX6),
         me,
         members: channel.members().map(member).collect(),
+        guests: channel.hosted(me).into_iter().flatten().collect(),
     });
     channels.collect()
 }
