@@ -8,6 +8,7 @@ mod fifty;
 mod idle;
 mod program;
 mod report;
+mod sessions;
 mod sim;
 mod traffic;
 mod vnet;
@@ -38,6 +39,11 @@ const BENCHES: &[Bench] = &[
         name: "idle",
         about: "a daemon with ten peers that has nothing to do: memory, CPU, octets",
         run: idle::run,
+    },
+    Bench {
+        name: "sessions",
+        about: "a thousand sessions on one engine: what they cost the one that is in use",
+        run: sessions::run,
     },
     Bench {
         name: "sim",

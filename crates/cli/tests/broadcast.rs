@@ -6,77 +6,29 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod office;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use enishi_lab::{Daemon, Host, Lab, Process, ensure_programs, until};
-use tempfile::TempDir;
+use enishi_lab::{Process, until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(20);
+use office::{A_WHILE, Office, shell};
 
-/// Hosts that are members of one channel.
-struct Party {
-    hosts: Vec<Host>,
-    daemons: Vec<Daemon>,
-    directory: TempDir,
-    _lab: Lab,
+/// Hosts that are members of one channel, and send to groups there; none without root.
+fn open(prefix: &str, size: usize, programs: &[(&str, &str)]) -> Option<Office> {
+    let mut office = Office::open(prefix, programs)?.with_password("open sesame");
+    for _ in 0..size {
+        let number = office.hire(&[]);
+        let multicast = "ip route add 224.0.0.0/4 dev enishi0";
+        shell(&office.hosts[number], multicast);
+    }
+    Some(office)
 }
 
-impl Party {
-    /// None without root.
-    fn open(prefix: &str, size: usize) -> Option<Self> {
-        if !enishi_lab::is_root() {
-            eprintln!("skipped: needs root");
-            return None;
-        }
-        let mut lab = Lab::new(prefix).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let password = directory.path().join("password");
-        std::fs::write(&password, "open sesame").unwrap();
-        let password = password.to_str().unwrap();
-        let mut ticket: Option<String> = None;
-        let (mut hosts, mut daemons) = (Vec::new(), Vec::new());
-        for number in 0..size {
-            let host = lab.host(&format!("h{number}")).unwrap();
-            let data = directory.path().join(format!("h{number}"));
-            let bootstrap = ticket.iter().flat_map(|ticket| ["--bootstrap", ticket]);
-            let bootstrap: Vec<&str> = bootstrap.collect();
-            let daemon = Daemon::start(Path::new(PROGRAM), Some(&host), &data, &bootstrap).unwrap();
-            let words: &[&str] = match &ticket {
-                Some(_) => &["channel", "join", "--name", "party"],
-                None => &["channel", "create", "party"],
-            };
-            daemon
-                .text(&[words, &["--password-file", password]].concat())
-                .unwrap();
-            ticket.get_or_insert_with(|| daemon.text(&["invite"]).unwrap());
-            let multicast = ["ip", "route", "add", "224.0.0.0/4", "dev", "enishi0"];
-            assert!(host.run(&multicast, A_WHILE).unwrap().success());
-            hosts.push(host);
-            daemons.push(daemon);
-        }
-        Some(Self {
-            hosts,
-            daemons,
-            directory,
-            _lab: lab,
-        })
-    }
-
-    /// Starts a program at a host; what it prints goes into the file that is returned.
-    fn spawn(&self, at: usize, name: &str, words: &[&str]) -> (Process, PathBuf) {
-        let log = self.directory.path().join(format!("{name}-{at}.log"));
-        let mut command = self.hosts[at].command(words[0]);
-        command.args(&words[1..]);
-        (self.hosts[at].spawn(command, &log).unwrap(), log)
-    }
-
-    fn say(&self, at: usize, text: &str, to: &str) {
-        let line = format!("printf '{text}\\n' | socat -u - {to}");
-        let output = self.hosts[at].run(&["sh", "-c", &line], A_WHILE).unwrap();
-        assert!(output.success(), "{}", output.stderr);
-    }
+fn say(office: &Office, at: usize, text: &str, to: &str) {
+    let line = format!("printf '{text}\\n' | socat -u - {to}");
+    shell(&office.hosts[at], &line);
 }
 
 fn heard(log: &Path, text: &str) -> usize {
@@ -86,46 +38,46 @@ fn heard(log: &Path, text: &str) -> usize {
 
 #[test]
 fn a_lobby_and_a_group_are_heard_by_every_member_once() {
-    let Some(party) = Party::open("lobby", 4) else {
+    let Some(office) = open("lobby", 4, &[("socat", "socat")]) else {
         return;
     };
-    ensure_programs(&[("socat", "socat")]).unwrap();
     let listen = |at: usize, name: &str, address: &str| {
-        party.spawn(at, name, &["socat", "-u", address, "-"])
+        office.spawn(at, &format!("{name}-{at}"), &["socat", "-u", address, "-"])
     };
     let lobby: Vec<_> = (1..4)
         .map(|at| listen(at, "lobby", "UDP4-RECV:6112,reuseaddr"))
         .collect();
     let group: Vec<_> = (1..4)
         .map(|at| {
-            let own = party.daemons[at].address().unwrap();
+            let own = office.address(at);
             let address = format!("UDP4-RECV:6113,reuseaddr,ip-add-membership=239.1.2.3:{own}");
             listen(at, "group", &address)
         })
         .collect();
-    // Until all know of each other.
+    let all_heard = |logs: &[(Process, PathBuf)], word, times| {
+        logs.iter().all(|(_, log)| heard(log, word) >= times)
+    };
+    // Until all listen and know of each other.
     let broadcast = "UDP4-DATAGRAM:10.77.255.255:6112,broadcast";
+    let to_group = "UDP4-DATAGRAM:239.1.2.3:6113";
     until(Duration::from_secs(60), "all hear the first word", || {
-        party.say(0, "hello", broadcast);
-        Ok(lobby.iter().all(|(_, log)| heard(log, "hello") > 0))
+        say(&office, 0, "hello", broadcast);
+        say(&office, 0, "hello", to_group);
+        Ok(all_heard(&lobby, "hello", 1) && all_heard(&group, "hello", 1))
     })
     .unwrap();
+    let everywhere = "UDP4-DATAGRAM:255.255.255.255:6112,broadcast,so-bindtodevice=enishi0";
     for word in ["one", "two", "three"] {
-        party.say(0, word, broadcast);
-        party.say(
-            0,
-            word,
-            "UDP4-DATAGRAM:255.255.255.255:6112,broadcast,so-bindtodevice=enishi0",
-        );
-        party.say(0, word, "UDP4-DATAGRAM:239.1.2.3:6113");
+        for to in [broadcast, everywhere, to_group] {
+            say(&office, 0, word, to);
+        }
     }
     until(A_WHILE, "all hear what is said", || {
-        let all = |logs: &[(Process, PathBuf)], times| {
-            logs.iter().all(|(_, log)| heard(log, "three") >= times)
-        };
-        Ok(all(&lobby, 2) && all(&group, 1))
+        let mut words = ["one", "two", "three"].into_iter();
+        Ok(words.all(|word| all_heard(&lobby, word, 2) && all_heard(&group, word, 1)))
     })
     .unwrap();
+    // What is told twice comes by another way, and later.
     std::thread::sleep(Duration::from_secs(2));
     for word in ["one", "two", "three"] {
         for (_, log) in &lobby {
@@ -139,11 +91,11 @@ fn a_lobby_and_a_group_are_heard_by_every_member_once() {
 
 #[test]
 fn avahi_is_found_across_the_channel() {
-    let Some(party) = Party::open("avahi", 2) else {
+    let programs = [("avahi-daemon", "avahi-daemon"), ("python3", "python3")];
+    let Some(office) = open("avahi", 2, &programs) else {
         return;
     };
-    ensure_programs(&[("avahi-daemon", "avahi-daemon"), ("dig", "bind9-dnsutils")]).unwrap();
-    let config = party.directory.path().join("avahi.conf");
+    let config = office.path("avahi.conf");
     let text = "[server]\nhost-name=printer\nuse-ipv4=yes\nuse-ipv6=no\nenable-dbus=no\n\
                 allow-interfaces=enishi0\nallow-point-to-point=yes\n\
                 [publish]\npublish-workstation=no\n[rlimits]\n";
@@ -157,8 +109,8 @@ fn avahi_is_found_across_the_channel() {
         "--no-chroot",
         "--no-rlimits",
     ];
-    let (_avahi, log) = party.spawn(0, "avahi", &words);
-    let printer = party.daemons[0].address().unwrap().to_string();
+    let (_avahi, log) = office.spawn(0, "avahi", &words);
+    let printer = office.address(0);
     // A question from any port is answered to it (RFC 6762, section 6.7).
     let question = r#"
 import socket, struct, sys
@@ -171,8 +123,7 @@ print(socket.inet_ntoa(answer[-4:]))
 "#;
     let words = ["python3", "-c", question];
     let found = until(Duration::from_secs(60), "the printer is found", || {
-        let output = party.hosts[1].run(&words, A_WHILE)?;
-        Ok(output.stdout.contains(&printer))
+        Ok(office.run(1, &words).stdout.contains(&printer))
     });
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     assert!(found.is_ok(), "{}", said());

@@ -3,100 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+mod node;
+
+use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::Value;
+use node::{Node, text, until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-
-/// How long anything here may take.
-const TIME_MAX: Duration = Duration::from_secs(60);
-
-struct Node {
-    data: PathBuf,
-    daemon: Option<Child>,
-}
-
-impl Node {
-    fn new(dir: &Path, name: &str) -> Self {
-        Self {
-            data: dir.join(name),
-            daemon: None,
-        }
-    }
-
-    fn up(&mut self, more: &[&str]) {
-        let log = File::create(self.data.with_extension("log")).unwrap();
-        let words = ["up", "--no-tun", "--listen", "127.0.0.1:0"];
-        let mut command = self.command(&[&words, more].concat());
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.daemon = Some(child);
-        until("the daemon answers", || {
-            self.run(&["status"]).status.success()
-        });
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--data").arg(&self.data).args(words);
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    /// Runs a command that must succeed and returns its JSON.
-    fn ask(&self, words: &[&str]) -> Value {
-        let output = self.run(&[words, &["--json"]].concat());
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{words:?}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Runs a command that must fail and returns what it says.
-    fn fail(&self, words: &[&str], code: i32) -> String {
-        let output = self.run(words);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
-        text
-    }
-
-    fn gets(&self, key: &str) -> bool {
-        self.run(&["dht", "get", key]).status.success()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.daemon.take() {
-            // It may have ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < TIME_MAX, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
+fn gets(node: &Node, key: &str) -> bool {
+    node.run(&["dht", "get", key]).success()
 }
 
 #[test]
 fn an_office_lets_in_whom_it_invites_and_removes_whom_it_revokes() {
     let dir = tempfile::tempdir().unwrap();
-    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| Node::new(dir.path(), name));
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| Node::new(&dir.path().join(name)));
 
     let made = a.ask(&["overlay", "create", "office"]);
     let key = PathBuf::from(text(&made["authority_key"]));
@@ -131,7 +53,7 @@ fn an_office_lets_in_whom_it_invites_and_removes_whom_it_revokes() {
     let refused = || a.ask(&["overlay", "show"])["gate"]["proofs_refused"].clone();
     until("a has refused c", || refused().as_u64() > Some(0));
     assert_eq!(c.ask(&["status"])["joined"], false);
-    assert!(!c.gets("greeting"), "it reads nothing");
+    assert!(!gets(&c, "greeting"), "it reads nothing");
     assert_eq!(c.ask(&["overlay", "show"])["is_member"], false);
     let c_id = c.ask(&["status"])["node_id"].clone();
     let peers = a.ask(&["peers"])["peers"].clone();
@@ -148,15 +70,16 @@ fn an_office_lets_in_whom_it_invites_and_removes_whom_it_revokes() {
         a.ask(&["overlay", "show"])["gate"]["admitted"] == 0
     });
     a.ask(&["dht", "put", "later", "not for b"]);
+    // It tries to come back at once, and every second.
     thread::sleep(Duration::from_secs(3));
-    assert!(!b.gets("later"), "b is out");
+    assert!(!gets(&b, "later"), "b is out");
     assert_eq!(a.ask(&["overlay", "show"])["gate"]["admitted"], 0);
 }
 
 #[test]
 fn the_simple_form_needs_one_secret() {
     let dir = tempfile::tempdir().unwrap();
-    let [mut a, mut b] = ["a", "b"].map(|name| Node::new(dir.path(), name));
+    let [mut a, mut b] = ["a", "b"].map(|name| Node::new(&dir.path().join(name)));
     a.ask(&["overlay", "create", "club", "--secret"]);
     a.up(&[]);
     let counted = a.fail(&["overlay", "invite", "--uses", "2"], 2);
@@ -171,7 +94,7 @@ fn the_simple_form_needs_one_secret() {
     assert!(notices.contains("elsewhere") && notices.contains("club"));
     let notices = a.ask(&["status"])["notices"].to_string();
     assert!(!notices.contains("no effect"), "{notices}");
-    assert!(a.run(&["overlay", "show"]).status.success());
+    assert!(a.run(&["overlay", "show"]).success());
     let never = a.fail(&["overlay", "revoke", "abc"], 2);
     assert!(never.contains("secret"), "{never}");
 }

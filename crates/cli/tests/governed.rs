@@ -6,20 +6,19 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
-use std::path::Path;
+mod node;
+
 use std::time::Duration;
 
-use enishi_lab::{Daemon, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(40);
+use node::{Node, text, until};
 
 /// Nodes of one overlay; the first one has founded a channel.
 struct Office {
     directory: TempDir,
-    daemons: Vec<Daemon>,
+    nodes: Vec<Node>,
     bootstrap: String,
 }
 
@@ -27,7 +26,7 @@ impl Office {
     fn found(size: usize) -> Self {
         let mut office = Self {
             directory: tempfile::tempdir().unwrap(),
-            daemons: Vec::new(),
+            nodes: Vec::new(),
             bootstrap: String::new(),
         };
         (0..size).for_each(|_| office.start());
@@ -36,29 +35,25 @@ impl Office {
     }
 
     fn start(&mut self) {
-        let number = self.daemons.len();
+        let number = self.nodes.len();
         let data = self.directory.path().join(format!("n{number}"));
-        let mut words = vec!["--no-tun", "--listen", "127.0.0.1:0"];
-        if number > 0 {
-            words.extend(["--bootstrap", &self.bootstrap]);
-        }
-        let daemon = Daemon::start(Path::new(PROGRAM), None, &data, &words).unwrap();
+        let bootstrap = ["--bootstrap", &self.bootstrap];
+        let bootstrap = if number == 0 { &[] } else { &bootstrap[..] };
+        let node = Node::start(&data, bootstrap);
         if number == 0 {
-            self.bootstrap = daemon.text(&["invite"]).unwrap();
+            self.bootstrap = text(&node.ask(&["invite"])["ticket"]).to_owned();
         }
-        self.daemons.push(daemon);
+        self.nodes.push(node);
     }
 
     /// Runs a command that is to succeed.
     fn json(&self, at: usize, words: &[&str]) -> Value {
-        self.daemons[at].json(words).unwrap()
+        self.nodes[at].ask(words)
     }
 
     /// Runs a command that is to fail, and tells a word of why.
     fn fails(&self, at: usize, words: &[&str], code: i32, word: &str) {
-        let output = self.daemons[at].call(words).unwrap();
-        let (got, said) = (output.status.code(), &output.stderr);
-        assert_eq!(got, Some(code), "{words:?}: {said}");
+        let said = self.nodes[at].fail(words, code);
         assert!(said.contains(word), "{words:?}: {word:?} in {said}");
     }
 
@@ -71,7 +66,7 @@ impl Office {
     }
 
     fn id(&self, at: usize) -> String {
-        text(&self.json(at, &["status"])["node_id"]).to_owned()
+        self.nodes[at].id()
     }
 
     fn show(&self, at: usize) -> Value {
@@ -82,12 +77,14 @@ impl Office {
     /// so to members alone.
     fn reaches(&self, from: usize, to: usize) -> bool {
         let words = ["connect", &self.id(to), "nobody"];
-        let output = self.daemons[from].call(&words).unwrap();
-        output.stderr.contains("Nobody listens")
+        self.nodes[from]
+            .run(&words)
+            .stderr
+            .contains("Nobody listens")
     }
 
     fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        until(A_WHILE, what, || Ok(holds(self))).unwrap();
+        until(what, || holds(self));
     }
 
     fn members(&self, at: usize) -> Vec<String> {
@@ -107,10 +104,6 @@ impl Office {
             .unwrap()
             .clone()
     }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
 }
 
 #[test]
@@ -151,11 +144,9 @@ fn an_invitation_lets_in_whom_it_is_for_and_ends() {
     office.wait("who came stays", |office| office.reaches(1, 2));
 
     let short = office.invite(0, &["--expires", "1s", "--uses", "any"]);
+    // Past its time.
     std::thread::sleep(Duration::from_secs(2));
-    let late = office.daemons[3]
-        .call(&["channel", "join", text(&short["ticket"])])
-        .unwrap();
-    assert_eq!(late.status.code(), Some(1), "{}", late.stderr);
+    office.nodes[3].fail(&["channel", "join", text(&short["ticket"])], 1);
 }
 
 #[test]
@@ -196,9 +187,11 @@ fn a_removed_member_is_shut_out_and_the_others_go_on() {
     office.json(3, &["channel", "leave", "office"]);
     office.join(3, &invitation);
     assert!(!office.reaches(3, 1));
-    let status = office.json(1, &["status"])["channels"][0].clone();
-    assert_eq!(status["form"], "governed");
-    assert!(status["online"].as_u64() >= Some(2), "{status}");
+    let status = || office.json(1, &["status"])["channels"][0].clone();
+    assert_eq!(status()["form"], "governed");
+    until("the others are there", || {
+        status()["online"].as_u64() >= Some(2)
+    });
 }
 
 #[test]
@@ -312,17 +305,18 @@ fn a_channel_is_shown_as_text_and_as_a_drawing() {
         (&me["path"], &me["founder"]),
         (&json!("self"), &json!(true))
     );
-    let shown = office.daemons[0]
-        .text(&["channel", "show", "office"])
-        .unwrap();
+    let shown = |options: &[&str]| {
+        let show = ["channel", "show", "office"];
+        let output = office.nodes[0].run(&[&show, options].concat());
+        assert!(output.success(), "{}", output.stderr);
+        output.stdout
+    };
+    let table = shown(&[]);
     for part in ["office (governed)", "founder", "PATH", "direct 127.0.0.1:"] {
-        assert!(shown.contains(part), "{part}: {shown}");
+        assert!(table.contains(part), "{part}: {table}");
     }
-    let japanese = office.daemons[0].text(&["channel", "show", "office", "--lang", "ja"]);
-    assert!(japanese.unwrap().contains("創設者"));
-    let drawing = office.daemons[0]
-        .text(&["channel", "show", "office", "--svg", "-"])
-        .unwrap();
+    assert!(shown(&["--lang", "ja"]).contains("創設者"));
+    let drawing = shown(&["--svg", "-"]);
     assert!(
         drawing.starts_with("<svg") && drawing.contains("</title></path>"),
         "{drawing}"

@@ -3,103 +3,31 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod node;
+
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+use node::{Node, PROGRAM, text, until};
 
-/// How long anything here may take.
-const TIME_MAX: Duration = Duration::from_secs(30);
-
-/// A daemon; killed when it is dropped.
-struct Daemon {
-    data: PathBuf,
-    child: Child,
+/// Starts a daemon that joins by an invitation.
+fn join(data: &Path, ticket: &str) -> Node {
+    Node::start(data, &["--bootstrap", ticket])
 }
 
-impl Daemon {
-    fn start(data: &Path, bootstrap: Option<&str>) -> Self {
-        Self::start_with(data, bootstrap, &[])
-    }
-
-    fn start_with(data: &Path, bootstrap: Option<&str>, words: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command
-            .arg("--data")
-            .arg(data)
-            .args(["up", "--no-tun", "--listen", "127.0.0.1:0"])
-            .args(words);
-        if let Some(ticket) = bootstrap {
-            command.args(["--bootstrap", ticket]);
-        }
-        let log = File::create(data.with_extension("log")).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let daemon = Self {
-            data: data.to_owned(),
-            child,
-        };
-        until("the daemon answers", || {
-            daemon.run(&["status"]).status.success()
-        });
-        daemon
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        enishi(&self.data, words).output().unwrap()
-    }
-
-    /// Runs a command that must succeed and returns its JSON.
-    fn ask(&self, words: &[&str]) -> Value {
-        let output = self.run(&[words, &["--json"]].concat());
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{words:?}: {text}\n{}", self.log());
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn exit_code(&self, words: &[&str]) -> i32 {
-        self.run(words).status.code().unwrap()
-    }
-
-    fn channel(&self) -> Value {
-        self.ask(&["channel", "list"])["channels"][0].clone()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data.with_extension("log")).unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn channel(node: &Node) -> Value {
+    node.ask(&["channel", "list"])["channels"][0].clone()
 }
 
 fn enishi(data: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg("--data").arg(data).args(words);
     command
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < TIME_MAX, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    started.elapsed()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
 }
 
 #[test]
@@ -110,10 +38,10 @@ fn three_nodes_share_a_channel_values_and_a_stream() {
     std::fs::write(&password, "correct horse\n").unwrap();
     let password = password.to_str().unwrap();
 
-    let a = Daemon::start(&data("a"), None);
+    let a = Node::start(&data("a"), &[]);
     let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
     let started = Instant::now();
-    let b = Daemon::start(&data("b"), Some(&ticket));
+    let b = join(&data("b"), &ticket);
     a.ask(&["channel", "create", "office", "--password-file", password]);
     let invitation = a.ask(&["channel", "invite", "office"]);
     let joined = b.ask(&["channel", "join", text(&invitation["ticket"])]);
@@ -121,7 +49,7 @@ fn three_nodes_share_a_channel_values_and_a_stream() {
         "from `up` to an address in a channel: {:?}",
         started.elapsed()
     );
-    let mut c = Daemon::start(&data("c"), Some(&ticket));
+    let mut c = join(&data("c"), &ticket);
     let by_password = [
         "channel",
         "join",
@@ -147,20 +75,17 @@ fn three_nodes_share_a_channel_values_and_a_stream() {
     stream(&a, &b, text(&joined["address"]), dir.path());
 
     // Killed: its value stays; back: the same node, port and address.
-    let (before, status) = (c.channel(), c.ask(&["status"]));
-    c.child.kill().unwrap();
-    c.child.wait().unwrap();
+    let (before, status) = (channel(&c), c.ask(&["status"]));
+    c.kill();
     assert_eq!(a.ask(&["dht", "get", "of c"])["value"], "kept");
-    let c = Daemon::start(&data("c"), None);
+    c.up(&[]);
     let time = until("the address is back", || {
-        c.channel()["address"] == before["address"]
+        channel(&c)["address"] == before["address"]
     });
     println!("from the start of a killed node to its address: {time:?}");
-    let id = text(&a.ask(&["status"])["node_id"]).to_owned();
+    let id = a.id();
     let reach = ["ping", &id, "-c", "1", "--timeout-ms", "1000"];
-    let time = until("the node is among others again", || {
-        c.run(&reach).status.success()
-    });
+    let time = until("the node is among others again", || c.run(&reach).success());
     println!("and until it reaches another: {time:?}");
     let again = c.ask(&["status"]);
     assert_eq!(again["node_id"], status["node_id"]);
@@ -171,13 +96,13 @@ fn three_nodes_share_a_channel_values_and_a_stream() {
         c.ask(&["channel", "list"])["channels"],
         Value::Array(vec![])
     );
-    for daemon in [a, b, c] {
-        stop(daemon);
+    for node in [a, b, c] {
+        stop(node);
     }
 }
 
-fn ping_and_trace(a: &Daemon, b: &Daemon, address: &str) {
-    let id = text(&b.ask(&["status"])["node_id"]).to_owned();
+fn ping_and_trace(a: &Node, b: &Node, address: &str) {
+    let id = b.id();
     for target in [&id, &id[..8], address] {
         let summary = a.ask(&["ping", target, "-c", "2", "--interval-ms", "10"]);
         assert_eq!(summary["received"], 2, "{target}: {summary}");
@@ -205,16 +130,16 @@ fn ping_and_trace(a: &Daemon, b: &Daemon, address: &str) {
 fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
     let dir = tempfile::tempdir().unwrap();
     let data = |name: &str| dir.path().join(name);
-    let a = Daemon::start(&data("a"), None);
+    let a = Node::start(&data("a"), &[]);
     let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
     std::fs::create_dir(data("d")).unwrap();
     std::fs::write(data("d").join("config.toml"), "reports_hops = false").unwrap();
-    let others = ["b", "c", "d"].map(|name| Daemon::start(&data(name), Some(&ticket)));
+    let others = ["b", "c", "d"].map(|name| join(&data(name), &ticket));
     until("all know each other", || {
-        let size = |daemon: &Daemon| daemon.ask(&["status"])["overlay_size_estimate"].clone();
+        let size = |daemon: &Node| daemon.ask(&["status"])["overlay_size_estimate"].clone();
         others.iter().chain([&a]).all(|daemon| size(daemon) == 4)
     });
-    let reticent = text(&others[2].ask(&["status"])["node_id"]).to_owned();
+    let reticent = others[2].id();
     let summary = a.ask(&["ping", &reticent, "-c", "1"]);
     assert_eq!(
         (&summary["received"], &summary["remote"]),
@@ -288,7 +213,7 @@ fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
     drop(others);
     until("the others are given up", || {
         let health = a.run(&["doctor", "--json"]);
-        let problems: Value = serde_json::from_slice(&health.stdout).unwrap();
+        let problems: Value = serde_json::from_str(&health.stdout).unwrap();
         let sick = problems["problems"].as_u64() > Some(0);
         assert_eq!(health.status.code(), Some(i32::from(sick)));
         sick
@@ -296,7 +221,7 @@ fn diagnostics_tell_how_nodes_values_and_the_ring_are() {
 }
 
 /// Among four that all know each other; with many, `fifty` does it over paths.
-fn verify(a: &Daemon, other: &str) {
+fn verify(a: &Node, other: &str) {
     let told = a.ask(&["verify", other]);
     assert_eq!(
         (&told["verdict"], &told["all_known"], &told["node"]),
@@ -310,11 +235,11 @@ fn verify(a: &Daemon, other: &str) {
     let stranger = format!("{}{end}", &other[..other.len() - 1]);
     assert_ne!(a.exit_code(&["verify", &stranger]), 0);
     assert_eq!(a.exit_code(&["verify", "key:nothing"]), 1);
-    let own = text(&a.ask(&["status"])["node_id"]).to_owned();
+    let own = a.id();
     assert_eq!(a.exit_code(&["verify", &own]), 2);
 }
 
-fn values(a: &Daemon, c: &Daemon) {
+fn values(a: &Node, c: &Node) {
     c.ask(&["dht", "put", "of c", "kept"]);
     assert_eq!(a.ask(&["dht", "get", "of c"])["value"], "kept");
     assert_eq!(a.exit_code(&["dht", "put", "of c", "mine"]), 1, "taken");
@@ -326,7 +251,7 @@ fn values(a: &Daemon, c: &Daemon) {
     assert_eq!(c.exit_code(&["dht", "get", "of a"]), 1);
 }
 
-fn stream(a: &Daemon, b: &Daemon, address: &str, dir: &Path) {
+fn stream(a: &Node, b: &Node, address: &str, dir: &Path) {
     assert_eq!(a.exit_code(&["connect", address, "nobody"]), 1);
     let sent: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let received = dir.join("received");
@@ -351,23 +276,17 @@ fn stream(a: &Daemon, b: &Daemon, address: &str, dir: &Path) {
     assert!(std::fs::read(received).unwrap() == sent);
 }
 
-fn stop(mut daemon: Daemon) {
-    assert_eq!(daemon.exit_code(&["down"]), 0);
-    assert_eq!(
-        daemon.child.wait().unwrap().code(),
-        Some(0),
-        "{}",
-        daemon.log()
-    );
-    assert_eq!(daemon.exit_code(&["status"]), 3);
-    assert!(!daemon.data.join("control.sock").exists());
+fn stop(mut node: Node) {
+    node.stop();
+    assert_eq!(node.exit_code(&["status"]), 3);
+    assert!(!node.data.join("control.sock").exists());
 }
 
 #[test]
 fn what_is_in_the_way_of_a_start_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("node");
-    let daemon = Daemon::start(&data, None);
+    let daemon = Node::start(&data, &[]);
     let refused = |data: &Path, words: &[&str]| {
         let output = enishi(data, &[&["up", "--no-tun"], words].concat())
             .output()
@@ -399,10 +318,10 @@ fn what_is_in_the_way_of_a_start_is_told() {
 fn a_client_uses_everything_through_its_peers() {
     let dir = tempfile::tempdir().unwrap();
     let data = |name: &str| dir.path().join(name);
-    let a = Daemon::start(&data("a"), None);
+    let a = Node::start(&data("a"), &[]);
     let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
-    let b = Daemon::start(&data("b"), Some(&ticket));
-    let c = Daemon::start_with(&data("c"), Some(&ticket), &["--client"]);
+    let b = join(&data("b"), &ticket);
+    let c = Node::start(&data("c"), &["--bootstrap", &ticket, "--client"]);
     until("the client has two hosts", || {
         let hosts = c.ask(&["peers"]);
         let hosts = hosts["peers"].as_array().unwrap().iter();
@@ -424,16 +343,15 @@ fn a_client_uses_everything_through_its_peers() {
     assert_eq!(text(&c.ask(&["dht", "get", "cake"])["value"]), "lemon");
     assert_eq!(c.ask(&["status"])["records_held"], 0);
 
-    let id = |daemon: &Daemon| text(&daemon.ask(&["status"])["node_id"]).to_owned();
-    assert_eq!(c.exit_code(&["ping", &id(&b), "--count", "1"]), 0);
+    assert_eq!(c.exit_code(&["ping", &b.id(), "--count", "1"]), 0);
     until("others find the client", || {
-        b.exit_code(&["ping", &id(&c), "--count", "1"]) == 0
+        b.exit_code(&["ping", &c.id(), "--count", "1"]) == 0
     });
 
     a.ask(&["channel", "create", "home"]);
     let invitation = text(&a.ask(&["channel", "invite", "home"])["ticket"]).to_owned();
     c.ask(&["channel", "join", &invitation]);
-    let address = text(&a.channel()["address"]).to_owned();
+    let address = text(&channel(&a)["address"]).to_owned();
     until("the client reaches a member", || {
         c.exit_code(&["ping", &address, "--count", "1"]) == 0
     });

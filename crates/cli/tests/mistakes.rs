@@ -221,28 +221,36 @@ fn channels_asked_for_wrongly_are_refused() {
 fn what_was_acknowledged_survives_kill_9_at_any_moment() {
     let (_keep, data) = directory();
     let mut written: Vec<String> = Vec::new();
-    for round in 0..6_u64 {
+    for round in 0..6_usize {
         let mut daemon = start(&data, &[]);
         for key in &written {
             assert_eq!(daemon.text(&["dht", "get", key]).unwrap(), *key);
         }
         let id = daemon.process().id();
+        // In the middle of a put, after as many as the number of the round.
+        let (acknowledge, acknowledged) = std::sync::mpsc::channel();
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(20 + round * 17));
+            acknowledged.iter().take(round).for_each(drop);
+            std::thread::sleep(Duration::from_millis(5 * round as u64));
             let mut kill = enishi_lab::command("kill");
             kill.args(["-9", &id.to_string()]);
-            enishi_lab::run(kill, Duration::from_secs(5))
+            enishi_lab::run(kill, Duration::from_secs(20))
         });
-        for number in 0..20 {
+        for number in 0.. {
             let key = format!("key-{round}-{number}");
-            if daemon.call(&["dht", "put", &key, &key]).unwrap().success() {
-                written.push(key);
-            } else {
+            if !daemon.call(&["dht", "put", &key, &key]).unwrap().success() {
                 break;
             }
+            written.push(key);
+            // The killer hears no more once it is about to kill.
+            let _ = acknowledge.send(());
         }
         killer.join().unwrap().unwrap();
-        daemon.process().wait(Duration::from_secs(5)).unwrap();
+        let ended = daemon.process().wait(Duration::from_secs(20)).unwrap();
+        assert!(ended.is_some(), "it was killed");
     }
-    assert!(!written.is_empty(), "some puts were to be acknowledged");
+    assert!(
+        written.len() >= 15,
+        "one, two, three, four and five: {written:?}"
+    );
 }

@@ -6,17 +6,16 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod office;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use enishi_lab::{Daemon, Host, Lab, Process, ensure_programs, until};
+use enishi_lab::{Daemon, Host, Lab, until};
 use serde_json::Value;
-use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(20);
+use office::{A_WHILE, Office, PROGRAM, ping, shell};
 
 /// What each host's resolver is told before Enishi comes.
 const RESOLV_CONF: &str = "# by hand\nnameserver 127.0.0.1\noptions timeout:2 attempts:2\n";
@@ -33,91 +32,45 @@ while True:
     s.sendto(a + b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([192, 0, 2, 80]), who)
 "#;
 
-/// Hosts with a daemon each, members of one channel.
-struct Office {
-    lab: Lab,
-    hosts: Vec<Host>,
-    daemons: Vec<Option<Daemon>>,
-    files: Vec<PathBuf>,
-    directory: TempDir,
-    ticket: String,
+/// An office whose hosts call themselves by these names, with resolvers of their own; none
+/// without root.
+fn open(prefix: &str, names: &[&str]) -> Option<Office> {
+    let programs = [
+        ("dig", "bind9-dnsutils"),
+        ("python3", "python3-minimal"),
+        ("ping", "iputils-ping"),
+    ];
+    let mut office = Office::open(prefix, &programs)?;
+    for name in names {
+        let number = office.add_host();
+        let host = &office.hosts[number];
+        host.set_etc("resolv.conf", RESOLV_CONF).unwrap();
+        host.set_etc("nsswitch.conf", "hosts: files dns\n").unwrap();
+        fs::write(office.config(number), format!("host_name = \"{name}\"\n")).unwrap();
+        office.employ(number, Path::new(PROGRAM), &[]);
+    }
+    Some(office)
+}
+
+/// Where a host's `/etc/resolv.conf` is for all others (ip-netns(8)).
+fn resolver_of(host: &Host) -> PathBuf {
+    PathBuf::from(format!("/etc/netns/{}/resolv.conf", host.namespace()))
 }
 
 impl Office {
-    /// None without root.
-    fn open(prefix: &str, names: &[&str]) -> Option<Self> {
-        if !enishi_lab::is_root() {
-            eprintln!("skipped: needs root");
-            return None;
-        }
-        ensure_programs(&[("dig", "bind9-dnsutils"), ("python3", "python3-minimal")]).unwrap();
-        let mut office = Self {
-            lab: Lab::new(prefix).unwrap(),
-            hosts: Vec::new(),
-            daemons: Vec::new(),
-            files: Vec::new(),
-            directory: tempfile::tempdir().unwrap(),
-            ticket: String::new(),
-        };
-        names.iter().for_each(|name| office.hire(name));
-        Some(office)
-    }
-
-    fn hire(&mut self, name: &str) {
-        let number = self.hosts.len();
-        let host = self.lab.host(&format!("h{number}")).unwrap();
-        self.files
-            .push(host.set_etc("resolv.conf", RESOLV_CONF).unwrap());
-        host.set_etc("nsswitch.conf", "hosts: files dns\n").unwrap();
-        let config = self.path(number, "toml");
-        fs::write(&config, format!("host_name = \"{name}\"\n")).unwrap();
-        self.hosts.push(host);
-        self.daemons.push(None);
-        self.start(number, &[]);
-        let daemon = self.daemon(number);
-        if number == 0 {
-            daemon.text(&["channel", "create", "office"]).unwrap();
-            self.ticket = daemon
-                .text(&["channel", "invite", "office", "--uses", "any"])
-                .unwrap();
-        } else {
-            daemon.text(&["channel", "join", &self.ticket]).unwrap();
-        }
-    }
-
-    fn path(&self, number: usize, ending: &str) -> PathBuf {
-        self.directory.path().join(format!("h{number}.{ending}"))
-    }
-
-    fn start(&mut self, number: usize, arguments: &[&str]) {
-        let (data, config) = (self.path(number, "data"), self.path(number, "toml"));
-        let mut words = vec!["--config", config.to_str().unwrap()];
-        if number > 0 {
-            words.extend(["--bootstrap", &self.ticket]);
-        }
-        words.extend(arguments);
-        let host = Some(&self.hosts[number]);
-        let daemon = Daemon::start(Path::new(PROGRAM), host, &data, &words).unwrap();
-        self.daemons[number] = Some(daemon);
-    }
-
-    fn daemon(&self, number: usize) -> &Daemon {
-        self.daemons[number].as_ref().unwrap()
-    }
-
-    /// Runs a program; what it printed, without what it failed with.
-    fn run(&self, number: usize, words: &[&str]) -> String {
-        self.hosts[number].run(words, A_WHILE).unwrap().stdout
+    /// What a program printed, without what it failed with.
+    fn printed(&self, number: usize, words: &[&str]) -> String {
+        self.run(number, words).stdout
     }
 
     /// Looks a name or an address up as programs do; waits for an answer.
     fn look_up(&self, number: usize, database: &str, key: &str) -> String {
         let mut found = String::new();
         until(A_WHILE, "a name is found", || {
-            found = self.run(number, &["getent", database, key]);
+            found = self.printed(number, &["getent", database, key]);
             Ok(!found.is_empty())
         })
-        .unwrap_or_else(|error| panic!("{error}: {key}: {}", self.daemon(number).log()));
+        .unwrap_or_else(|error| panic!("{error}: {key}: {}", self.daemons[number].log()));
         found
     }
 
@@ -125,7 +78,7 @@ impl Office {
     fn names(&self, number: usize, count: usize) -> Vec<(String, String, String)> {
         let mut names = Vec::new();
         until(A_WHILE, "all hosts have names", || {
-            let answer = self.daemon(number).json(&["channel", "names", "office"])?;
+            let answer = self.daemons[number].json(&["channel", "names", "office"])?;
             let hosts = answer["names"].as_array().unwrap();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             let name = |host: &Value| {
@@ -139,12 +92,8 @@ impl Office {
         names
     }
 
-    fn address(&self, number: usize) -> String {
-        self.daemon(number).address().unwrap().to_string()
-    }
-
     fn file(&self, number: usize) -> String {
-        fs::read_to_string(&self.files[number]).unwrap()
+        fs::read_to_string(resolver_of(&self.hosts[number])).unwrap()
     }
 
     fn wait_for_file(&self, number: usize, what: &str, holds: impl Fn(&str) -> bool) {
@@ -155,7 +104,7 @@ impl Office {
 
 #[test]
 fn hosts_are_found_by_name_and_address_by_every_program() {
-    let Some(office) = Office::open("names", &["Aki", "aki", "Mühle"]) else {
+    let Some(office) = open("names", &["Aki", "aki", "Mühle"]) else {
         return;
     };
     let names = office.names(0, 3);
@@ -175,44 +124,47 @@ fn hosts_are_found_by_name_and_address_by_every_program() {
             let found = office.look_up(2, "hosts", address);
             assert!(found.contains(name), "{address}: {found}");
         }
-        let shown = office.daemon(1).text(&["resolve", four]).unwrap();
+        let shown = office.daemons[1].text(&["resolve", four]).unwrap();
         assert!(shown.contains(name), "{shown}");
     }
     let (name, four, _) = names
         .iter()
         .find(|(_, four, _)| *four != office.address(0))
         .unwrap();
-    let ping = office.run(0, &["ping", "-4", "-c", "1", "-W", "5", name]);
-    assert!(ping.contains("1 received") && ping.contains(four), "{ping}");
+    let told = ping(&office.hosts[0], &["-4", "-c", "1"], name);
+    assert!(told.contains("1 received") && told.contains(four), "{told}");
     // What dig asks passes by the file as well.
-    assert_eq!(office.run(0, &["dig", "+short", "+tcp", name]).trim(), four);
     assert_eq!(
-        office.run(0, &["dig", "+short", "-x", four]).trim(),
+        office.printed(0, &["dig", "+short", "+tcp", name]).trim(),
+        four
+    );
+    assert_eq!(
+        office.printed(0, &["dig", "+short", "-x", four]).trim(),
         format!("{name}.")
     );
-    let absent = office.run(0, &["dig", "nobody.office.enishi"]);
+    let absent = office.printed(0, &["dig", "nobody.office.enishi"]);
     assert!(
         absent.contains("NXDOMAIN") && absent.contains("SOA"),
         "{absent}"
     );
-    let any = office.run(0, &["dig", "+notcp", "any", "office.enishi"]);
+    let any = office.printed(0, &["dig", "+notcp", "any", "office.enishi"]);
     assert!(any.contains("status: REFUSED"), "{any}");
-    let status = office.daemon(0).json(&["status"]).unwrap();
+    let status = office.daemons[0].json(&["status"]).unwrap();
     assert_eq!(status["names"]["how"], "resolv.conf", "{status}");
-    let doctor = office.daemon(0).text(&["doctor"]).unwrap();
+    let doctor = office.daemons[0].text(&["doctor"]).unwrap();
     assert!(doctor.contains("leads to this host"), "{doctor}");
 }
 
 #[test]
 fn a_member_asks_another_about_their_channel_and_nothing_else() {
-    let Some(mut office) = Office::open("asks", &["aki", "ume"]) else {
+    let Some(mut office) = open("asks", &["aki", "ume"]) else {
         return;
     };
     let server = format!("@{}", office.address(0));
     let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
-    office.daemon(0).text(&home).unwrap();
+    office.daemons[0].text(&home).unwrap();
     let names = office.names(1, 2);
-    let ask = |name: &str| office.run(1, &["dig", "+tries=1", "+timeout=3", &server, name]);
+    let ask = |name: &str| office.printed(1, &["dig", "+tries=1", "+timeout=15", &server, name]);
     until(A_WHILE, "the other member answers", || {
         Ok(ask(&names[0].0).contains("status: NOERROR"))
     })
@@ -225,8 +177,7 @@ fn a_member_asks_another_about_their_channel_and_nothing_else() {
     // Who is no member comes as far as the address, and is not answered.
     let stranger = office.lab.host("other").unwrap();
     let (network, gateway) = ("10.77.0.0/16", office.hosts[0].address().to_string());
-    let route = ["ip", "route", "add", network, "via", &gateway];
-    assert!(stranger.run(&route, A_WHILE).unwrap().success());
+    shell(&stranger, &format!("ip route add {network} via {gateway}"));
     let words = ["dig", "+tries=1", "+timeout=2", &server, &names[0].0];
     let answer = stranger.run(&words, A_WHILE).unwrap();
     assert!(
@@ -238,10 +189,10 @@ fn a_member_asks_another_about_their_channel_and_nothing_else() {
 
 #[test]
 fn two_nodes_of_one_host_hand_each_other_s_names_on() {
-    let Some(office) = Office::open("two", &["aki"]) else {
+    let Some(office) = open("two", &["aki"]) else {
         return;
     };
-    let data = office.path(0, "second");
+    let data = office.path("second");
     let second = Daemon::start(Path::new(PROGRAM), Some(&office.hosts[0]), &data, &[]).unwrap();
     let home = ["channel", "create", "home", "--network", "10.78.0.0/16"];
     second.text(&home).unwrap();
@@ -256,7 +207,7 @@ fn two_nodes_of_one_host_hand_each_other_s_names_on() {
     );
     let found = office.look_up(0, "ahostsv4", "aki.office.enishi");
     assert!(found.contains(&office.address(0)), "{found}");
-    office.daemon(0).text(&["down"]).unwrap();
+    office.daemons[0].text(&["down"]).unwrap();
     assert!(
         office.look_up(0, "ahostsv4", name).contains("10.78."),
         "{name}"
@@ -267,65 +218,58 @@ fn two_nodes_of_one_host_hand_each_other_s_names_on() {
 
 #[test]
 fn other_names_go_to_the_server_that_was_there_before() {
-    let Some(office) = Office::open("fwd", &["aki"]) else {
+    let Some(office) = open("fwd", &["aki"]) else {
         return;
     };
-    let script = office.path(0, "py");
-    fs::write(&script, SERVER).unwrap();
-    let mut python = office.hosts[0].command("python3");
-    python.arg(&script);
-    let _server: Process = office.hosts[0]
-        .spawn(python, &office.path(0, "py.log"))
-        .unwrap();
+    let _server = office.spawn(0, "server", &["python3", "-c", SERVER]);
     let found = office.look_up(0, "ahostsv4", "www.example.org");
     assert!(found.contains("192.0.2.80"), "{found}");
-    let direct = office.run(0, &["dig", "+short", "@127.77.0.53", "www.example.org"]);
+    let direct = office.printed(0, &["dig", "+short", "@127.77.0.53", "www.example.org"]);
     assert_eq!(direct.trim(), "192.0.2.80");
     let own = office.look_up(0, "ahostsv4", "aki.office.enishi");
     assert!(own.contains(&office.address(0)), "{own}");
-    let status = office.daemon(0).json(&["status"]).unwrap();
+    let status = office.daemons[0].json(&["status"]).unwrap();
     assert_eq!(status["names"]["upstreams"][0], "127.0.0.1:53");
 }
 
 #[test]
 fn the_resolver_is_as_before_after_every_kind_of_end() {
-    let Some(mut office) = Office::open("ends", &["aki"]) else {
+    let Some(mut office) = open("ends", &["aki"]) else {
         return;
     };
+    let file = resolver_of(&office.hosts[0]);
     let is_set_up = |text: &str| text.contains("\nnameserver 127.77.0.53\n");
     office.wait_for_file(0, "the file names the node", is_set_up);
-    office.daemon(0).text(&["down"]).unwrap();
+    office.daemons[0].text(&["down"]).unwrap();
     assert_eq!(office.file(0), RESOLV_CONF, "after `down`");
 
-    office.start(0, &[]);
+    office.restart(0, &[]);
     office.wait_for_file(0, "the file names the node", is_set_up);
-    office.daemons[0] = None; // SIGKILL, to its process group too.
+    office.daemons[0].process().kill9().unwrap();
     office.wait_for_file(0, "the guard restores the file", |text| text == RESOLV_CONF);
 
     // Another program adds a line, and later writes the whole file anew.
-    office.start(0, &[]);
+    office.restart(0, &[]);
     office.wait_for_file(0, "the file names the node", is_set_up);
     let added = office.file(0) + "search example.org\n";
-    fs::write(&office.files[0], added).unwrap();
-    office.daemon(0).text(&["down"]).unwrap();
+    fs::write(&file, added).unwrap();
+    office.daemons[0].text(&["down"]).unwrap();
     let theirs = format!("{RESOLV_CONF}search example.org\n");
     assert_eq!(office.file(0), theirs);
-    office.start(0, &[]);
+    office.restart(0, &[]);
     office.wait_for_file(0, "the file names the node", is_set_up);
-    fs::write(&office.files[0], "nameserver 192.0.2.1\n").unwrap();
+    fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
     office.wait_for_file(0, "the file names the node again", is_set_up);
 
     // The guard is killed too: the next start puts it right, even one without names.
-    let id = office.daemons[0].as_mut().unwrap().process().id();
-    let guard = children(id);
+    let guard = children(office.daemons[0].process().id());
     assert_eq!(guard.len(), 1, "one guard");
-    let kill = ["kill", "-9", &guard[0]];
-    assert!(office.hosts[0].run(&kill, A_WHILE).unwrap().success());
-    office.daemons[0] = None;
+    shell(&office.hosts[0], &format!("kill -9 {}", guard[0]));
+    office.daemons[0].process().kill9().unwrap();
     assert!(is_set_up(&office.file(0)));
-    office.start(0, &["--no-dns"]);
+    office.restart(0, &["--no-dns"]);
     assert_eq!(office.file(0), "nameserver 192.0.2.1\n");
-    let status = office.daemon(0).json(&["status"]).unwrap();
+    let status = office.daemons[0].json(&["status"]).unwrap();
     assert!(status["names"].is_null(), "{status}");
 }
 

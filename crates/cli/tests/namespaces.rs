@@ -6,86 +6,25 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod office;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use enishi_lab::{Daemon, Host, Lab, until};
+use enishi_lab::{Daemon, Host, until};
 use serde_json::Value;
-use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(20);
+use office::{A_WHILE, Office, PROGRAM, ping, reaches, shell};
 
-/// Hosts in one lab, with a daemon each that is a member of one channel.
-struct Office {
-    lab: Lab,
-    hosts: Vec<Host>,
-    daemons: Vec<Daemon>,
-    directory: TempDir,
-    ticket: String,
-}
-
-impl Office {
-    /// None without root.
-    fn open(prefix: &str, size: usize) -> Option<Self> {
-        if !enishi_lab::is_root() {
-            eprintln!("skipped: needs root");
-            return None;
-        }
-        let mut office = Self {
-            lab: Lab::new(prefix).unwrap(),
-            hosts: Vec::new(),
-            daemons: Vec::new(),
-            directory: tempfile::tempdir().unwrap(),
-            ticket: String::new(),
-        };
-        for _ in 0..size {
-            office.hire();
-        }
-        Some(office)
+/// An office of so many; none without root.
+fn open(prefix: &str, size: usize) -> Option<Office> {
+    let mut office = Office::open(prefix, &[("ping", "iputils-ping")])?;
+    for _ in 0..size {
+        office.hire(&[]);
     }
-
-    /// Adds a host and its daemon, and lets it join.
-    fn hire(&mut self) -> usize {
-        let number = self.hosts.len();
-        let host = self.lab.host(&format!("h{number}")).unwrap();
-        let data = self.directory.path().join(format!("h{number}"));
-        let daemon = if number == 0 {
-            let daemon = start(&host, &data, &[]);
-            daemon.text(&["channel", "create", "office"]).unwrap();
-            self.ticket = daemon
-                .text(&["channel", "invite", "office", "--uses", "any"])
-                .unwrap();
-            daemon
-        } else {
-            let daemon = start(&host, &data, &["--bootstrap", &self.ticket]);
-            daemon.text(&["channel", "join", &self.ticket]).unwrap();
-            daemon
-        };
-        self.hosts.push(host);
-        self.daemons.push(daemon);
-        number
-    }
-
-    fn address(&self, number: usize) -> String {
-        self.daemons[number].address().unwrap().to_string()
-    }
-
-    /// One packet of the system's ping; what it printed, if it was answered.
-    fn ping(&self, from: usize, to: &str) -> Option<String> {
-        let words = ["ping", "-c", "1", "-W", "2", to];
-        let output = self.hosts[from].run(&words, A_WHILE).unwrap();
-        output.success().then_some(output.stdout)
-    }
-
-    fn wait_for_ping(&self, from: usize, to: &str, limit: Duration) {
-        until(limit, "a virtual ping is answered", || {
-            Ok(self.ping(from, to).is_some())
-        })
-        .unwrap();
-    }
+    Some(office)
 }
 
 fn start(host: &Host, data: &Path, arguments: &[&str]) -> Daemon {
@@ -106,7 +45,7 @@ fn the_demo_passes() {
 
 #[test]
 fn an_address_that_nobody_has_is_unreachable() {
-    let Some(office) = Office::open("nobody", 2) else {
+    let Some(office) = open("nobody", 2) else {
         return;
     };
     let nobody = if office.address(0) == "10.77.200.7" {
@@ -114,48 +53,39 @@ fn an_address_that_nobody_has_is_unreachable() {
     } else {
         "10.77.200.7"
     };
-    let words = ["ping", "-c", "2", "-W", "3", nobody];
-    let output = office.hosts[1].run(&words, A_WHILE).unwrap();
+    let output = office.run(1, &["ping", "-c", "2", "-W", "15", nobody]);
     assert!(
         output.stdout.contains("Destination Host Unreachable"),
         "{}",
         output.stdout
     );
-    let there = office.address(0);
-    assert!(office.ping(1, &there).is_some());
+    ping(&office.hosts[1], &["-c", "1"], office.address(0));
 }
 
 #[test]
 fn packets_of_every_size_pass_and_both_families_do() {
-    let Some(office) = Office::open("sizes", 2) else {
+    let Some(office) = open("sizes", 2) else {
         return;
     };
     let there = office.address(0);
     for size in ["0", "56", "1000", "1252", "1400", "8000"] {
-        let words = [
-            "ping", "-c", "2", "-i", "0.2", "-W", "2", "-s", size, &there,
-        ];
-        let output = office.hosts[1].run(&words, A_WHILE).unwrap();
-        assert!(output.success(), "{size} octets: {}", output.stdout);
+        ping(
+            &office.hosts[1],
+            &["-c", "2", "-i", "0.2", "-s", size],
+            &there,
+        );
     }
     // Longer than the device admits and not to be cut: refused by the system itself.
     let words = [
         "ping", "-M", "do", "-c", "1", "-W", "2", "-s", "1400", &there,
     ];
-    assert!(!office.hosts[1].run(&words, A_WHILE).unwrap().success());
-    let status = office.daemons[0].json(&["status"]).unwrap();
-    let there6 = status["channels"][0]["address6"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let words = ["ping", "-6", "-c", "2", "-W", "3", &there6];
-    let output = office.hosts[1].run(&words, A_WHILE).unwrap();
-    assert!(output.success(), "{}", output.stdout);
+    assert!(!office.run(1, &words).success());
+    ping(&office.hosts[1], &["-6", "-c", "2"], office.address6(0));
 }
 
 #[test]
 fn a_removed_member_is_cut_off_within_seconds_and_the_others_notice_nothing() {
-    let Some(office) = Office::open("remove", 3) else {
+    let Some(office) = open("remove", 3) else {
         return;
     };
     let [first, second] = [0, 1].map(|number| office.address(number));
@@ -165,38 +95,37 @@ fn a_removed_member_is_cut_off_within_seconds_and_the_others_notice_nothing() {
     office.wait_for_ping(1, &first, A_WHILE);
     let gone = office.daemons[2].json(&["status"]).unwrap()["node_id"].clone();
     let words = ["channel", "remove", "office", gone.as_str().unwrap()];
-    let steady = ["ping", "-c", "60", "-i", "0.2", "-W", "2", &first];
-    std::thread::scope(|scope| {
-        let others = scope.spawn(|| office.hosts[1].run(&steady, A_WHILE).unwrap());
-        std::thread::sleep(Duration::from_secs(1));
-        office.daemons[0].text(&words).unwrap();
-        let limit = Duration::from_secs(6);
-        until(limit, "pings of the removed member fail", || {
-            Ok(office.ping(2, &first).is_none() && office.ping(2, &second).is_none())
-        })
-        .unwrap();
-        let others = others.join().unwrap();
-        assert!(
-            others.stdout.contains(" 0% packet loss"),
-            "{}",
-            others.stdout
-        );
-    });
-    // For good: a new agreement is not had either.
+    let steady = ["ping", "-c", "60", "-i", "0.2", "-W", "15", &first];
+    let (mut steady, log) = office.spawn(1, "steady", &steady);
+    let told = || std::fs::read_to_string(&log).unwrap();
+    until(A_WHILE, "the others ping", || {
+        Ok(told().contains("icmp_seq=3"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", told()));
+    office.daemons[0].text(&words).unwrap();
+    until(A_WHILE, "pings of the removed member fail", || {
+        let removed = &office.hosts[2];
+        Ok(!reaches(removed, &first) && !reaches(removed, &second))
+    })
+    .unwrap();
+    assert!(steady.wait(Duration::from_secs(60)).unwrap().is_some());
+    assert!(told().contains(" 0% packet loss"), "{}", told());
+    // For good: a new agreement is not had either, in the time in which others have one.
     std::thread::sleep(Duration::from_secs(5));
-    assert!(office.ping(2, &first).is_none() && office.ping(1, &first).is_some());
+    assert!(!reaches(&office.hosts[2], &first));
+    ping(&office.hosts[1], &["-c", "1"], &first);
 }
 
 #[test]
 fn a_stranger_on_the_wire_is_no_member() {
-    let Some(mut office) = Office::open("wrong", 2) else {
+    let Some(mut office) = open("wrong", 2) else {
         return;
     };
     let host = office.lab.host("other").unwrap();
-    let data = office.directory.path().join("other");
+    let data = office.path("other");
     let ticket = office.daemons[0].text(&["invite"]).unwrap();
     let stranger = start(&host, &data, &["--bootstrap", &ticket]);
-    let password = office.directory.path().join("password");
+    let password = office.path("password");
     std::fs::write(&password, "not the right one\n").unwrap();
     let joined = stranger
         .json(&[
@@ -213,14 +142,14 @@ fn a_stranger_on_the_wire_is_no_member() {
     let words = ["ping", "-c", "1", "-W", "3", &there];
     assert!(!host.run(&words, A_WHILE).unwrap().success());
     // The members still see each other, and nobody else.
-    assert!(office.ping(1, &there).is_some());
+    ping(&office.hosts[1], &["-c", "1"], &there);
     let channels = office.daemons[1].json(&["channel", "list"]).unwrap();
     assert!(!channels.to_string().contains("other"), "{channels}");
 }
 
 #[test]
 fn a_split_office_works_in_parts_and_becomes_one_again() {
-    let Some(office) = Office::open("split", 4) else {
+    let Some(office) = open("split", 4) else {
         return;
     };
     let addresses: Vec<String> = (0..4).map(|number| office.address(number)).collect();
@@ -230,7 +159,7 @@ fn a_split_office_works_in_parts_and_becomes_one_again() {
         .lab
         .isolate(&[&hosts[0], &hosts[1]], &[&hosts[2], &hosts[3]])
         .unwrap();
-    assert!(office.ping(0, &addresses[3]).is_none());
+    assert!(!reaches(&hosts[0], &addresses[3]));
     office.wait_for_ping(0, &addresses[1], Duration::from_secs(40));
     office.wait_for_ping(2, &addresses[3], Duration::from_secs(40));
     office.lab.heal().unwrap();
@@ -240,7 +169,7 @@ fn a_split_office_works_in_parts_and_becomes_one_again() {
 
 #[test]
 fn a_host_that_moves_to_another_address_is_found_again() {
-    let Some(office) = Office::open("moves", 3) else {
+    let Some(office) = open("moves", 3) else {
         return;
     };
     let (here, there) = (office.address(0), office.address(2));
@@ -248,9 +177,7 @@ fn a_host_that_moves_to_another_address_is_found_again() {
     let mover = &office.hosts[2];
     let before = format!("{}/24", mover.address());
     for (verb, address) in [("del", before.as_str()), ("add", "10.99.0.200/24")] {
-        let words = ["ip", "address", verb, address, "dev", "eth0"];
-        let output = mover.run(&words, A_WHILE).unwrap();
-        assert!(output.success(), "{}", output.stderr);
+        shell(mover, &format!("ip address {verb} {address} dev eth0"));
     }
     office.wait_for_ping(0, &there, Duration::from_secs(60));
     office.wait_for_ping(2, &here, Duration::from_secs(60));
@@ -260,7 +187,7 @@ fn a_host_that_moves_to_another_address_is_found_again() {
 
 #[test]
 fn a_device_that_is_removed_costs_its_channel_alone() {
-    let Some(office) = Office::open("nodev", 2) else {
+    let Some(office) = open("nodev", 2) else {
         return;
     };
     let daemon = &office.daemons[1];
@@ -275,8 +202,7 @@ fn a_device_that_is_removed_costs_its_channel_alone() {
         |number: usize| daemon.json(&["channel", "list"]).unwrap()["channels"][number].clone();
     assert_eq!(channel(1)["name"], "office");
     let device = channel(1)["interface"].as_str().unwrap().to_owned();
-    let removed = office.hosts[1].run(&["ip", "link", "del", &device], A_WHILE);
-    assert!(removed.unwrap().success());
+    shell(&office.hosts[1], &format!("ip link del {device}"));
     until(A_WHILE, "the channel says so", || {
         Ok(channel(1)["interface"].is_null())
     })
@@ -297,17 +223,17 @@ fn a_device_that_is_removed_costs_its_channel_alone() {
 
 #[test]
 fn without_the_right_to_a_device_a_node_joins_and_says_what_to_do() {
-    let Some(mut office) = Office::open("norigh", 1) else {
+    let Some(mut office) = open("norigh", 1) else {
         return;
     };
     let host = office.lab.host("plain").unwrap();
-    let program = office.directory.path().join("enishi-without-right");
+    let program = office.path("enishi-without-right");
     let lines = format!(
         "#!/bin/sh\nexec setpriv --bounding-set -net_admin --inh-caps -net_admin -- {PROGRAM} \"$@\"\n"
     );
     std::fs::write(&program, lines).unwrap();
     std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
-    let data = office.directory.path().join("plain");
+    let data = office.path("plain");
     let arguments = ["--bootstrap", office.ticket.as_str()];
     let daemon = Daemon::start(&program, Some(&host), &data, &arguments).unwrap();
     let joined = daemon.json(&["channel", "join", &office.ticket]).unwrap();
@@ -328,11 +254,11 @@ fn without_the_right_to_a_device_a_node_joins_and_says_what_to_do() {
 
 #[test]
 fn a_full_disk_loses_nothing_and_stops_nobody() {
-    let Some(mut office) = Office::open("full", 2) else {
+    let Some(mut office) = open("full", 2) else {
         return;
     };
     let host = office.lab.host("small").unwrap();
-    let disk = office.directory.path().join("small");
+    let disk = office.path("small");
     std::fs::create_dir(&disk).unwrap();
     let _mounted = Mounted::tmpfs(&disk, "8m");
     let data = disk.join("data");
@@ -354,12 +280,7 @@ fn a_full_disk_loses_nothing_and_stops_nobody() {
             );
         }
     }
-    let there = office.address(0);
-    assert!(
-        host.run(&["ping", "-c", "1", "-W", "3", &there], A_WHILE)
-            .unwrap()
-            .success()
-    );
+    ping(&host, &["-c", "1"], office.address(0));
     std::fs::remove_file(disk.join("filler")).unwrap();
     until(
         Duration::from_secs(30),
@@ -406,7 +327,7 @@ impl Drop for Mounted {
 
 #[test]
 fn a_network_that_the_host_has_already_is_refused() {
-    let Some(office) = Office::open("overlp", 2) else {
+    let Some(office) = open("overlp", 2) else {
         return;
     };
     let daemon = &office.daemons[1];

@@ -2,84 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::fs::File;
+mod node;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-
-/// How long anything here may take.
-const TIME_MAX: Duration = Duration::from_secs(30);
-
-/// How long after its first neighbour a node has had a deadline for certain: it looks for
-/// links after two seconds.
-const FIRST_DEADLINE: Duration = Duration::from_secs(3);
-
-/// A daemon; killed when it is dropped.
-struct Daemon {
-    data: PathBuf,
-    child: Child,
-}
-
-impl Daemon {
-    fn start(data: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--data").arg(data);
-        command.args(["up", "--no-tun", "--listen", "127.0.0.1:0"]);
-        let log = File::create(data.with_extension("log")).unwrap();
-        command.args(arguments).stdout(Stdio::null()).stderr(log);
-        let daemon = Self {
-            data: data.to_owned(),
-            child: command.spawn().unwrap(),
-        };
-        let started = Instant::now();
-        while !daemon.run(&["status"]).status.success() {
-            assert!(started.elapsed() < TIME_MAX, "{}", daemon.log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        daemon
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--data").arg(&self.data).args(words);
-        command.output().unwrap()
-    }
-
-    fn ask(&self, words: &[&str]) -> Value {
-        let output = self.run(&[words, &["--json"]].concat());
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{words:?}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.data.with_extension("log")).unwrap()
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn stop(mut self) {
-        self.ask(&["down"]);
-        assert!(self.child.wait().unwrap().success(), "{}", self.log());
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use node::{Node, PROGRAM, until};
 
 fn replay(recording: &Path) -> (i32, Value) {
     let mut command = Command::new(PROGRAM);
@@ -90,8 +21,8 @@ fn replay(recording: &Path) -> (i32, Value) {
 }
 
 /// Has two daemons store, read, ping and share a channel.
-fn live(a: &Daemon, b: &Daemon) {
-    let id = b.ask(&["status"])["node_id"].as_str().unwrap().to_owned();
+fn live(a: &Node, b: &Node) {
+    let id = b.id();
     for (at, key) in [(a, "of a"), (b, "of b")] {
         at.ask(&["dht", "put", key, "some value"]);
         at.ask(&["dht", "put", key, "another value"]);
@@ -111,14 +42,18 @@ fn a_daemon_that_was_recorded_is_replayed_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let text = |name: &str| path(name).to_str().unwrap().to_owned();
-    let b = Daemon::start(&path("b"), &[]);
+    let b = Node::start(&path("b"), &[]);
     let ticket = b.ask(&["invite"])["ticket"].as_str().unwrap().to_owned();
 
     // Stopped in good order.
     let first = text("first.recording");
-    let a = Daemon::start(&path("a"), &["--bootstrap", &ticket, "--record", &first]);
+    let mut a = Node::start(&path("a"), &["--bootstrap", &ticket, "--record", &first]);
     live(&a, &b);
-    thread::sleep(FIRST_DEADLINE);
+    // A copy, as of a node that was killed in the middle of its life.
+    until("a deadline was recorded", || {
+        std::fs::copy(path("first.recording"), path("copy")).unwrap();
+        replay(&path("copy")).1["kinds"]["timeout"].as_u64() >= Some(1)
+    });
     let notices = a.ask(&["status"])["notices"].to_string();
     assert!(notices.contains("secret key"), "{notices}");
     assert!(a.log().contains("secret key"), "{}", a.log());
@@ -163,7 +98,7 @@ fn a_daemon_that_was_recorded_is_replayed_bit_for_bit() {
 
     // Killed in the middle of its life, after it had restored the one before.
     let second = text("second.recording");
-    let a = Daemon::start(&path("a"), &["--record", &second]);
+    let mut a = Node::start(&path("a"), &["--record", &second]);
     a.ask(&["dht", "put", "of a", "third value"]);
     a.kill();
     let (code, told) = replay(&path("second.recording"));

@@ -6,121 +6,87 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
-use std::path::Path;
-use std::time::Duration;
+mod office;
 
-use enishi_lab::{Daemon, Host, Lab, ensure_programs, until};
-use tempfile::TempDir;
+use enishi_lab::{Daemon, Host, until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(20);
-const SECRET: &str = "a secret of the office";
+use office::{A_WHILE, Office, ping, reaches, shell};
+
+/// The numbers of the routers, and of the member that uses them.
+const ROUTERS: [usize; 2] = [0, 1];
+const MEMBER: usize = 2;
 
 /// Two routers, a third member, and a host behind the routers that knows nothing of Enishi.
-struct Office {
-    routers: [(Host, Daemon); 2],
-    member: (Host, Daemon),
+struct Site {
+    office: Office,
     behind: Host,
-    _lab: Lab,
-    _directory: TempDir,
 }
 
-impl Office {
+impl Site {
     /// None without root. The host behind has an address in this network, as the routers have.
     fn open(prefix: &str, network: &str) -> Option<Self> {
-        if !enishi_lab::is_root() {
-            eprintln!("skipped: needs root");
-            return None;
-        }
-        ensure_programs(&[("nft", "nftables"), ("ping", "iputils-ping")]).unwrap();
-        let mut lab = Lab::new(prefix).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let password = directory.path().join("password");
-        std::fs::write(&password, SECRET).unwrap();
-        let password = password.to_str().unwrap();
-        let behind = lab.host("behind").unwrap();
+        let programs = [("nft", "nftables"), ("ping", "iputils-ping")];
+        let mut office = Office::open(prefix, &programs)?.with_password("a secret of the office");
+        let behind = office.lab.host("behind").unwrap();
         let addresses = format!(
             "ip link add br0 type bridge; ip link set br0 up; ip address add {network}.9/24 dev br0"
         );
-        run(&behind, &addresses);
-        let mut ticket: Option<String> = None;
-        let mut hire = |name: &str| {
-            let host = lab.host(name).unwrap();
-            let data = directory.path().join(name);
-            let bootstrap = ticket.iter().flat_map(|ticket| ["--bootstrap", ticket]);
-            let bootstrap: Vec<&str> = bootstrap.collect();
-            let daemon = Daemon::start(Path::new(PROGRAM), Some(&host), &data, &bootstrap).unwrap();
-            let words: &[&str] = match &ticket {
-                Some(_) => &["channel", "join", "--name", "office"],
-                None => &["channel", "create", "office"],
-            };
-            let password = ["--password-file", password];
-            daemon.text(&[words, &password].concat()).unwrap();
-            ticket.get_or_insert_with(|| daemon.text(&["invite"]).unwrap());
-            (host, daemon)
-        };
-        let routers = ["one", "two"].map(&mut hire);
-        let member = hire("member");
-        for (number, (host, _)) in routers.iter().enumerate() {
-            let space = behind.namespace();
-            run(
-                host,
-                &format!(
-                    "ip link add lan0 type veth peer name port{number} netns {space}; \
-                     ip address add {network}.{}/24 dev lan0; ip link set lan0 up",
-                    number + 1
-                ),
-            );
-            run(&behind, &format!("ip link set port{number} master br0 up"));
+        shell(&behind, &addresses);
+        for number in [ROUTERS[0], ROUTERS[1], MEMBER] {
+            assert_eq!(office.hire(&[]), number);
         }
-        Some(Self {
-            routers,
-            member,
-            behind,
-            _lab: lab,
-            _directory: directory,
-        })
+        for number in ROUTERS {
+            let (space, last) = (behind.namespace(), number + 1);
+            let cable = format!(
+                "ip link add lan0 type veth peer name port{number} netns {space}; \
+                 ip address add {network}.{last}/24 dev lan0; ip link set lan0 up"
+            );
+            shell(&office.hosts[number], &cable);
+            let plug = format!("ip link set port{number} master br0 up");
+            shell(&behind, &plug);
+        }
+        Some(Self { office, behind })
     }
 
+    fn member(&self) -> &Daemon {
+        &self.office.daemons[MEMBER]
+    }
+
+    /// Whether the member reaches an address.
     fn reaches(&self, address: &str) -> bool {
-        let words = ["ping", "-c", "1", "-W", "1", address];
-        self.member.0.run(&words, A_WHILE).unwrap().success()
+        reaches(&self.office.hosts[MEMBER], address)
     }
 
-    fn wait_until_reached(&self, address: &str, limit: Duration) {
+    fn wait_until_reached(&self, address: &str) {
         let what = format!("{address} is reached");
-        if until(limit, &what, || Ok(self.reaches(address))).is_err() {
-            let told = |(host, daemon): &(Host, Daemon)| {
-                let routes = run(host, "ip route; ip rule; nft list ruleset");
+        if until(A_WHILE, &what, || Ok(self.reaches(address))).is_err() {
+            let told = |number: usize| {
+                let routes = "ip route; ip rule; nft list ruleset";
+                let routes = shell(&self.office.hosts[number], routes);
+                let daemon = &self.office.daemons[number];
                 let channels = daemon.text(&["channel", "list"]).unwrap_or_default();
                 format!("{channels}\n{routes}\n{}", daemon.log())
             };
-            let [one, two] = self.routers.each_ref().map(told);
-            panic!("{what}: {}\n\n{one}\n\n{two}", told(&self.member));
+            let [one, two] = ROUTERS.map(told);
+            panic!("{what}: {}\n\n{one}\n\n{two}", told(MEMBER));
         }
     }
-}
-
-fn run(host: &Host, line: &str) -> String {
-    let output = host.run(&["sh", "-ec", line], A_WHILE).unwrap();
-    assert!(output.success(), "{line}: {}", output.stderr);
-    output.stdout
 }
 
 #[test]
 fn a_lan_is_reached_through_either_of_two_routers() {
-    let Some(mut office) = Office::open("lan", "192.168.7") else {
+    let Some(mut site) = Site::open("lan", "192.168.7") else {
         return;
     };
     let lan = "192.168.7.0/24";
-    assert!(!office.reaches("192.168.7.9"));
-    for (_, router) in &office.routers {
+    assert!(!site.reaches("192.168.7.9"));
+    for router in &site.office.daemons[..MEMBER] {
         router.text(&["route", "share", "office", lan]).unwrap();
     }
-    assert!(!office.reaches("192.168.7.9"), "nobody has accepted it");
-    let member = &office.member.1;
+    assert!(!site.reaches("192.168.7.9"), "nobody has accepted it");
+    let member = site.member();
     member.text(&["route", "use", "office", lan]).unwrap();
-    office.wait_until_reached("192.168.7.9", A_WHILE);
+    site.wait_until_reached("192.168.7.9");
     // Both offer it; the one in use dies.
     let via = || {
         let told = member.json(&["route", "list", "office"]).unwrap();
@@ -133,44 +99,39 @@ fn a_lan_is_reached_through_either_of_two_routers() {
     })
     .unwrap();
     let used = via();
-    let ids: Vec<String> = office
-        .routers
-        .iter()
-        .map(|(_, router)| {
-            let status = router.json(&["status"]).unwrap();
-            status["node_id"].as_str().unwrap().to_owned()
-        })
-        .collect();
+    let ids = ROUTERS.map(|number| {
+        let status = site.office.daemons[number].json(&["status"]).unwrap();
+        status["node_id"].as_str().unwrap().to_owned()
+    });
     let at = ids.iter().position(|id| *id == used).unwrap();
-    office.routers[at].1.process().kill9().unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    office.wait_until_reached("192.168.7.9", Duration::from_secs(12));
+    site.office.daemons[at].process().kill9().unwrap();
+    site.wait_until_reached("192.168.7.9");
     // The network behind sees the router's own address, and needs no way back.
-    let neighbours = run(&office.behind, "ip route");
+    let neighbours = shell(&site.behind, "ip route");
     assert!(!neighbours.contains("10.77."), "{neighbours}");
-    let (host, router) = &office.routers[1 - at];
+    let (host, router) = (&site.office.hosts[1 - at], &site.office.daemons[1 - at]);
     router.text(&["route", "unshare", "office", lan]).unwrap();
     until(A_WHILE, "nothing is left of it", || {
-        Ok(!run(host, "nft list tables").contains("enishi"))
+        Ok(!shell(host, "nft list tables").contains("enishi"))
     })
     .unwrap();
     until(A_WHILE, "nobody offers it", || {
-        Ok(!office.reaches("192.168.7.9"))
+        Ok(!site.reaches("192.168.7.9"))
     })
     .unwrap();
 }
 
 #[test]
 fn networks_that_could_not_be_told_apart_are_refused() {
-    let Some(office) = Office::open("apart", "192.168.7") else {
+    let Some(site) = Site::open("apart", "192.168.7") else {
         return;
     };
     let refused = |daemon: &Daemon, words: &[&str], why: &str| {
         let error = daemon.text(words).unwrap_err().to_string();
         assert!(error.contains(why), "{words:?}: {error}");
     };
-    let member = &office.member.1;
-    let router = &office.routers[0].1;
+    let member = site.member();
+    let router = &site.office.daemons[ROUTERS[0]];
     let inside = "10.77.3.0/24";
     refused(
         router,
@@ -182,7 +143,7 @@ fn networks_that_could_not_be_told_apart_are_refused() {
         &["route", "use", "office", inside],
         "could not be told apart",
     );
-    let own = format!("{}/32", office.member.0.address());
+    let own = format!("{}/32", site.office.hosts[MEMBER].address());
     refused(
         member,
         &["route", "use", "office", &own],
@@ -209,38 +170,42 @@ fn networks_that_could_not_be_told_apart_are_refused() {
 
 #[test]
 fn everything_goes_by_way_of_the_exit_and_sessions_do_not() {
-    let Some(office) = Office::open("exit", "203.0.113") else {
+    let Some(site) = Site::open("exit", "203.0.113") else {
         return;
     };
-    let (host, router) = &office.routers[0];
-    let member = &office.member.1;
-    assert!(!office.reaches("203.0.113.9"));
+    let router = &site.office.daemons[ROUTERS[0]];
+    let member = site.member();
+    assert!(!site.reaches("203.0.113.9"));
     router
         .text(&["route", "share", "office", "everything"])
         .unwrap();
-    let exit = router.address().unwrap().to_string();
+    let exit = site.office.address(ROUTERS[0]);
     let words = ["route", "use", "office", "everything", "--by", &exit];
     until(A_WHILE, "the exit is offered", || {
         Ok(member.text(&words).is_ok())
     })
     .unwrap();
-    office.wait_until_reached("203.0.113.9", A_WHILE);
-    let way = run(&office.member.0, "ip route get 203.0.113.9");
+    site.wait_until_reached("203.0.113.9");
+    let way = shell(&site.office.hosts[MEMBER], "ip route get 203.0.113.9");
     assert!(way.contains("enishi0"), "{way}");
     // The member's own network and its sessions go on as before.
-    let underlay = host.address().to_string();
-    assert!(office.reaches(&underlay) && office.reaches(&exit));
-    std::thread::sleep(Duration::from_secs(6));
-    assert!(office.reaches("203.0.113.9"));
+    let member = &site.office.hosts[MEMBER];
+    let underlay = site.office.hosts[ROUTERS[0]].address().to_string();
+    for address in [&underlay, &exit] {
+        ping(member, &["-c", "1"], address);
+    }
+    // Longer than a session lasts that has lost its way.
+    ping(member, &["-c", "31", "-i", "0.2"], "203.0.113.9");
+    let member = site.member();
     member
         .text(&["route", "unuse", "office", "everything"])
         .unwrap();
     until(A_WHILE, "the exit is not used", || {
-        Ok(!office.reaches("203.0.113.9"))
+        Ok(!site.reaches("203.0.113.9"))
     })
     .unwrap();
     until(A_WHILE, "nothing is left of it", || {
-        let rules = run(&office.member.0, "ip rule; ip -6 rule");
+        let rules = shell(&site.office.hosts[MEMBER], "ip rule; ip -6 rule");
         Ok(!rules.contains("25966") && !rules.contains("sport"))
     })
     .unwrap();

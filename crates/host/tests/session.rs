@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use enishi_host::session::{
     SessionEvent, Sessions,
 };
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{SockaddrIn, getsockname};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -567,4 +571,50 @@ async fn own_addresses_are_those_listened_on() {
     sessions.hide_addresses(vec![hidden]);
     let gone = watched.wait_for(|told| told.iter().all(|a| a.ip() != hidden));
     timeout(PATIENCE, gone).await.unwrap().unwrap();
+}
+
+/// Returns a second descriptor of the UDP socket on `port`, as a child process has between
+/// `fork(2)` and `execve(2)`.
+fn copy_of_socket(port: u16) -> OwnedFd {
+    let is_it = |fd: &i32| {
+        let name = getsockname::<SockaddrIn>(*fd);
+        name.is_ok_and(|name| name.port() == port)
+    };
+    let fd = (3..4096).find(is_it).unwrap();
+    #[expect(unsafe_code, reason = "the QUIC library does not lend its descriptors")]
+    // SAFETY: the socket was found open, and nothing closes it while this thread copies it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned().unwrap()
+}
+
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status();
+    assert!(status.unwrap().success(), "ip {words}");
+}
+
+// One thread: it alone is in a network namespace of its own.
+#[tokio::test(flavor = "current_thread")]
+async fn sockets_that_cannot_be_opened_again_at_once_are_opened_later() {
+    if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    ip("link set lo up");
+    let (mut a, mut b) = pair().await;
+    let (address, copy) = (a.contact(), copy_of_socket(a.port()));
+    ip("link add v0 type veth peer name v1");
+    ip("address add 192.0.2.1/24 dev v0");
+    ip("link set v0 up");
+    ip("link set v1 up");
+    a.closed(b.id()).await;
+    drop(copy);
+    // It has the port that it had, and its peer sees that it lives again.
+    let there = Bytes::from("there?");
+    a.sessions.send_control(&b.contact(), there.clone());
+    assert_eq!(b.frame().await, there);
+    a.opened(b.id()).await;
+    let here = Bytes::from("here");
+    b.sessions.send_control(&address, here.clone());
+    assert_eq!(a.frame().await, here);
+    assert_eq!(a.contact().addresses(), address.addresses());
 }

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use enishi_lab::{Host, Lab, is_root};
+use enishi_lab::{Host, Lab, is_root, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -26,19 +26,23 @@ fn reaches(from: &Host, to: &Host) -> bool {
     from.run(&ping, LIMIT).unwrap().success()
 }
 
+/// Waits: the kernel tells of a carrier up to a second after a cable is plugged in.
+fn comes_to_reach(from: &Host, to: &Host) {
+    let what = format!("{} reaches {}", from.name(), to.name());
+    until(LIMIT, &what, || Ok(reaches(from, to))).unwrap();
+}
+
 fn exists(host: &Host) -> bool {
     Path::new("/run/netns").join(host.namespace()).exists()
 }
 
 fn await_end(pid: u32) {
-    let started = Instant::now();
-    // A killed child that nobody has waited for yet is a zombie: it is dead.
-    while std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.contains(") Z "))
-    {
-        assert!(started.elapsed() < LIMIT, "process {pid} still runs");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(LIMIT, &format!("process {pid} has ended"), || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        // A killed child that nobody has waited for yet is a zombie: it is dead.
+        Ok(stat.map_or(true, |stat| stat.contains(") Z ")))
+    })
+    .unwrap();
 }
 
 #[test]
@@ -50,19 +54,23 @@ fn hosts_reach_each_other_until_cut_and_again_after_healing() {
         lab.host("b").unwrap(),
         lab.host("c").unwrap(),
     );
-    assert!(reaches(&a, &b) && reaches(&b, &c));
+    comes_to_reach(&a, &b);
+    comes_to_reach(&b, &c);
 
     lab.isolate(&[&a, &b], &[&c]).unwrap();
-    assert!(reaches(&a, &b) && !reaches(&a, &c) && !reaches(&c, &b));
+    comes_to_reach(&a, &b);
+    assert!(!reaches(&a, &c) && !reaches(&c, &b));
     lab.isolate(&[&a], &[&b, &c]).unwrap();
-    assert!(!reaches(&a, &b) && !reaches(&a, &c) && reaches(&c, &b));
+    comes_to_reach(&c, &b);
+    assert!(!reaches(&a, &b) && !reaches(&a, &c));
     lab.heal().unwrap();
-    assert!(reaches(&a, &b) && reaches(&a, &c));
+    comes_to_reach(&a, &b);
+    comes_to_reach(&a, &c);
 
     b.link_down().unwrap();
     assert!(!reaches(&a, &b));
     b.link_up().unwrap();
-    assert!(reaches(&a, &b));
+    comes_to_reach(&a, &b);
 }
 
 #[test]
@@ -71,7 +79,8 @@ fn a_pair_is_joined_directly_and_two_labs_do_not_collide() {
     let (mut one, mut two) = (Lab::new("labtest").unwrap(), Lab::new("labtest").unwrap());
     let (a, b) = one.pair("a", "b").unwrap();
     let (c, d) = two.pair("a", "b").unwrap();
-    assert!(reaches(&a, &b) && reaches(&d, &c));
+    comes_to_reach(&a, &b);
+    comes_to_reach(&d, &c);
     assert!(one.host("a").is_err() && one.host("A").is_err());
     let links = a.run(&["ip", "-o", "link"], LIMIT).unwrap().stdout;
     assert_eq!(links.lines().count(), 2, "{links}");
@@ -122,11 +131,10 @@ fn signals_and_exit_codes_belong_to_the_program_itself() {
     ]);
     let log = directory.path().join("log");
     let mut shell = host.spawn(shell, &log).unwrap();
-    let started = Instant::now();
-    while !std::fs::read_to_string(&log).unwrap().ends_with('\n') {
-        assert!(started.elapsed() < LIMIT);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(LIMIT, "the shell says its number", || {
+        Ok(std::fs::read_to_string(&log)?.ends_with('\n'))
+    })
+    .unwrap();
     assert_eq!(
         std::fs::read_to_string(&log).unwrap().trim(),
         shell.id().to_string()
@@ -160,18 +168,18 @@ fn start_child(prefix: &str, log: &Path) -> (enishi_lab::Process, String, u32) {
         .args(["--exact", "child_with_a_lab", "--nocapture"])
         .env("ENISHI_LAB_TEST_CHILD", prefix);
     let process = enishi_lab::Process::spawn(command, log).unwrap();
-    let started = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(log).unwrap();
-        if let Some((_, after)) = text.split_once("\nready ")
-            && let Some((line, _)) = after.split_once('\n')
-        {
-            let (namespace, pid) = line.split_once(' ').unwrap();
-            return (process, namespace.to_owned(), pid.parse().unwrap());
-        }
-        assert!(started.elapsed() < LIMIT, "{text}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let mut ready = None;
+    until(LIMIT, "the child has a lab", || {
+        let text = std::fs::read_to_string(log)?;
+        let line = text.split_once("\nready ");
+        let line = line.and_then(|(_, after)| after.split_once('\n'));
+        ready = line.map(|(line, _)| line.to_owned());
+        Ok(ready.is_some())
+    })
+    .unwrap();
+    let ready = ready.unwrap();
+    let (namespace, pid) = ready.split_once(' ').unwrap();
+    (process, namespace.to_owned(), pid.parse().unwrap())
 }
 
 #[test]

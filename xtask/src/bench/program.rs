@@ -16,12 +16,12 @@ pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(root.join("target/release/enishi"))
 }
 
-/// Builds the plain forwarder, beside the daemon.
-pub(super) fn build_forwarder(root: &Path) -> anyhow::Result<()> {
+/// Builds an example program of the data plane for release and returns its path.
+pub(super) fn build_example(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let mut command = cargo(root);
     command.args(["build", "--release", "--package", "enishi-dataplane"]);
-    command.args(["--example", "forwarder"]);
+    command.args(["--example", name]);
     let well = follow_quietly(&mut command, |line| eprintln!("{line}"))?;
-    ensure!(well, "the forwarder does not build");
-    Ok(())
+    ensure!(well, "the example `{name}` does not build");
+    Ok(root.join("target/release/examples").join(name))
 }

@@ -257,6 +257,7 @@ impl<O: Outside> Driver<O> {
                 ports.push(self.exit.socket.port());
                 self.own_ports = ports;
             }
+            Command::Moved => self.moved(),
             // Nobody waits any more if it cannot be told.
             Command::Report(to) => drop(to.try_send(self.report())),
         }
@@ -351,6 +352,13 @@ impl<O: Outside> Driver<O> {
             self.sessions[slot]
                 .paths
                 .learn(self.now, candidates.iter().copied());
+        }
+        self.next_tick = self.now;
+    }
+
+    fn moved(&mut self) {
+        for (_, session) in &mut self.sessions {
+            session.paths.moved(self.now);
         }
         self.next_tick = self.now;
     }

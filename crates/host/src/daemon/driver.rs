@@ -136,6 +136,7 @@ impl Driver {
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
                     let ways = self.shared.networks.ways(&addresses);
+                    self.shared.networks.moved();
                     self.handle(&mut node, Input::Addresses(addresses));
                     self.handle(&mut node, Input::Command(Command::Vnet(ways)));
                 }

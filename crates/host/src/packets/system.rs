@@ -84,66 +84,37 @@ impl SystemRoutes {
     }
 
     fn route(&self, network: Prefix) -> Result<(), String> {
-        let (family, text) = (family(network), network.to_string());
-        let device = self.device.as_str();
+        let device = &self.device;
         if !network.is_everything() {
-            let words = [
-                family, "route", "replace", &text, "dev", device, "metric", METRIC,
-            ];
-            return ip(&words);
+            let line = format!("route replace {network} dev {device} metric {METRIC}");
+            return ip(network, &[line]);
         }
         self.unroute(network);
-        let words = [
-            family, "route", "replace", "default", "dev", device, "table", TABLE,
-        ];
-        ip(&words)?;
-        for port in &self.ports {
-            let port = port.to_string();
-            ip(&[
-                family,
-                "rule",
-                "add",
-                "pref",
-                OWN_SOCKETS,
-                "ipproto",
-                "udp",
-                "sport",
-                &port,
-                "lookup",
-                "main",
-            ])?;
-        }
-        let own = [
-            family,
-            "rule",
-            "add",
-            "pref",
-            OWN_NETWORKS,
-            "lookup",
-            "main",
-            "suppress_prefixlength",
-            "0",
-        ];
-        ip(&own)?;
-        ip(&[family, "rule", "add", "pref", EVERYTHING, "lookup", TABLE])
+        let own_socket =
+            |port| format!("rule add pref {OWN_SOCKETS} ipproto udp sport {port} lookup main");
+        let mut lines = vec![format!("route replace default dev {device} table {TABLE}")];
+        lines.extend(self.ports.iter().map(own_socket));
+        lines.push(format!(
+            "rule add pref {OWN_NETWORKS} lookup main suppress_prefixlength 0"
+        ));
+        lines.push(format!("rule add pref {EVERYTHING} lookup {TABLE}"));
+        ip(network, &lines)
     }
 
     fn unroute(&self, network: Prefix) {
-        let (family, text) = (family(network), network.to_string());
-        let device = self.device.as_str();
+        let device = &self.device;
+        let lines = if network.is_everything() {
+            let rules = [OWN_SOCKETS, OWN_NETWORKS, EVERYTHING];
+            let gone =
+                rules.map(|pref| vec![format!("rule del pref {pref}"); self.ports.len() + 1]);
+            let mut lines = gone.concat();
+            lines.push(format!("route flush table {TABLE}"));
+            lines
+        } else {
+            vec![format!("route del {network} dev {device} metric {METRIC}")]
+        };
         // What is not there need not be removed.
-        if !network.is_everything() {
-            let _ = ip(&[
-                family, "route", "del", &text, "dev", device, "metric", METRIC,
-            ]);
-            return;
-        }
-        let _ = ip(&[family, "route", "flush", "table", TABLE]);
-        for pref in [OWN_SOCKETS, OWN_NETWORKS, EVERYTHING] {
-            for _ in 0..=self.ports.len() {
-                let _ = ip(&[family, "rule", "del", "pref", pref]);
-            }
-        }
+        let _ = ip(network, &lines);
     }
 
     fn share(&mut self) -> Result<(), String> {
@@ -196,35 +167,36 @@ impl Drop for SystemRoutes {
     }
 }
 
-fn family(network: Prefix) -> &'static str {
-    if network.address().is_ipv4() {
-        "-4"
-    } else {
-        "-6"
-    }
-}
-
-fn ip(words: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(words).output();
-    let output = output.map_err(|error| missing("ip", "iproute2", &error))?;
-    told("ip", &words.join(" "), &output)
+/// Runs commands of `ip`, each whatever becomes of the others, in one process.
+fn ip(network: Prefix, lines: &[String]) -> Result<(), String> {
+    let family = match network.address().is_ipv4() {
+        true => "-4",
+        false => "-6",
+    };
+    let words = [family, "-force", "-batch", "-"];
+    feed("ip", "iproute2", &words, &lines.join("\n"))
 }
 
 fn nft(script: &str) -> Result<(), String> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
+    feed("nft", "nftables", &["-f", "-"], script)
+}
+
+/// Runs a program of a Debian package with this on its standard input.
+fn feed(program: &str, package: &str, words: &[&str], input: &str) -> Result<(), String> {
+    let cannot = |error| missing(program, package, &error);
+    let mut child = Command::new(program)
+        .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| missing("nft", "nftables", &error))?;
-    if let Some(mut input) = child.stdin.take() {
+        .map_err(cannot)?;
+    if let Some(mut stdin) = child.stdin.take() {
         // A program that does not read says why.
-        let _ = input.write_all(script.as_bytes());
+        let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output();
-    let output = output.map_err(|error| missing("nft", "nftables", &error))?;
-    told("nft", "-f -", &output)
+    let output = child.wait_with_output().map_err(cannot)?;
+    told(program, &words.join(" "), &output)
 }
 
 fn missing(program: &str, package: &str, error: &std::io::Error) -> String {

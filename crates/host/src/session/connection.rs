@@ -138,7 +138,7 @@ pub(super) async fn run(
     let live = Arc::new(Live::new(connection));
     let Some((line, queue)) = admit(&shared, &live, peer, dialler) else {
         live.close(CloseCode::Limit);
-        if dialler == shared.me {
+        if dialler == shared.me() {
             dial::abandon(&shared, peer).await;
         }
         return;
@@ -182,7 +182,7 @@ fn admit(
         return None;
     }
     let admission = table.admit(peer, dialler, live.opened, Arc::clone(live));
-    if dialler == shared.me {
+    if dialler == shared.me() {
         table.end_dial(peer);
     } else {
         // A dial that still waits for its turn is not needed any more.
@@ -258,7 +258,13 @@ impl Served<'_> {
     async fn write_frames(&self, queue: &ControlQueue) -> std::io::Result<()> {
         let mut stream = self.live.connection.open_uni().await?;
         stream.set_priority(1)?;
-        lanes::write_control_start(&mut stream, self.shared.incarnation).await?;
+        lanes::write_control_start(
+            &mut stream,
+            self.shared
+                .incarnation
+                .load(std::sync::atomic::Ordering::Acquire),
+        )
+        .await?;
         while let Next::Frame(frame) = self.next(queue).await? {
             if let Err(error) = lanes::write_frame(&mut stream, &frame).await {
                 if queue.give_back(frame).is_err() {
@@ -313,7 +319,7 @@ impl Served<'_> {
         let Some(mut current) = lock(&self.shared.table).follow(self.peer) else {
             return;
         };
-        let grace = if self.shared.me < self.peer {
+        let grace = if self.shared.me() < self.peer {
             GRACE
         } else {
             GRACE + GRACE_LARGER_ID

@@ -37,7 +37,7 @@ pub(super) fn start(shared: &Arc<Shared>, peer: NodeId, wake: Arc<Notify>) {
 async fn dial(shared: Arc<Shared>, peer: NodeId, wake: Arc<Notify>) {
     match attempt(&shared, peer, &wake).await {
         Outcome::Open(connection) => {
-            let me = shared.me;
+            let me = shared.me();
             connection::run(shared, connection, peer, me).await;
         }
         Outcome::Failed => {

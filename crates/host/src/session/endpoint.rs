@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use enishi_overlay::{Keypair, NodeId, OverlayId};
 use iroh::endpoint::{
-    BindOpts, ConnectError, ConnectOptions, Connection, Endpoint, Incoming, MtuDiscoveryConfig,
-    NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    BindOpts, ConnectError, ConnectOptions, ConnectWithOptsError, Connection, Endpoint, Incoming,
+    MtuDiscoveryConfig, NetReportConfig, PortmapperConfig, QuicConnectError, QuicTransportConfig,
+    VarInt, presets,
 };
 use iroh::{EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -225,10 +226,23 @@ pub(super) async fn connect(
     let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
     let target = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
     let options = ConnectOptions::new().with_additional_alpns(vec![addressee(&peer)]);
-    let endpoint = &shared.endpoint;
     let connecting = async {
-        let connecting = endpoint.connect_with_opts(target, &shared.protocol, options);
-        Ok::<_, ConnectError>(connecting.await?.await?)
+        let mut endpoints = shared.endpoint.subscribe();
+        loop {
+            let Some(endpoint) = endpoints.borrow_and_update().clone() else {
+                // Cannot fail: the sender is part of what the caller holds.
+                let _ = endpoints.changed().await;
+                continue;
+            };
+            let (target, options) = (target.clone(), options.clone());
+            let connecting = endpoint.connect_with_opts(target, &shared.protocol, options);
+            match connecting.await {
+                Err(error) if is_end_of_endpoint(&error) => {
+                    let _ = endpoints.changed().await;
+                }
+                connecting => return Ok::<_, ConnectError>(connecting?.await?),
+            }
+        }
     };
     match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
         Ok(Ok(connection)) => Some(connection),
@@ -243,11 +257,20 @@ pub(super) async fn connect(
     }
 }
 
-/// Accepts connections until the endpoint is closed.
-pub(super) async fn accept(shared: Arc<Shared>) {
+/// Tells whether a dial failed because its endpoint is dead, and another one will take its place.
+fn is_end_of_endpoint(error: &ConnectWithOptsError) -> bool {
+    match error {
+        ConnectWithOptsError::EndpointClosed { .. } => true,
+        ConnectWithOptsError::Noq { source, .. } => *source == QuicConnectError::EndpointStopping,
+        _ => false,
+    }
+}
+
+/// Accepts connections until the endpoint is closed, or dead.
+pub(super) async fn accept(shared: &Arc<Shared>, endpoint: &Endpoint) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    while let Some(incoming) = shared.endpoint.accept().await {
-        if is_for_another(&incoming, &shared.me) {
+    while let Some(incoming) = endpoint.accept().await {
+        if is_for_another(&incoming, &shared.me()) {
             incoming.ignore();
             continue;
         }
@@ -264,7 +287,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
             let _ = incoming.retry();
             continue;
         }
-        let task = handshake(Arc::clone(&shared), incoming, permit);
+        let task = handshake(Arc::clone(shared), incoming, permit);
         shared.tasks.spawn(task);
     }
 }

@@ -23,14 +23,14 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 /// When each session was last seen to do something, and its activity then.
 type Seen = HashMap<NodeId, (Instant, u64)>;
 
-/// Closes idle sessions as long as the endpoint is open.
+/// Closes idle sessions until the sessions are closed for good.
 pub(super) async fn sweep(shared: Arc<Shared>) {
     let mut seen = Seen::new();
     let mut period = tokio::time::interval(SWEEP_PERIOD);
-    while !shared.endpoint.is_closed() {
+    while !shared.closing.is_cancelled() {
         tokio::select! {
             _ = period.tick() => {}
-            () = shared.endpoint.closed() => return,
+            () = shared.closing.cancelled() => return,
         }
         sweep_once(&shared, &mut seen, Instant::now());
     }

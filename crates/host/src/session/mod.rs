@@ -19,8 +19,8 @@
 //!           +--------+-------------------+------------+----------------+------------+---
 //!
 //!           length is at most CONTROL_FRAME_BYTES_MAX; a larger one ends the session.
-//!           incarnation: a random number that a process draws when it starts. Two
-//!           connections of one peer with different incarnations tell that it was
+//!           incarnation: a random number that a process draws when it opens its endpoint.
+//!           Two connections of one peer with different incarnations tell that it was
 //!           restarted and the older one is a corpse.
 //!
 //! bulk      bidirectional streams, opened by either side when there is something
@@ -49,17 +49,19 @@ mod endpoint;
 mod idle;
 mod lanes;
 mod queue;
+mod serve;
 mod table;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind};
-use iroh::Watcher;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use book::BOOK_MAX;
@@ -193,11 +195,16 @@ pub struct Sessions(Arc<Shared>);
 ///
 /// The two locks are never held at once, nor across a wait.
 struct Shared {
-    me: NodeId,
-    /// Which life of this process it is, so that peers see a restart.
-    incarnation: u64,
+    keypair: Keypair,
+    /// Which life of the endpoint it is, so that peers see a restart.
+    incarnation: AtomicU64,
     protocol: Vec<u8>,
-    endpoint: iroh::Endpoint,
+    /// The one in use; `None` while another one takes its place: see [`serve`].
+    endpoint: watch::Sender<Option<iroh::Endpoint>>,
+    /// What the sockets are bound to.
+    listening: Vec<SocketAddr>,
+    /// Cancelled when the sessions are closed for good.
+    closing: CancellationToken,
     runtime: tokio::runtime::Handle,
     tasks: TaskTracker,
     table: Mutex<Table<Arc<Live>>>,
@@ -224,10 +231,12 @@ impl Sessions {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let own = own_addresses(&endpoint.addr(), &[]);
         let shared = Arc::new(Shared {
-            me: config.keypair.id(),
-            incarnation: random_number(),
+            keypair: config.keypair,
+            incarnation: AtomicU64::new(random_number()),
             protocol,
-            endpoint,
+            listening: endpoint.bound_sockets(),
+            endpoint: watch::Sender::new(Some(endpoint)),
+            closing: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
             table: Mutex::new(Table::new()),
@@ -247,7 +256,7 @@ impl Sessions {
 
     /// Returns who this node is.
     pub fn me(&self) -> NodeId {
-        self.0.me
+        self.0.me()
     }
 
     /// Returns the node's own addresses at which others may dial it, best first, at
@@ -274,7 +283,7 @@ impl Sessions {
 
     /// Returns the addresses and ports that the sockets are bound to.
     pub fn listening(&self) -> Vec<SocketAddr> {
-        self.0.endpoint.bound_sockets()
+        self.0.listening.clone()
     }
 
     /// Sends a control frame, dialling if there is no session. Never waits.
@@ -372,7 +381,11 @@ impl Sessions {
         self.0.tasks.close();
         // In both cases the end comes, only less gracefully for whoever is too slow.
         let _ = tokio::time::timeout(CLOSE_MAX, self.0.tasks.wait()).await;
-        let _ = tokio::time::timeout(CLOSE_MAX, self.0.endpoint.close()).await;
+        self.0.closing.cancel();
+        let endpoint = self.0.endpoint.borrow().clone();
+        if let Some(endpoint) = endpoint {
+            let _ = tokio::time::timeout(CLOSE_MAX, endpoint.close()).await;
+        }
     }
 
     /// Returns what was refused, dropped or lost since the start.
@@ -382,14 +395,13 @@ impl Sessions {
 
     fn start_tasks(&self) {
         let runtime = &self.0.runtime;
-        runtime.spawn(endpoint::accept(Arc::clone(&self.0)));
+        runtime.spawn(serve::serve(Arc::clone(&self.0)));
         runtime.spawn(idle::sweep(Arc::clone(&self.0)));
-        runtime.spawn(watch_own_addresses(Arc::clone(&self.0)));
         let sessions = self.clone();
         runtime.spawn(async move {
             tokio::select! {
                 () = sessions.0.announcer.deserted() => sessions.close().await,
-                () = sessions.0.endpoint.closed() => {}
+                () = sessions.0.closing.cancelled() => {}
             }
         });
     }
@@ -412,28 +424,15 @@ impl Sessions {
     }
 }
 
-impl fmt::Debug for Sessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sessions({:?})", self.0.me)
+impl Shared {
+    fn me(&self) -> NodeId {
+        self.keypair.id()
     }
 }
 
-async fn watch_own_addresses(shared: Arc<Shared>) {
-    let mut watcher = shared.endpoint.watch_addr();
-    let mut hidden = shared.hidden.subscribe();
-    loop {
-        let own = own_addresses(&watcher.get(), &hidden.borrow_and_update());
-        shared.addresses.send_if_modified(|told| {
-            let changed = *told != own;
-            *told = own;
-            changed
-        });
-        tokio::select! {
-            changed = watcher.updated() => if changed.is_err() { return },
-            // Cannot fail: the sender is part of what this task holds.
-            _ = hidden.changed() => {}
-            () = shared.endpoint.closed() => return,
-        }
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sessions({:?})", self.0.me())
     }
 }
 

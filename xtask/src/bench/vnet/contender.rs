@@ -1,6 +1,6 @@
 //! The virtual networks that are measured: each joins two hosts, and says by which address.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use super::peers::Peers;
 
 /// The longest that anything but a measurement may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(20);
+/// After how long packets go by the lane once the other way is shut.
+const LANE_TIME: Duration = Duration::from_secs(10);
 /// The address of the right host in the networks of the others.
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
 
@@ -25,6 +27,9 @@ pub(super) enum Contender {
     Forwarder,
     /// Our daemon.
     Enishi,
+    /// Our daemon where nothing but its QUIC sockets passes: packets go by the lane of the
+    /// sessions, as they do behind a firewall that lets in no more.
+    Fallback,
     /// wireguard-go.
     WireguardGo,
     /// n2n.
@@ -51,10 +56,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Bare,
         Self::Forwarder,
         Self::Enishi,
+        Self::Fallback,
         Self::WireguardGo,
         Self::N2n,
     ];
@@ -65,6 +71,7 @@ impl Contender {
             Self::Bare => "bare",
             Self::Forwarder => "forwarder",
             Self::Enishi => "enishi",
+            Self::Fallback => "enishi_fallback",
             Self::WireguardGo => "wireguard_go",
             Self::N2n => "n2n",
         }
@@ -76,6 +83,7 @@ impl Contender {
             Self::Bare => Running::Programs(Vec::new(), place.right.address()),
             Self::Forwarder => place.forwarders()?,
             Self::Enishi => place.daemons()?,
+            Self::Fallback => place.fallback()?,
             Self::WireguardGo => match place.peers.program("usr/bin/wireguard-go") {
                 Some(program) => place.wireguard(&program)?,
                 None => return Ok(None),
@@ -158,6 +166,31 @@ impl Place<'_> {
         right.text(&["channel", "join", &ticket])?;
         let address = right.address()?;
         Ok(Running::Daemons(Box::new([left, right]), address))
+    }
+
+    fn fallback(&self) -> anyhow::Result<Running> {
+        let running = self.daemons()?;
+        let Running::Daemons(daemons, _) = &running else {
+            return Ok(running);
+        };
+        for (host, daemon) in [self.left, self.right].into_iter().zip(daemons.iter()) {
+            let status = daemon.json(&["status"])?;
+            let addresses = status["addresses"].as_array();
+            let sockets = addresses.context("the daemon says no addresses")?;
+            let ports = sockets.iter().filter_map(|socket| {
+                let socket: SocketAddr = socket.as_str()?.parse().ok()?;
+                Some(socket.port().to_string())
+            });
+            let ports = ports.collect::<Vec<_>>().join(", ");
+            let rules = format!(
+                "table inet bench {{ chain out {{ type filter hook output priority 0; \
+                 oifname eth0 udp sport != {{ {ports} }} drop; }} }}"
+            );
+            let output = host.run(&["nft", &rules], STEP_TIME_MAX)?;
+            ensure!(output.success(), "nft: {}", output.stderr);
+        }
+        std::thread::sleep(LANE_TIME);
+        Ok(running)
     }
 
     fn wireguard(&self, program: &Path) -> anyhow::Result<Running> {

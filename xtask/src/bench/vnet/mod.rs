@@ -18,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use enishi_lab::daemon::JOIN_TIME_MAX;
 use enishi_lab::{Daemon, Host, Lab, until};
 
-use super::program::{build, build_forwarder};
+use super::program::{build, build_example};
 use super::report::{Figure, Report, mean, p99};
 use super::traffic::{self, Direction};
 use contender::{Contender, Place, Running};
@@ -85,8 +85,8 @@ fn figures() -> Vec<Figure> {
         for (measure, unit) in MEASURES {
             for contender in Contender::ALL {
                 let beside = match contender {
-                    Contender::Enishi | Contender::Forwarder | Contender::N2n => Some(PEER),
                     Contender::Bare | Contender::WireguardGo => None,
+                    _ => Some(PEER),
                 };
                 let peer = beside.map(|peer| Cow::Owned(figure_name(setting, peer, measure)));
                 figures.push(Figure {
@@ -110,9 +110,10 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
         ("ping", "iputils-ping"),
         ("iperf3", "iperf3"),
         ("ethtool", "ethtool"),
+        ("nft", "nftables"),
     ])?;
     let program = build(root)?;
-    build_forwarder(root)?;
+    build_example(root, "forwarder")?;
     let programs = program.parent().map_or_else(PathBuf::new, Path::to_owned);
     let peers = Peers::get(&root.join("target"))?;
     let mut report = Report::new("vnet", runs, &figures());

@@ -1,0 +1,207 @@
+//! An office for tests: hosts of one lab with a daemon each, all members of one channel.
+//!
+//! Host N is called `hN`, and so calls itself; the channel is called `office`, and the first
+//! host has made it. A file of tests adds what it alone needs in an `impl Office` of its own.
+
+#![allow(dead_code, reason = "every file of tests needs a part of it")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enishi_lab::{Daemon, Host, Lab, Output, Process, ensure_programs, until};
+use tempfile::TempDir;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+
+/// How long anything may take that is waited for. Nothing is found to be absent by it.
+pub(crate) const A_WHILE: Duration = Duration::from_secs(20);
+
+/// When a program is killed that should have ended.
+const RUN_TIME_MAX: Duration = Duration::from_secs(60);
+
+pub(crate) struct Office {
+    // The daemons go before their network, and that before their data.
+    pub(crate) daemons: Vec<Daemon>,
+    /// Programs that are to run until the end.
+    pub(crate) servers: Vec<Process>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) lab: Lab,
+    pub(crate) directory: TempDir,
+    /// Leads to the first daemon, and into a governed channel.
+    pub(crate) ticket: String,
+    /// The file with the password that the channel rests on; none where it is governed.
+    password: Option<PathBuf>,
+}
+
+impl Office {
+    /// An office without hosts, where these programs (and Debian packages) are to be had; none
+    /// without root, which is said.
+    pub(crate) fn open(prefix: &str, programs: &[(&str, &str)]) -> Option<Self> {
+        if !enishi_lab::is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        ensure_programs(programs).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        // For daemons of users other than root.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        Some(Self {
+            daemons: Vec::new(),
+            servers: Vec::new(),
+            hosts: Vec::new(),
+            lab: Lab::new(prefix).unwrap(),
+            directory,
+            ticket: String::new(),
+            password: None,
+        })
+    }
+
+    /// Has the channel rest on a password.
+    pub(crate) fn with_password(mut self, password: &str) -> Self {
+        let file = self.path("password");
+        fs::write(&file, password).unwrap();
+        self.password = Some(file);
+        self
+    }
+
+    /// Adds a host and its daemon, and lets it join. Returns its number.
+    pub(crate) fn hire(&mut self, arguments: &[&str]) -> usize {
+        let number = self.add_host();
+        self.employ(number, Path::new(PROGRAM), arguments);
+        number
+    }
+
+    /// Adds a host on which nothing runs yet. Returns its number.
+    pub(crate) fn add_host(&mut self) -> usize {
+        let name = format!("h{}", self.hosts.len());
+        self.hosts.push(self.lab.host(&name).unwrap());
+        let number = self.hosts.len() - 1;
+        fs::write(self.config(number), format!("host_name = \"{name}\"\n")).unwrap();
+        number
+    }
+
+    /// Starts the daemon of the host that was added last, and lets it join.
+    pub(crate) fn employ(&mut self, number: usize, program: &Path, arguments: &[&str]) {
+        let ticket = self.ticket.clone();
+        let bootstrap = ["--bootstrap", &ticket];
+        let bootstrap = if number == 0 { &[] } else { &bootstrap[..] };
+        self.start(number, program, &[arguments, bootstrap].concat());
+        self.join(number);
+    }
+
+    /// Starts the daemon of the host that was added last, which knows no other node.
+    pub(crate) fn start(&mut self, number: usize, program: &Path, arguments: &[&str]) {
+        assert_eq!(number, self.daemons.len(), "one after the other");
+        let daemon = self.launch(number, program, arguments);
+        self.daemons.push(daemon);
+    }
+
+    /// Starts the daemon of a host anew. The one before has ended, or is killed now.
+    pub(crate) fn restart(&mut self, number: usize, arguments: &[&str]) {
+        self.daemons[number] = self.launch(number, Path::new(PROGRAM), arguments);
+    }
+
+    fn launch(&self, number: usize, program: &Path, arguments: &[&str]) -> Daemon {
+        let config = self.config(number);
+        let words = [&["--config", config.to_str().unwrap()], arguments].concat();
+        Daemon::start(
+            program,
+            Some(&self.hosts[number]),
+            &self.data(number),
+            &words,
+        )
+        .unwrap()
+    }
+
+    /// Lets a daemon join the channel; the first one makes it.
+    pub(crate) fn join(&mut self, number: usize) {
+        let daemon = &self.daemons[number];
+        let text = |words: &[&str]| daemon.text(words).unwrap();
+        let password = self.password.as_ref().map(|file| file.to_str().unwrap());
+        match (number, password) {
+            (0, None) => {
+                text(&["channel", "create", "office"]);
+                self.ticket = text(&["channel", "invite", "office", "--uses", "any"]);
+            }
+            (0, Some(password)) => {
+                text(&["channel", "create", "office", "--password-file", password]);
+                self.ticket = text(&["invite"]);
+            }
+            (_, None) => drop(text(&["channel", "join", &self.ticket])),
+            (_, Some(password)) => {
+                let by_name = ["channel", "join", "--name", "office"];
+                text(&[&by_name[..], &["--password-file", password]].concat());
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where a host's daemon keeps its data.
+    pub(crate) fn data(&self, number: usize) -> PathBuf {
+        self.path(&format!("h{number}"))
+    }
+
+    pub(crate) fn config(&self, number: usize) -> PathBuf {
+        self.path(&format!("h{number}.toml"))
+    }
+
+    /// The virtual address of a host, once it has one.
+    pub(crate) fn address(&self, number: usize) -> String {
+        self.daemons[number].address().unwrap().to_string()
+    }
+
+    pub(crate) fn address6(&self, number: usize) -> String {
+        let status = self.daemons[number].json(&["status"]).unwrap();
+        let address = status["channels"][0]["address6"].as_str();
+        address.unwrap_or_else(|| panic!("{status}")).to_owned()
+    }
+
+    /// Runs a program on a host.
+    pub(crate) fn run(&self, number: usize, words: &[&str]) -> Output {
+        self.hosts[number].run(words, RUN_TIME_MAX).unwrap()
+    }
+
+    /// Runs a program that goes on; what it prints goes into the file `NAME.log`.
+    pub(crate) fn spawn(&self, number: usize, name: &str, words: &[&str]) -> (Process, PathBuf) {
+        let log = self.path(&format!("{name}.log"));
+        let mut command = self.hosts[number].command(words[0]);
+        command.args(&words[1..]);
+        (self.hosts[number].spawn(command, &log).unwrap(), log)
+    }
+
+    pub(crate) fn wait_for_ping(&self, from: usize, to: &str, limit: Duration) {
+        let what = format!("h{from} reaches {to}");
+        until(limit, &what, || Ok(reaches(&self.hosts[from], to))).unwrap();
+    }
+}
+
+/// Runs a line of shell, which must succeed; what it printed.
+pub(crate) fn shell(host: &Host, line: &str) -> String {
+    let output = host.run(&["sh", "-ec", line], RUN_TIME_MAX).unwrap();
+    assert!(output.success(), "{line}: {}", output.stderr);
+    output.stdout
+}
+
+/// Whether one echo request is answered within two seconds: to be waited for, or for absence.
+pub(crate) fn reaches(host: &Host, to: &str) -> bool {
+    let words = ["ping", "-c", "1", "-W", "2", to];
+    host.run(&words, RUN_TIME_MAX).unwrap().success()
+}
+
+/// Sends echo requests that must be answered, however long that takes; what `ping` printed.
+pub(crate) fn ping(host: &Host, options: &[&str], to: impl AsRef<str>) -> String {
+    let words = [&["ping", "-W", "15"], options, &[to.as_ref()]].concat();
+    let output = host.run(&words, RUN_TIME_MAX).unwrap();
+    assert!(
+        output.success(),
+        "{words:?}: {}{}",
+        output.stdout,
+        output.stderr
+    );
+    output.stdout
+}
