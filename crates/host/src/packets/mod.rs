@@ -244,6 +244,7 @@ impl Networks {
             | Event::ClaimFailed { .. }
             | Event::Counted { .. }
             | Event::Invited { .. }
+            | Event::Withdrawn { .. }
             | Event::Governed(_) => {}
         }
     }
