@@ -18,7 +18,7 @@ pub const PACKETS_MAX: usize = 1024;
 /// How long a packet waits.
 pub const WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// How long after the start of a resolution it is to be started again if packets still come:
+/// How long after the start of a resolution it is to be started again if packets still wait:
 /// whoever was to start it may have been too busy to hear.
 pub const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,6 +78,24 @@ impl Pending {
         queue.waiting.push_back(Waiting { until, packet });
         self.count += 1;
         pushed
+    }
+
+    /// Returns the addresses whose resolutions are to be started again, as their packets have
+    /// waited for [`ASK_INTERVAL`]. Looks at every address waited for.
+    pub fn ask_again(&mut self, now: Instant) -> Vec<IpAddr> {
+        let mut again = Vec::new();
+        for (address, queue) in &mut self.queues {
+            if now - queue.asked >= ASK_INTERVAL {
+                queue.asked = now;
+                again.push(*address);
+            }
+        }
+        again
+    }
+
+    /// Returns the addresses that packets wait for, in no particular order.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.queues.keys().copied()
     }
 
     /// Takes out the packets to `destination`, oldest first.
@@ -146,6 +164,18 @@ mod tests {
         rest.sort();
         assert_eq!(rest, [[2], [3], [4]]);
         assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn a_packet_that_nothing_follows_is_asked_for_again() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        pending.push(start, address(1), vec![1]);
+        assert!(pending.ask_again(start + ASK_INTERVAL / 2).is_empty());
+        pending.push(start + ASK_INTERVAL / 2, address(2), vec![2]);
+        assert_eq!(pending.ask_again(start + ASK_INTERVAL), [address(1)]);
+        assert!(pending.ask_again(start + ASK_INTERVAL).is_empty());
+        pending.take(address(2));
+        assert_eq!(pending.ask_again(start + ASK_INTERVAL * 2), [address(1)]);
     }
 
     #[test]

@@ -40,6 +40,9 @@ macro_rules! need_root {
     };
 }
 
+#[path = "engine/waiting.rs"]
+mod waiting;
+
 /// One engine of two, and what its host hears.
 struct End {
     host: Host,
@@ -58,6 +61,8 @@ struct Lane {
 impl Outside for Lane {
     fn note(&mut self, note: Note) {
         let _ = self.notes.send(note);
+        // A test may hold the thread up here.
+        drop(self.lane.lock());
     }
 
     fn lane_bytes_max(&mut self, _: &PeerKey) -> Option<usize> {
@@ -80,6 +85,15 @@ fn address(number: u8) -> IpAddr {
 
 fn address6(number: u8) -> IpAddr {
     std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()).into()
+}
+
+/// The key for what comes from an end, and what it calls the session, by round of agreement.
+fn key(number: u8, round: u8) -> DirectionKey {
+    DirectionKey::new([number ^ (round << 4); 32])
+}
+
+fn index(number: u8, round: u8) -> u32 {
+    INDEX_MARK | u32::from(round) << 8 | u32::from(number)
 }
 
 impl End {
@@ -135,18 +149,27 @@ impl End {
 
     /// Attaches the other end, with keys of a round of agreement.
     fn attach(&self, other: &Self, round: u8, asked: bool, by_udp: bool) {
-        let key = |number: u8| DirectionKey::new([number ^ (round << 4); 32]);
-        let index = |number: u8| INDEX_MARK | u32::from(round) << 8 | u32::from(number);
+        self.attach_with(other, round, asked, by_udp, None);
+    }
+
+    fn attach_with(
+        &self,
+        other: &Self,
+        round: u8,
+        asked: bool,
+        by_udp: bool,
+        filter: Option<Filter>,
+    ) {
         let keys = SessionKeys {
             cipher: if round.is_multiple_of(2) {
                 Cipher::Aes256Gcm
             } else {
                 Cipher::ChaCha20Poly1305
             },
-            send: key(self.number),
-            receive: key(other.number),
-            send_index: index(other.number),
-            receive_index: index(self.number),
+            send: key(self.number, round),
+            receive: key(other.number, round),
+            send_index: index(other.number, round),
+            receive_index: index(self.number, round),
             peer_has_them: asked,
             renew_after: Duration::from_secs(120),
         };
@@ -155,7 +178,7 @@ impl End {
             network: NETWORK,
             peer: [other.number; 32],
             addresses: vec![address(other.number), address6(other.number)],
-            filter: None,
+            filter,
             keys,
             candidates: if by_udp { vec![candidate] } else { Vec::new() },
         });

@@ -87,6 +87,10 @@ impl Office {
 
     /// Reads an invitation's mailbox from some node.
     fn mail(&mut self, seed: &Secret) -> Option<ChannelSpec> {
+        self.mail_at(0, seed)
+    }
+
+    fn mail_at(&mut self, at: Index, seed: &Secret) -> Option<ChannelSpec> {
         let now_unix_s = EPOCH_UNIX_S + self.0.now().as_micros() / 1_000_000;
         let get = dht::Command::Get {
             caller: dht::Caller::Host(77),
@@ -94,7 +98,7 @@ impl Office {
             consistency: Consistency::Majority,
         };
         self.0.take_events();
-        self.0.command(0, Command::Dht(get));
+        self.0.command(at, Command::Dht(get));
         self.run(10);
         self.0
             .take_events()
@@ -108,6 +112,36 @@ impl Office {
                     .and_then(|r| open_mailbox(seed, r, now_unix_s)),
                 _ => None,
             })
+    }
+
+    /// Revokes the founder's first invitation; returns as soon as its mail is gone.
+    fn revoke(&mut self) {
+        let channel = CHANNEL;
+        let invitation = self.channel(FOUNDER).issued()[0].name().unwrap();
+        self.0.take_events();
+        self.tell(
+            FOUNDER,
+            Vnet::Revoke {
+                channel,
+                invitation,
+            },
+        );
+        let gone = |event: &VnetEvent| matches!(event, VnetEvent::Withdrawn { gone: true, .. });
+        for _ in 0..1000 {
+            self.0.run_for(Duration::from_millis(10));
+            if self.take_events(FOUNDER).iter().any(gone) {
+                return;
+            }
+        }
+        panic!("the mail is still there");
+    }
+
+    /// The nodes that keep an invitation's mail, or the mark that it is gone.
+    fn keepers(&self, seed: &Secret) -> Vec<Index> {
+        let (key, now) = (mailbox_key(seed), self.0.now());
+        let living = self.0.living();
+        let keeping = living.filter(|(_, node)| node.dht().store().under(key, now).count() > 0);
+        keeping.map(|(index, _)| index).collect()
     }
 
     fn join(&mut self, at: Index, seed: &Secret) {
@@ -331,6 +365,38 @@ fn a_revoked_invitation_lets_nobody_in_and_keeps_who_came() {
     let late = office.id(8);
     assert!(!office.members(7).contains(&late) && !office.members(FOUNDER).contains(&late));
     assert_eq!(office.attach(7, FOUNDER), Some(None));
+}
+
+#[test]
+fn what_was_revoked_nobody_finds_from_that_moment_on() {
+    for reader in [0, 5, 9, 12] {
+        let mut office = Office::found();
+        let seed = office.invite(FOUNDER, 5, None, None);
+        office.revoke();
+        assert!(office.mail_at(reader, &seed).is_none(), "at {reader}");
+    }
+}
+
+#[test]
+fn a_holder_that_was_away_does_not_bring_a_revoked_invitation_back() {
+    let mut office = Office::found();
+    let seed = office.invite(FOUNDER, 5, None, None);
+    let away = office.keepers(&seed).into_iter();
+    let away: Vec<Index> = away.filter(|at| ![0, FOUNDER].contains(at)).collect();
+    // A minority of them.
+    for at in &away[..2] {
+        office.0.kill(*at);
+    }
+    office.run(30);
+    office.revoke();
+    office.run(120);
+    for at in &away[..2] {
+        office.0.restart(*at, Some(0));
+    }
+    office.run(120);
+    for reader in away.into_iter().chain([0, FOUNDER]) {
+        assert!(office.mail_at(reader, &seed).is_none(), "at {reader}");
+    }
 }
 
 #[test]

@@ -17,9 +17,13 @@ use enishi_sim::world::{Index, Setup, World};
 const A_WHILE: Duration = Duration::from_secs(15);
 
 fn world(nodes: usize) -> World {
+    world_with(nodes, Model::default())
+}
+
+fn world_with(nodes: usize, model: Model) -> World {
     let mut world = World::new(Setup {
         seed: 5,
-        model: Model::default(),
+        model,
         long_links: None,
     });
     for born in 0..nodes {
@@ -245,4 +249,50 @@ fn a_node_that_has_just_started_does_not_answer_for_all() {
     // Asked at once, before it can have found a neighbour.
     let value = get(&mut world, newcomer, 1, Consistency::Any);
     assert_eq!(value.as_deref(), Some("kept"));
+}
+
+#[test]
+fn who_was_away_does_not_answer_for_a_majority() {
+    // So slow that no holder hears another one in time.
+    let mut world = world_with(
+        8,
+        Model {
+            delay: Some(Duration::from_millis(550)),
+            loss_per_million: 0,
+            ..Model::default()
+        },
+    );
+    let in_charge = Census::take(&world).nearest(key(1).position(), 1)[0];
+    let owner = (in_charge + 1) % 8;
+    let stored = |answer| assert!(matches!(answer, PutAnswer::Stored { .. }), "{answer:?}");
+    stored(put(&mut world, owner, 1, 1, Some("old")));
+    world.kill(in_charge);
+    world.run_for(Duration::from_secs(60));
+    stored(put(&mut world, owner, 1, 1, Some("new")));
+    world.restart(in_charge, Some(owner));
+    for _ in 0..100 {
+        let (caller, key) = (Caller::Host(2), key(1));
+        let consistency = Consistency::Majority;
+        let get = Dht::Get {
+            caller,
+            key,
+            consistency,
+        };
+        world.command(in_charge, Command::Dht(get));
+        world.run_for(Duration::from_millis(100));
+    }
+    world.run_for(A_WHILE);
+    let (mut old, mut new) = (0, 0);
+    for (_, _, event) in world.take_events() {
+        if let Event::Dht(DhtEvent::Got {
+            answer: GetAnswer::Records(records),
+            ..
+        }) = event
+        {
+            let is = |value: &str| records.first().is_some_and(|r| r.content().value == value);
+            old += u32::from(is("old"));
+            new += u32::from(is("new"));
+        }
+    }
+    assert_eq!((old, new), (0, 100));
 }

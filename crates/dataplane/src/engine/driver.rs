@@ -17,7 +17,10 @@ use super::network::Network;
 use super::outbound::{Exit, Side, Way};
 use super::paths::Ask;
 use super::session::{Session, Tokens};
-use super::{Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport, Wake};
+use super::{
+    COMMANDS_MAX, Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport,
+    Wake,
+};
 use crate::device::{Device, READ_BYTES_MAX};
 use crate::filter::Filter;
 use crate::sealed::Kind;
@@ -147,6 +150,17 @@ impl<O: Outside> Driver<O> {
         }
     }
 
+    /// Takes the commands that wait, all of them: what is received after them may follow from
+    /// them. Whoever is told an index by this host's answer has had it told here before.
+    pub(super) fn take_commands_first(&mut self) {
+        for _ in 0..COMMANDS_MAX {
+            match self.commands.try_recv() {
+                Ok(command) => self.command(command),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take_commands(&mut self) {
         self.wake.bell.silence();
         for _ in 0..COMMANDS_AT_ONCE {
@@ -182,8 +196,7 @@ impl<O: Outside> Driver<O> {
                 keys,
                 candidates,
             } => {
-                self.attach(network, peer, addresses, &keys);
-                self.set_filter(network, peer, filter);
+                self.attach((network, peer), addresses, filter, &keys);
                 self.learn(peer, &candidates);
             }
             Command::Addresses {
@@ -237,6 +250,7 @@ impl<O: Outside> Driver<O> {
                 ports.push(self.exit.socket.port());
                 self.own_ports = ports;
             }
+            Command::Moved => self.moved(),
             // Nobody waits any more if it cannot be told.
             Command::Report(to) => drop(to.try_send(self.report())),
         }
@@ -244,7 +258,13 @@ impl<O: Outside> Driver<O> {
         self.next_tick = self.next_tick.min(self.now + TICK);
     }
 
-    fn attach(&mut self, id: NetworkId, peer: PeerKey, addresses: Vec<IpAddr>, keys: &SessionKeys) {
+    fn attach(
+        &mut self,
+        (id, peer): (NetworkId, PeerKey),
+        addresses: Vec<IpAddr>,
+        filter: Option<Filter>,
+        keys: &SessionKeys,
+    ) {
         if !self.networks.contains_key(&id) {
             return;
         }
@@ -257,6 +277,8 @@ impl<O: Outside> Driver<O> {
             }
         };
         self.set_addresses(slot, addresses);
+        // Before anything passes, or the answers to what waits would belong to no flow.
+        self.sessions[slot].set_filter(filter);
         let dropped = self.sessions[slot].set_keys(self.now, keys);
         self.by_index.insert(keys.receive_index, slot);
         self.by_index.retain(|index, _| Some(*index) != dropped);
@@ -327,6 +349,13 @@ impl<O: Outside> Driver<O> {
         self.next_tick = self.now;
     }
 
+    fn moved(&mut self) {
+        for (_, session) in &mut self.sessions {
+            session.paths.moved(self.now);
+        }
+        self.next_tick = self.now;
+    }
+
     /// The peer has the next keys: use them.
     pub(super) fn promote(&mut self, slot: usize) {
         let Some(session) = self.sessions.get_mut(slot) else {
@@ -337,17 +366,18 @@ impl<O: Outside> Driver<O> {
         self.send_all_waiting(slot);
     }
 
-    /// Sends what waits for a peer, if there is a way to it.
+    /// Sends what waits for a peer, if there are keys for it and a way to it.
     pub(super) fn send_all_waiting(&mut self, slot: usize) {
-        if self.way(slot).is_none() {
+        if !self.can_send(slot) {
             return;
         }
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        let (network, addresses) = (session.network, session.addresses.clone());
-        for address in addresses {
-            self.send_waiting(network, address);
+        let id = session.network;
+        let network = self.networks.get(&id);
+        for address in network.map_or_else(Vec::new, |n| n.awaited(slot)) {
+            self.send_waiting(id, address);
         }
     }
 
@@ -358,6 +388,11 @@ impl<O: Outside> Driver<O> {
             Some(way @ Way::Lane(..)) => self.probe(slot, way, 0),
             None => {}
         }
+    }
+
+    /// Tells whether packets can be sent to a peer now.
+    pub(super) fn can_send(&mut self, slot: usize) -> bool {
+        self.sessions.get(slot).is_some_and(Session::can_seal) && self.way(slot).is_some()
     }
 
     fn way(&mut self, slot: usize) -> Option<Way> {
@@ -436,8 +471,12 @@ impl<O: Outside> Driver<O> {
     }
 
     fn tick(&mut self) {
-        for network in self.networks.values_mut() {
-            network.expire(self.now);
+        let networks: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in networks {
+            self.ask_again(id);
+            if let Some(network) = self.networks.get_mut(&id) {
+                network.expire(self.now);
+            }
         }
         let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

@@ -53,6 +53,7 @@ impl<O: Outside> Driver<O> {
                 // An ICMP error of an earlier send; the paths find out by themselves.
                 Err(_) => continue,
             }
+            self.take_commands_first();
             for (buffer, batch) in buffers.iter_mut().zip(batches) {
                 if let Some(batch) = batch {
                     self.open_batch(buffer, batch);

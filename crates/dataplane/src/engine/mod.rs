@@ -173,6 +173,8 @@ pub enum Command {
     /// The ports of this node's other sockets: their packets are never carried, or a session
     /// might be found to run through itself.
     OwnPorts(Vec<u16>),
+    /// This host has other addresses than before: peers are asked at once, and hear from where.
+    Moved,
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
 }

@@ -78,6 +78,21 @@ impl Network {
         }
     }
 
+    /// Returns the addresses that are to be asked for again, as packets wait for them.
+    pub(super) fn ask_again(&mut self, now: Instant) -> Vec<IpAddr> {
+        self.pending.ask_again(now)
+    }
+
+    /// Returns the addresses that packets wait for whose way is by a session: its own, and those
+    /// behind it.
+    pub(super) fn awaited(&self, slot: usize) -> Vec<IpAddr> {
+        let is_there = |address: &IpAddr| match self.table.lookup(*address) {
+            Lookup::Forward(route) => route.peer == slot,
+            _ => false,
+        };
+        self.pending.addresses().filter(is_there).collect()
+    }
+
     /// Takes out what waits for an address.
     pub(super) fn take_waiting(&mut self, address: IpAddr) -> Vec<Vec<u8>> {
         self.pending.take(address)
@@ -134,6 +149,11 @@ impl Network {
         self.addresses.truncate(self.own_addresses);
         self.addresses.extend(&addresses);
         self.table.set_hosted(addresses);
+    }
+
+    /// Tells whether what this host sends comes from no socket of its kernel.
+    pub(super) fn is_in_user_space(&self) -> bool {
+        matches!(self.device, Some(Device::Queue(_)))
     }
 
     /// Returns the device for what is to an address that is here.

@@ -93,7 +93,9 @@ impl<O: Outside> Driver<O> {
             return;
         };
         // A packet may carry only the addresses that the other members know for this host.
-        if !network.table.is_here(parsed.source()) || is_tunnel(&self.own_ports, &parsed) {
+        let source = parsed.source();
+        let is_own = !network.table.hosts(source) && !network.is_in_user_space();
+        if !network.table.is_here(source) || (is_own && is_tunnel(&self.own_ports, &parsed)) {
             return;
         }
         let destination = parsed.destination();
@@ -102,7 +104,7 @@ impl<O: Outside> Driver<O> {
             Lookup::Miss(wanted) => (None, wanted),
             Lookup::Many => return self.spread(id, length),
             Lookup::Hosted => return network.deliver(offload, packet),
-            Lookup::Local if network.table.hosts(parsed.source()) => {
+            Lookup::Local if network.table.hosts(source) => {
                 return network.deliver(offload, packet);
             }
             Lookup::Local | Lookup::Outside => return,
@@ -171,18 +173,43 @@ impl<O: Outside> Driver<O> {
             return network.refuse(self.now, Reason::HostUnreachable, read);
         }
         let is_first = network.put_off(self.now, destination, read);
-        if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
-            if session.wants_keys(self.now, true) {
-                let peer = session.peer;
-                self.exit
-                    .outside
-                    .note(Note::KeysWanted { network: id, peer });
-            }
-        } else if is_first {
-            self.exit.outside.note(Note::Missing {
-                network: id,
-                address: destination,
+        if is_first || slot.is_some() {
+            self.ask_for(id, slot, destination);
+        }
+    }
+
+    /// Asks again for what packets wait for, lest those that nothing follows wait in vain: the
+    /// host may not have heard, or a session may have ended meanwhile.
+    pub(super) fn ask_again(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else {
+            return;
+        };
+        for address in network.ask_again(self.now) {
+            let network = self.networks.get(&id);
+            let slot = network.and_then(|network| match network.table.lookup(address) {
+                Lookup::Forward(route) => Some(route.peer),
+                _ => None,
             });
+            match slot {
+                Some(slot) if self.can_send(slot) => self.send_waiting(id, address),
+                slot => self.ask_for(id, slot, address),
+            }
+        }
+    }
+
+    /// Has the host find the holder of an address, or agree on keys with it.
+    fn ask_for(&mut self, id: NetworkId, slot: Option<usize>, address: IpAddr) {
+        let network = id;
+        let note = match slot.and_then(|slot| self.sessions.get_mut(slot)) {
+            None => Some(Note::Missing { network, address }),
+            Some(session) => {
+                let peer = session.peer;
+                let wanted = session.wants_keys(self.now, true);
+                wanted.then_some(Note::KeysWanted { network, peer })
+            }
+        };
+        if let Some(note) = note {
+            self.exit.outside.note(note);
         }
     }
 }
@@ -282,17 +309,15 @@ impl<O: Outside> Exit<O> {
     }
 }
 
-/// Tells whether a packet is one of this node's own sessions, which found a way through the
-/// network that it carries.
+/// Tells whether a packet of this host is one of this node's own sessions, which found a way
+/// through the network that it carries: their sockets alone have its source port. Its destination
+/// port says nothing, as programs of others draw theirs from the same range.
 fn is_tunnel(own_ports: &[u16], packet: &IpPacket<'_>) -> bool {
     if packet.protocol() != protocol::UDP || packet.fragment_offset_bytes() > 0 {
         return false;
     }
-    let [a, b, c, d, ..] = *packet.payload() else {
-        return false;
-    };
-    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
-    ports.iter().any(|port| own_ports.contains(port))
+    let port = packet.payload().first_chunk();
+    port.is_some_and(|port| own_ports.contains(&u16::from_be_bytes(*port)))
 }
 
 /// Tells whether a partial checksum is that of a packet's own TCP or UDP, as the receiver will

@@ -30,13 +30,14 @@ const IMPROVE: Duration = Duration::from_secs(60);
 /// was not answered is taken not to pass any more.
 const TRIAL: Duration = Duration::from_secs(1);
 const TRIAL_ROUNDS: u32 = 3;
-/// After so long without a word from the peer, while we spoke, it is asked.
-const DOUBT_AFTER: Duration = Duration::from_millis(700);
+/// After so long without a word from the peer, while we spoke, it is asked: so soon that a peer
+/// that moved, or hears that we did, is found before TCP waits for long (RFC 6298).
+const DOUBT_AFTER: Duration = Duration::from_millis(200);
 /// How often it is asked then.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
 /// After so long in doubt the address is given up: well within the two seconds in which the
 /// failure of a neighbour is to be noticed.
-const GIVE_UP_AFTER: Duration = Duration::from_millis(1500);
+const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
 /// How often a silent path is used, so that NATs keep it open: the shortest lifetime that
 /// they may have is two minutes (RFC 4787, section 4.3), many have half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -148,6 +149,19 @@ impl Paths {
         self.spoke = now;
     }
 
+    /// This host has other addresses: the peer is asked at once, and so hears from where.
+    pub(super) fn moved(&mut self, now: Instant) {
+        match &mut self.taken {
+            Some(taken) => {
+                taken.doubted.get_or_insert(now);
+            }
+            None => {
+                self.search_pause = SEARCH_FIRST;
+                self.next_search = now;
+            }
+        }
+    }
+
     /// A datagram longer than the path takes was refused by the system.
     pub(super) fn too_long(&mut self, bytes: usize) {
         if let Some(taken) = &mut self.taken {
@@ -173,8 +187,8 @@ impl Paths {
                 self.add(from);
                 Some(Ask { to: from, bytes: 0 })
             }
-            Some(_) => None,
-            None => {
+            // Should the old address turn out to be silent, this is where to ask.
+            Some(_) | None => {
                 self.add(from);
                 None
             }
@@ -245,16 +259,18 @@ impl Paths {
         if let Some(taken) = &mut self.taken {
             let spoke = self.spoke > taken.heard;
             let silent = now.saturating_duration_since(taken.heard);
-            if silent >= KEEP_ALIVE || (spoke && silent >= DOUBT_AFTER) {
-                let since = *taken.doubted.get_or_insert(now);
-                if now - since >= GIVE_UP_AFTER {
+            let doubtful = silent >= KEEP_ALIVE || (spoke && silent >= DOUBT_AFTER);
+            if doubtful || taken.doubted.is_some() {
+                let doubt = now - *taken.doubted.get_or_insert(now);
+                if doubt >= GIVE_UP_AFTER {
                     given_up = true;
                 } else if now - taken.asked >= DOUBT_INTERVAL {
                     taken.asked = now;
-                    asks.push(Ask {
-                        to: taken.address,
-                        bytes: 0,
-                    });
+                    // Not answered once: the peer may be at another of its addresses.
+                    let everywhere = doubt >= DOUBT_INTERVAL;
+                    let known = self.candidates.iter().map(|known| known.address);
+                    let asked = known.filter(|to| everywhere || *to == taken.address);
+                    asks.extend(asked.map(|to| Ask { to, bytes: 0 }));
                 }
             }
         }
@@ -454,6 +470,34 @@ mod tests {
             tell(&mut paths, later + TRIAL * round, DATAGRAM_BYTES[1]);
         }
         assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[1])));
+    }
+
+    #[test]
+    fn a_peer_that_said_a_word_from_elsewhere_is_asked_there_when_its_old_address_is_silent() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS, 100);
+        assert_eq!(paths.heard(now + MS * 50, FAR, true), None);
+        paths.spoke(now + MS * 50);
+        let (asks, given_up) = pass(&mut paths, now + MS * 50, 700);
+        let far = asks.iter().filter(|ask| ask.to == FAR && ask.bytes == 0);
+        assert!(far.count() >= 2 && given_up.is_none(), "{asks:?}");
+        assert!(paths.answered(now + MS * 500, FAR, MS, 100));
+    }
+
+    #[test]
+    fn who_moves_says_so_at_once_and_until_it_is_heard() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        paths.answered(now, NEAR, MS, 100);
+        pass(&mut paths, now, 100);
+        let later = now + MS * 300;
+        assert!(paths.tick(later).0.is_empty());
+        paths.moved(later);
+        assert_eq!(paths.tick(later).0, [Ask { to: NEAR, bytes: 0 }]);
+        assert!(!pass(&mut paths, later + MS * 50, 500).0.is_empty());
+        paths.heard(later + MS * 550, NEAR, true);
+        assert!(pass(&mut paths, later + MS * 550, 300).0.is_empty());
     }
 
     #[test]

@@ -20,6 +20,11 @@ use crate::sealed::{
 pub(super) const KEYS_LAST: Duration = Duration::from_secs(180);
 /// How often new keys are asked for while they do not come.
 const KEYS_WANTED_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the peer may take to show that it has keys before others are asked for.
+const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+/// How many keys that are not used any more are kept to open with: those before, and ones that
+/// took their place for a moment, when both sides asked at once or one asked twice.
+const PREVIOUS_MAX: usize = 2;
 
 /// A session with one member.
 pub(super) struct Session {
@@ -30,10 +35,10 @@ pub(super) struct Session {
     pub(super) paths: Paths,
     pub(super) counters: Counters,
     /// The keys that are used; those that the peer has not been seen to have yet; those before,
-    /// for datagrams that are still on the way.
+    /// newest first, for datagrams that are still on the way.
     current: Option<Keys>,
     next: Option<Keys>,
-    previous: Option<Keys>,
+    previous: Vec<Keys>,
     wanted: Option<Instant>,
     reassembly: Reassembly,
     split: u16,
@@ -64,7 +69,7 @@ impl Session {
             counters: Counters::default(),
             current: None,
             next: None,
-            previous: None,
+            previous: Vec::new(),
             wanted: None,
             reassembly: Reassembly::default(),
             split: 0,
@@ -110,20 +115,28 @@ impl Session {
         if keys.peer_has_them {
             self.use_keys(fresh)
         } else {
-            self.next.replace(fresh).map(|keys| keys.receive_index)
+            let before = self.next.replace(fresh)?;
+            self.retire(before)
         }
     }
 
     fn use_keys(&mut self, fresh: Keys) -> Option<u32> {
-        let before = self.current.replace(fresh);
-        let dropped = std::mem::replace(&mut self.previous, before);
-        dropped.map(|keys| keys.receive_index)
+        let before = self.current.replace(fresh)?;
+        self.retire(before)
+    }
+
+    /// Opens with keys a while longer, in place of the oldest such.
+    fn retire(&mut self, keys: Keys) -> Option<u32> {
+        self.previous.insert(0, keys);
+        let dropped = self.previous.get(PREVIOUS_MAX)?.receive_index;
+        self.previous.truncate(PREVIOUS_MAX);
+        Some(dropped)
     }
 
     /// Returns the indices by which its datagrams are known.
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
-        let keys = [&self.current, &self.next, &self.previous];
-        keys.into_iter().flatten().map(|keys| keys.receive_index)
+        let keys = self.current.iter().chain(&self.next);
+        keys.chain(&self.previous).map(|keys| keys.receive_index)
     }
 
     /// Tells whether there are keys to seal with.
@@ -164,19 +177,15 @@ impl Session {
         {
             return keys.opener.open(datagram).map(|opened| (opened, true));
         }
-        match &mut self.previous {
-            Some(keys) if keys.receive_index == index => {
-                let opened = keys.opener.open(datagram)?;
-                Ok((
-                    Opened {
-                        is_newest: false,
-                        ..opened
-                    },
-                    false,
-                ))
-            }
-            _ => Err(SealError::Malformed),
-        }
+        let mut previous = self.previous.iter_mut();
+        let keys = previous
+            .find(|keys| keys.receive_index == index)
+            .ok_or(SealError::Malformed)?;
+        let opened = Opened {
+            is_newest: false,
+            ..keys.opener.open(datagram)?
+        };
+        Ok((opened, false))
     }
 
     /// Uses the next keys from now on. Returns the index of keys that nothing is taken with
@@ -186,20 +195,21 @@ impl Session {
         let current = self.current.as_ref();
         if current.is_some_and(|current| current.since > fresh.since) {
             // Both asked, and ours is the later agreement.
-            return self.previous.replace(fresh).map(|keys| keys.receive_index);
+            return self.retire(fresh);
         }
         self.use_keys(fresh)
     }
 
     /// Drops keys that are too old, and tells which indices are not in use any more.
     pub(super) fn expire_keys(&mut self, now: Instant) -> Vec<u32> {
-        let mut expired = Vec::new();
-        for place in [&mut self.current, &mut self.next, &mut self.previous] {
-            if let Some(keys) = place.take_if(|keys| now - keys.since >= KEYS_LAST) {
-                expired.push(keys.receive_index);
-            }
-        }
-        expired
+        let is_old = |keys: &mut Keys| now - keys.since >= KEYS_LAST;
+        let places = [&mut self.current, &mut self.next];
+        let unused = places.into_iter().filter_map(|place| place.take_if(is_old));
+        let before = self.previous.extract_if(.., is_old);
+        unused
+            .chain(before)
+            .map(|keys| keys.receive_index)
+            .collect()
     }
 
     /// Tells whether new keys should be asked for: those in use are old or used up and have
@@ -210,7 +220,10 @@ impl Session {
                 let old = now - keys.since >= keys.renew_after;
                 keys.used && (old || keys.sealer.sealed() >= DATAGRAMS_WANTED)
             }
-            None => to_send,
+            None => {
+                let awaited = |next: &Keys| now - next.since < SHOWN_WITHIN;
+                to_send && !self.next.as_ref().is_some_and(awaited)
+            }
         };
         let lately = self
             .wanted
@@ -321,6 +334,60 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealed::{Cipher, DirectionKey, INDEX_MARK, OVERHEAD_BYTES};
+
+    fn keys(round: u8, peer_has_them: bool) -> SessionKeys {
+        SessionKeys {
+            cipher: Cipher::Aes256Gcm,
+            send: DirectionKey::new([round; 32]),
+            receive: DirectionKey::new([round; 32]),
+            send_index: INDEX_MARK | u32::from(round),
+            receive_index: INDEX_MARK | u32::from(round),
+            peer_has_them,
+            renew_after: Duration::from_secs(120),
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_way_is_opened_whatever_keys_follow() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        let mut sealers = [0, 1, 2].map(|round| {
+            let index = INDEX_MARK | u32::from(round);
+            (
+                index,
+                Sealer::new(Cipher::Aes256Gcm, &DirectionKey::new([round; 32]), index),
+            )
+        });
+        let mut opens = |session: &mut Session, round: usize| {
+            let (index, sealer) = &mut sealers[round];
+            let mut datagram = [0; OVERHEAD_BYTES];
+            sealer.seal(Kind::Packet, &[], &mut datagram).unwrap();
+            session.open(*index, &mut datagram).is_ok()
+        };
+        session.set_keys(now, &keys(0, true));
+        // The peer asks a second time, and still uses the keys of its first question.
+        for round in [1, 2] {
+            assert_eq!(session.set_keys(now, &keys(round, false)), None);
+        }
+        assert!((0..3).all(|round| opens(&mut session, round)));
+        assert_eq!(session.promote(), None);
+        assert!((0..3).all(|round| opens(&mut session, round)));
+        assert_eq!(session.indices().count(), 1 + PREVIOUS_MAX);
+        // No more are kept than so many, and none longer than so long.
+        let dropped = session.set_keys(now, &keys(3, true));
+        assert_eq!(dropped, Some(INDEX_MARK | 1));
+        assert_eq!(session.expire_keys(now + KEYS_LAST).len(), 1 + PREVIOUS_MAX);
+    }
+
+    #[test]
+    fn keys_that_the_peer_is_about_to_show_are_waited_for() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        session.set_keys(now, &keys(0, false));
+        assert!(!session.wants_keys(now, true));
+        assert!(session.wants_keys(now + SHOWN_WITHIN, true));
+    }
 
     #[test]
     fn only_who_got_the_probe_can_answer_for_its_address() {

@@ -136,6 +136,7 @@ impl Driver {
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
                     let ways = self.shared.networks.ways(&addresses);
+                    self.shared.networks.moved();
                     self.handle(&mut node, Input::Addresses(addresses));
                     self.handle(&mut node, Input::Command(Command::Vnet(ways)));
                 }
@@ -171,7 +172,7 @@ impl Driver {
                     self.outbox.send(to, &message);
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
-                Output::Drop(peer) => self.sessions.drop_session(peer),
+                Output::Drop(peer) => self.outbox.end_session(peer),
                 Output::Event(event) => self.outbox.tell(event),
             }
         }
@@ -189,12 +190,13 @@ impl Driver {
         self.follow_outbox(node);
     }
 
-    /// Tells the events whose time has come, and the node when the store begins or ceases
-    /// to work.
+    /// Tells the events whose time has come, lets the messages go that follow them, and tells
+    /// the node when the store begins or ceases to work.
     fn follow_outbox(&mut self, node: &mut Node) {
         for event in self.outbox.ready() {
             self.on_event(node, event);
         }
+        self.outbox.leave();
         let works = self.outbox.works();
         if works != self.storage_works {
             self.storage_works = works;
@@ -422,6 +424,7 @@ impl Driver {
                 };
                 // Nobody is told any more.
                 self.outbox.committed(self.clock.now(), outcome);
+                self.outbox.leave();
             }
         };
         if tokio::time::timeout(LAST_COMMIT_MAX, settle).await.is_err() {

@@ -26,6 +26,10 @@ use super::{invitations, members};
 /// How long the disk is waited for.
 const KEEP_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long the overlay is waited for, that it gives an invitation's mail up: as long as a put
+/// may take.
+const WITHDRAW_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// One change after the other: each goes on from what the one before has left.
 static CHANGING: Semaphore = Semaphore::const_new(1);
 
@@ -148,8 +152,28 @@ pub(super) async fn revoke(desk: &Desk, name: &str, invitation: &str) -> Result<
         "The charter of channel `{name}` has no room for this: it names at most {REVOKED_MAX} \
          revoked invitations, and {KEPT_MAX} members who came by them and stay."
     );
+    let made_here = look(desk, id, move |channel| is_open_here(channel, key)).await?;
+    let mut events = desk.events();
     decide(desk, id, command, is_revoked, &refusal).await?;
+    if made_here && !is_withdrawn(&mut events, key).await {
+        return Err(no(
+            "Members turn away whoever comes by this invitation from now on. But too few of the \
+             nodes that keep it for newcomers could be told, so `channel join` may still find it \
+             there; this node goes on telling them.",
+        ));
+    }
     invitations::open_ones(desk, name).await
+}
+
+/// Waits until a majority of those who kept an invitation's mail have given it up.
+async fn is_withdrawn(events: &mut broadcast::Receiver<Event>, name: NodeId) -> bool {
+    let withdrawn = wait_for(events, WITHDRAW_TIME_MAX, |event| match event {
+        Event::Withdrawn {
+            invitation, gone, ..
+        } if *invitation == name => Some(*gone),
+        _ => None,
+    });
+    withdrawn.await.unwrap_or(false)
 }
 
 /// Finds the invitation that a person names: by its text, its name, or the beginning of that.

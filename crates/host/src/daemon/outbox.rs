@@ -11,13 +11,15 @@
 //! nothing, and nothing has to wait.
 //!
 //! Events are told in the order in which they came: behind one that waits for the store the
-//! later ones wait too, whether or not they have a value of their own to wait for.
+//! later ones wait too, whether or not they have a value of their own to wait for. The messages
+//! of a batch follow its events: a member that is answered may send packets at once, so the
+//! tables of the packet path have to know it before it has the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use enishi_overlay::{Contact, Message, Time};
+use enishi_overlay::{Contact, Message, NodeId, Time};
 use enishi_services::Event;
 use enishi_services::dht::{self, PutAnswer};
 
@@ -44,13 +46,22 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) const ABOUT: &str = "store";
 
 /// What waits for the store.
-enum Held {
+struct Held {
+    what: What,
+    /// Whether it only waits for its turn behind others, and for no value.
+    in_turn: bool,
+}
+
+enum What {
+    Tell(Event),
+    Leave(Leaving),
+}
+
+/// What goes to the sessions.
+enum Leaving {
     Send(Contact, Bytes),
     Dial(Contact),
-    /// An event that says something of the values before it.
-    Tell(Event),
-    /// An event that only waits for its turn behind others.
-    TellInTurn(Event),
+    End(NodeId),
 }
 
 /// What waits for one commit, in order.
@@ -83,9 +94,13 @@ pub(super) struct Outbox {
     committing: Option<Waiting>,
     /// What may be told now.
     ready: Vec<Event>,
+    /// Messages and dials that may leave once it is told.
+    leaving: Vec<Leaving>,
     health: Health,
     /// Whether the batch at hand has a value.
     holding: bool,
+    /// Whether an event of the batch at hand waits for its turn.
+    in_turn: bool,
     /// Whether a value of the batch at hand is lost, and with it what follows.
     refusing: bool,
     /// When the batch at hand began.
@@ -104,8 +119,10 @@ impl Outbox {
             waiting: Waiting::default(),
             committing: None,
             ready: Vec::new(),
+            leaving: Vec::new(),
             health: Health::Works,
             holding: false,
+            in_turn: false,
             refusing: false,
             now: Time::from_micros(0),
             failures: 0,
@@ -127,6 +144,7 @@ impl Outbox {
     pub(super) fn begin(&mut self, now: Time) {
         self.now = now;
         self.holding = false;
+        self.in_turn = false;
         self.refusing = false;
     }
 
@@ -150,14 +168,20 @@ impl Outbox {
         true
     }
 
-    /// Sends a message, once the values before it in the batch are on disk.
+    /// Sends a message, once the values before it in the batch are on disk and the events of
+    /// the batch are told.
     pub(super) fn send(&mut self, to: Contact, message: &Message) {
-        self.hold_back_or_release(Held::Send(to, message.encode().into()));
+        self.hold_back_or_release(Leaving::Send(to, message.encode().into()));
     }
 
-    /// Opens a session, once the values before it in the batch are on disk.
+    /// Opens a session, as [`Self::send`] sends a message.
     pub(super) fn dial(&mut self, to: Contact) {
-        self.hold_back_or_release(Held::Dial(to));
+        self.hold_back_or_release(Leaving::Dial(to));
+    }
+
+    /// Ends a session, after the messages before it that wait for nothing.
+    pub(super) fn end_session(&mut self, peer: NodeId) {
+        self.leaving.push(Leaving::End(peer));
     }
 
     /// Tells an event, once the values before it in the batch are on disk and the events
@@ -174,14 +198,18 @@ impl Outbox {
             self.fail(&format!("more than {TELLS_MAX} events wait for the disk"));
             let event = if self.holding { not_kept(event) } else { event };
             self.ready.push(event);
-        } else if self.holding {
-            self.waiting.push(Held::Tell(event));
         } else {
-            let last = match &mut self.committing {
-                Some(committing) if self.waiting.tells == 0 => committing,
-                _ => &mut self.waiting,
+            let in_turn = !self.holding;
+            self.in_turn = true;
+            let last = if in_turn {
+                self.last()
+            } else {
+                &mut self.waiting
             };
-            last.push(Held::TellInTurn(event));
+            last.push(Held {
+                what: What::Tell(event),
+                in_turn,
+            });
         }
     }
 
@@ -189,6 +217,10 @@ impl Outbox {
     /// to try again.
     pub(super) fn flush(&mut self, now: Time) {
         self.holding = false;
+        if std::mem::take(&mut self.in_turn) {
+            let leaving = std::mem::take(&mut self.leaving);
+            leaving.into_iter().for_each(|one| self.hold(one, true));
+        }
         let early = match self.health {
             Health::Works => false,
             Health::Fails(retry_at) => now < retry_at,
@@ -211,7 +243,9 @@ impl Outbox {
                     self.health = Health::Works;
                 }
                 let done = self.committing.take().unwrap_or_default();
-                done.held.into_iter().for_each(|held| self.release(held));
+                done.held
+                    .into_iter()
+                    .for_each(|held| self.release(held.what));
             }
             Err((batch, reason)) => {
                 self.fail(&reason);
@@ -250,6 +284,17 @@ impl Outbox {
         std::mem::take(&mut self.ready)
     }
 
+    /// Lets go the messages that may leave, after what was [`Self::ready`] has been told.
+    pub(super) fn leave(&mut self) {
+        for leaving in self.leaving.drain(..) {
+            match leaving {
+                Leaving::Send(to, frame) => self.sessions.send_control(&to, frame),
+                Leaving::Dial(to) => self.sessions.dial(&to),
+                Leaving::End(peer) => self.sessions.drop_session(peer),
+            }
+        }
+    }
+
     /// Returns when the store is to be tried again.
     pub(super) fn next_timeout(&self) -> Option<Time> {
         match self.health {
@@ -268,29 +313,43 @@ impl Outbox {
         self.store.close();
     }
 
-    fn hold_back_or_release(&mut self, held: Held) {
+    fn hold_back_or_release(&mut self, leaving: Leaving) {
         if self.refusing {
             self.dropped += 1;
         } else if self.holding && self.works() {
-            self.hold(held);
+            self.hold(leaving, false);
         } else {
-            self.release(held);
+            self.leaving.push(leaving);
         }
     }
 
-    fn hold(&mut self, held: Held) {
-        if self.waiting.has_room_for(&held) {
-            self.waiting.push(held);
+    fn hold(&mut self, leaving: Leaving, in_turn: bool) {
+        let what = What::Leave(leaving);
+        let held = Held { what, in_turn };
+        let last = if in_turn {
+            self.last()
+        } else {
+            &mut self.waiting
+        };
+        if last.has_room_for(&held) {
+            last.push(held);
         } else {
             self.dropped += 1;
         }
     }
 
-    fn release(&mut self, held: Held) {
-        match held {
-            Held::Send(to, frame) => self.sessions.send_control(&to, frame),
-            Held::Dial(to) => self.sessions.dial(&to),
-            Held::Tell(event) | Held::TellInTurn(event) => self.ready.push(event),
+    /// Where the last event waits, if one does.
+    fn last(&mut self) -> &mut Waiting {
+        match &mut self.committing {
+            Some(committing) if self.waiting.tells == 0 => committing,
+            _ => &mut self.waiting,
+        }
+    }
+
+    fn release(&mut self, what: What) {
+        match what {
+            What::Tell(event) => self.ready.push(event),
+            What::Leave(leaving) => self.leaving.push(leaving),
         }
     }
 
@@ -301,10 +360,10 @@ impl Outbox {
         let first = self.committing.as_mut().map(std::mem::take);
         let then = std::mem::take(&mut self.waiting);
         for held in first.unwrap_or_default().held.into_iter().chain(then.held) {
-            match held {
-                Held::Tell(event) => self.ready.push(not_kept(event)),
-                Held::TellInTurn(event) => self.ready.push(event),
-                Held::Send(..) | Held::Dial(_) => self.dropped += 1,
+            match held.what {
+                what if held.in_turn => self.release(what),
+                What::Tell(event) => self.ready.push(not_kept(event)),
+                What::Leave(_) => self.dropped += 1,
             }
         }
         self.refusing = self.holding;
@@ -329,7 +388,7 @@ impl Waiting {
 
     fn push(&mut self, held: Held) {
         self.bytes += held.bytes();
-        self.tells += usize::from(matches!(held, Held::Tell(_) | Held::TellInTurn(_)));
+        self.tells += usize::from(matches!(held.what, What::Tell(_)));
         self.held.push(held);
     }
 }
@@ -337,9 +396,9 @@ impl Waiting {
 impl Held {
     /// The octets that count for [`HELD_BYTES_MAX`].
     fn bytes(&self) -> usize {
-        match self {
-            Self::Send(_, frame) => frame.len(),
-            Self::Dial(_) | Self::Tell(_) | Self::TellInTurn(_) => 0,
+        match &self.what {
+            What::Leave(Leaving::Send(_, frame)) => frame.len(),
+            What::Leave(Leaving::Dial(_) | Leaving::End(_)) | What::Tell(_) => 0,
         }
     }
 }

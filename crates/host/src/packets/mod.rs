@@ -164,6 +164,11 @@ impl Networks {
         vnet::Command::Ways { candidates, aes }
     }
 
+    /// Has peers asked at once, from the addresses that this host has now.
+    pub fn moved(&self) {
+        self.tell(Command::Moved);
+    }
+
     /// Follows what the virtual networks' control decided. Makes and removes devices, which
     /// takes some milliseconds.
     pub fn on_event(&self, event: &Event, vnet: &Vnet) {
@@ -239,6 +244,7 @@ impl Networks {
             | Event::ClaimFailed { .. }
             | Event::Counted { .. }
             | Event::Invited { .. }
+            | Event::Withdrawn { .. }
             | Event::Governed(_) => {}
         }
     }

@@ -269,7 +269,7 @@ impl Sessions {
     /// addresses of the virtual networks, which must not carry their own sessions.
     ///
     /// Peers may still learn of them from the QUIC library and try them, so packets
-    /// that a virtual device sees from or to a port of [`Self::listening`] are to be
+    /// that a virtual device sees from a port of [`Self::listening`] are to be
     /// dropped.
     pub fn hide_addresses(&self, virtual_addresses: Vec<IpAddr>) {
         self.0.hidden.send_replace(virtual_addresses);

@@ -245,8 +245,11 @@ impl Dht {
         let any = matches!(consistency, Consistency::Any | Consistency::Hasty);
         let others = other_holders(key, cx);
         let suffices = any && best.iter().any(|aged| !aged.record.content().removed);
-        if suffices || others.is_empty() || self.holder.gathering.len() >= WAITING_MAX {
+        if suffices || others.is_empty() {
             return answer(asker, best, cx);
+        }
+        if self.holder.gathering.len() >= WAITING_MAX {
+            return answer(asker, if any { best } else { Vec::new() }, cx);
         }
         let id = self.holder.token();
         let waiting: BTreeSet<NodeId> = others.iter().copied().collect();
@@ -325,8 +328,14 @@ impl Dht {
     }
 
     pub(super) fn gather_timed_out(&mut self, id: u64, cx: &mut Cx<'_>) {
-        let silent = self.holder.gathering.get(&id).map(|open| &open.waiting);
-        silent.into_iter().flatten().for_each(|id| cx.suspect(*id));
+        if let Some(gathering) = self.holder.gathering.get_mut(&id) {
+            gathering.waiting.iter().for_each(|id| cx.suspect(*id));
+            if !gathering.first_will_do && gathering.replies < gathering.needed {
+                // Those who are silent may know of something newer. Without a majority nothing
+                // is shown, and the asker turns to the holders itself, in the sure way.
+                gathering.best.clear();
+            }
+        }
         self.end_gathering(id, cx);
     }
 

@@ -4,7 +4,8 @@
 //! signed, and a *mailbox*: a leased record in the DHT that only who has the seed can find and
 //! open. There lies what a newcomer needs: the channel's name and network, the signed invitation,
 //! and the secret of the present epoch. So an invitation is short, works while the inviter is
-//! away, and ends when the inviter takes the mailbox away.
+//! away, and ends when the inviter takes the mailbox away. The mark of that stays as long as the
+//! mail would have: a holder that was away meanwhile cannot bring it back.
 //!
 //! Each key of a limited invitation lets in one node (`uses.rs`).
 
@@ -146,6 +147,14 @@ impl Issued {
     pub fn expires_unix_s(&self) -> u64 {
         self.certificate.content().expires_unix_s
     }
+
+    /// How long the mail lies there, or the mark that it was taken away: as long as the
+    /// invitation may be used.
+    fn lease_s(&self, unix_s: u64) -> u32 {
+        let left = self.expires_unix_s().saturating_sub(unix_s);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        left.clamp(*LEASE_S.start(), *LEASE_S.end())
+    }
 }
 
 impl Vnet {
@@ -224,6 +233,7 @@ impl Vnet {
 
     /// Ends an invitation: its mailbox goes, those who came by it and are known stay, and the
     /// channel gets a new secret, for the old one may have been read there.
+    /// [`Event::Withdrawn`] follows if this node has made it.
     pub(super) fn revoke(&mut self, id: ChannelId, name: NodeId, cx: &mut Cx<'_>) {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
@@ -278,14 +288,31 @@ impl Vnet {
             return;
         }
         for issued in gone {
+            let Some(name) = issued.name() else {
+                continue;
+            };
             let mailbox = Mailbox::new(&issued.seed);
-            let token = self.token(Purpose::Nothing);
-            cx.put(
-                token,
-                request(&mailbox, cx.keypair(), *LEASE_S.start(), None),
-            );
+            let lease_s = issued.lease_s(cx.unix_s());
+            let token = self.token(Purpose::Withdrawal(id, name));
+            cx.put(token, request(&mailbox, cx.keypair(), lease_s, None));
         }
         self.keep(id, cx);
+    }
+
+    /// The mailbox is gone, or too few of its holders could be told.
+    pub(super) fn mail_withdrawn(
+        &mut self,
+        channel: ChannelId,
+        invitation: NodeId,
+        answer: PutAnswer,
+        cx: &mut Cx<'_>,
+    ) {
+        let gone = matches!(answer, PutAnswer::Stored { .. });
+        cx.emit(Event::Withdrawn {
+            channel,
+            invitation,
+            gone,
+        });
     }
 
     /// Takes all mail of a channel away that this node leaves.
@@ -335,10 +362,8 @@ fn mail(channel: &Channel, index: usize, cx: &mut Cx<'_>) -> Option<(PutRequest,
     let octets = zeroize::Zeroizing::new(postcard::to_stdvec(&mail).ok()?);
     let about = mailbox.writer.id();
     let value = seal(cx.rng(), &mailbox.seal, about.as_bytes(), &octets);
-    let left = issued.expires_unix_s().saturating_sub(cx.unix_s());
-    let lease = u32::try_from(left).unwrap_or(u32::MAX);
-    let lease = lease.clamp(*LEASE_S.start(), *LEASE_S.end());
-    let request = request(&mailbox, cx.keypair(), lease, Some(value));
+    let lease_s = issued.lease_s(cx.unix_s());
+    let request = request(&mailbox, cx.keypair(), lease_s, Some(value));
     Some((request, issued.name()?))
 }
 

@@ -144,7 +144,8 @@ pub enum Command {
         /// How it is to be.
         terms: Terms,
     },
-    /// End an invitation, and renew the channel's secret.
+    /// End an invitation, and renew the channel's secret; [`Event::Withdrawn`] follows if this
+    /// node has made it.
     Revoke {
         /// To which channel.
         channel: ChannelId,
@@ -339,6 +340,16 @@ pub enum Event {
         /// Whether it can be used.
         stored: bool,
     },
+    /// An invitation that this node has made has ended, and its mail was to be taken away.
+    Withdrawn {
+        /// To which channel.
+        channel: ChannelId,
+        /// Its name.
+        invitation: NodeId,
+        /// Whether a majority of those who kept the mail know; otherwise this node goes on
+        /// telling them.
+        gone: bool,
+    },
     /// The channel has another charter.
     Governed(ChannelId),
     /// The channel is closed.
@@ -372,6 +383,8 @@ enum Purpose {
     Count(ChannelId),
     /// An invitation's mail.
     Mail(ChannelId, NodeId),
+    /// That there is none any more.
+    Withdrawal(ChannelId, NodeId),
     /// Nothing depends on it.
     Nothing,
 }
@@ -584,6 +597,7 @@ impl Service for Vnet {
                     | Purpose::Find(..)
                     | Purpose::Count(_)
                     | Purpose::Mail(..)
+                    | Purpose::Withdrawal(..)
                     | Purpose::Nothing,
                 )
                 | None => {}
@@ -592,6 +606,9 @@ impl Service for Vnet {
                 Some(Purpose::Claim(channel)) => self.claimed(channel, answer, cx),
                 Some(Purpose::Hosted(channel, _)) => self.host_put(channel, answer, cx),
                 Some(Purpose::Mail(channel, name)) => self.mail_put(channel, name, answer, cx),
+                Some(Purpose::Withdrawal(channel, name)) => {
+                    self.mail_withdrawn(channel, name, answer, cx);
+                }
                 _ => {}
             },
             ServiceInput::Restored { value, .. } => self.restore(&value, cx),

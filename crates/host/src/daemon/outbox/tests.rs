@@ -104,6 +104,35 @@ async fn no_event_overtakes_one_that_waits() {
 }
 
 #[tokio::test]
+async fn no_message_overtakes_an_event_of_its_batch() {
+    let mut desk = Desk::new().await;
+    let now = Time::from_micros(0);
+    let dial = |desk: &mut Desk, number| {
+        desk.outbox.begin(now);
+        desk.outbox
+            .dial(Contact::new(Keypair::from_seed(&[9; 32]).id(), []));
+        desk.outbox.tell(event(number));
+        desk.outbox.flush(now);
+        (desk.told(), desk.outbox.leaving.len())
+    };
+    assert_eq!(dial(&mut desk, 0), (vec![(0, true)], 1));
+    desk.outbox.leave();
+    // Nothing of its own has to be on disk, but an event before its event waits.
+    desk.batch(true, 1);
+    assert_eq!(dial(&mut desk, 2), (vec![], 0));
+    desk.batch(true, 3);
+    assert_eq!(dial(&mut desk, 4), (vec![], 0));
+    desk.outbox.committed(now, Ok(()));
+    assert_eq!(desk.told(), [(1, true), (2, true)]);
+    assert_eq!(desk.outbox.leaving.len(), 1);
+    // A store that fails holds up neither.
+    desk.outbox
+        .committed(now, Err((Batch::new(), "full".to_owned())));
+    assert_eq!(desk.told(), [(3, false), (4, true)]);
+    assert_eq!(desk.outbox.leaving.len(), 2);
+}
+
+#[tokio::test]
 async fn a_failed_commit_keeps_the_order_and_what_it_could_not_keep_is_not_stored() {
     let mut desk = Desk::new().await;
     let now = Time::from_micros(0);
@@ -154,7 +183,8 @@ async fn events_and_octets_that_wait_are_bounded() {
     let to = Contact::new(Keypair::from_seed(&[2; 32]).id(), []);
     let frame = Bytes::from(vec![0; HELD_BYTES_MAX / 2]);
     for _ in 0..3 {
-        desk.outbox.hold(Held::Send(to.clone(), frame.clone()));
+        let send = Leaving::Send(to.clone(), frame.clone());
+        desk.outbox.hold(send, false);
     }
     assert_eq!(desk.outbox.waiting.held.len(), 2);
 }
