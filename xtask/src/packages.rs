@@ -18,6 +18,22 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ("socat", "socat", "end-to-end tests of datagrams"),
     ("python3", "python3-minimal", "end-to-end web servers"),
     ("nft", "nftables", "end-to-end tests with filters and NATs"),
+    (
+        "avahi-daemon",
+        "avahi-daemon",
+        "end-to-end tests of discovery",
+    ),
+    ("sshd", "openssh-server", "end-to-end tests of programs"),
+    ("ssh", "openssh-client", "end-to-end tests of programs"),
+    ("rsync", "rsync", "end-to-end tests of programs"),
+    ("initdb", "postgresql", "end-to-end tests of programs"),
+    ("mtr", "mtr-tiny", "end-to-end tests of programs"),
+    (
+        "/usr/lib/usrsctp/tsctp",
+        "libusrsctp-examples",
+        "end-to-end tests of programs",
+    ),
+    ("socksify", "dante-client", "end-to-end tests of proxies"),
     ("g++", "g++", "fuzzing: libFuzzer is written in C++"),
 ];
 

@@ -14,19 +14,61 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use enishi_lab::until;
 use serde_json::Value;
 
-use office::{A_WHILE, Office, PROGRAM, ping};
+use office::{A_WHILE, Office, PROGRAM, ping, shell};
 
 /// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
 
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("socat", "socat"),
     ("iperf3", "iperf3"),
     ("ping", "iputils-ping"),
     ("arping", "arping"),
+    ("socksify", "dante-client"),
 ];
+
+/// A client of SOCKS that sends a datagram to an address or a name by way of the proxy, prints
+/// from where the echo came, and waits until the association has ended with its connection.
+const ASSOCIATE: &str = r#"
+import ipaddress, socket, struct, sys
+def endpoint(host, port):
+    try:
+        address = ipaddress.ip_address(host)
+        kind = b"\1" if address.version == 4 else b"\4"
+        return kind + address.packed + struct.pack(">H", port)
+    except ValueError:
+        return b"\3" + bytes([len(host)]) + host.encode() + struct.pack(">H", port)
+def read(octets):
+    size = {1: 4, 4: 16}[octets[3]]
+    address = ipaddress.ip_address(octets[4:4 + size])
+    port, = struct.unpack(">H", octets[4 + size:6 + size])
+    return str(address), port, octets[6 + size:]
+control = socket.create_connection(("127.0.0.1", 1080))
+control.sendall(b"\5\1\0")
+assert control.recv(2) == b"\5\0"
+control.sendall(b"\5\3\0" + endpoint("0.0.0.0", 0))
+relay = read(control.recv(64))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.settimeout(15)
+datagrams.connect(relay[:2])
+datagram = b"\0\0\0" + endpoint(sys.argv[1], 7) + b"x" * int(sys.argv[2])
+datagrams.send(datagram)
+source, port, data = read(datagrams.recv(65535))
+print(source, port, len(data))
+control.close()
+datagrams.settimeout(0.1)
+while True:
+    try:
+        datagrams.send(datagram)
+        datagrams.recv(65535)
+    except TimeoutError:
+        pass # It came just before the end.
+    except ConnectionRefusedError:
+        print("ended")
+        break
+"#;
 
 /// An office with a daemon for each list of arguments; none without root.
 fn open(prefix: &str, arguments: &[&[&str]]) -> Option<Office> {
@@ -48,13 +90,6 @@ impl Office {
         let server = ["python3", "-m", "http.server", "--bind", at, "--directory"];
         let words = [&server[..], &[pages.to_str().unwrap(), port]].concat();
         self.serve(number, &words);
-    }
-
-    /// Runs a program that goes on, on a host.
-    fn serve(&mut self, number: usize, words: &[&str]) {
-        let name = format!("server{}", self.servers.len());
-        let (server, _) = self.spawn(number, &name, words);
-        self.servers.push(server);
     }
 
     /// Runs a program on a host; whether it succeeded, and what it said.
@@ -178,6 +213,69 @@ fn programs_without_a_device_reach_members_by_proxies() {
     for size in ["56", "1392", "8000"] {
         let options = ["-c", "2", "-i", "0.2", "-s", size];
         ping(&office.hosts[0], &options, office.address(1));
+    }
+}
+
+#[test]
+fn datagrams_and_both_families_pass_the_proxies() {
+    let proxies = [
+        "--no-tun",
+        "--socks",
+        "[::]:1080",
+        "--http-proxy",
+        "[::1]:8118",
+    ];
+    let Some(mut office) = open("socks", &[&[], &proxies]) else {
+        return;
+    };
+    let (there, there6) = (office.address(0), office.address6(0));
+    office.serve_web(0, &there6, "80");
+    let page = format!("http://[{there6}]/name");
+    for proxy in [
+        &["--socks5", "127.0.0.1:1080"][..],
+        &["--socks5-hostname", "[::1]:1080"],
+        &["--proxy", "http://[::1]:8118"],
+        &["--proxy", "http://[::1]:8118", "--proxytunnel"],
+    ] {
+        office.get(1, &[proxy, &[&page]].concat(), "h0");
+    }
+    // The node in user space has an address of this family, too.
+    office.serve_web(1, "127.0.0.1", "8000");
+    let add = ["forward", "add", "office", "remote", "80", "127.0.0.1:8000"];
+    office.daemons[1].text(&add).unwrap();
+    let here = format!("http://[{}]/name", office.address6(1));
+    office.get(0, &[&here], "h1");
+
+    for (family, at) in [("4", there.clone()), ("6", format!("[{there6}]"))] {
+        let listen = format!("UDP{family}-LISTEN:7,bind={at},fork");
+        office.serve(0, &["socat", &listen, "EXEC:cat"]);
+        until(A_WHILE, "the server has its socket", || {
+            let sockets = shell(&office.hosts[0], "ss -Hlun sport = 7");
+            Ok(sockets.contains(&format!("{at}:7")))
+        })
+        .unwrap();
+    }
+    // Dante takes the calls of a program that knows nothing of proxies; of IPv4 only.
+    let config = office.path("dante.conf");
+    let lines = "route { from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = 1080\n\
+                 proxyprotocol: socks_v5\nmethod: none\ncommand: udpassociate }\n";
+    std::fs::write(&config, lines).unwrap();
+    let ask = format!(
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(15); \
+         s.connect(('{there}', 7)); s.send(b'hello'); print(s.recv(9))"
+    );
+    let config = format!("SOCKS_CONF={}", config.display());
+    let words = ["env", &config, "socksify", "python3", "-c", &ask];
+    let (done, told) = office.told(1, &words);
+    assert!(done && told == "b'hello'\n", "{told}");
+    for (to, size, from) in [
+        (there.as_str(), "1200", &there),
+        (&there6, "1200", &there6),
+        ("h0.office.enishi", "5000", &there),
+    ] {
+        let (done, told) = office.told(1, &["python3", "-c", ASSOCIATE, to, size]);
+        assert!(done, "{to}: {told}");
+        assert_eq!(told, format!("{from} 7 {size}\nended\n"), "{to}");
     }
 }
 

@@ -25,7 +25,11 @@ struct Site {
 impl Site {
     /// None without root. The host behind has an address in this network, as the routers have.
     fn open(prefix: &str, network: &str) -> Option<Self> {
-        let programs = [("nft", "nftables"), ("ping", "iputils-ping")];
+        let programs = [
+            ("nft", "nftables"),
+            ("ping", "iputils-ping"),
+            ("python3", "python3"),
+        ];
         let mut office = Office::open(prefix, &programs)?.with_password("a secret of the office");
         let behind = office.lab.host("behind").unwrap();
         let addresses = format!(
@@ -98,6 +102,14 @@ fn a_lan_is_reached_through_either_of_two_routers() {
         Ok(told["routes"][0]["routers"].as_array().map(Vec::len) == Some(2))
     })
     .unwrap();
+    // A router's own programs meet each other as before: under the address that they asked for.
+    let own = site.office.address(ROUTERS[0]);
+    let meet = format!(
+        "import socket; at = ('{own}', 9); server = socket.create_server(at); \
+         client = socket.create_connection(at); print(server.accept()[1][0])"
+    );
+    let met = site.office.run(ROUTERS[0], &["python3", "-c", &meet]);
+    assert_eq!(met.stdout.trim(), own, "{}", met.stderr);
     let used = via();
     let ids = ROUTERS.map(|number| {
         let status = site.office.daemons[number].json(&["status"]).unwrap();

@@ -373,6 +373,11 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let begin = Instant::now();
         b.sessions
             .send_control(&a.contact(), Bytes::from_static(b"back"));
+        let event = a.event().await;
+        assert!(
+            matches!(event, SessionEvent::Restarted { peer } if peer == b_id),
+            "{event:?}"
+        );
         assert_eq!(a.frame().await, "back");
         b.opened(a.id()).await;
         a.sessions

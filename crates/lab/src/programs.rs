@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// Directories searched after those of `PATH`, which leaves them out for many users.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
 
+/// Where Debian has the programs of each version of PostgreSQL, in `VERSION/bin`.
+const POSTGRESQL_DIRECTORY: &str = "/usr/lib/postgresql";
+
 /// How long apt-get may wait for another one to finish, in seconds.
 const APT_LOCK_WAIT_S: u32 = 60;
 
@@ -53,7 +56,8 @@ pub fn ensure_programs(wanted: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the path of an executable in `PATH`, `/usr/sbin` or `/sbin`.
+/// Returns the path of an executable in `PATH`, `/usr/sbin`, `/sbin`, or among the programs of
+/// PostgreSQL that Debian has nowhere else.
 pub fn find_program(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     let program = Path::new(program.as_ref());
     if program.components().count() > 1 {
@@ -62,8 +66,18 @@ pub fn find_program(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
+        .chain(postgresql_directories())
         .map(|directory| directory.join(program))
         .find(|candidate| is_executable(candidate))
+}
+
+fn postgresql_directories() -> impl Iterator<Item = PathBuf> {
+    let versions = std::fs::read_dir(POSTGRESQL_DIRECTORY)
+        .into_iter()
+        .flatten();
+    versions
+        .filter_map(Result::ok)
+        .map(|version| version.path().join("bin"))
 }
 
 /// Returns the packages of missing programs, each once.

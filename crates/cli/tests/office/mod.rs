@@ -174,6 +174,14 @@ impl Office {
         (self.hosts[number].spawn(command, &log).unwrap(), log)
     }
 
+    /// Runs a program on a host until the end; returns where it says what.
+    pub(crate) fn serve(&mut self, number: usize, words: &[&str]) -> PathBuf {
+        let name = format!("server{}", self.servers.len());
+        let (server, log) = self.spawn(number, &name, words);
+        self.servers.push(server);
+        log
+    }
+
     pub(crate) fn wait_for_ping(&self, from: usize, to: &str, limit: Duration) {
         let what = format!("h{from} reaches {to}");
         until(limit, &what, || Ok(reaches(&self.hosts[from], to))).unwrap();
@@ -204,4 +212,11 @@ pub(crate) fn ping(host: &Host, options: &[&str], to: impl AsRef<str>) -> String
         output.stderr
     );
     output.stdout
+}
+
+/// Waits until a program has said something in its log.
+pub(crate) fn wait_for_line(log: &Path, part: &str) {
+    let said = || fs::read_to_string(log).unwrap_or_default();
+    let heard = until(A_WHILE, part, || Ok(said().contains(part)));
+    heard.unwrap_or_else(|error| panic!("{error}: {}", said()));
 }

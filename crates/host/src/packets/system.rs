@@ -140,8 +140,8 @@ impl SystemRoutes {
              table inet {table} {{\n\
                chain sharing {{\n\
                  type nat hook postrouting priority srcnat; policy accept;\n\
-                 ip saddr {four} oifname != \"{device}\" masquerade\n\
-                 ip6 saddr {six} oifname != \"{device}\" masquerade\n\
+                 ip saddr {four} oifname != {{ \"lo\", \"{device}\" }} masquerade\n\
+                 ip6 saddr {six} oifname != {{ \"lo\", \"{device}\" }} masquerade\n\
                }}\n\
              }}\n"
         ))

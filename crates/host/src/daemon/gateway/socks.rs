@@ -123,10 +123,11 @@ fn of_error(error: &io::Error) -> Reply {
 
 /// Relays datagrams until the client ends the connection (RFC 1928, section 7).
 async fn associate(desk: &Desk, mut client: TcpStream) -> io::Result<()> {
-    let at = SocketAddr::new(client.local_addr()?.ip(), 0);
-    let socket = UdpSocket::bind(at).await?;
+    // A listener of both families has IPv4 in the form of IPv6, of which the client knows nothing.
+    let at = client.local_addr()?.ip().to_canonical();
+    let socket = UdpSocket::bind(SocketAddr::new(at, 0)).await?;
     answer(&mut client, Reply::Succeeded, socket.local_addr()?).await?;
-    let host = client.peer_addr()?.ip();
+    let host = client.peer_addr()?.ip().to_canonical();
     let association = Association {
         desk: desk.clone(),
         socket: Arc::new(socket),
