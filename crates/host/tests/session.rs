@@ -367,6 +367,7 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let mut a = Node::start(survivor).await;
         let (runtime, b_id, port) = crashing_node(crasher, &a);
         a.opened(b_id).await;
+        assert_eq!(a.frame().await, "here");
         tokio::task::spawn_blocking(move || drop(runtime))
             .await
             .unwrap();
@@ -398,6 +399,7 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
     let mut a = Node::start(1).await;
     let (runtime, b_id, port) = crashing_node(2, &a);
     a.opened(b_id).await;
+    assert_eq!(a.frame().await, "here");
     tokio::task::spawn_blocking(move || drop(runtime))
         .await
         .unwrap();
@@ -418,7 +420,7 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
     );
 }
 
-/// Starts a node on a runtime of its own and connects `a` with it. Dropping the
+/// Starts a node on a runtime of its own, which says "here" to `a`. Dropping the
 /// runtime ends the node without a word, as a crash does.
 fn crashing_node(seed: u8, a: &Node) -> (tokio::runtime::Runtime, NodeId, u16) {
     let contact = a.contact();
@@ -427,7 +429,8 @@ fn crashing_node(seed: u8, a: &Node) -> (tokio::runtime::Runtime, NodeId, u16) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async move {
             let mut node = Node::start(seed).await;
-            node.sessions.dial(&contact);
+            node.sessions
+                .send_control(&contact, Bytes::from_static(b"here"));
             node.opened(contact.id()).await;
             sender.send((node.id(), node.port())).unwrap();
             tokio::spawn(async move {
