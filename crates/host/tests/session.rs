@@ -90,6 +90,13 @@ impl Node {
         }
     }
 
+    async fn restarted(&mut self, expected: NodeId) {
+        match self.event().await {
+            SessionEvent::Restarted { peer } if peer == expected => {}
+            other => panic!("expected Restarted, got {other:?}"),
+        }
+    }
+
     async fn unreachable(&mut self, expected: NodeId) {
         match self.event().await {
             SessionEvent::Unreachable { peer } if peer == expected => {}
@@ -376,11 +383,7 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let begin = Instant::now();
         b.sessions
             .send_control(&a.contact(), Bytes::from_static(b"back"));
-        let event = a.event().await;
-        assert!(
-            matches!(event, SessionEvent::Restarted { peer } if peer == b_id),
-            "{event:?}"
-        );
+        a.restarted(b_id).await;
         assert_eq!(a.frame().await, "back");
         b.opened(a.id()).await;
         a.sessions
@@ -614,6 +617,7 @@ async fn sockets_that_cannot_be_opened_again_at_once_are_opened_later() {
     // It has the port that it had, and its peer sees that it lives again.
     let there = Bytes::from("there?");
     a.sessions.send_control(&b.contact(), there.clone());
+    b.restarted(a.id()).await;
     assert_eq!(b.frame().await, there);
     a.opened(b.id()).await;
     let here = Bytes::from("here");
