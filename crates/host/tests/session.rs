@@ -90,6 +90,13 @@ impl Node {
         }
     }
 
+    async fn restarted(&mut self, expected: NodeId) {
+        match self.event().await {
+            SessionEvent::Restarted { peer } if peer == expected => {}
+            other => panic!("expected Restarted, got {other:?}"),
+        }
+    }
+
     async fn unreachable(&mut self, expected: NodeId) {
         match self.event().await {
             SessionEvent::Unreachable { peer } if peer == expected => {}
@@ -365,6 +372,7 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let mut a = Node::start(survivor).await;
         let (runtime, b_id, port) = crashing_node(crasher, &a);
         a.opened(b_id).await;
+        assert_eq!(a.frame().await, "here");
         tokio::task::spawn_blocking(move || drop(runtime))
             .await
             .unwrap();
@@ -373,11 +381,7 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let begin = Instant::now();
         b.sessions
             .send_control(&a.contact(), Bytes::from_static(b"back"));
-        let event = a.event().await;
-        assert!(
-            matches!(event, SessionEvent::Restarted { peer } if peer == b_id),
-            "{event:?}"
-        );
+        a.restarted(b_id).await;
         assert_eq!(a.frame().await, "back");
         b.opened(a.id()).await;
         a.sessions
@@ -392,6 +396,7 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
     let mut a = Node::start(1).await;
     let (runtime, b_id, port) = crashing_node(2, &a);
     a.opened(b_id).await;
+    assert_eq!(a.frame().await, "here");
     tokio::task::spawn_blocking(move || drop(runtime))
         .await
         .unwrap();
@@ -408,7 +413,7 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
     assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
 }
 
-/// Starts a node on a runtime of its own and connects `a` with it. Dropping the
+/// Starts a node on a runtime of its own, which says "here" to `a`. Dropping the
 /// runtime ends the node without a word, as a crash does.
 fn crashing_node(seed: u8, a: &Node) -> (tokio::runtime::Runtime, NodeId, u16) {
     let contact = a.contact();
@@ -417,7 +422,8 @@ fn crashing_node(seed: u8, a: &Node) -> (tokio::runtime::Runtime, NodeId, u16) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async move {
             let mut node = Node::start(seed).await;
-            node.sessions.dial(&contact);
+            node.sessions
+                .send_control(&contact, Bytes::from_static(b"here"));
             node.opened(contact.id()).await;
             sender.send((node.id(), node.port())).unwrap();
             tokio::spawn(async move {
@@ -605,6 +611,7 @@ async fn sockets_that_cannot_be_opened_again_at_once_are_opened_later() {
     // It has the port that it had, and its peer sees that it lives again.
     let there = Bytes::from("there?");
     a.sessions.send_control(&b.contact(), there.clone());
+    b.restarted(a.id()).await;
     assert_eq!(b.frame().await, there);
     a.opened(b.id()).await;
     let here = Bytes::from("here");

@@ -135,8 +135,9 @@ pub enum SessionEvent {
         /// The node that was at the other end.
         peer: NodeId,
     },
-    /// The peer's process is another than before, and knows nothing of what was agreed with
-    /// that one. The session goes on; comes before anything else of the new process.
+    /// The peer lives anew: its process is another, or it had to open its sockets again. It
+    /// knows nothing of what was agreed before. The session goes on; comes before anything else
+    /// of that life.
     Restarted {
         /// The node at the other end.
         peer: NodeId,
