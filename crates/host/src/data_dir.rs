@@ -142,17 +142,7 @@ impl DataDir {
         let text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&*seed) + "\n");
         let part = self.path.join(KEY_PART);
         let write = || {
-            match fs::remove_file(&part) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&part)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            write_part(&part, &text)?;
             // Fails when there is a key meanwhile, where a rename would replace it.
             fs::hard_link(&part, path)?;
             fs::remove_file(&part)?;
@@ -168,21 +158,27 @@ impl DataDir {
 pub(crate) fn write_private(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError> {
     let part = path.with_extension("part");
     let write = || {
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&part)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        write_part(&part, text)?;
         fs::rename(&part, path)?;
         File::open(dir)?.sync_all()
     };
     write().map_err(io_error(path, "written"))
+}
+
+/// Writes a file of mode 0600, which is to get its name later, to the disk; one that an earlier
+/// attempt left is removed.
+fn write_part(part: &Path, text: &str) -> io::Result<()> {
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 pub(crate) fn parse_key(text: &[u8]) -> Option<Keypair> {

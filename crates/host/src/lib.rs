@@ -1,5 +1,6 @@
 //! The asynchronous host: sessions, store, devices and the control interface around one node.
 
+mod bell;
 pub mod closed;
 pub mod config;
 pub mod control;

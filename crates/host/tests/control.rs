@@ -242,10 +242,17 @@ async fn a_slow_reader_gets_every_answer_and_holds_the_node_back() {
             call.answers.send(Answer::Lost { sequence }).await.unwrap();
         }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(
-        sender.capacity(),
-        0,
+    // Full, and not for a moment only.
+    let stuck = async {
+        let mut looks = 0;
+        while looks < 30 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            looks = if sender.capacity() == 0 { looks + 1 } else { 0 };
+        }
+    };
+    let full = timeout(LONG, stuck).await;
+    assert!(
+        full.is_ok(),
         "the queue of {ANSWERS_QUEUED_MAX} is not full"
     );
     assert!(!node.is_finished());

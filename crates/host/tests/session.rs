@@ -139,7 +139,7 @@ async fn frames_go_both_ways() {
 
     let info = a.sessions.session(b.id()).unwrap();
     assert_eq!(info.path, format!("direct 127.0.0.1:{}", b.port()));
-    assert!(info.rtt < Duration::from_secs(1) && info.bytes_received > 256 * 1024);
+    assert!(info.rtt < PATIENCE && info.bytes_received > 256 * 1024);
     assert_eq!(a.sessions.sessions().len(), 1);
 
     a.sessions.close().await;
@@ -155,7 +155,7 @@ async fn frames_queued_before_the_close_arrive() {
     }
     let begin = Instant::now();
     a.sessions.close().await;
-    assert!(begin.elapsed() < Duration::from_millis(2_500));
+    assert!(begin.elapsed() < Duration::from_secs(5));
     for n in 0..50_u8 {
         assert_eq!(b.frame().await, vec![n]);
     }
@@ -232,7 +232,7 @@ async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
     let begin = Instant::now();
     a.sessions.send_control(&nobody, Bytes::from_static(b"x"));
     a.unreachable(nobody.id()).await;
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() < Duration::from_secs(4));
 
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = Contact::new(nobody.id(), [silent.local_addr().unwrap()]);
@@ -240,7 +240,7 @@ async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
     a.sessions.dial(&silent);
     a.unreachable(nobody.id()).await;
     assert!(begin.elapsed() > Duration::from_secs(4));
-    assert!(begin.elapsed() < Duration::from_secs(7));
+    assert!(begin.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn failed_dials_are_repeated_ever_more_slowly() {
         a.unreachable(b.id()).await;
     }
     assert!(begin.elapsed() > Duration::from_millis(200 + 400 + 800));
-    assert!(begin.elapsed() < Duration::from_secs(4));
+    assert!(begin.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -265,7 +265,8 @@ async fn a_new_address_restarts_a_dial_under_way() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     a.sessions.remember(&b.contact());
     a.opened(b.id()).await;
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    // The dial to the silent address would have taken five.
+    assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -353,12 +354,9 @@ async fn a_slow_host_slows_the_sender_down_instead_of_filling_memory() {
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     // Whatever was not dropped arrives once the host reads.
-    let mut received = 0;
-    while let Ok(Some(event)) = timeout(Duration::from_millis(500), b.events.recv()).await {
-        assert!(matches!(event, SessionEvent::Control { .. }));
-        received += 1;
+    for _ in 0..=256 {
+        assert_eq!(b.frame().await, frame);
     }
-    assert!(received > 256);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -375,16 +373,17 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         let begin = Instant::now();
         b.sessions
             .send_control(&a.contact(), Bytes::from_static(b"back"));
+        let event = a.event().await;
+        assert!(
+            matches!(event, SessionEvent::Restarted { peer } if peer == b_id),
+            "{event:?}"
+        );
         assert_eq!(a.frame().await, "back");
         b.opened(a.id()).await;
         a.sessions
             .send_control(&Contact::new(b_id, []), Bytes::from_static(b"hello"));
         assert_eq!(b.frame().await, "hello");
-        assert!(
-            begin.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            begin.elapsed()
-        );
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
     }
 }
 
@@ -406,11 +405,7 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
         .send_control(&b.contact(), Bytes::from_static(b"hello"));
     b.opened(a.id()).await;
     assert_eq!(b.frame().await, "hello");
-    assert!(
-        begin.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
 }
 
 /// Starts a node on a runtime of its own and connects `a` with it. Dropping the
@@ -520,8 +515,12 @@ async fn the_port_is_free_again_after_the_close() {
     a.sessions.close().await;
     drop(a);
     // The last tasks let go of the socket a moment later.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    Node::start_in(1, "test", port).await;
+    let bound = async {
+        while Sessions::bind(config(1, "test", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, bound).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,39 +1,29 @@
 //! What channels promise, story by story.
 
+mod town;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use enishi_services::keys::Secret;
 use enishi_services::vnet::{
-    Agreement, ChannelId, ChannelSpec, Command as Vnet, Entry, Event as VnetEvent,
+    Agreement, ChannelId, ChannelSpec, Command as Vnet, Event as VnetEvent,
 };
 use enishi_services::{Command, Event};
-use enishi_sim::internet::Model;
-use enishi_sim::world::{Index, Setup, World};
+use enishi_sim::world::{Index, World};
+
+use town::{grown, office, setup};
 
 const CHANNEL: ChannelId = ChannelId(1);
 
 fn world(nodes: usize) -> World {
-    let mut world = World::new(Setup {
-        seed: 6,
-        model: Model::default(),
-        long_links: None,
-    });
-    for born in 0..nodes {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(30));
-    world
+    grown(setup(6), nodes, 30)
 }
 
 fn spec(secret: u8) -> ChannelSpec {
-    let network = "10.77.0.0/16".parse().expect("a network");
     ChannelSpec {
-        name: "office".into(),
-        network,
         secret: Secret::new([secret; 32]),
-        entry: Entry::Secret,
+        ..office("10.77.0.0/16")
     }
 }
 

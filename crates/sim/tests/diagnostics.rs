@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod town;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,23 +13,18 @@ use enishi_services::diag::route::{End, Hop, HopState, Route};
 use enishi_services::diag::{Command as Diag, Event as DiagEvent};
 use enishi_services::names::OpenName;
 use enishi_services::{Command, Event, dht};
-use enishi_sim::internet::Model;
 use enishi_sim::world::{Index, Setup, World};
+
+use town::{grown, setup};
 
 const PATIENCE: Duration = Duration::from_secs(12);
 
 fn world(nodes: usize, seed: u64) -> World {
-    let mut world = World::new(Setup {
-        seed,
-        model: Model::default(),
+    let setup = Setup {
         long_links: Some(2),
-    });
-    for born in 0..nodes {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(60));
-    world
+        ..setup(seed)
+    };
+    grown(setup, nodes, 60)
 }
 
 fn position(world: &World, index: Index) -> Position {

@@ -5,6 +5,8 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod town;
+
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
@@ -16,8 +18,9 @@ use enishi_services::vnet::{
     Channel, ChannelId, ChannelSpec, Command as Vnet, Entry, Event as VnetEvent,
 };
 use enishi_services::{Command, Event, dht};
-use enishi_sim::internet::Model;
-use enishi_sim::world::{EPOCH_UNIX_S, Index, Setup, World};
+use enishi_sim::world::{EPOCH_UNIX_S, Index, World};
+
+use town::{grown, setup};
 
 const CHANNEL: ChannelId = ChannelId(1);
 const FOUNDER: Index = 3;
@@ -28,23 +31,11 @@ struct Office(World);
 
 impl Office {
     fn found() -> Self {
-        let mut world = World::new(Setup {
-            seed: 9,
-            model: Model::default(),
-            long_links: None,
-        });
-        for born in 0..16 {
-            world.spawn((born > 0).then_some(0));
-            world.run_for(Duration::from_millis(100));
-        }
-        world.run_for(Duration::from_secs(30));
         let spec = ChannelSpec {
-            name: "office".into(),
-            network: "10.77.0.0/16".parse().unwrap(),
-            secret: Secret::new([1; 32]),
             entry: Entry::Founder(Secret::new([2; 32])),
+            ..town::office("10.77.0.0/16")
         };
-        let mut office = Self(world);
+        let mut office = Self(grown(setup(9), 16, 30));
         office.open(FOUNDER, spec);
         office
     }

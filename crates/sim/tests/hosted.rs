@@ -5,37 +5,25 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod town;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use enishi_services::keys::Secret;
 use enishi_services::vnet::wire::HOSTED_MAX;
-use enishi_services::vnet::{ChannelId, ChannelSpec, Command as Vnet, Entry, Event as VnetEvent};
+use enishi_services::vnet::{ChannelId, Command as Vnet, Event as VnetEvent};
 use enishi_services::{Command, Event};
-use enishi_sim::internet::Model;
-use enishi_sim::world::{Index, Setup, World};
+use enishi_sim::world::{Index, World};
+
+use town::{grown, office, setup};
 
 const CHANNEL: ChannelId = ChannelId(1);
 
 /// Members of a channel in a network of so many bits, among other nodes.
 fn world(members: &[Index], network: &str) -> World {
-    let mut world = World::new(Setup {
-        seed: 9,
-        model: Model::default(),
-        long_links: None,
-    });
-    for born in 0..16 {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(30));
+    let mut world = grown(setup(9), 16, 30);
     for at in members {
-        let spec = ChannelSpec {
-            name: "office".into(),
-            network: network.parse().unwrap(),
-            secret: Secret::new([1; 32]),
-            entry: Entry::Secret,
-        };
+        let spec = office(network);
         let address = None;
         tell(&mut world, *at, Vnet::Open { spec, address });
         world.run_for(Duration::from_secs(10));

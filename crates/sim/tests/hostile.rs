@@ -1,28 +1,21 @@
 //! What hostile or broken peers cannot do.
 
+mod town;
+
 use std::time::Duration;
 
 use enishi_overlay::view::VIEW_NODES_MAX;
 use enishi_overlay::{Keypair, Message, NodeId};
 use enishi_services::{Command, Event, diag};
-use enishi_sim::internet::Model;
 use enishi_sim::oracle::Census;
-use enishi_sim::world::{Setup, World};
+use enishi_sim::world::World;
+
+use town::{grown, setup};
 
 const NODES: usize = 40;
 
 fn world() -> World {
-    let mut world = World::new(Setup {
-        seed: 9,
-        model: Model::default(),
-        long_links: None,
-    });
-    for born in 0..NODES {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(60));
-    world
+    grown(setup(9), NODES, 60)
 }
 
 fn stranger(seed: u8) -> NodeId {

@@ -1,5 +1,7 @@
 //! What multicast promises, story by story.
 
+mod town;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,21 +14,14 @@ use enishi_services::{Command, Event};
 use enishi_sim::internet::{Model, Transport};
 use enishi_sim::world::{Index, Setup, World};
 
+use town::{grown, setup};
+
 const NAME: GroupName = GroupName([3; 32]);
 const HOST: Subscriber = Subscriber::Host;
 
 fn world_of(nodes: usize, model: Model) -> World {
-    let mut world = World::new(Setup {
-        seed: 11,
-        model,
-        long_links: None,
-    });
-    for born in 0..nodes {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(30));
-    world
+    let setup = Setup { model, ..setup(11) };
+    grown(setup, nodes, 30)
 }
 
 fn subscribe(world: &mut World, at: Index, tree: Tree, order: Order, secret: u8) {

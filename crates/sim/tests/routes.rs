@@ -5,38 +5,26 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod town;
+
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
-use enishi_services::keys::Secret;
 use enishi_services::vnet::beyond::{Accepted, Route};
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::wire::Offers;
-use enishi_services::vnet::{ChannelId, ChannelSpec, Command as Vnet, Entry, Event as VnetEvent};
+use enishi_services::vnet::{ChannelId, Command as Vnet, Event as VnetEvent};
 use enishi_services::{Command, Event};
-use enishi_sim::internet::Model;
-use enishi_sim::world::{Index, Setup, World};
+use enishi_sim::world::{Index, World};
+
+use town::{grown, office, setup};
 
 const CHANNEL: ChannelId = ChannelId(1);
 
 fn world() -> World {
-    let mut world = World::new(Setup {
-        seed: 4,
-        model: Model::default(),
-        long_links: None,
-    });
-    for born in 0..16 {
-        world.spawn((born > 0).then_some(0));
-        world.run_for(Duration::from_millis(100));
-    }
-    world.run_for(Duration::from_secs(30));
+    let mut world = grown(setup(4), 16, 30);
     for at in [3, 5, 7] {
-        let spec = ChannelSpec {
-            name: "office".into(),
-            network: "10.77.0.0/16".parse().unwrap(),
-            secret: Secret::new([1; 32]),
-            entry: Entry::Secret,
-        };
+        let spec = office("10.77.0.0/16");
         let address = None;
         tell(&mut world, at, Vnet::Open { spec, address });
     }

@@ -235,6 +235,13 @@ impl<O: Outside> Driver<O> {
                     self.forget(slot);
                 }
             }
+            Command::Lapse { network, peer } => {
+                let slot = self.by_peer.get(&(peer, network));
+                if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(*slot)) {
+                    let dropped = session.lapse(self.now);
+                    self.by_index.retain(|index, _| !dropped.contains(index));
+                }
+            }
             Command::Unresolved { network, address } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.give_up(self.now, address);
@@ -481,6 +488,11 @@ impl<O: Outside> Driver<O> {
         let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let session = &mut self.sessions[slot];
+            if session.is_over(self.now) {
+                self.by_peer.remove(&(session.peer, session.network));
+                self.forget(slot);
+                continue;
+            }
             for index in session.expire_keys(self.now) {
                 self.by_index.remove(&index);
             }

@@ -149,6 +149,14 @@ pub enum Command {
         /// With whom.
         peer: PeerKey,
     },
+    /// What was agreed with a member has lapsed: packets to it wait for another agreement, and
+    /// what it has sent is taken for ten seconds more, as it may not know yet.
+    Lapse {
+        /// In which network.
+        network: NetworkId,
+        /// With whom.
+        peer: PeerKey,
+    },
     /// Nobody has the address: tell those whose packets wait.
     Unresolved {
         /// In which network.

@@ -201,16 +201,20 @@ impl<O: Outside> Driver<O> {
     fn ask_for(&mut self, id: NetworkId, slot: Option<usize>, address: IpAddr) {
         let network = id;
         let note = match slot.and_then(|slot| self.sessions.get_mut(slot)) {
-            None => Some(Note::Missing { network, address }),
+            None => Note::Missing { network, address },
             Some(session) => {
+                if !session.wants_keys(self.now, true) {
+                    return;
+                }
                 let peer = session.peer;
-                let wanted = session.wants_keys(self.now, true);
-                wanted.then_some(Note::KeysWanted { network, peer })
+                session
+                    .lapsed_address()
+                    .map_or(Note::KeysWanted { network, peer }, |address| {
+                        Note::Missing { network, address }
+                    })
             }
         };
-        if let Some(note) = note {
-            self.exit.outside.note(note);
-        }
+        self.exit.outside.note(note);
     }
 }
 

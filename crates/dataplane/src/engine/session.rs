@@ -18,6 +18,9 @@ use crate::sealed::{
 /// (J. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", NDSS 2017, section 6.1:
 /// Reject-After-Time).
 pub(super) const KEYS_LAST: Duration = Duration::from_secs(180);
+/// For how long after an agreement has lapsed what comes by it is taken: longer than the other
+/// side needs to notice that a session is gone.
+const LAPSED_FOR: Duration = Duration::from_secs(10);
 /// How often new keys are asked for while they do not come.
 const KEYS_WANTED_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the peer may take to show that it has keys before others are asked for.
@@ -40,6 +43,8 @@ pub(super) struct Session {
     next: Option<Keys>,
     previous: Vec<Keys>,
     wanted: Option<Instant>,
+    /// Since when there is no agreement.
+    lapsed: Option<Instant>,
     reassembly: Reassembly,
     split: u16,
     /// What may pass; none for everything.
@@ -71,6 +76,7 @@ impl Session {
             next: None,
             previous: Vec::new(),
             wanted: None,
+            lapsed: None,
             reassembly: Reassembly::default(),
             split: 0,
             filter: None,
@@ -112,6 +118,7 @@ impl Session {
             used: false,
         };
         self.wanted = None;
+        self.lapsed = None;
         if keys.peer_has_them {
             self.use_keys(fresh)
         } else {
@@ -131,6 +138,26 @@ impl Session {
         let dropped = self.previous.get(PREVIOUS_MAX)?.receive_index;
         self.previous.truncate(PREVIOUS_MAX);
         Some(dropped)
+    }
+
+    /// Seals nothing any more until there are other keys. Returns the indices of keys that
+    /// nothing is taken with any more.
+    pub(super) fn lapse(&mut self, now: Instant) -> Vec<u32> {
+        self.wanted = None;
+        self.lapsed = Some(now);
+        let keys = [self.current.take(), self.next.take()];
+        let keys = keys.into_iter().flatten();
+        keys.filter_map(|keys| self.retire(keys)).collect()
+    }
+
+    /// Returns by which address to find the peer, if what was agreed with it has lapsed.
+    pub(super) fn lapsed_address(&self) -> Option<IpAddr> {
+        self.lapsed.and(self.addresses.first().copied())
+    }
+
+    /// Tells whether it lapsed so long ago that it is to be forgotten.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.lapsed.is_some_and(|since| now - since >= LAPSED_FOR)
     }
 
     /// Returns the indices by which its datagrams are known.

@@ -118,6 +118,35 @@ fn the_answer_to_a_packet_that_waited_passes_the_filter() {
 }
 
 #[test]
+fn who_does_not_know_that_the_agreement_lapsed_is_heard_and_answered() {
+    need_root!();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    let peer = [2; 32];
+    let network = NETWORK;
+    left.engine.inbox().tell(Command::Lapse { network, peer });
+    left.report();
+    let pinging = ping_once(&right, "10.77.0.1");
+    // The answer waits for another agreement.
+    hear(
+        &left,
+        &Note::Missing {
+            network,
+            address: address(2),
+        },
+    );
+    right.attach(&left, 1, false, true);
+    right.report();
+    left.attach(&right, 1, true, true);
+    assert_eq!(received(&pinging.join().unwrap()), 1);
+    // Who is detached after it is not heard any more.
+    left.engine.inbox().tell(Command::Lapse { network, peer });
+    left.engine.inbox().tell(Command::Detach { network, peer });
+    assert!(left.report().sessions.is_empty());
+}
+
+#[test]
 fn what_follows_from_a_command_is_received_after_it() {
     need_root!();
     let (_lab, left, right) = ends();

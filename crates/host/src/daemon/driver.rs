@@ -224,6 +224,11 @@ impl Driver {
                 tracing::debug!(?peer, "session closed");
                 self.handle(node, Input::Closed(peer));
             }
+            SessionEvent::Restarted { peer } => {
+                tracing::debug!(?peer, "the peer was restarted");
+                let restarted = vnet::Command::Restarted(peer);
+                self.handle(node, Input::Command(Command::Vnet(restarted)));
+            }
             SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
         }
     }

@@ -221,12 +221,16 @@ impl Networks {
                 routes,
                 behind,
             } => self.route(*channel, routes, behind),
-            Event::Detached { channel, peer } => {
+            Event::Detached { channel, peer } | Event::Lapsed { channel, peer } => {
                 if let Some(network) = self.open.lock().get_mut(channel) {
                     network.attached.remove(peer);
                 }
+                let lapsed = matches!(event, Event::Lapsed { .. });
                 let (network, peer) = (NetworkId(channel.0), *peer.as_bytes());
-                self.tell(Command::Detach { network, peer });
+                self.tell(match lapsed {
+                    true => Command::Lapse { network, peer },
+                    false => Command::Detach { network, peer },
+                });
             }
             Event::Unresolved { channel, address } => {
                 let (network, address) = (NetworkId(channel.0), *address);

@@ -229,7 +229,12 @@ impl Served<'_> {
         let incarnation = tokio::time::timeout(LANE_START_MAX, start)
             .await
             .map_err(std::io::Error::from)??;
-        lock(&self.shared.table).identify(self.peer, self.line, incarnation);
+        let is_another = lock(&self.shared.table).identify(self.peer, self.line, incarnation);
+        if is_another {
+            let peer = self.peer;
+            let restarted = SessionEvent::Restarted { peer };
+            self.shared.announcer.send(restarted).await;
+        }
         while let Some(frame) = lanes::read_frame(&mut stream).await? {
             let event = SessionEvent::Control {
                 peer: self.peer,

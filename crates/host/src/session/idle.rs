@@ -72,6 +72,27 @@ mod tests {
         Sessions::bind(config).await.expect("loopback is free")
     }
 
+    /// Waits until the activity of a node's one session is such, and returns it.
+    async fn activity(node: &Sessions, holds: impl Fn(Option<u64>) -> bool) -> Option<u64> {
+        let such = async {
+            loop {
+                let connected = lock(&node.0.table).connected();
+                let activity = connected
+                    .into_iter()
+                    .next()
+                    .expect("one session")
+                    .1
+                    .activity();
+                if holds(activity) {
+                    return activity;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let such = tokio::time::timeout(Duration::from_secs(10), such).await;
+        such.expect("it comes to such an activity")
+    }
+
     #[tokio::test]
     async fn a_session_is_closed_when_no_lane_is_used_and_no_stream_open() {
         let (a, mut events) = node(1).await;
@@ -87,10 +108,10 @@ mod tests {
         sweep(IDLE_MAX * 2);
         assert!(a.session(b.me()).is_some(), "a stream is open");
         drop(bulk);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let quiet = activity(&a, |activity| activity.is_some()).await;
         sweep(IDLE_MAX * 2);
         a.send_control(&to_b, bytes::Bytes::from_static(b"x"));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        activity(&a, |activity| activity.is_some() && activity != quiet).await;
         sweep(IDLE_MAX * 3);
         assert!(events.is_empty(), "a frame was sent meanwhile");
         sweep(IDLE_MAX * 4);

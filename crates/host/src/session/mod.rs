@@ -135,6 +135,12 @@ pub enum SessionEvent {
         /// The node that was at the other end.
         peer: NodeId,
     },
+    /// The peer's process is another than before, and knows nothing of what was agreed with
+    /// that one. The session goes on; comes before anything else of the new process.
+    Restarted {
+        /// The node at the other end.
+        peer: NodeId,
+    },
     /// A dial failed: no address known, nobody there within five seconds, or someone
     /// else there. The frames that waited for it are lost.
     Unreachable {

@@ -180,15 +180,21 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Notes which life of the peer's process is at the other end of a connection.
-    pub(super) fn identify(&mut self, peer: NodeId, line: LineId, incarnation: u64) {
+    /// Notes which life of the peer's process is at the other end of a connection. Tells
+    /// whether it is the first sign of that life, while a connection to an earlier one is open.
+    pub(super) fn identify(&mut self, peer: NodeId, line: LineId, incarnation: u64) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else {
-            return;
+            return false;
         };
-        if let Some(line) = entry.lines.iter_mut().find(|l| l.id == line) {
-            line.incarnation = Some(incarnation);
-            entry.settle();
-        }
+        let mut lives = entry.lines.iter().filter_map(|l| l.incarnation).peekable();
+        let is_another = lives.peek().is_some() && lives.all(|life| life != incarnation);
+        let line = entry.lines.iter_mut().find(|l| l.id == line);
+        let Some(line) = line else {
+            return false;
+        };
+        line.incarnation = Some(incarnation);
+        entry.settle();
+        is_another
     }
 
     /// Takes a connection out; unknown ones are ignored.
@@ -373,11 +379,13 @@ mod tests {
         let now = Instant::now();
         let mut table = Table::new();
         let corpse = table.admit(LARGE, SMALL, now, "corpse");
-        table.identify(LARGE, corpse.line, 1);
+        assert!(!table.identify(LARGE, corpse.line, 1));
         let fresh = table.admit(LARGE, LARGE, after(now, 1), "fresh");
         assert_eq!(table.current(LARGE), Some("corpse"));
-        table.identify(LARGE, fresh.line, 2);
+        assert!(table.identify(LARGE, fresh.line, 2));
         assert_eq!(table.current(LARGE), Some("fresh"));
+        let other = table.admit(LARGE, SMALL, after(now, 2), "other");
+        assert!(!table.identify(LARGE, other.line, 2), "that is known");
     }
 
     #[test]

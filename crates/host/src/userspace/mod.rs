@@ -12,7 +12,6 @@
 //! is bounded: [`SOCKETS_MAX`] sockets with buffers of [`BUFFER_BYTES`] in each direction,
 //! [`BACKLOG_MAX`] connections that wait at a port.
 
-mod bell;
 mod core;
 mod driver;
 mod link;
@@ -21,7 +20,6 @@ mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::core::Core;
+use crate::bell;
 
 pub use tcp::{Listener, Stream};
 pub use udp::Socket;
@@ -67,7 +66,7 @@ impl Stack {
     /// # Errors
     /// When the system gives no random numbers, or the port cannot be waited for.
     pub fn start(port: Port, addresses: [(IpAddr, u8); 2], mtu: u16) -> io::Result<Self> {
-        let bell = bell::watch(port.as_fd().try_clone_to_owned()?)?;
+        let bell = bell::of(&port)?;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(addresses, mtu)?),
             used: Notify::new(),

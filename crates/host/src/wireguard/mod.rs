@@ -17,7 +17,6 @@
 //! | [`clients`] | who they are, on disk |
 //! | [`tunnels`] | datagrams and packets, without a socket |
 
-mod bell;
 pub mod clients;
 pub mod tunnels;
 
@@ -37,6 +36,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
+use crate::bell;
 use crate::data_dir::DataDirError;
 use crate::packets::Networks;
 use clients::{Client, Clients};

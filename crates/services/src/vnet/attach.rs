@@ -473,10 +473,14 @@ impl Vnet {
         }
     }
 
-    /// The session with a node ended: packets need a new agreement.
+    /// The session with a node ended, or the node was restarted: packets need a new agreement.
     pub(super) fn gone(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
         for (id, channel) in &mut self.channels {
-            detach(*id, channel, peer, cx);
+            if channel.attached.remove(&peer).is_some() {
+                channel.hosting.forget(peer);
+                let channel = *id;
+                cx.emit(Event::Lapsed { channel, peer });
+            }
         }
     }
 
@@ -555,9 +559,10 @@ fn said_by(node: NodeId, attach: &Attach) -> Said {
     }
 }
 
+/// Also one whose agreement had lapsed.
 fn detach(id: ChannelId, channel: &mut Channel, peer: NodeId, cx: &mut Cx<'_>) {
     if channel.attached.remove(&peer).is_some() {
         channel.hosting.forget(peer);
-        cx.emit(Event::Detached { channel: id, peer });
     }
+    cx.emit(Event::Detached { channel: id, peer });
 }

@@ -220,6 +220,9 @@ pub enum Command {
     },
     /// The node is about to stop: tell those with whom packets are exchanged.
     Suspend,
+    /// A node was restarted: it does not have the keys any more by which packets were exchanged
+    /// with it.
+    Restarted(NodeId),
 }
 
 /// What is told.
@@ -273,6 +276,14 @@ pub enum Event {
     },
     /// Packets may no longer be exchanged with a member.
     Detached {
+        /// In which channel.
+        channel: ChannelId,
+        /// The member.
+        peer: NodeId,
+    },
+    /// The session with a member ended, or it was restarted: packets to it need a new agreement.
+    /// It may not know yet, and what it has sent may still come.
+    Lapsed {
         /// In which channel.
         channel: ChannelId,
         /// The member.
@@ -563,6 +574,7 @@ impl Vnet {
             Command::Host(channel) => self.host(channel, cx),
             Command::Dismiss { channel, address } => self.dismiss(channel, address, cx),
             Command::Suspend => self.detach_all(cx),
+            Command::Restarted(peer) => self.gone(peer, cx),
         }
     }
 }

@@ -74,17 +74,21 @@ pub(super) fn by_invitation(world: &mut World, transcript: &mut Transcript) -> R
 pub(super) fn by_password(world: &mut World, transcript: &mut Transcript) -> Result<String> {
     let file = world.directory().join("password");
     let file = file.to_string_lossy();
-    let words = [
+    entered(&world.members[2].tell(transcript, &join_by_password(&file))?)
+}
+
+/// The words that join the channel by a password, right or wrong.
+pub(super) fn join_by_password(file: &str) -> [&str; 8] {
+    [
         "channel",
         "join",
         "--name",
         CHANNEL,
         "--password-file",
-        &file,
+        file,
         "--network",
         NETWORK,
-    ];
-    entered(&world.members[2].tell(transcript, &words)?)
+    ]
 }
 
 /// Waits until each member holds an address, and checks that nobody shares one.

@@ -4,9 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::join::address_of;
+use super::join::{address_of, join_by_password};
 use super::network::PING_TIME_MAX;
-use super::{CHANNEL, NETWORK};
 use crate::demo::member::Member;
 use crate::demo::plan::Mode;
 use crate::demo::transcript::Transcript;
@@ -27,17 +26,7 @@ pub(super) fn try_password(world: &mut World, transcript: &mut Transcript) -> Re
     let file = file.to_string_lossy().into_owned();
     let stranger = world.make_stranger()?;
     stranger.start(transcript, Some(&invitation))?;
-    let words = [
-        "channel",
-        "join",
-        "--name",
-        CHANNEL,
-        "--password-file",
-        &file,
-        "--network",
-        NETWORK,
-    ];
-    let channel = stranger.tell(transcript, &words)?;
+    let channel = stranger.tell(transcript, &join_by_password(&file))?;
     ensure!(
         channel["members"] == 1,
         "it found {} members",
