@@ -27,6 +27,7 @@ fn channel(number: u8, name: &str, host: &str) -> Channel {
         name: "ssh".to_owned(),
         protocol: Protocol::Tcp,
         port: 22,
+        texts: vec!["key=value".to_owned()],
     };
     let member = Member {
         node,
@@ -44,6 +45,7 @@ fn channel(number: u8, name: &str, host: &str) -> Channel {
         network6: ([0xfd00, 0, 0, number.into(), 0, 0, 0, 0].into(), 64),
         me: node,
         members: vec![member],
+        guests: Vec::new(),
     }
 }
 

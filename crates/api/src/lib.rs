@@ -13,6 +13,7 @@ mod closed;
 mod diagnostics;
 mod forwards;
 mod governed;
+mod offers;
 mod routes;
 mod verify;
 mod wireguard;
@@ -32,6 +33,7 @@ pub use governed::{
     ChannelInvitation, ChannelInvite, ChannelMember, ChannelRule, NewRule, OpenInvitation, Removal,
     Uses,
 };
+pub use offers::{Count, Offer, OfferAsk};
 pub use routes::{Route, RouteAsk, Router};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
@@ -117,11 +119,24 @@ pub enum Request {
     /// Joins a channel and claims an address in it; answered by [`Answer::Channel`]
     /// once the address is held.
     ChannelJoin(ChannelJoin),
-    /// Leaves a channel, gives its address back; answered by [`Answer::Done`].
+    /// Leaves a channel, gives its address back; answered by [`Answer::Done`]. Who has founded
+    /// a governed channel is refused with [`FailureKind::Founder`] unless it insists.
     ChannelLeave {
         /// The channel's name on this node.
         name: String,
+        /// Whether its founder insists, and the channel's authority is lost.
+        #[serde(default)]
+        force: bool,
     },
+    /// Counts whom a message to all members reaches; answered by [`Answer::Counted`] within
+    /// seconds.
+    ChannelCount {
+        /// The channel's name on this node.
+        name: String,
+    },
+    /// Asks of services that members offer, or changes which this node does; answered by
+    /// [`Answer::Offers`].
+    Offer(OfferAsk),
     /// Lists the channels; answered by [`Answer::Channels`].
     ChannelList,
     /// Asks of networks behind members, or changes which are offered and used; answered by
@@ -257,6 +272,13 @@ pub enum Answer {
         /// In the order of channels and networks.
         routes: Vec<Route>,
     },
+    /// The services that members of a channel offer.
+    Offers {
+        /// In the order of members and services.
+        offers: Vec<Offer>,
+    },
+    /// Whom a message to all members has reached.
+    Counted(Count),
     /// What a new WireGuard client needs; told once.
     WireGuardConfig(WireGuardConfig),
     /// The WireGuard clients of this node.
@@ -622,6 +644,8 @@ pub enum FailureKind {
     No,
     /// The request makes no sense. Exit code 2.
     Usage,
+    /// This node has founded the channel, and would take its authority with it. Exit code 1.
+    Founder,
 }
 
 #[cfg(test)]

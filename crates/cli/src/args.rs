@@ -18,7 +18,7 @@ use enishi_sim::{Protocol, Scenario, Tree};
 use crate::text::Language;
 
 pub(crate) use beyond::{Forward, Route, Way};
-pub(crate) use channel::{Channel, Governed, Join, Member, WireGuard};
+pub(crate) use channel::{Channel, Governed, Join, Member, Offered, WireGuard};
 
 /// The network of a channel when none is named.
 pub(crate) const NETWORK_DEFAULT: &str = "10.77.0.0/16";

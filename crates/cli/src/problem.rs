@@ -19,6 +19,9 @@ pub(crate) enum Problem {
     /// The answer is no: exit code 1.
     #[error("{0}")]
     No(String),
+    /// A channel's founder would take its authority with it: exit code 1.
+    #[error("{0}")]
+    Founder(String),
     /// The program was used wrongly: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -35,7 +38,7 @@ impl Problem {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            Self::No(_) => 1,
+            Self::No(_) | Self::Founder(_) => 1,
             Self::Usage(_) => 2,
             Self::NoDaemon(_) => 3,
         }
@@ -46,6 +49,7 @@ impl Problem {
         match self {
             Self::OutputClosed => "output_closed",
             Self::No(_) => "no",
+            Self::Founder(_) => "founder",
             Self::Usage(_) => "usage",
             Self::NoDaemon(_) => "no_daemon",
         }
@@ -55,7 +59,10 @@ impl Problem {
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::OutputClosed => None,
-            Self::No(message) | Self::Usage(message) | Self::NoDaemon(message) => Some(message),
+            Self::No(message)
+            | Self::Founder(message)
+            | Self::Usage(message)
+            | Self::NoDaemon(message) => Some(message),
         }
     }
 
@@ -73,6 +80,7 @@ impl From<Failure> for Problem {
         match failure.kind {
             FailureKind::No => Self::No(failure.message),
             FailureKind::Usage => Self::Usage(failure.message),
+            FailureKind::Founder => Self::Founder(failure.message),
         }
     }
 }

@@ -68,6 +68,8 @@ fn every_command_has_a_form_for_scripts() {
     let channel = fake::channel_json();
     let host = json!({"name": "aki.office.enishi", "node_id": "n1",
                       "addresses": ["10.77.0.9", "fd00::9"]});
+    let offer = json!({"service": "_http._tcp", "port": 8080, "texts": ["path=/wiki"],
+                       "node_id": "n1", "host": "aki.office.enishi", "own": false});
     for (line, code, expected) in [
         ("peers", 0, json!({"peers": [fake::peer_json()]})),
         ("invite", 0, json!({"ticket": "enishi-overlay"})),
@@ -107,6 +109,27 @@ fn every_command_has_a_form_for_scripts() {
         ("channel names office", 0, json!({"names": [host]})),
         ("resolve aki", 0, json!({"names": [host]})),
         ("channel leave office", 0, json!({"left": "office"})),
+        (
+            "channel leave founded --force",
+            0,
+            json!({"left": "founded"}),
+        ),
+        (
+            "channel count office",
+            1,
+            json!({"channel": "office", "members": 60, "received": 57}),
+        ),
+        (
+            "channel offer office _http._tcp 8080 --text path=/wiki",
+            0,
+            json!({"offers": [offer]}),
+        ),
+        (
+            "channel withdraw office _http._tcp",
+            0,
+            json!({"offers": [offer]}),
+        ),
+        ("channel offers office", 0, json!({"offers": [offer]})),
         (
             "ping near -c 2",
             0,
@@ -254,12 +277,26 @@ fn people_get_text() {
             "NAME               ADDRESS    ADDRESS6  NODE\n\
              aki.office.enishi  10.77.0.9  fd00::9   n1\n",
         ),
+        (
+            "channel offers office",
+            "SERVICE     PORT  OFFERED BY         TO KNOW\n\
+             _http._tcp  8080  aki.office.enishi  path=/wiki\n",
+        ),
         ("down --lang ja", "デーモンを停止します。\n"),
     ] {
         let output = run(&fake, line);
         assert_eq!(stdout(&output), expected, "{line}");
         assert_eq!(output.status.code(), Some(0), "{line}");
     }
+    let output = run(&fake, "channel count office");
+    assert_eq!(
+        stdout(&output),
+        "57 of 60 other members received a message to all.\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let output = run(&fake, "channel leave founded");
+    assert!(stderr(&output).contains("--force"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
     let output = run(&fake, "status");
     assert!(
         stdout(&output).starts_with("node ") && stdout(&output).contains(" n0\n"),

@@ -126,6 +126,10 @@ fn an_invitation_lets_in_whom_it_is_for_and_ends() {
     let names: Vec<&Value> = open["invitations"].as_array().unwrap().iter().collect();
     assert_eq!(names.len(), 2, "{open}");
     assert_eq!(names[1]["invitation"], *name);
+    // Who is not known to have come by it is not kept.
+    office.wait("the founder knows who came", |office| {
+        office.members(0).contains(&office.id(2))
+    });
     let left = office.json(0, &["channel", "revoke", "office", &name[..8]]);
     assert_eq!(left["invitations"].as_array().unwrap().len(), 1);
     let ticket = text(&revoked["ticket"]);
@@ -192,6 +196,46 @@ fn a_removed_member_is_shut_out_and_the_others_go_on() {
     until("the others are there", || {
         status()["online"].as_u64() >= Some(2)
     });
+}
+
+#[test]
+fn a_founder_leaves_only_if_it_insists() {
+    let mut office = Office::found(2);
+    office.join(1, &office.invite(0, &[]));
+    let leave = ["channel", "leave", "office"];
+    office.fails(0, &leave, 1, "channel leave office --force");
+    office.fails(0, &[&leave[..], &["--lang", "ja"]].concat(), 1, "創設者");
+    let request = json!({"request": "channel_leave", "name": "office"});
+    let refusal = office.nodes[0].daemon().ask(&request).unwrap_err();
+    assert!(
+        format!("{refusal:#}").contains("has founded"),
+        "{refusal:#}"
+    );
+    assert_eq!(office.show(0)["founder"], true);
+    office.json(1, &leave);
+    office.json(0, &[&leave[..], &["--force"]].concat());
+    assert_eq!(office.json(0, &["channel", "list"])["channels"], json!([]));
+}
+
+#[test]
+fn a_message_to_all_is_counted() {
+    let mut office = Office::found(4);
+    let count = ["channel", "count", "office"];
+    let invitation = office.invite(0, &["--uses", "any"]);
+    (1..4).for_each(|at| office.join(at, &invitation));
+    office.wait("everybody receives", |office| {
+        let counted = office.nodes[2].run(&count);
+        counted.success() && counted.stdout.starts_with("3 of 3 other members")
+    });
+    // One that does not answer is not counted; it is among the members as long as it is missed.
+    office.nodes[3].kill();
+    office.wait("one receives nothing", |office| {
+        let counted = office.nodes[2].run(&[&count[..], &["--json"]].concat());
+        let told: Value = serde_json::from_str(&counted.stdout).unwrap();
+        assert_eq!(counted.success(), told["received"] == told["members"]);
+        told["received"] == 2
+    });
+    office.fails(0, &["channel", "count", "other"], 1, "no channel called");
 }
 
 #[test]

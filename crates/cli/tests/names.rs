@@ -188,6 +188,65 @@ fn a_member_asks_another_about_their_channel_and_nothing_else() {
 }
 
 #[test]
+fn services_of_members_are_found_by_programs_that_look_for_them() {
+    let Some(mut office) = open("offers", &["aki", "ume"]) else {
+        return;
+    };
+    let dig = |office: &Office, kind: &str, name: &str| {
+        let server = "@127.77.0.53";
+        let found = office.printed(1, &["dig", "+short", server, kind, name]);
+        found.trim().to_owned()
+    };
+    let until_found = |office: &Office, kind: &str, name: &str, expected: &str| {
+        until(A_WHILE, "it is found", || {
+            Ok(dig(office, kind, name) == expected)
+        })
+        .unwrap_or_else(|error| panic!("{error}: {name}: {:?}", dig(office, kind, name)));
+    };
+    let offer = |office: &Office, port: &str| {
+        let words = ["channel", "offer", "office", "_HTTP._tcp", port];
+        let words = [&words[..], &["--text", "path=/wiki", "--text", "v=1"]].concat();
+        office.daemons[0].json(&words).unwrap()["offers"][0].clone()
+    };
+    let (sort, instance) = ("_http._tcp.office.enishi", "aki._http._tcp.office.enishi");
+    assert_eq!(offer(&office, "8080")["port"], 8080);
+    until_found(&office, "srv", sort, "0 0 8080 aki.office.enishi.");
+    until_found(&office, "srv", instance, "0 0 8080 aki.office.enishi.");
+    assert_eq!(dig(&office, "txt", instance), r#""path=/wiki" "v=1""#);
+    assert_eq!(dig(&office, "ptr", sort), format!("{instance}."));
+    let all = "_services._dns-sd._udp.office.enishi";
+    assert_eq!(dig(&office, "ptr", all), format!("{sort}."));
+
+    // Said again it is another one, and so it stays when the node is killed.
+    assert_eq!(offer(&office, "8081")["own"], true);
+    until_found(&office, "srv", sort, "0 0 8081 aki.office.enishi.");
+    office.daemons[0].process().kill9().unwrap();
+    office.restart(0, &[]);
+    let offers = |office: &Office, number: usize| {
+        let words = ["channel", "offers", "office"];
+        office.daemons[number].json(&words).unwrap()["offers"].clone()
+    };
+    assert_eq!(offers(&office, 0)[0]["port"], 8081);
+    let known = offers(&office, 1)[0].clone();
+    assert_eq!(
+        (&known["service"], &known["host"], &known["own"]),
+        (
+            &"_http._tcp".into(),
+            &"aki.office.enishi".into(),
+            &false.into()
+        )
+    );
+    let withdraw = ["channel", "withdraw", "office", "_http._tcp"];
+    office.daemons[0].text(&withdraw).unwrap();
+    until_found(&office, "srv", sort, "");
+    let again = office.daemons[0].call(&withdraw).unwrap();
+    assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
+    let wrong = ["channel", "offer", "office", "http", "80"];
+    let wrong = office.daemons[0].call(&wrong).unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
+}
+
+#[test]
 fn two_nodes_of_one_host_hand_each_other_s_names_on() {
     let Some(office) = open("two", &["aki"]) else {
         return;

@@ -43,6 +43,8 @@ impl Site {
             ("wg-quick", "wireguard-tools"),
             ("ping", "iputils-ping"),
             ("curl", "curl"),
+            ("dig", "bind9-dnsutils"),
+            ("nft", "nftables"),
             ("python3", "python3"),
         ];
         let mut office = Office::open(prefix, &programs)?;
@@ -206,6 +208,44 @@ fn a_phone_takes_part_in_the_channel_by_way_of_a_node() {
     })
     .unwrap();
     drop(servers);
+}
+
+#[test]
+fn a_phone_asks_for_names_and_reaches_what_is_behind_a_member() {
+    let Some(site) = Site::open("beyond") else {
+        return;
+    };
+    let lan = "192.168.7.0/24";
+    let (member, node) = (&site.office.daemons[MEMBER], site.node());
+    shell(
+        &site.office.hosts[MEMBER],
+        "ip link add lan0 type bridge; ip address add 192.168.7.1/24 dev lan0; ip link set lan0 up",
+    );
+    member.text(&["route", "share", "office", lan]).unwrap();
+    node.text(&["route", "use", "office", lan]).unwrap();
+    let configuration = site.add("phone");
+    assert!(line(&configuration, "AllowedIPs").ends_with(lan));
+    let phone = site.attach("wgb", &configuration);
+    until(A_WHILE, "the network behind the member is reached", || {
+        Ok(reaches(&phone.host, "192.168.7.1"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", node.log()));
+
+    let [four, six] = virtual_addresses(node);
+    let ask = |server: &str, name: &str| {
+        let server = format!("@{server}");
+        let words = ["dig", "+tries=1", "+timeout=3", &server, name];
+        phone.host.run(&words, A_WHILE).unwrap().stdout
+    };
+    let known = &virtual_addresses(member)[0];
+    for server in [&four, &six] {
+        until(A_WHILE, "the node tells where the member is", || {
+            Ok(ask(server, "h1.office.enishi").contains(known))
+        })
+        .unwrap();
+    }
+    let answer = ask(&four, "example.org");
+    assert!(answer.contains("status: REFUSED"), "{answer}");
 }
 
 #[test]

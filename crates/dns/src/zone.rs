@@ -22,6 +22,9 @@ pub const SERVICES_MAX: usize = 64;
 /// The longest name of a service, in octets (RFC 6335, section 5.1).
 const SERVICE_BYTES_MAX: usize = 15;
 
+/// The longest text of a TXT record, in octets (RFC 1035, section 3.3).
+const TEXT_BYTES_MAX: usize = 255;
+
 /// How long a secondary server, of which there is none, would wait, in seconds.
 const SECONDARY_S: i32 = 3_600;
 
@@ -40,6 +43,9 @@ pub struct Channel {
     pub me: NodeId,
     /// The members, in any order.
     pub members: Vec<Member>,
+    /// The addresses of those who take part by way of this node: they may ask as members do,
+    /// and have no names.
+    pub guests: Vec<IpAddr>,
 }
 
 /// A member of a channel.
@@ -65,6 +71,9 @@ pub struct Service {
     pub protocol: Protocol,
     /// At which port.
     pub port: u16,
+    /// What else there is to know, for its TXT record; what is longer than 255 octets is left
+    /// out.
+    pub texts: Vec<String>,
 }
 
 /// A transport protocol, as names of services have it.
@@ -108,6 +117,7 @@ struct Origin {
 struct Names {
     origin: String,
     hosts: Vec<HostName>,
+    guests: Vec<IpAddr>,
     /// The domains for which a resolver has to ask here, with the dot at their ends.
     domains: Vec<String>,
 }
@@ -167,8 +177,15 @@ impl Zone {
             .map_or(&[], |names| &names.domains)
     }
 
-    /// Tells whether an address is one of a member of a channel.
-    pub fn has_member(&self, channel: u32, address: IpAddr) -> bool {
+    /// Tells whether who has an address may ask about a channel: a member, or a guest of this
+    /// node.
+    pub fn serves(&self, channel: u32, address: IpAddr) -> bool {
+        let names = self.channels.get(&channel);
+        let is_guest = names.is_some_and(|names| names.guests.contains(&address));
+        is_guest || self.has_member(channel, address)
+    }
+
+    fn has_member(&self, channel: u32, address: IpAddr) -> bool {
         let found = fqdn(&reverse::name(address)).and_then(|name| {
             let found = self.find(&LowerName::from(name))?;
             (found.channel == Some(channel)).then_some(found)
@@ -222,6 +239,7 @@ impl Zone {
         let names = Names {
             origin,
             hosts,
+            guests: channel.guests.clone(),
             domains,
         };
         self.channels.insert(channel.number, names);
@@ -259,7 +277,7 @@ impl Zone {
                 RData::SRV(SRV::new(0, 0, port, target))
             });
         }
-        self.put(&instance, RData::TXT(TXT::new(vec![String::new()])));
+        self.put(&instance, RData::TXT(TXT::new(service.texts())));
         self.put_name(&sort, &instance, pointer);
         self.put_name(&format!("_services._dns-sd._udp.{origin}"), &sort, pointer);
         for browse in ["b", "lb"] {
@@ -325,6 +343,17 @@ impl Service {
         format!("_{}.{protocol}", self.name.to_ascii_lowercase())
     }
 
+    /// What its TXT record says: one empty text where there is nothing to say (RFC 6763,
+    /// section 6.1).
+    fn texts(&self) -> Vec<String> {
+        let fits = |text: &&String| (1..=TEXT_BYTES_MAX).contains(&text.len());
+        let texts: Vec<String> = self.texts.iter().filter(fits).cloned().collect();
+        match texts.is_empty() {
+            true => vec![String::new()],
+            false => texts,
+        }
+    }
+
     fn is_sound(&self) -> bool {
         let fits = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
         (1..=SERVICE_BYTES_MAX).contains(&self.name.len()) && self.name.bytes().all(fits)
@@ -360,6 +389,7 @@ pub(crate) mod tests {
             network6: (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64),
             me: NodeId::from_bytes([1; 32]),
             members,
+            guests: Vec::new(),
         }
     }
 
@@ -439,6 +469,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             protocol: Protocol::Tcp,
             port: 22,
+            texts: vec!["user=git".to_owned(), "x".repeat(256)],
         };
         aki.services = ["ssh", "", "a b", "much-too-long-a-name"]
             .map(service)
@@ -450,7 +481,7 @@ pub(crate) mod tests {
         assert_eq!(sort, [srv, "PTR aki._ssh._tcp.office.enishi."]);
         let instance = kinds(&zone, "aki._ssh._tcp.office.enishi.").unwrap();
         assert_eq!(instance[0], srv);
-        assert!(instance[1].starts_with("TXT"), "{instance:?}");
+        assert_eq!(instance[1], "TXT user=git");
         let sorts = kinds(&zone, "_services._dns-sd._udp.office.enishi.").unwrap();
         assert_eq!(sorts, ["PTR _ssh._tcp.office.enishi."]);
         assert_eq!(kinds(&zone, "_tcp.office.enishi."), Some(Vec::new()));
@@ -463,6 +494,7 @@ pub(crate) mod tests {
         home.network = (Ipv4Addr::new(10, 78, 0, 0), 15);
         home.network6.0 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0);
         home.members[0].addresses = vec![Ipv4Addr::new(10, 79, 0, 9).into()];
+        home.guests = vec![Ipv4Addr::new(10, 78, 0, 3).into()];
         let zone = Zone::new(1, &[channel(0, "office", vec![member(1, "aki")]), home]);
         let domains = ["home.enishi.", "78.10.in-addr.arpa.", "79.10.in-addr.arpa."];
         assert_eq!(&zone.domains(1)[..3], domains);
@@ -470,8 +502,9 @@ pub(crate) mod tests {
         assert_eq!(whose("aki.office.enishi."), Some(0));
         assert_eq!(whose("9.0.79.10.in-addr.arpa."), Some(1));
         assert_eq!(whose("neither.enishi."), None);
-        let is_member = |channel, address: &str| zone.has_member(channel, address.parse().unwrap());
-        assert!(is_member(0, "10.77.0.1") && is_member(0, "fd00::1") && is_member(1, "10.79.0.9"));
-        assert!(!is_member(1, "10.77.0.1") && !is_member(0, "10.77.0.2"));
+        let serves = |channel, address: &str| zone.serves(channel, address.parse().unwrap());
+        assert!(serves(0, "10.77.0.1") && serves(0, "fd00::1") && serves(1, "10.79.0.9"));
+        assert!(!serves(1, "10.77.0.1") && !serves(0, "10.77.0.2"));
+        assert!(serves(1, "10.78.0.3") && !serves(0, "10.78.0.3"), "a guest");
     }
 }

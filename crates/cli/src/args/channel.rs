@@ -133,6 +133,9 @@ pub(crate) enum Channel {
     Leave {
         /// The channel's name
         name: String,
+        /// Also if this node has founded the channel, whose authority is lost then
+        #[arg(long)]
+        force: bool,
     },
     /// List the channels of this node
     List,
@@ -141,6 +144,43 @@ pub(crate) enum Channel {
     WireGuard(WireGuard),
     /// List the hosts of a channel by name
     Names {
+        /// The channel's name
+        name: String,
+    },
+    #[command(flatten)]
+    Offered(Offered),
+    /// Count the members whom a message to all reaches
+    Count {
+        /// The channel's name
+        name: String,
+    },
+}
+
+/// What is done about services of members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Offered {
+    /// Tell members of a service of this host, for those who look for it by name
+    Offer {
+        /// The channel's name
+        name: String,
+        /// The service, for example _http._tcp or _sip._udp
+        service: String,
+        /// Its port
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// What else who looks for it is to know, for example path=/wiki; as often as needed
+        #[arg(long = "text", value_name = "KEY=VALUE")]
+        texts: Vec<String>,
+    },
+    /// Tell of it no longer
+    Withdraw {
+        /// The channel's name
+        name: String,
+        /// The service
+        service: String,
+    },
+    /// List the services that members offer
+    Offers {
         /// The channel's name
         name: String,
     },

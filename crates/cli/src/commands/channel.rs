@@ -1,4 +1,4 @@
-//! `enishi channel create | join | leave | list`; [`governed`] has what administrators do.
+//! `enishi channel create | join | leave | list | count`; [`governed`] has what administrators do.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use enishi_api::{Answer, ChannelCreate, ChannelJoin, Request};
 use serde_json::json;
 use zeroize::Zeroize;
 
-use super::{Context, governed, names, show, status, wireguard};
+use super::{Context, governed, names, offered, show, status, wireguard};
 use crate::args::{Channel, Join, NETWORK_DEFAULT};
 use crate::client::strange;
 use crate::output::Output;
@@ -47,11 +47,13 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
             let join = join(cx, options)?;
             enter(cx, Request::ChannelJoin(join)).await
         }
-        Channel::Leave { name } => leave(cx, name).await,
+        Channel::Leave { name, force } => leave(cx, name, force).await,
         Channel::List => list(cx).await,
         Channel::Show { name, svg } => show::run(cx, name, svg).await,
         Channel::Governed(command) => governed::run(cx, command).await,
         Channel::Names { name } => names::channel(cx, name).await,
+        Channel::Offered(command) => offered::run(cx, command).await,
+        Channel::Count { name } => count(cx, name).await,
         Channel::WireGuard(command) => wireguard::run(cx, command).await,
     }
 }
@@ -120,9 +122,19 @@ fn wipe(request: &mut Request) {
     }
 }
 
-async fn leave(cx: &Context, name: String) -> Result<Verdict, Problem> {
-    let request = Request::ChannelLeave { name: name.clone() };
-    let Answer::Done = cx.client.ask(&request).await? else {
+async fn leave(cx: &Context, name: String, force: bool) -> Result<Verdict, Problem> {
+    let request = Request::ChannelLeave {
+        name: name.clone(),
+        force,
+    };
+    let answer = match cx.client.ask(&request).await {
+        Err(Problem::Founder(_)) => {
+            let message = Message::FounderLeaves { name: &name };
+            return Err(Problem::Founder(cx.out.text(&message)));
+        }
+        answer => answer?,
+    };
+    let Answer::Done = answer else {
         return Err(strange(&cx.out));
     };
     cx.out.result(
@@ -144,4 +156,20 @@ async fn list(cx: &Context) -> Result<Verdict, Problem> {
         cx.out.line(&status::channels(cx, &channels))?;
     }
     Ok(Verdict::Yes)
+}
+
+/// Counts whom a message to all reaches; the answer is no unless that is everybody.
+async fn count(cx: &Context, name: String) -> Result<Verdict, Problem> {
+    let Answer::Counted(count) = cx.client.ask(&Request::ChannelCount { name }).await? else {
+        return Err(strange(&cx.out));
+    };
+    let message = Message::Counted {
+        received: count.received,
+        members: count.members,
+    };
+    cx.out.result(&count, &message)?;
+    match count.received == count.members {
+        true => Ok(Verdict::Yes),
+        false => Ok(Verdict::No),
+    }
 }

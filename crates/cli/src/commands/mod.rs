@@ -10,6 +10,7 @@ mod forward;
 mod governed;
 pub(crate) mod map;
 mod names;
+mod offered;
 mod ping;
 mod replay;
 mod route;

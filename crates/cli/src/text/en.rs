@@ -59,6 +59,21 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("In channel {name} this node has the address {address} ({device}).")
         }
         Message::ChannelLeft { name } => format!("This node has left channel {name}."),
+        Message::FounderLeaves { name } => format!(
+            "This node has founded channel {name} and alone holds its authority: when it leaves, \
+             nobody can name administrators or remove one any more, and it cannot come back as the \
+             founder. Name others first, who then invite and remove without it: `enishi channel \
+             admin {name} MEMBER`. To leave all the same: `enishi channel leave {name} --force`."
+        ),
+        Message::NoOffers => "No member offers a service; `enishi channel offer CHANNEL \
+            _http._tcp 80` offers one."
+            .to_owned(),
+        Message::Counted { members: 0, .. } => {
+            "There is no other member who could receive a message.".to_owned()
+        }
+        Message::Counted { received, members } => {
+            format!("{received} of {members} other members received a message to all.")
+        }
         Message::NoRoutes => {
             "No member offers a network; `enishi route share CHANNEL NETWORK` offers one."
                 .to_owned()
@@ -368,7 +383,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Address => "address",
         Label::Address6 => "address6",
         Label::Interface => "device",
+        Label::Service => "service",
+        Label::Port => "port",
         Label::OfferedBy => "offered by",
+        Label::Texts => "to know",
         Label::UsedBy => "used by way of",
         Label::ThisNode => "this node",
         Label::Client => "client",

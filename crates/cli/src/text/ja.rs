@@ -65,6 +65,22 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("チャンネル {name} でのこのノードのアドレスは {address} です（{device}）。")
         }
         Message::ChannelLeft { name } => format!("チャンネル {name} から退出しました。"),
+        Message::FounderLeaves { name } => format!(
+            "このノードはチャンネル {name} の創設者で、その権限の鍵を持つ唯一のノードです。退出すると、管理者の任命も\
+             解任も誰にもできなくなり、創設者として戻ることもできません。先に `enishi channel admin {name} \
+             MEMBER` で他の管理者を任命してください。創設者がいなくても、管理者は招待と除名を続けられます。それでも\
+             退出するには `enishi channel leave {name} --force` を使ってください。"
+        ),
+        Message::NoOffers => {
+            "サービスを提供するメンバーはいません。`enishi channel offer CHANNEL _http._tcp 80` で提供できます。"
+                .to_owned()
+        }
+        Message::Counted { members: 0, .. } => {
+            "メッセージを受け取れる他のメンバーはいません。".to_owned()
+        }
+        Message::Counted { received, members } => {
+            format!("全員へのメッセージを、他のメンバー {members} 台中 {received} 台が受け取りました。")
+        }
         Message::NoRoutes => {
             "ネットワークを提供するメンバーはいません。`enishi route share CHANNEL NETWORK` で提供できます。".to_owned()
         }
@@ -349,7 +365,10 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Address => "アドレス",
         Label::Address6 => "アドレス6",
         Label::Interface => "デバイス",
+        Label::Service => "サービス",
+        Label::Port => "ポート",
         Label::OfferedBy => "提供",
+        Label::Texts => "付記",
         Label::UsedBy => "経由",
         Label::ThisNode => "このノード",
         Label::Client => "クライアント",

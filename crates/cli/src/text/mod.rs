@@ -69,8 +69,16 @@ pub(crate) enum Message<'a> {
     ChannelLeft {
         name: &'a str,
     },
+    FounderLeaves {
+        name: &'a str,
+    },
     NoChannels,
     NoRoutes,
+    NoOffers,
+    Counted {
+        received: u32,
+        members: u32,
+    },
     ForwardAdded {
         id: u32,
         way: &'a str,
@@ -293,7 +301,10 @@ pub(crate) enum Label {
     Address,
     Address6,
     Interface,
+    Service,
+    Port,
     OfferedBy,
+    Texts,
     UsedBy,
     NobodyOffers,
     ThisNode,

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_api::{
-    Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Failure, FailureKind,
-    Finding, Held, Holder, Hop, HopState, HostName, MapLink, MapNode, MapRole, Member,
-    OpenInvitation, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote, Removal,
-    Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
-    Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
+    Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Count, Failure,
+    FailureKind, Finding, Held, Holder, Hop, HopState, HostName, MapLink, MapNode, MapRole, Member,
+    Offer, OpenInvitation, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
+    Removal, Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep,
+    Verdict, Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient,
+    WireGuardConfig,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -214,9 +215,34 @@ fn script(request: Request) -> Vec<Answer> {
                 seq: 1,
             },
         }],
+        Request::ChannelLeave { name, force } if name == "founded" && !force => {
+            vec![Answer::Failure(failure(
+                FailureKind::Founder,
+                "This node has founded the channel.",
+            ))]
+        }
+        Request::ChannelCount { name } => vec![Answer::Counted(Count {
+            channel: name,
+            members: 60,
+            received: 57,
+        })],
+        Request::Offer(_) => vec![Answer::Offers {
+            offers: vec![offer()],
+        }],
         Request::DhtRemove { .. } | Request::ChannelLeave { .. } | Request::Shutdown => {
             vec![Answer::Done]
         }
+    }
+}
+
+fn offer() -> Offer {
+    Offer {
+        service: "_http._tcp".to_owned(),
+        port: 8080,
+        texts: vec!["path=/wiki".to_owned()],
+        node_id: "n1".to_owned(),
+        host: Some("aki.office.enishi".to_owned()),
+        own: false,
     }
 }
 

@@ -22,6 +22,7 @@ fn zone() -> Zone {
             name: "ssh".to_owned(),
             protocol: Protocol::Tcp,
             port: 22,
+            texts: Vec::new(),
         });
     }
     Zone::new(1, &[channel(1, "office", many), other])

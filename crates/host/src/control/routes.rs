@@ -196,6 +196,7 @@ impl From<Failure> for Refusal {
         let status = match failure.kind {
             FailureKind::No => StatusCode::NOT_FOUND,
             FailureKind::Usage => StatusCode::BAD_REQUEST,
+            FailureKind::Founder => StatusCode::CONFLICT,
         };
         Self(status, failure)
     }

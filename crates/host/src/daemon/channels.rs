@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure};
+use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, FailureKind};
 use enishi_services::Node;
 use enishi_services::keys::Secret;
 use enishi_services::ticket::{ChannelTicket, Ticket, TicketError};
@@ -98,12 +98,24 @@ pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failu
     }
 }
 
-pub(super) async fn leave(desk: &Desk, name: String) -> Result<Answer, Failure> {
+pub(super) async fn leave(desk: &Desk, name: String, force: bool) -> Result<Answer, Failure> {
     let asked = name.clone();
-    let id = desk
-        .look(move |node| node.vnet().by_name(&asked).map(|(id, _)| id))
-        .await?;
-    let id = id.ok_or_else(|| unknown(&name))?;
+    let look = move |node: &Node| {
+        let (id, channel) = node.vnet().by_name(&asked)?;
+        Some((id, channel.is_founded_here()))
+    };
+    let (id, is_founder) = desk.look(look).await?.ok_or_else(|| unknown(&name))?;
+    if is_founder && !force {
+        return Err(Failure {
+            kind: FailureKind::Founder,
+            message: format!(
+                "This node has founded channel `{name}` and alone holds its authority: when it \
+                 leaves, nobody can name administrators or remove one any more, and it cannot \
+                 come back as the founder. Name others first (`enishi channel admin {name} \
+                 MEMBER`), or ask with `force`."
+            ),
+        });
+    }
     desk.vnet(vnet::Command::Close(id)).await?;
     tokio::time::sleep(LEAVE_TIME).await;
     Ok(Answer::Done)

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
-    channels, closed, diagnostics, dns, doctor, government, invitations, map, names, routes,
-    status, streams, verify, wireguard,
+    channels, closed, diagnostics, dns, doctor, government, invitations, map, names, offers,
+    routes, status, streams, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -68,10 +68,12 @@ async fn serve(
         }
         Request::ChannelShow { name } => channels::show(desk, name).await,
         Request::ChannelJoin(join) => channels::join(desk, join).await,
-        Request::ChannelLeave { name } => channels::leave(desk, name).await,
+        Request::ChannelLeave { name, force } => channels::leave(desk, name, force).await,
+        Request::ChannelCount { name } => offers::count(desk, name).await,
+        Request::Offer(ask) => offers::answer(desk, ask).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Route(ask) => routes::answer(desk, ask).await,
-        Request::ChannelNames { name } => dns::names(desk, name).await,
+        Request::ChannelNames { name } => dns::names(desk, &name).await,
         Request::Resolve { name } => dns::resolve(desk, &name).await,
         Request::ForwardAdd(add) => forwards::add(desk, add).await,
         Request::ForwardRemove { id } => forwards::remove(desk, id),

@@ -133,6 +133,7 @@ fn channels(node: &Node) -> Vec<enishi_dns::Channel> {
         network6: (channel.address6(), vnet::Network::PREFIX6),
         me,
         members: channel.members().map(member).collect(),
+        guests: channel.hosted(me).into_iter().flatten().collect(),
     });
     channels.collect()
 }
@@ -154,12 +155,19 @@ fn service(offer: &vnet::wire::ServiceOffer) -> enishi_dns::Service {
             false => enishi_dns::Protocol::Tcp,
         },
         port: offer.port,
+        texts: offer.texts.clone(),
     }
 }
 
 /// The names of a channel's hosts.
-pub(super) async fn names(desk: &Desk, name: String) -> Result<Answer, Failure> {
-    let asked = name.clone();
+pub(super) async fn names(desk: &Desk, name: &str) -> Result<Answer, Failure> {
+    let names = hosts(desk, name).await?.iter().map(host_name).collect();
+    Ok(Answer::Names { names })
+}
+
+/// The hosts of a channel by name.
+pub(super) async fn hosts(desk: &Desk, name: &str) -> Result<Vec<enishi_dns::HostName>, Failure> {
+    let asked = name.to_owned();
     let look = move |node: &Node| {
         (
             node.vnet().by_name(&asked).map(|(id, _)| id),
@@ -167,10 +175,9 @@ pub(super) async fn names(desk: &Desk, name: String) -> Result<Answer, Failure> 
         )
     };
     let (id, channels) = desk.look(look).await?;
-    let id = id.ok_or_else(|| unknown(&name))?;
+    let id = id.ok_or_else(|| unknown(name))?;
     let zone = Zone::new(unix_s() as u32, &channels);
-    let names = zone.hosts(id.0).iter().map(host_name).collect();
-    Ok(Answer::Names { names })
+    Ok(zone.hosts(id.0).to_vec())
 }
 
 /// This host's name in the first channel with a device.

@@ -41,6 +41,7 @@ mod map;
 mod measuring;
 mod members;
 mod names;
+mod offers;
 mod outbox;
 mod rates;
 mod recorder;

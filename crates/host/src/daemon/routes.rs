@@ -13,6 +13,7 @@ use enishi_services::vnet::{self, Channel, ChannelId, Command};
 
 use super::channels::{sentence, unknown};
 use super::desk::{Desk, no, usage};
+use super::offers;
 use super::target::{self, Target};
 
 /// How long the system's routes are waited for, and how often they are looked at.
@@ -92,15 +93,14 @@ fn routes(node: &Node, channel: &Channel) -> Vec<Route> {
 
 async fn share(desk: &Desk, name: &str, network: &str, share: bool) -> Result<Answer, Failure> {
     let networks = parse(network)?;
-    let (id, own, mut offers) = find(desk, name, |id, channel| {
-        let own = [
+    let own = find(desk, name, |_, channel| {
+        [
             Prefix::around(
                 channel.network().address().into(),
                 channel.network().prefix(),
             ),
             Prefix::around(channel.address6().into(), vnet::Network::PREFIX6),
-        ];
-        (id, own, channel.offers().clone())
+        ]
     })
     .await?;
     for network in &networks {
@@ -118,19 +118,18 @@ async fn share(desk: &Desk, name: &str, network: &str, share: bool) -> Result<An
              network from a node that runs as root.",
         ));
     }
-    offers.routes.retain(|known| !networks.contains(known));
-    offers.routes.extend(networks.iter().filter(|_| share));
-    if offers.routes.len() > ROUTES_MAX {
-        return Err(usage(format!(
-            "A node shares at most {ROUTES_MAX} networks in a channel."
-        )));
-    }
-    offer(desk, id, offers).await?;
+    let change = |offers: &mut Offers| {
+        offers.routes.retain(|known| !networks.contains(known));
+        offers.routes.extend(networks.iter().filter(|_| share));
+        match offers.routes.len() <= ROUTES_MAX {
+            true => Ok(()),
+            false => Err(usage(format!(
+                "A node shares at most {ROUTES_MAX} networks in a channel."
+            ))),
+        }
+    };
+    offers::change(desk, name, change).await?;
     list(desk, Some(name.to_owned())).await
-}
-
-async fn offer(desk: &Desk, channel: ChannelId, offers: Offers) -> Result<(), Failure> {
-    desk.vnet(Command::Offer { channel, offers }).await
 }
 
 async fn accept(

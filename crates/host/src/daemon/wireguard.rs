@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use enishi_api::{Answer, Failure, WireGuardAsk, WireGuardClient, WireGuardConfig};
 use enishi_services::keys::Secret;
+use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::wire::HOSTED_MAX;
-use enishi_services::vnet::{self, ChannelId, Command, Event, Network};
+use enishi_services::vnet::{ChannelId, Command, Event, Network};
 use tokio::sync::Mutex;
 
 use super::channels::{is_name, sentence, unknown};
@@ -164,17 +165,20 @@ struct Place {
     id: ChannelId,
     network: Network,
     network6: IpAddr,
+    /// The networks behind members that this node uses.
+    beyond: Vec<Prefix>,
 }
 
 async fn place(desk: &Desk, name: &str) -> Result<Place, Failure> {
     let asked = name.to_owned();
     let place = desk.look(move |node| {
         let (id, channel) = node.vnet().by_name(&asked)?;
-        let network6 = vnet::routes::Prefix::around(channel.address6().into(), Network::PREFIX6);
+        let network6 = Prefix::around(channel.address6().into(), Network::PREFIX6);
         Some(Place {
             id,
             network: channel.network(),
             network6: network6.address(),
+            beyond: channel.accepted().networks.clone(),
         })
     });
     place.await?.ok_or_else(|| unknown(name))
@@ -232,6 +236,7 @@ fn configuration(
     wireguard: &WireGuard,
     endpoint: &str,
 ) -> String {
+    let beyond = place.beyond.iter().map(|network| format!(", {network}"));
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = write!(
@@ -245,7 +250,7 @@ fn configuration(
          PublicKey = {}\n\
          PresharedKey = {}\n\
          Endpoint = {endpoint}\n\
-         AllowedIPs = {}, {}/{}\n\
+         AllowedIPs = {}, {}/{}{}\n\
          PersistentKeepalive = {KEEPALIVE_S}\n",
         encode_key(key),
         encode_key(&wireguard.public_key()),
@@ -253,6 +258,7 @@ fn configuration(
         place.network,
         place.network6,
         Network::PREFIX6,
+        beyond.collect::<String>(),
     );
     text
 }

@@ -121,9 +121,7 @@ fn asker(zone: &Zone, from: IpAddr, door: Door) -> Option<Asker> {
         _ if from.is_loopback() => Some(Asker::Host),
         Door::Loopback => None,
         Door::Channel { own, .. } if own.contains(&from) => Some(Asker::Host),
-        Door::Channel { number, .. } => zone
-            .has_member(number, from)
-            .then_some(Asker::Member(number)),
+        Door::Channel { number, .. } => zone.serves(number, from).then_some(Asker::Member(number)),
     }
 }
 

@@ -188,22 +188,41 @@ pub struct ServiceOffer {
     pub udp: bool,
     /// The port.
     pub port: u16,
+    /// What else who looks for it is to know: `key=value` each, 1 to 255 octets (RFC 6763,
+    /// section 6).
+    pub texts: Vec<String>,
 }
 
 /// The most services of one member.
 pub const SERVICES_MAX: usize = 16;
+/// The most octets of all texts of a member's services, an octet for the length of each
+/// included: its claim has to fit a record.
+pub const SERVICE_TEXTS_BYTES_MAX: usize = 512;
 /// The most addresses that a member holds for others.
 pub const HOSTED_MAX: usize = 32;
 
 impl Offers {
     /// Tells whether there are no more than there may be, with names as they have to be.
     pub fn are_bounded(&self) -> bool {
-        let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
-        let is_name = |name: &str| (1..=15).contains(&name.len()) && name.bytes().all(fits);
+        let texts = || self.services.iter().flat_map(|service| &service.texts);
         self.routes.len() <= ROUTES_MAX
             && self.services.len() <= SERVICES_MAX
             && self.hosted.len() <= HOSTED_MAX
-            && self.services.iter().all(|service| is_name(&service.name))
+            && self.services.iter().all(ServiceOffer::is_sound)
+            && texts().map(|text| 1 + text.len()).sum::<usize>() <= SERVICE_TEXTS_BYTES_MAX
+    }
+}
+
+impl ServiceOffer {
+    /// Tells whether a service can have this name.
+    pub fn is_name(name: &str) -> bool {
+        let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        (1..=15).contains(&name.len()) && name.bytes().all(fits)
+    }
+
+    fn is_sound(&self) -> bool {
+        let is_text = |text: &String| (1..=255).contains(&text.len());
+        Self::is_name(&self.name) && self.texts.iter().all(is_text)
     }
 }
 
