@@ -6,9 +6,9 @@
 //!
 //! | module | is about |
 //! |---|---|
-//! | [`host`] | disk, files and clock, addresses and ways as others see them |
-//! | [`overlay`] | whom the node knows, who finds it, what it can store |
-//! | [`channels`] | devices, members, names of hosts |
+//! | `host` | disk, files and clock, addresses and ways as others see them |
+//! | `overlay` | whom the node knows, who finds it, what it can store |
+//! | `channels` | devices, members, names of hosts |
 
 mod channels;
 mod host;

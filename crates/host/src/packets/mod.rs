@@ -2,39 +2,45 @@
 //! the devices of this host and the peers. They do not pass through the node, which only
 //! agrees on keys and addresses; what it decides comes here as events, and what the engine
 //! cannot decide goes back as notes.
+//!
+//! | module | is about |
+//! |---|---|
+//! | `lanes` | the sessions' datagram lanes, and the engine's notes |
+//! | `open` | devices and networks in user space, by channel |
+//! | `terms` | permits, networks and keys, as the engine takes them |
+//! | `system` | what the system routes and translates |
+//! | `reach` | sockets in a channel, whether there is a device or not |
 
 mod lanes;
+mod open;
 mod reach;
 mod system;
+mod terms;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use enishi_dataplane::device::{self, Device, DeviceConfig, Layer};
-use enishi_dataplane::engine::{Command, Engine, NetworkId, Report, SessionKeys};
-use enishi_dataplane::filter::{self, Filter};
-use enishi_dataplane::packet::protocol;
-use enishi_dataplane::sealed::{Cipher, DirectionKey};
+use enishi_dataplane::device::{Device, Layer};
+use enishi_dataplane::engine::{Command, Engine, NetworkId, Report};
+use enishi_dataplane::filter::Filter;
+use enishi_dataplane::sealed::Cipher;
 use enishi_dataplane::table::{self, Gateway};
 use enishi_overlay::NodeId;
-use enishi_services::vnet::access::{self, Permits, Ports};
 use enishi_services::vnet::beyond::Route;
 use enishi_services::vnet::routes::Prefix;
-use enishi_services::vnet::{self, Agreement, ChannelId, Event, MTU, Vnet};
+use enishi_services::vnet::{self, Agreement, ChannelId, Event, Vnet};
 use tokio::sync::{mpsc, watch};
 
 use crate::dns::Place;
 use crate::session::Sessions;
-use crate::userspace::Stack;
 use lanes::Lanes;
+use open::{Network, Open, make_device, make_stack};
 use system::SystemRoutes;
+use terms::{filter, keys, network_of};
 
 pub use reach::{Connection, Datagrams, Listener, Reach};
-
-/// What devices are called; the kernel puts a number.
-const DEVICE_NAME: &str = "enishi%d";
 
 /// What the packet path tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,25 +93,6 @@ struct Started {
     inbox: enishi_dataplane::engine::Inbox,
     port: u16,
     sessions: Sessions,
-}
-
-/// The networks that are open, and with whom packets are exchanged.
-#[derive(Default)]
-struct Open {
-    networks: Mutex<BTreeMap<ChannelId, Network>>,
-}
-
-/// One of them.
-struct Network {
-    addresses: [IpAddr; 2],
-    device: Option<String>,
-    /// The user-space network that is there instead.
-    stack: Option<Stack>,
-    /// Why there is no device, or no more.
-    notice: Option<String>,
-    attached: BTreeSet<NodeId>,
-    /// What the system routes; nothing without a device.
-    system: Option<SystemRoutes>,
 }
 
 impl Networks {
@@ -528,111 +515,6 @@ impl Networks {
     fn tell(&self, command: Command) {
         if let Some(started) = self.started.get() {
             started.inbox.tell(command);
-        }
-    }
-}
-
-impl Network {
-    fn end(self) {
-        if let Some(stack) = self.stack {
-            stack.close();
-        }
-    }
-}
-
-impl Open {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Network>> {
-        lock(&self.networks)
-    }
-
-    fn holds(&self, address: IpAddr) -> bool {
-        self.lock()
-            .values()
-            .any(|network| network.addresses.contains(&address))
-    }
-
-    /// The device was removed from outside; the channel goes on without one.
-    fn lost_device(&self, channel: ChannelId, device: &str) {
-        let notice = format!(
-            "no network device: {device} was removed by another program; leave the channel and \
-             join it again, or restart the daemon, to have a new one"
-        );
-        tracing::warn!("{notice}");
-        if let Some(network) = self.lock().get_mut(&channel)
-            && network.device.as_deref() == Some(device)
-        {
-            network.device = None;
-            network.notice = Some(notice);
-        }
-    }
-}
-
-/// What the engine is to let pass; none for everything.
-fn filter(permits: Option<&Permits>) -> Option<Filter> {
-    let permit = |permit: &access::Permit| filter::Permit {
-        network: permit.network.map(network_of),
-        ports: permit.ports.map(|ports| match ports {
-            Ports::Icmp => (protocol::ICMP, 0..=u16::MAX),
-            Ports::Tcp(first, last) => (protocol::TCP, first..=last),
-            Ports::Udp(first, last) => (protocol::UDP, first..=last),
-            Ports::Sctp(first, last) => (protocol::SCTP, first..=last),
-        }),
-    };
-    permits.map(|permits| {
-        let all = |permits: &[access::Permit]| permits.iter().map(permit).collect();
-        Filter::new(all(&permits.inbound), all(&permits.outbound))
-    })
-}
-
-fn network_of(prefix: Prefix) -> table::Network {
-    table::Network::new(prefix.address(), prefix.bits())
-}
-
-fn keys(agreement: &Agreement) -> SessionKeys {
-    SessionKeys {
-        cipher: match agreement.aes {
-            true => Cipher::Aes256Gcm,
-            false => Cipher::ChaCha20Poly1305,
-        },
-        send: DirectionKey::new(*agreement.send),
-        receive: DirectionKey::new(*agreement.receive),
-        send_index: agreement.send_index,
-        receive_index: agreement.receive_index,
-        peer_has_them: agreement.member_has_them,
-        renew_after: agreement.renew_after,
-    }
-}
-
-/// Makes a user-space network, and the device by which the engine carries its packets.
-fn make_stack(addresses: [IpAddr; 2], prefix: u8) -> std::io::Result<(Device, Stack)> {
-    let [address, address6] = addresses;
-    let (queue, port) = device::queue_with_super_packets(MTU)?;
-    let prefixes = [(address, prefix), (address6, vnet::Network::PREFIX6)];
-    Ok((queue, Stack::start(port, prefixes, MTU)?))
-}
-
-fn make_device(layer: Layer, addresses: [IpAddr; 2], prefix: u8) -> Result<Device, String> {
-    let [IpAddr::V4(address), IpAddr::V6(address6)] = addresses else {
-        return Err("no network device: the channel has no address".to_owned());
-    };
-    let config = DeviceConfig {
-        layer,
-        name: DEVICE_NAME.to_owned(),
-        mtu: MTU,
-        ipv4: (address, prefix),
-        ipv6: Some((address6, vnet::Network::PREFIX6)),
-    };
-    match Device::new(&config) {
-        Ok(device) => {
-            tracing::info!(device = device.name(), "network device made");
-            if let Some(error) = device.ipv6_failure() {
-                tracing::warn!(%error, "the network device has no IPv6 address");
-            }
-            Ok(device)
-        }
-        Err(error) => {
-            tracing::warn!("the channel has no network device: {error}");
-            Err(format!("no network device: {error}"))
         }
     }
 }
