@@ -221,3 +221,21 @@ fn a_crashed_member_comes_back_to_its_address() {
     };
     assert!(attached(3) && attached(4), "{events:?}");
 }
+
+#[test]
+fn who_come_in_quick_succession_know_each_other_within_seconds() {
+    for seed in 0..60 {
+        let mut world = World::new(setup(seed));
+        for born in 0..5 {
+            world.spawn((born > 0).then_some(0));
+            world.run_for(Duration::from_millis(seed * 17 % 500));
+            let spec = spec(1);
+            let address = None;
+            world.command(born, Command::Vnet(Vnet::Open { spec, address }));
+            world.run_for(Duration::from_millis(50 + seed * 37 % 900));
+        }
+        world.run_for(Duration::from_secs(20));
+        let known: Vec<usize> = (0..5).map(|at| members(&world, at)).collect();
+        assert_eq!(known, [5; 5], "seed {seed}");
+    }
+}

@@ -100,7 +100,8 @@ impl Vnet {
             return;
         };
         let Some(author) = channel.members.get(&heard.author) else {
-            return;
+            let id = *id;
+            return self.look_for_members(id, cx);
         };
         let permits = channel.permits(cx.me(), author);
         let about = About::of(packet).filter(|about| author.addresses().contains(&about.source));

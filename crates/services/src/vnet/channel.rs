@@ -69,6 +69,8 @@ pub struct Channel {
     /// and until when they are taken for members all the same.
     pub(super) carried: (BTreeSet<NodeId>, Time),
     pub(super) announced: bool,
+    /// How often the directory was read since an address was wanted.
+    pub(super) directory_reads: u32,
     pub(super) checked_at: Time,
     pub(super) cache: BTreeMap<IpAddr, Cached>,
     pub(super) attaching: BTreeMap<NodeId, Attaching>,

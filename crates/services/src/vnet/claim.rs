@@ -256,6 +256,7 @@ impl Vnet {
         channel.address = None;
         channel.by_hand = false;
         channel.announced = false;
+        channel.directory_reads = 0;
         // The lost claim is given up, or it would be put again and again.
         let request = channel.put_request(RecordName::Address(address.into()), None, cx);
         let token = self.token(Purpose::Nothing);

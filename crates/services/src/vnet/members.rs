@@ -14,6 +14,11 @@ use crate::record::{Key, Kind};
 
 /// How often the directory is read; a prime, as the overlay's periods are.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(61);
+/// How long after its first read a node that has come reads it again, and twice as long after each
+/// further one: who came at the same time may not have been in it.
+const MEMBERS_SOON: Duration = Duration::from_secs(3);
+/// How long after a word to all from somebody who is not known the directory is read again.
+const STRANGER_WAIT: Duration = Duration::from_secs(11);
 /// The most members that are remembered.
 const MEMBERS_MAX: usize = 4096;
 /// To how many members a newcomer makes itself known.
@@ -22,16 +27,18 @@ const ANNOUNCEMENTS_MAX: usize = 64;
 impl Vnet {
     /// Reads the directory.
     pub(super) fn ask_members(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let channel_is_governed = channel.is_governed();
+        let is_governed = channel.is_governed();
         let key = Key::new(Kind::Set, &channel.keys.writer(RecordName::Members).id());
+        let wait = MEMBERS_SOON * 2_u32.saturating_pow(channel.directory_reads);
+        channel.directory_reads = channel.directory_reads.saturating_add(1);
+        let wait = cx.rng().jitter(wait.min(MEMBERS_INTERVAL));
+        self.deadlines.set(Alarm::Members(id), cx.now() + wait);
         let token = self.token(Purpose::Members(id));
         cx.get(token, key, Consistency::Majority);
-        let wait = cx.rng().jitter(MEMBERS_INTERVAL);
-        self.deadlines.set(Alarm::Members(id), cx.now() + wait);
-        if channel_is_governed {
+        if is_governed {
             self.compare_with_one(id, cx);
         }
     }
@@ -51,6 +58,9 @@ impl Vnet {
             .collect();
         members.truncate(MEMBERS_MAX);
         let announced = std::mem::replace(&mut channel.announced, true);
+        let is_new = |claim: &Claim| !channel.members.contains_key(&claim.contact.id());
+        let to_tell = members.iter().filter(|claim| !announced || is_new(claim));
+        let to_tell: Vec<Claim> = to_tell.take(ANNOUNCEMENTS_MAX).cloned().collect();
         let (carried, until) = &mut channel.carried;
         if cx.now() >= *until {
             carried.clear();
@@ -69,10 +79,15 @@ impl Vnet {
         for claim in members.iter().cloned().chain(attached) {
             channel.members.insert(claim.contact.id(), claim);
         }
-        if !announced {
-            self.announce(id, &members, cx);
-        }
+        self.announce(id, &to_tell, cx);
         self.find_routes(id, cx);
+    }
+
+    /// Somebody who has the secret spoke to all, and is no member as far as known.
+    pub(super) fn look_for_members(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
+        let wait = cx.rng().jitter(STRANGER_WAIT);
+        self.deadlines
+            .set_no_later(Alarm::Members(id), cx.now() + wait);
     }
 
     /// Makes this node known to the members.

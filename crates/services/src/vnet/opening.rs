@@ -153,6 +153,7 @@ impl Vnet {
             members: BTreeMap::new(),
             carried: (BTreeSet::new(), Time::ZERO),
             announced: false,
+            directory_reads: 0,
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),
             attaching: BTreeMap::new(),
