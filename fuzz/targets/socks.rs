@@ -17,7 +17,10 @@ fuzz_target!(|octets: &[u8]| {
     if let Ok((answer, accepted, length)) = socks::greeting(octets) {
         assert!(length <= octets.len().min(MESSAGE_BYTES_MAX));
         assert_eq!(accepted, answer == [5, 0]);
-        assert_eq!(socks::greeting(&octets[..length]), Ok((answer, accepted, length)));
+        assert_eq!(
+            socks::greeting(&octets[..length]),
+            Ok((answer, accepted, length))
+        );
     }
     match Request::decode(octets) {
         Ok((request, length)) => {
@@ -30,7 +33,10 @@ fuzz_target!(|octets: &[u8]| {
                 let bound = SocketAddr::new(address, request.port);
                 let reply = socks::reply(Reply::Succeeded, bound);
                 let (read, _) = Request::decode(&reply).expect("a reply has the form of a request");
-                assert_eq!((read.host, read.port), (Host::Address(address), request.port));
+                assert_eq!(
+                    (read.host, read.port),
+                    (Host::Address(address), request.port)
+                );
             }
         }
         Err(SocksError::Truncated) => assert!(octets.len() < MESSAGE_BYTES_MAX),
@@ -40,7 +46,10 @@ fuzz_target!(|octets: &[u8]| {
         assert!(octets.ends_with(data));
         if let Host::Address(address) = host {
             let again = socks::relayed(SocketAddr::new(address, port), data);
-            assert_eq!(socks::datagram(&again), Ok((Host::Address(address), port, data)));
+            assert_eq!(
+                socks::datagram(&again),
+                Ok((Host::Address(address), port, data))
+            );
         }
     }
 });
