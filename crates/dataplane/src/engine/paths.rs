@@ -121,12 +121,13 @@ impl Paths {
             return;
         }
         if self.candidates.len() >= CANDIDATES_MAX {
-            // The oldest that never answered makes room, or the oldest.
-            let silent = self
-                .candidates
-                .iter()
-                .position(|known| known.round_trip.is_none());
-            self.candidates.remove(silent.unwrap_or(0));
+            // The oldest that never answered makes room, or the oldest that is not in use.
+            let mut known = self.candidates.iter();
+            let silent = known.position(|known| known.round_trip.is_none());
+            let in_use = self.taken.map(|taken| taken.address);
+            let mut known = self.candidates.iter();
+            let unused = known.position(|known| Some(known.address) != in_use);
+            self.candidates.remove(silent.or(unused).unwrap_or(0));
         }
         self.candidates.push(Candidate {
             address,

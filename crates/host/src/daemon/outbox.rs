@@ -218,8 +218,12 @@ impl Outbox {
     pub(super) fn flush(&mut self, now: Time) {
         self.holding = false;
         if std::mem::take(&mut self.in_turn) {
-            let leaving = std::mem::take(&mut self.leaving);
-            leaving.into_iter().for_each(|one| self.hold(one, true));
+            let leaving = std::mem::take(&mut self.leaving).into_iter();
+            let (ends, others): (Vec<_>, Vec<_>) =
+                leaving.partition(|one| matches!(one, Leaving::End(_)));
+            others.into_iter().for_each(|one| self.hold(one, true));
+            // These wait for nothing, and none is dropped.
+            self.leaving = ends;
         }
         let early = match self.health {
             Health::Works => false,

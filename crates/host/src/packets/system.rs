@@ -87,7 +87,7 @@ impl SystemRoutes {
         let device = &self.device;
         if !network.is_everything() {
             let line = format!("route replace {network} dev {device} metric {METRIC}");
-            return ip(network, &[line]);
+            return ip(network, After::Stop, &[line]);
         }
         self.unroute(network);
         let own_socket =
@@ -98,7 +98,12 @@ impl SystemRoutes {
             "rule add pref {OWN_NETWORKS} lookup main suppress_prefixlength 0"
         ));
         lines.push(format!("rule add pref {EVERYTHING} lookup {TABLE}"));
-        ip(network, &lines)
+        let outcome = ip(network, After::Stop, &lines);
+        if outcome.is_err() {
+            // Half of it would send this node's own sessions through themselves.
+            self.unroute(network);
+        }
+        outcome
     }
 
     fn unroute(&self, network: Prefix) {
@@ -114,7 +119,7 @@ impl SystemRoutes {
             vec![format!("route del {network} dev {device} metric {METRIC}")]
         };
         // What is not there need not be removed.
-        let _ = ip(network, &lines);
+        let _ = ip(network, After::GoOn, &lines);
     }
 
     fn share(&mut self) -> Result<(), String> {
@@ -167,13 +172,25 @@ impl Drop for SystemRoutes {
     }
 }
 
-/// Runs commands of `ip`, each whatever becomes of the others, in one process.
-fn ip(network: Prefix, lines: &[String]) -> Result<(), String> {
-    let family = match network.address().is_ipv4() {
+/// What becomes of the commands after one that failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// They are not run.
+    Stop,
+    /// They are.
+    GoOn,
+}
+
+/// Runs commands of `ip` in one process.
+fn ip(network: Prefix, after: After, lines: &[String]) -> Result<(), String> {
+    let mut words = vec![match network.address().is_ipv4() {
         true => "-4",
         false => "-6",
-    };
-    let words = [family, "-force", "-batch", "-"];
+    }];
+    if after == After::GoOn {
+        words.push("-force");
+    }
+    words.extend(["-batch", "-"]);
     feed("ip", "iproute2", &words, &lines.join("\n"))
 }
 

@@ -12,7 +12,7 @@ use iroh::endpoint::{
     VarInt, presets,
 };
 use iroh::{EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{Instrument, debug, debug_span};
 
 use super::{Shared, connection, lock};
@@ -235,12 +235,13 @@ pub(super) async fn connect(
                 continue;
             };
             let (target, options) = (target.clone(), options.clone());
-            let connecting = endpoint.connect_with_opts(target, &shared.protocol, options);
-            match connecting.await {
-                Err(error) if is_end_of_endpoint(&error) => {
+            let dial = endpoint.connect_with_opts(target, &shared.protocol, options);
+            let connected = async { Ok::<_, ConnectError>(dial.await?.await?) };
+            match connected.await {
+                Err(error) if is_end_of_endpoint(&error) || has_changed(&endpoints) => {
                     let _ = endpoints.changed().await;
                 }
-                connecting => return Ok::<_, ConnectError>(connecting?.await?),
+                connected => return connected,
             }
         }
     };
@@ -257,9 +258,17 @@ pub(super) async fn connect(
     }
 }
 
+/// Tells whether another endpoint is in use, or none for now, since it was looked at.
+fn has_changed(endpoints: &watch::Receiver<Option<Endpoint>>) -> bool {
+    endpoints.has_changed().unwrap_or(false)
+}
+
 /// Tells whether a dial failed because its endpoint is dead, and another one will take its place.
-fn is_end_of_endpoint(error: &ConnectWithOptsError) -> bool {
-    match error {
+fn is_end_of_endpoint(error: &ConnectError) -> bool {
+    let ConnectError::Connect { source, .. } = error else {
+        return false;
+    };
+    match source {
         ConnectWithOptsError::EndpointClosed { .. } => true,
         ConnectWithOptsError::Noq { source, .. } => *source == QuicConnectError::EndpointStopping,
         _ => false,

@@ -15,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::{CLOSE_MAX, Shared, endpoint, own_addresses, random_number};
 
-/// How long to wait before the sockets are opened again once more.
+/// How long to wait before the sockets are opened again once more; each time twice as long.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Accepts connections and follows the node's own addresses, on one endpoint after another,
 /// until the sessions are closed for good.
@@ -49,13 +50,16 @@ async fn replace(shared: &Shared, dead: Endpoint) -> Endpoint {
 }
 
 async fn reopen(shared: &Shared) -> Endpoint {
+    let mut pause = REOPEN_AFTER;
     loop {
         let protocol = shared.protocol.clone();
         match endpoint::bind(&shared.keypair, protocol, &shared.listening).await {
             Ok(endpoint) => return endpoint,
-            Err(error) => debug!(%error, "cannot open the sockets again yet"),
+            Err(error) if pause == REOPEN_AFTER => debug!(%error, "cannot open the sockets yet"),
+            Err(error) => warn!(%error, ?pause, "cannot open the sockets again; trying on"),
         }
-        tokio::time::sleep(REOPEN_AFTER).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REOPEN_PAUSE_MAX);
     }
 }
 

@@ -147,7 +147,13 @@ impl Dht {
         cx: &mut Cx<'_>,
     ) {
         let full = self.owner.owned.len() >= OWNED_MAX && request.value.is_some();
-        if full || self.owner.putting.len() >= UNDER_WAY_MAX {
+        // What is there can always be taken away.
+        let slot = (
+            Key::new(request.kind, &request.writer.id()),
+            request.owner.id(),
+        );
+        let withdraws = request.value.is_none() && self.owner.owned.contains_key(&slot);
+        if full || (self.owner.putting.len() >= UNDER_WAY_MAX && !withdraws) {
             return cx.emit(Event::PutDone {
                 caller,
                 answer: PutAnswer::Full,

@@ -71,6 +71,8 @@ pub struct Channel {
     pub(super) announced: bool,
     /// How often the directory was read since an address was wanted.
     pub(super) directory_reads: u32,
+    /// Until when the directory is not read early for somebody who is not in it.
+    pub(super) sought_until: Time,
     pub(super) checked_at: Time,
     pub(super) cache: BTreeMap<IpAddr, Cached>,
     pub(super) attaching: BTreeMap<NodeId, Attaching>,

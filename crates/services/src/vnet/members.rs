@@ -17,8 +17,6 @@ const MEMBERS_INTERVAL: Duration = Duration::from_secs(61);
 /// How long after its first read a node that has come reads it again, and twice as long after each
 /// further one: who came at the same time may not have been in it.
 const MEMBERS_SOON: Duration = Duration::from_secs(3);
-/// How long after a word to all from somebody who is not known the directory is read again.
-const STRANGER_WAIT: Duration = Duration::from_secs(11);
 /// The most members that are remembered.
 const MEMBERS_MAX: usize = 4096;
 /// To how many members a newcomer makes itself known.
@@ -83,11 +81,17 @@ impl Vnet {
         self.find_routes(id, cx);
     }
 
-    /// Somebody who has the secret spoke to all, and is no member as far as known.
+    /// Somebody who has the secret spoke to all, and is no member as far as known: reads the
+    /// directory soon, but not time and again for whoever is not in it.
     pub(super) fn look_for_members(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
-        let wait = cx.rng().jitter(STRANGER_WAIT);
-        self.deadlines
-            .set_no_later(Alarm::Members(id), cx.now() + wait);
+        let now = cx.now();
+        let channel = self.channels.get_mut(&id);
+        let Some(channel) = channel.filter(|channel| now >= channel.sought_until) else {
+            return;
+        };
+        channel.sought_until = now + MEMBERS_INTERVAL;
+        let soon = now + cx.rng().jitter(MEMBERS_SOON);
+        self.deadlines.set_no_later(Alarm::Members(id), soon);
     }
 
     /// Makes this node known to the members.

@@ -154,6 +154,7 @@ impl Vnet {
             carried: (BTreeSet::new(), Time::ZERO),
             announced: false,
             directory_reads: 0,
+            sought_until: Time::ZERO,
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),
             attaching: BTreeMap::new(),
