@@ -5,6 +5,7 @@
 //! every value with them, and ratios to a peer measured in the same rounds.
 
 mod fifty;
+mod floods;
 mod idle;
 mod program;
 mod report;
@@ -34,6 +35,11 @@ const BENCHES: &[Bench] = &[
         name: "fifty",
         about: "fifty daemons join at once, a third is killed: beside the simulator's forecast",
         run: fifty::run,
+    },
+    Bench {
+        name: "floods",
+        about: "floods of handshakes and datagrams: what they cost their sender and their victim",
+        run: floods::run,
     },
     Bench {
         name: "idle",

@@ -4,6 +4,7 @@
 //! gathers. The same check runs as a unit test, so no commit passes without it.
 
 mod attributes;
+mod claims;
 mod layers;
 mod paths;
 mod policy;
@@ -11,6 +12,7 @@ mod purity;
 mod size;
 mod source;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -73,6 +75,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<usize> {
 fn check(root: &Path) -> anyhow::Result<(Vec<Finding>, Vec<Finding>)> {
     let mut failures = Vec::new();
     let mut warnings = Vec::new();
+    let mut tests = BTreeSet::new();
     for (path, text) in texts(root)? {
         failures.extend(paths::machine_paths(&path, &text));
         if path.ends_with(".rs") {
@@ -81,8 +84,11 @@ fn check(root: &Path) -> anyhow::Result<(Vec<Finding>, Vec<Finding>)> {
             failures.extend(attributes::check(&source));
             failures.extend(size::too_long(&source));
             warnings.extend(size::getting_long(&source));
+            tests.extend(claims::tests(&source));
         }
     }
+    let page = fs::read_to_string(root.join(claims::PAGE)).unwrap_or_default();
+    failures.extend(claims::check(&page, &tests));
     let members = metadata(root, &["--no-deps"])?;
     failures.extend(layers::check(&members));
     let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_default();

@@ -116,6 +116,24 @@ pub struct Channel {
     /// How many rules say who may reach what; everybody may reach everything without any.
     #[serde(default)]
     pub rules: u32,
+    /// To how many other members packets go straight.
+    #[serde(default)]
+    pub direct: u32,
+    /// How many others are reached in the session with them only.
+    #[serde(default)]
+    pub in_session: u32,
+    /// The host by way of which everything is reached that is nowhere else, or its node id.
+    #[serde(default)]
+    pub exit: Option<String>,
+    /// The networks behind members that are reached now, but for everything by the exit.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// How many WireGuard clients this node has there.
+    #[serde(default)]
+    pub wireguard_clients: u32,
+    /// How many of them have keys now: they were there within minutes.
+    #[serde(default)]
+    pub wireguard_attached: u32,
 }
 
 /// A member of a channel.

@@ -1,4 +1,5 @@
-//! Services that members of a channel offer, and whom a message to all reaches.
+//! Services that members of a channel offer, whom a message to all reaches, and which programs
+//! look for others there.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,4 +61,13 @@ pub struct Count {
     pub members: u32,
     /// How many of them said that they have got it.
     pub received: u32,
+}
+
+/// Whether programs that choose no device look for others in a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// The channel's name.
+    pub channel: String,
+    /// Whether they do.
+    pub on: bool,
 }

@@ -120,6 +120,16 @@ fn every_command_has_a_form_for_scripts() {
             json!({"channel": "office", "members": 60, "received": 57}),
         ),
         (
+            "channel discovery office",
+            0,
+            json!({"channel": "office", "on": true}),
+        ),
+        (
+            "channel discovery office off",
+            0,
+            json!({"channel": "office", "on": false}),
+        ),
+        (
             "channel offer office _http._tcp 8080 --text path=/wiki",
             0,
             json!({"offers": [offer]}),
@@ -200,6 +210,24 @@ fn the_status_has_the_fields_that_scripts_rely_on() {
         "members",
     ] {
         assert!(status["channels"][0].get(name).is_some(), "{name}");
+    }
+    assert_eq!(
+        status["proxies"],
+        json!({"socks": "127.0.0.1:1080", "http": null})
+    );
+    assert_eq!(status["forwards"][0]["open"], 2);
+    let ways = [
+        ("direct", json!(1)),
+        ("in_session", json!(0)),
+        ("exit", json!("other")),
+        ("routes", json!(["192.168.7.0/24", "10.9.0.0/16"])),
+        ("wireguard_clients", json!(2)),
+        ("wireguard_attached", json!(1)),
+        ("founder", json!(true)),
+        ("admin", json!(true)),
+    ];
+    for (name, value) in ways {
+        assert_eq!(status["channels"][0][name], value, "{name}");
     }
 }
 
@@ -282,6 +310,14 @@ fn people_get_text() {
             "SERVICE     PORT  OFFERED BY         TO KNOW\n\
              _http._tcp  8080  aki.office.enishi  path=/wiki\n",
         ),
+        (
+            "channel discovery office off",
+            "Programs of this host that choose no device do not look for others in channel office.\n",
+        ),
+        (
+            "channel discovery office --lang ja",
+            "デバイスを選ばないプログラムは、チャンネル office の中で相手を探します。\n",
+        ),
         ("down --lang ja", "デーモンを停止します。\n"),
     ] {
         let output = run(&fake, line);
@@ -302,6 +338,18 @@ fn people_get_text() {
         stdout(&output).starts_with("node ") && stdout(&output).contains(" n0\n"),
         "{output:?}"
     );
+    for line in [
+        "proxies               SOCKS 127.0.0.1:1080\n",
+        "forwards              2, with 2 connections; 4: the port is taken\n",
+        "CHANNEL  STANDING  DIRECT  IN THE SESSION  EXIT   ROUTES                       WIREGUARD\n\
+         office   founder        1               0  other  192.168.7.0/24, 10.9.0.0/16  1/2\n",
+    ] {
+        assert!(stdout(&output).contains(line), "{line}{}", stdout(&output));
+    }
+    let output = run(&fake, "status --lang ja");
+    for part in ["プロキシ", "2（接続 2）", "創設者", "出口"] {
+        assert!(stdout(&output).contains(part), "{output:?}");
+    }
     // The name that another member gives itself must not steer the terminal.
     assert!(!stdout(&run(&fake, "peers")).contains('\u{1b}'));
 }

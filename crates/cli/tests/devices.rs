@@ -124,9 +124,9 @@ impl Office {
         self.run(number, &[&status, words].concat()).stdout
     }
 
-    /// Has iperf3 run for a second; how many octets have come.
-    fn iperf(&self, number: usize, words: &[&str]) -> u64 {
-        let words = [&["iperf3", "-J", "-t", "1"], words].concat();
+    /// Has iperf3 run for two seconds; returns Mbit/s.
+    fn iperf(&self, number: usize, words: &[&str]) -> f64 {
+        let words = [&["iperf3", "-J", "-t", "2"], words].concat();
         let mut told = Value::Null;
         until(A_WHILE, "iperf3 is answered", || {
             let (done, text) = self.told(number, &words);
@@ -134,9 +134,8 @@ impl Office {
             Ok(done)
         })
         .unwrap_or_else(|error| panic!("{error}: {told}"));
-        let sum = &told["end"]["sum_received"];
-        eprintln!("{words:?}: {} bit/s", sum["bits_per_second"]);
-        sum["bytes"].as_u64().unwrap_or_else(|| panic!("{told}"))
+        let rate = told["end"]["sum_received"]["bits_per_second"].as_f64();
+        rate.unwrap_or_else(|| panic!("{told}")) / 1e6
     }
 }
 
@@ -188,6 +187,10 @@ fn programs_without_a_device_reach_members_by_proxies() {
     );
     let here = format!("http://{}/name", office.address(2));
     office.get(0, &[&here], "h2");
+    let told = |at: usize| office.daemons[at].json(&["status"]).unwrap();
+    assert_eq!(told(1)["proxies"]["http"], "127.0.0.1:8118");
+    assert_eq!(told(2)["proxies"]["socks"], "0.0.0.0:1080");
+    assert_eq!(told(2)["forwards"][0]["port"], 80);
 
     // Nobody but members is reached, and nobody but this host is served.
     let wire = office.hosts[0].address();
@@ -321,7 +324,9 @@ fn forwards_lead_both_ways_and_stay() {
     };
     works(&office);
     for words in [&["-c", "127.0.0.1"][..], &["-c", "127.0.0.1", "-R"]] {
-        assert!(office.iperf(1, words) > 0, "{words:?}");
+        let rate = office.iperf(1, words);
+        eprintln!("{words:?}: {rate:.0} Mbit/s");
+        assert!(rate > 10.0, "{rate} Mbit/s");
     }
 
     // What makes no sense is refused.

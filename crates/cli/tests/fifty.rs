@@ -31,7 +31,12 @@ fn fifty_daemons_join_at_once_and_outlive_a_third_of_them() {
     // Six neighbours on the ring that are all among 17 of 50: once in 25 runs, and then the few
     // values between two nodes have no holder. All others are there, whoever put them, and
     // whoever asks.
-    assert!(story.without_holder <= 10, "{}", story.without_holder);
+    assert!(
+        story.places_without_holder <= 2,
+        "{} values at {} places",
+        story.without_holder,
+        story.places_without_holder
+    );
     assert_eq!((story.lost, story.lost_of_killed), (0, 0));
     assert!(story.of_killed >= 15, "{}", story.of_killed);
     let left = story.values - story.without_holder;

@@ -8,12 +8,16 @@
 
 mod node;
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use node::{Node, text, until};
+use node::{Node, PROGRAM, text, until};
 
 /// Nodes of one overlay; the first one has founded a channel.
 struct Office {
@@ -87,6 +91,32 @@ impl Office {
         until(what, || holds(self));
     }
 
+    /// Opens a stream from the third node to the second; their ends once it carries something.
+    fn talk(&self) -> [Talk; 2] {
+        let heard = self.directory.path().join("heard");
+        let listener = Talk::begin(&self.nodes[1], &["connect", "--listen", "talk"], &heard);
+        let connect = || {
+            let words = ["connect", &self.id(1), "talk"];
+            Talk::begin(&self.nodes[2], &words, Path::new("/dev/null"))
+        };
+        let mut connector = connect();
+        until("the stream carries what is said", || {
+            if !connector.says("hello") {
+                // Nobody tells when the other side has begun to listen.
+                connector = connect();
+            }
+            std::fs::read_to_string(&heard).is_ok_and(|heard| heard.contains("hello"))
+        });
+        [listener, connector]
+    }
+
+    /// Sends a signal to a daemon.
+    fn signal(&mut self, at: usize, signal: &str) {
+        let id = self.nodes[at].daemon().process().id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
     fn members(&self, at: usize) -> Vec<String> {
         let show = self.show(at);
         let members = show["member_list"].as_array().unwrap().iter();
@@ -103,6 +133,38 @@ impl Office {
             .find(|member| member["node_id"] == *id)
             .unwrap()
             .clone()
+    }
+}
+
+/// A stream between members that is kept open: `enishi connect`, and somebody who types.
+struct Talk {
+    program: Child,
+    input: ChildStdin,
+}
+
+impl Talk {
+    fn begin(node: &Node, words: &[&str], heard: &Path) -> Self {
+        let mut program = Command::new(PROGRAM);
+        program.arg("--data").arg(&node.data).args(words);
+        let heard = File::create(heard).unwrap();
+        let mut program = program.stdin(Stdio::piped()).stdout(heard).spawn().unwrap();
+        let input = program.stdin.take().unwrap();
+        Self { program, input }
+    }
+
+    /// Says something; tells whether the stream is still there.
+    fn says(&mut self, words: &str) -> bool {
+        // Nobody reads it any more where the stream has ended.
+        let _ = self.input.write_all(words.as_bytes());
+        self.program.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
     }
 }
 
@@ -151,6 +213,21 @@ fn an_invitation_lets_in_whom_it_is_for_and_ends() {
     // Past its time.
     std::thread::sleep(Duration::from_secs(2));
     office.nodes[3].fail(&["channel", "join", text(&short["ticket"])], 1);
+}
+
+#[test]
+fn an_invitation_for_three_lets_in_three() {
+    let office = Office::found(5);
+    let for_three = office.invite(0, &["--uses", "3"]);
+    assert_eq!(for_three["uses"], 3);
+    (1..4).for_each(|at| office.join(at, &for_three));
+    let join = ["channel", "join", text(&for_three["ticket"])];
+    office.fails(4, &join, 1, "used by others already");
+    assert_eq!(office.json(4, &["channel", "list"])["channels"], json!([]));
+    // Who came by it stays.
+    office.wait("the founder sees three", |office| {
+        (1..4).all(|at| office.members(0).contains(&office.id(at)))
+    });
 }
 
 #[test]
@@ -331,6 +408,60 @@ fn roles_and_rules_are_said_by_administrators_alone() {
         1,
         "Only administrators",
     );
+}
+
+#[test]
+fn streams_follow_the_rules() {
+    let mut office = Office::found(3);
+    let invitation = office.invite(0, &["--uses", "any"]);
+    (1..3).for_each(|at| office.join(at, &invitation));
+    office.wait("they reach each other", |office| {
+        office.reaches(0, 1) && office.reaches(1, 2) && office.reaches(2, 1)
+    });
+    let [one, two] = [1, 2].map(|at| office.id(at));
+    let rule = ["--from", &two, "--to", &one];
+    let allow = [&["channel", "allow", "office"], &rule[..]].concat();
+    // A port is not enough for what has none.
+    let by_port = [&allow[..], &["--ports", "tcp"]].concat();
+    let disallow = ["channel", "disallow", "office", "1"];
+    let known = |office: &Office, rules: u32| {
+        office.wait("all know the rules", |office| {
+            [1, 2].iter().all(|at| office.show(*at)["rules"] == rules)
+        });
+    };
+
+    // Each end breaks off what is open by itself: the other one can do nothing. That must not be
+    // because it is given up for dead, for which the session to it has to be there still.
+    for (here, there) in [(1, 2), (2, 1)] {
+        until("a stream breaks off by the rules", || {
+            let mut ends = office.talk();
+            let id = office.id(there);
+            office.signal(there, "-STOP");
+            office.json(0, &by_port);
+            until("it breaks off here", || !ends[here - 1].says("."));
+            let peers = office.json(here, &["peers"]);
+            let mut peers = peers["peers"].as_array().unwrap().iter();
+            let in_session = peers.any(|peer| peer["node_id"] == *id && peer["connected"] == true);
+            office.signal(there, "-CONT");
+            until("it breaks off there", || !ends[there - 1].says("."));
+            office.json(0, &disallow);
+            known(&office, 0);
+            in_session
+        });
+    }
+
+    office.json(0, &by_port);
+    known(&office, 1);
+    for (from, to) in [(2, &one), (0, &one), (1, &two)] {
+        office.fails(from, &["connect", to, "nobody"], 1, "a rule without ports");
+    }
+    office.json(0, &allow);
+    office.wait("what the rule names may be begun", |office| {
+        office.reaches(2, 1)
+    });
+    office.fails(1, &["connect", &two, "nobody"], 1, "do not allow");
+    (0..2).for_each(|_| drop(office.json(0, &disallow)));
+    office.wait("everything may be begun", |office| office.reaches(1, 2));
 }
 
 #[test]

@@ -9,7 +9,6 @@
 mod office;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use enishi_lab::{Daemon, Host, Lab, until};
@@ -364,68 +363,4 @@ fn a_network_of_its_own_does_not_change_the_file_of_another() {
     })
     .unwrap();
     assert_eq!(fs::read_to_string("/etc/resolv.conf").unwrap(), before);
-}
-
-/// systemd-resolved itself needs a service manager; here stands a program that notes what it
-/// would be told.
-#[test]
-fn systemd_resolved_is_told_of_each_device_and_its_domains() {
-    let Some(mut lab) = enishi_lab::is_root().then(|| Lab::new("resolved").unwrap()) else {
-        eprintln!("skipped: needs root");
-        return;
-    };
-    let host = lab.host("h0").unwrap();
-    let stub = "nameserver 127.0.0.53\n";
-    let file = host.set_etc("resolv.conf", stub).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    let script = |name: &str, text: String| {
-        fs::write(path(name), format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    let told = path("told");
-    script("resolvectl", format!("echo \"$@\" >> {}", told.display()));
-    // In a process namespace of its own the daemon is the first process, as a system would be.
-    let program = format!(
-        "PATH={}:$PATH exec unshare --pid --fork --kill-child --mount-proc -- {PROGRAM} \"$@\"",
-        directory.path().display()
-    );
-    script("enishi", program);
-    let daemon = Daemon::start(&path("enishi"), Some(&host), &path("data"), &[]).unwrap();
-    daemon.text(&["channel", "create", "office"]).unwrap();
-    let said = || fs::read_to_string(&told).unwrap_or_default();
-    until(A_WHILE, "resolvectl was called", || {
-        Ok(said().contains("dnsovertls"))
-    })
-    .unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
-    let address = daemon.address().unwrap();
-    let lines: Vec<String> = said().lines().map(str::to_owned).collect();
-    assert!(
-        lines[0].starts_with(&format!("dns enishi0 {address}")),
-        "{lines:?}"
-    );
-    let domains = "domain enishi0 ~office.enishi ~77.10.in-addr.arpa ~0.0.0.0.";
-    assert!(lines[1].starts_with(domains), "{lines:?}");
-    assert_eq!(
-        lines[2..],
-        [
-            "default-route enishi0 no",
-            "dnssec enishi0 no",
-            "dnsovertls enishi0 no"
-        ]
-    );
-    assert_eq!(fs::read_to_string(file).unwrap(), stub);
-    let status = daemon.json(&["status"]).unwrap();
-    assert_eq!(status["names"]["how"], "systemd-resolved", "{status}");
-    // What is asked there, this node answers.
-    let words = [
-        "dig",
-        "+short",
-        "+timeout=3",
-        &format!("@{address}"),
-        "-x",
-        &address.to_string(),
-    ];
-    let answer = host.run(&words, A_WHILE).unwrap().stdout;
-    assert!(answer.trim().ends_with(".office.enishi."), "{answer}");
 }

@@ -11,7 +11,7 @@ mod office;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use enishi_lab::{Daemon, Host, until};
 use serde_json::Value;
@@ -103,7 +103,8 @@ fn a_removed_member_is_cut_off_within_seconds_and_the_others_notice_nothing() {
     })
     .unwrap_or_else(|error| panic!("{error}: {}", told()));
     office.daemons[0].text(&words).unwrap();
-    until(A_WHILE, "pings of the removed member fail", || {
+    let limit = Duration::from_secs(6);
+    until(limit, "pings of the removed member fail", || {
         let removed = &office.hosts[2];
         Ok(!reaches(removed, &first) && !reaches(removed, &second))
     })
@@ -148,7 +149,7 @@ fn a_stranger_on_the_wire_is_no_member() {
 }
 
 #[test]
-fn a_split_office_works_in_parts_and_becomes_one_again() {
+fn a_split_office_becomes_one_again_and_no_address_stays_double() {
     let Some(office) = open("split", 4) else {
         return;
     };
@@ -162,9 +163,65 @@ fn a_split_office_works_in_parts_and_becomes_one_again() {
     assert!(!reaches(&hosts[0], &addresses[3]));
     office.wait_for_ping(0, &addresses[1], Duration::from_secs(40));
     office.wait_for_ping(2, &addresses[3], Duration::from_secs(40));
+    // A member of each part takes the same address by hand.
+    let (first, second) = (1, 3);
+    for number in [first, second] {
+        let daemon = &office.daemons[number];
+        daemon.text(&["channel", "leave", "office"]).unwrap();
+        let join = ["channel", "join", &office.ticket, "--address", TWICE];
+        daemon.text(&join).unwrap();
+        let claimed = unix_s();
+        until(A_WHILE, "the next claim is a later one", || {
+            Ok(unix_s() > claimed)
+        })
+        .unwrap();
+    }
+    for number in [0, 2] {
+        office.wait_for_ping(number, TWICE, Duration::from_secs(40));
+    }
     office.lab.heal().unwrap();
-    office.wait_for_ping(0, &addresses[3], Duration::from_secs(150));
-    office.wait_for_ping(2, &addresses[1], Duration::from_secs(60));
+    let healed = Instant::now();
+    let held = |number: usize| {
+        let status = office.daemons[number].json(&["status"]).unwrap();
+        let address = status["channels"][0]["address"].as_str();
+        address.unwrap_or_default().to_owned()
+    };
+    let moved = until(Duration::from_secs(30), "the later one has moved", || {
+        Ok(!["", TWICE].contains(&held(second).as_str()))
+    });
+    moved.unwrap_or_else(|error| panic!("{error}: {}", office.daemons[second].log()));
+    eprintln!(
+        "one has moved {:.1} s after the cut was healed",
+        healed.elapsed().as_secs_f64()
+    );
+    let after = held(second);
+    assert_eq!(held(first), TWICE, "the earlier one stays");
+    for words in [&["status"][..], &["channel", "list"]] {
+        let told = |number: usize| office.daemons[number].text(words).unwrap();
+        let notice = format!("{TWICE} was claimed earlier by another member");
+        assert!(told(second).contains(&notice), "{}", told(second));
+        assert!(!told(first).contains("claimed earlier"), "{}", told(first));
+    }
+    let devices = shell(&hosts[second], "ip -4 -o address show");
+    assert!(
+        devices.contains(&format!(" {after}/16 ")) && !devices.contains(TWICE),
+        "{devices}"
+    );
+    for number in [0, 2] {
+        for there in [TWICE, &after, &addresses[2 - number]] {
+            office.wait_for_ping(number, there, Duration::from_secs(60));
+        }
+    }
+    office.wait_for_ping(first, &after, A_WHILE);
+    office.wait_for_ping(second, TWICE, A_WHILE);
+}
+
+/// An address for two.
+const TWICE: &str = "10.77.9.9";
+
+fn unix_s() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_secs()
 }
 
 #[test]

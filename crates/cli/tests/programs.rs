@@ -17,7 +17,7 @@ use std::time::Duration;
 use enishi_lab::programs::find_program;
 use enishi_lab::until;
 
-use office::{A_WHILE, Office, shell, wait_for_line};
+use office::{A_WHILE, Office, PROGRAM, shell, wait_for_line};
 
 /// The user and group `nobody`: PostgreSQL does not run as root.
 const NOBODY: u32 = 65_534;
@@ -310,26 +310,53 @@ impl Office {
     }
 }
 
-/// Waits for the end of a flow; says how long it stood still.
-fn finish_flow(log: &Path, of: &str) {
+/// Waits for the end of a flow; says when it stood still, and returns for how long at most, in
+/// seconds.
+fn finish_flow(log: &Path, of: &str) -> f64 {
     wait_for_line(log, "has all");
     let said = fs::read_to_string(log).unwrap();
     let pauses: Vec<&str> = said.lines().filter(|line| line.contains("pause")).collect();
     eprintln!("{of}: {}", pauses.join(", "));
+    let seconds = |line: &&str| -> f64 { line.split(' ').nth(3).unwrap().parse().unwrap() };
+    pauses.iter().map(seconds).fold(0.0, f64::max)
+}
+
+/// Flows between two hosts, of which one gets another address, stand still for less than two
+/// seconds.
+fn flows_survive_a_move(mut office: Office, old: &str, new: &str) {
+    let flows = [(0, 1), (1, 0)].map(|(from, to)| office.flow(from, to, 300));
+    let line = format!("ip address del {old} dev eth0; ip address add {new} dev eth0");
+    shell(&office.hosts[1], &line);
+    for (log, of) in flows.iter().zip(["to the one that moved", "from it"]) {
+        let pause = finish_flow(log, of);
+        assert!(pause < 2.0, "{of}: {pause} s");
+    }
 }
 
 #[test]
 fn flows_go_on_when_a_host_moves() {
-    let Some(mut office) = open("roam", &[("python3", "python3")], 2) else {
+    let Some(office) = open("roam", &[("python3", "python3")], 2) else {
         return;
     };
-    let flows = [(0, 1), (1, 0)].map(|(from, to)| office.flow(from, to, 300));
-    let old = office.hosts[1].address();
-    let line = format!("ip address del {old}/24 dev eth0; ip address add 10.99.0.200/24 dev eth0");
-    shell(&office.hosts[1], &line);
-    for (log, of) in flows.iter().zip(["to the one that moved", "from it"]) {
-        finish_flow(log, of);
+    let old = format!("{}/24", office.hosts[1].address());
+    flows_survive_a_move(office, &old, "10.99.0.200/24");
+}
+
+#[test]
+fn flows_go_on_when_a_host_moves_in_a_network_of_ipv6_alone() {
+    let Some(mut office) = Office::open("roam6", &[("python3", "python3")]) else {
+        return;
+    };
+    for last in ["1", "2"] {
+        let number = office.add_host();
+        let line = format!(
+            "ip -4 address flush dev eth0; ip address add 2001:db8::{last}/64 dev eth0 nodad"
+        );
+        shell(&office.hosts[number], &line);
+        office.employ(number, Path::new(PROGRAM), &["--listen", "[::]:0"]);
     }
+    // Whether somebody has the address already is not looked for, which takes seconds (RFC 4862).
+    flows_survive_a_move(office, "2001:db8::2/64", "2001:db8::200/64 nodad");
 }
 
 #[test]

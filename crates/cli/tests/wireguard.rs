@@ -231,6 +231,32 @@ fn a_phone_asks_for_names_and_reaches_what_is_behind_a_member() {
     })
     .unwrap_or_else(|error| panic!("{error}: {}", node.log()));
 
+    until(A_WHILE, "the node tells of its ways", || {
+        let told = node.json(&["status"])?["channels"][0].clone();
+        let clients = ["wireguard_attached", "wireguard_clients"].map(|key| told[key].as_u64());
+        Ok(told["routes"][0] == lan && told["direct"] == 1 && clients == [Some(1); 2])
+    })
+    .unwrap();
+    // The node is a hop between the two, and none to itself.
+    let theirs = virtual_addresses(member);
+    for (own, (theirs, its)) in virtual_addresses(node)
+        .iter()
+        .zip(theirs.iter().zip(&phone.addresses))
+    {
+        let hops = |host: &Host, hops: &str, to: &str| {
+            let words = ["ping", "-c", "1", "-W", "15", "-t", hops, to];
+            host.run(&words, A_WHILE).unwrap()
+        };
+        let there = &site.office.hosts[MEMBER];
+        for (from, to) in [(&phone.host, theirs), (there, its)] {
+            let last = hops(from, "1", to).stdout;
+            let told = last.lines().find(|line| line.contains("xceeded"));
+            assert!(told.is_some_and(|line| line.contains(own)), "{to}: {last}");
+            assert!(hops(from, "2", to).success(), "{to}");
+        }
+        assert!(hops(&phone.host, "1", own).success(), "{own}");
+    }
+
     let [four, six] = virtual_addresses(node);
     let ask = |server: &str, name: &str| {
         let server = format!("@{server}");
@@ -246,6 +272,28 @@ fn a_phone_asks_for_names_and_reaches_what_is_behind_a_member() {
     }
     let answer = ask(&four, "example.org");
     assert!(answer.contains("status: REFUSED"), "{answer}");
+
+    // Rules meet the node that a client is attached to: here, the network behind the member.
+    let allow = [
+        "channel", "allow", "office", "--from", "h0", "--ports", "icmp",
+    ];
+    let to_lan = format!("net:{lan}");
+    until(A_WHILE, "the client reaches the member", || {
+        Ok(reaches(&phone.host, known))
+    })
+    .unwrap();
+    node.text(&[&allow[..], &["--to", &to_lan]].concat())
+        .unwrap();
+    assert!(reaches(&phone.host, "192.168.7.1") && !reaches(&phone.host, known));
+    let server = site.serve(&site.office.hosts[MEMBER]);
+    let page = ["curl", "-s", "-m", "3", "http://192.168.7.1:8080/page"];
+    assert!(!phone.host.run(&page, A_WHILE).unwrap().success());
+    node.text(&["channel", "disallow", "office", "1"]).unwrap();
+    until(A_WHILE, "everything is allowed", || {
+        Ok(fetched(&phone.host, "192.168.7.1") == PAGE_BYTES)
+    })
+    .unwrap();
+    drop(server);
 }
 
 #[test]

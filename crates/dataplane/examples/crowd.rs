@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
 use enishi_dataplane::engine::{Command, Engine, NetworkId, Note, Outside, PeerKey, SessionKeys};
 use enishi_dataplane::sealed::{Cipher, DirectionKey, INDEX_MARK};
 use enishi_dataplane::{Device, DeviceConfig, Layer, Network};
@@ -135,5 +136,5 @@ impl Outside for Alone {
         None
     }
 
-    fn send_by_lane(&mut self, _: &PeerKey, _: &[u8]) {}
+    fn send_by_lane(&mut self, _: &PeerKey, _: &[Bytes]) {}
 }

@@ -86,6 +86,14 @@ pub fn complete(packet: &mut [u8], from: u16, at: u16) -> bool {
     true
 }
 
+/// A header's checksum after one of its words has changed: RFC 1624, equation 3.
+pub(crate) fn update(checksum: [u8; 2], before: u16, after: u16) -> [u8; 2] {
+    let sum = u32::from(!u16::from_be_bytes(checksum)) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

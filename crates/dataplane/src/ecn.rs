@@ -2,6 +2,8 @@
 //! says of itself (RFC 3168) is said of the datagram that carries it, and a mark that a router
 //! gave the datagram is given to the packet.
 
+use crate::checksum::update;
+
 /// What the two bits say: not capable.
 pub const NOT_CAPABLE: u8 = 0b00;
 /// A router marked it: congestion was experienced.
@@ -38,14 +40,6 @@ pub fn mark(packet: &mut [u8]) -> bool {
         }
         _ => false,
     }
-}
-
-/// A header's checksum after one of its words has changed: RFC 1624, equation 3.
-fn update(checksum: [u8; 2], before: u16, after: u16) -> [u8; 2] {
-    let sum = u32::from(!u16::from_be_bytes(checksum)) + u32::from(!before) + u32::from(after);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (!(sum as u16)).to_be_bytes()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const FLOW_TIME: Duration = Duration::from_secs(300);
 /// What may be begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
-    /// To which network behind the side that answers; none for its own addresses.
+    /// To which network behind the side that answers, without its own addresses; none for these.
     pub network: Option<Network>,
     /// By which protocol (the number of IPv4; ICMPv6 is told as ICMP), and to which ports;
     /// none for everything.
@@ -255,7 +255,8 @@ fn allows(permits: &[Permit], own: &[IpAddr], address: IpAddr, number: u8, port:
     permits.iter().any(|permit| {
         let there = match &permit.network {
             None => is_own,
-            Some(network) => network.contains(address),
+            // A rule for exits, which names everything, opens no member.
+            Some(network) => !is_own && network.contains(address),
         };
         let by = permit.ports.as_ref().is_none_or(|(protocol, ports)| {
             *protocol == number && (number == protocol::ICMP || ports.contains(&port))
@@ -373,6 +374,20 @@ mod tests {
         assert!(!host.passes(Inbound, &to(ME)) && !host.passes(Inbound, &to([192, 168, 8, 9])));
         let back = packet(protocol::TCP, ([192, 168, 7, 9], 80), (PEER, 999), ACK);
         assert!(host.passes(Outbound, &back));
+    }
+
+    #[test]
+    fn what_opens_everything_behind_a_member_does_not_open_the_member() {
+        let everything = || Permit {
+            network: Some(Network::new([0, 0, 0, 0].into(), 0)),
+            ports: None,
+        };
+        let mut host = Host::new(vec![everything()], vec![everything()]);
+        let begin = |from, to| packet(protocol::TCP, (from, 999), (to, 80), SYN);
+        assert!(host.passes(Inbound, &begin(PEER, [203, 0, 113, 9])));
+        assert!(!host.passes(Inbound, &begin(PEER, ME)));
+        assert!(host.passes(Outbound, &begin(ME, [203, 0, 113, 9])));
+        assert!(!host.passes(Outbound, &begin(ME, PEER)));
     }
 
     #[test]

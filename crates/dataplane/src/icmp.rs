@@ -1,16 +1,17 @@
 //! The errors that a router owes to the sender of a packet it does not deliver.
 //!
-//! IPv4 (RFC 792; the second word holds the next-hop MTU as in RFC 1191, section 4):
+//! IPv4 (RFC 792: destination unreachable, type 3, and time exceeded, type 11; the second word
+//! holds the next-hop MTU as in RFC 1191, section 4):
 //!
 //! ```text
 //!   0       1       2               4               6               8
 //!  +-------+-------+---------------+---------------+---------------+---- - - -
-//!  |type 3 | code  |   checksum    |       0       | next-hop MTU  | quoted packet
+//!  | type  | code  |   checksum    |       0       | next-hop MTU  | quoted packet
 //!  +-------+-------+---------------+---------------+---------------+---- - - -
 //! ```
 //!
-//! IPv6 (RFC 4443; the second word is 0 in destination unreachable, type 1, and the
-//! MTU in packet too big, type 2):
+//! IPv6 (RFC 4443; the second word is 0 in destination unreachable, type 1, and in time
+//! exceeded, type 3, and the MTU in packet too big, type 2):
 //!
 //! ```text
 //!  +-------+-------+---------------+-------------------------------+---- - - -
@@ -62,6 +63,8 @@ pub enum Reason {
         /// [`IPV6_MTU_MIN`], the least that they may be asked for.
         mtu: u16,
     },
+    /// It has come over as many hops as it may: time exceeded in transit (RFC 792; RFC 4443).
+    TimeExceeded,
 }
 
 /// Builds the error packet about `packet`, to be handed to its sender.
@@ -144,18 +147,19 @@ fn ipv4_error(
     from: Ipv4Addr,
     sender: Ipv4Addr,
 ) -> Option<Vec<u8>> {
-    let (code, mtu) = match reason {
-        Reason::HostUnreachable => (1, 0),
-        Reason::AdministrativelyProhibited => (13, 0),
-        Reason::TooBig { mtu } if packet.dont_fragment() => (4, mtu),
+    let (kind, code, mtu) = match reason {
+        Reason::HostUnreachable => (3, 1, 0),
+        Reason::AdministrativelyProhibited => (3, 13, 0),
+        Reason::TooBig { mtu } if packet.dont_fragment() => (3, 4, mtu),
         Reason::TooBig { .. } => return None,
+        Reason::TimeExceeded => (11, 0, 0),
     };
     if !is_one_ipv4_host(sender) || is_ipv4_error(packet) {
         return None;
     }
     let quote_bytes_max = IPV4_ERROR_BYTES_MAX - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
     let [mtu_high, mtu_low] = mtu.to_be_bytes();
-    let mut message = vec![3, code, 0, 0, 0, 0, mtu_high, mtu_low];
+    let mut message = vec![kind, code, 0, 0, 0, 0, mtu_high, mtu_low];
     message.extend_from_slice(quote(packet, quote_bytes_max));
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -191,6 +195,7 @@ fn ipv6_error(
         Reason::HostUnreachable => (1, 3, 0),
         Reason::AdministrativelyProhibited => (1, 1, 0),
         Reason::TooBig { mtu } => (2, 0, mtu.max(IPV6_MTU_MIN)),
+        Reason::TimeExceeded => (3, 0, 0),
     };
     if sender.is_unspecified() || sender.is_multicast() || is_ipv6_error(packet) {
         return None;

@@ -26,6 +26,7 @@ pub mod device;
 pub mod ecn;
 pub mod engine;
 pub mod filter;
+pub mod hop;
 pub mod icmp;
 mod link;
 pub mod offload;

@@ -40,6 +40,8 @@ macro_rules! need_root {
     };
 }
 
+#[path = "engine/hostile.rs"]
+mod hostile;
 #[path = "engine/waiting.rs"]
 mod waiting;
 
@@ -69,12 +71,12 @@ impl Outside for Lane {
         self.lane.lock().unwrap().as_ref().map(|_| LANE_BYTES_MAX)
     }
 
-    fn send_by_lane(&mut self, _: &PeerKey, datagram: &[u8]) {
-        assert!(datagram.len() <= LANE_BYTES_MAX);
-        if let Some((peer, inbox)) = &*self.lane.lock().unwrap() {
-            let datagram = Bytes::copy_from_slice(datagram);
-            let peer = *peer;
-            inbox.tell_if_room(Command::FromLane { peer, datagram });
+    fn send_by_lane(&mut self, _: &PeerKey, datagrams: &[Bytes]) {
+        for datagram in datagrams {
+            assert!(datagram.len() <= LANE_BYTES_MAX);
+            if let Some((peer, inbox)) = &*self.lane.lock().unwrap() {
+                inbox.arrived(*peer, datagram.clone());
+            }
         }
     }
 }
@@ -209,9 +211,9 @@ impl End {
         output.stdout + &output.stderr
     }
 
-    /// Runs `iperf3` to the other end and returns what arrived, in Mbit/s, and the share of
-    /// datagrams that were lost.
-    fn iperf(&self, other: &Self, words: &[&str]) -> (f64, f64) {
+    /// Runs `iperf3` to the other end and returns what arrived, in Mbit/s, and of datagrams the
+    /// share that was lost, in %; none where none are sent.
+    fn iperf(&self, other: &Self, words: &[&str]) -> (f64, Option<f64>) {
         let mut server = other.host.command("iperf3");
         server.args(["-s", "-1", "--forceflush"]);
         let directory = tempfile::tempdir().unwrap();
@@ -229,10 +231,8 @@ impl End {
         let rate = sum["bits_per_second"]
             .as_f64()
             .unwrap_or_else(|| panic!("{told}"));
-        (
-            rate / 1e6,
-            told["end"]["sum"]["lost_percent"].as_f64().unwrap_or(0.0),
-        )
+        let lost = told["end"]["sum"]["lost_percent"].as_f64();
+        (rate / 1e6, lost)
     }
 }
 
@@ -264,12 +264,21 @@ fn received(told: &str) -> u32 {
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs something in the network namespace of a host.
+fn within<T: Send>(end: &End, run: impl FnOnce() -> T + Send) -> T {
+    let enter = || {
+        end.host.enter().unwrap();
+        run()
+    };
+    thread::scope(|scope| scope.spawn(enter).join().unwrap())
 }
 
 #[test]
@@ -285,13 +294,15 @@ fn packets_of_all_kinds_pass_straight() {
         }
     }
     let (rate, _) = left.iperf(&right, &[]);
-    assert!(rate > 0.0, "{rate} Mbit/s");
+    assert!(rate > 100.0, "{rate} Mbit/s");
     let (rate, _) = left.iperf(&right, &["-R", "-P", "4"]);
-    assert!(rate > 0.0, "{rate} Mbit/s");
-    // So slowly that a receiver that waits a second for the processor loses nothing.
-    for (size, rate) in [("16", "20K"), ("1300", "500K"), ("8000", "1M")] {
+    assert!(rate > 100.0, "{rate} Mbit/s");
+    for (size, rate) in [("16", "200K"), ("1300", "10M"), ("8000", "10M")] {
         let (_, lost) = left.iperf(&right, &["-u", "-b", rate, "-l", size]);
-        assert!(lost < 1.0, "{size}: {lost} % lost");
+        assert!(
+            lost.is_some_and(|lost| lost < 1.0),
+            "{size}: {lost:?} % lost"
+        );
     }
     let report = right.report();
     assert_eq!(report.refused, 0, "{report:?}");
@@ -335,10 +346,10 @@ fn ethernet_ends_at_the_device() {
     }
     for words in [&[][..], &["-R", "-P", "4"]] {
         let (rate, _) = left.iperf(&right, words);
-        assert!(rate > 0.0, "{rate} Mbit/s");
+        assert!(rate > 20.0, "{rate} Mbit/s");
     }
-    let (_, lost) = left.iperf(&right, &["-u", "-b", "1M", "-l", "8000"]);
-    assert!(lost < 1.0, "{lost} % lost");
+    let (_, lost) = left.iperf(&right, &["-u", "-b", "10M", "-l", "8000"]);
+    assert!(lost.is_some_and(|lost| lost < 1.0), "{lost:?} % lost");
 
     // Frames of neither kind are counted and go nowhere.
     let send = "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
@@ -365,7 +376,7 @@ fn what_has_no_way_takes_the_lane_and_later_the_way() {
         assert!(told.contains(" 0% packet loss"), "{size}: {told}");
     }
     let (rate, _) = left.iperf(&right, &[]);
-    assert!(rate > 0.0, "{rate} Mbit/s");
+    assert!(rate > 20.0, "{rate} Mbit/s");
     assert!(!left.is_direct() && !right.is_direct());
     let candidate = SocketAddr::new(right.host.address().into(), right.engine.port());
     let peer = [right.number; 32];
@@ -377,9 +388,8 @@ fn what_has_no_way_takes_the_lane_and_later_the_way() {
 
     // The wire is cut: packets take the lane again, within two and a half seconds.
     left.host.link_down().unwrap();
-    let told = left.ping(&["-c", "80", "-i", "0.1", "10.77.0.2"]);
-    // That of eight seconds, with as long again for a machine with other things to do.
-    assert!(received(&told) >= 29, "{told}");
+    let told = left.ping(&["-c", "40", "-i", "0.1", "10.77.0.2"]);
+    assert!(received(&told) >= 14, "{told}");
     assert!(!left.is_direct());
     left.host.link_up().unwrap();
     until_direct(&left, &right);
@@ -426,7 +436,7 @@ fn a_peer_that_moves_is_followed() {
          ip address add {new}/24 dev eth0; ip -4 address"
     );
     thread::scope(|scope| {
-        let pinging = scope.spawn(|| left.ping(&["-c", "100", "-i", "0.05", "10.77.0.2"]));
+        let pinging = scope.spawn(|| left.ping(&["-c", "60", "-i", "0.05", "10.77.0.2"]));
         let before = right.report().sessions[0].counters.received_bytes;
         until("it is pinged", || {
             right.report().sessions[0].counters.received_bytes > before + 1000
@@ -434,8 +444,8 @@ fn a_peer_that_moves_is_followed() {
         let told = left.host.run(&["sh", "-c", &moves], LIMIT).unwrap();
         assert!(told.success() && told.stdout.contains(".77/"), "{told:?}");
         let told = pinging.join().unwrap();
-        // Half a second of a ping every 50 ms, or two on a machine with other things to do.
-        assert!(received(&told) >= 60, "{told}");
+        // Half a second of a ping every 50 ms.
+        assert!(received(&told) >= 40, "{told}");
     });
     let direct = right.report().sessions[0].direct.unwrap();
     assert_eq!(direct.ip().to_string().split('.').next_back(), Some("77"));
@@ -471,9 +481,7 @@ fn misses_and_strange_indices_are_told() {
     let index = INDEX_MARK | 99;
     let datagram = Bytes::from([&index.to_be_bytes()[..], &[0; 40]].concat());
     let peer = [right.number; 32];
-    left.engine
-        .inbox()
-        .tell(Command::FromLane { peer, datagram });
+    left.engine.inbox().arrived(peer, datagram);
     until("the strange index is told", || {
         heard(&Note::UnknownIndex { peer, index })
     });
@@ -521,7 +529,7 @@ fn only_what_is_permitted_passes_whichever_end_forbids() {
         assert_eq!(received(&told), 0, "{told}");
         assert_eq!(told.contains("errors"), is_left, "{told}");
         let (rate, _) = left.iperf(&right, &[]);
-        assert!(rate > 0.0, "{rate} Mbit/s");
+        assert!(rate > 20.0, "{rate} Mbit/s");
         let told = right.ping(&["-c", "2", "-i", "0.1", "-W", "1", "10.77.0.1"]);
         assert_eq!(received(&told), 0, "{told}");
         set(forbids, other, None);

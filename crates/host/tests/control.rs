@@ -279,6 +279,30 @@ async fn a_caller_who_hangs_up_closes_the_answers() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_forbidden_breaks_off() {
+    let mut daemon = Daemon::start();
+    let mut caller = daemon.upgrade(&echo()).await;
+    let call = daemon.stream_call().await;
+    let (node, mut member) = tokio::io::duplex(4096);
+    let (reader, writer) = tokio::io::split(node);
+    let (forbid, forbidden) = oneshot::channel::<()>();
+    let duplex = Duplex {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+        forbidden: Box::pin(async { drop(forbidden.await) }),
+    };
+    assert!(call.answer.send(Ok(duplex)).is_ok());
+    read_head(&mut caller).await;
+    caller.write_all(b"word").await.unwrap();
+    let mut word = [0; 4];
+    member.read_exact(&mut word).await.unwrap();
+    forbid.send(()).unwrap();
+    let ends = async { (member.read(&mut word).await, caller.read(&mut [0]).await) };
+    let (at_member, at_caller) = timeout(LONG, ends).await.unwrap();
+    assert_eq!((at_member.unwrap(), at_caller.unwrap()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_stream_flows_both_ways_and_each_way_ends_by_itself() {
     let mut daemon = Daemon::start();
     let mut caller = daemon.upgrade(&echo()).await;
@@ -289,6 +313,7 @@ async fn a_stream_flows_both_ways_and_each_way_ends_by_itself() {
     let duplex = Duplex {
         reader: Box::new(reader),
         writer: Box::new(writer),
+        forbidden: Box::pin(std::future::pending()),
     };
     assert!(call.answer.send(Ok(duplex)).is_ok());
     let head = read_head(&mut caller).await;

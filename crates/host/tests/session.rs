@@ -146,7 +146,7 @@ async fn frames_go_both_ways() {
 
     let info = a.sessions.session(b.id()).unwrap();
     assert_eq!(info.path, format!("direct 127.0.0.1:{}", b.port()));
-    assert!(info.rtt < PATIENCE && info.bytes_received > 256 * 1024);
+    assert!(info.rtt < Duration::from_secs(1) && info.bytes_received > 256 * 1024);
     assert_eq!(a.sessions.sessions().len(), 1);
 
     a.sessions.close().await;
@@ -162,7 +162,7 @@ async fn frames_queued_before_the_close_arrive() {
     }
     let begin = Instant::now();
     a.sessions.close().await;
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_millis(2_500));
     for n in 0..50_u8 {
         assert_eq!(b.frame().await, vec![n]);
     }
@@ -239,7 +239,7 @@ async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
     let begin = Instant::now();
     a.sessions.send_control(&nobody, Bytes::from_static(b"x"));
     a.unreachable(nobody.id()).await;
-    assert!(begin.elapsed() < Duration::from_secs(4));
+    assert!(begin.elapsed() < Duration::from_secs(1));
 
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent = Contact::new(nobody.id(), [silent.local_addr().unwrap()]);
@@ -247,7 +247,7 @@ async fn nobody_is_unreachable_at_once_and_silence_after_five_seconds() {
     a.sessions.dial(&silent);
     a.unreachable(nobody.id()).await;
     assert!(begin.elapsed() > Duration::from_secs(4));
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < Duration::from_secs(7));
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn failed_dials_are_repeated_ever_more_slowly() {
         a.unreachable(b.id()).await;
     }
     assert!(begin.elapsed() > Duration::from_millis(200 + 400 + 800));
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_new_address_restarts_a_dial_under_way() {
     a.sessions.remember(&b.contact());
     a.opened(b.id()).await;
     // The dial to the silent address would have taken five.
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]
@@ -387,7 +387,8 @@ async fn a_restarted_peer_that_dials_takes_over_from_its_corpse() {
         a.sessions
             .send_control(&Contact::new(b_id, []), Bytes::from_static(b"hello"));
         assert_eq!(b.frame().await, "hello");
-        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        let elapsed = begin.elapsed();
+        assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
     }
 }
 
@@ -410,7 +411,8 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
         .send_control(&b.contact(), Bytes::from_static(b"hello"));
     b.opened(a.id()).await;
     assert_eq!(b.frame().await, "hello");
-    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    let elapsed = begin.elapsed();
+    assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
 }
 
 /// Starts a node on a runtime of its own, which says "here" to `a`. Dropping the
@@ -491,8 +493,23 @@ async fn datagrams_arrive_and_the_lane_notices_the_end() {
             .unwrap();
         assert_eq!((peer, &datagram[..]), (a.id(), expected.as_bytes()));
     }
-    let error = lane.send(Bytes::from(vec![0; 60_000])).unwrap_err();
+    let large = Bytes::from(vec![0; 60_000]);
+    let error = lane.send(large.clone()).unwrap_err();
     assert!(matches!(error, DatagramError::TooLarge { bytes_max } if bytes_max > 1_000));
+    // What goes with it arrives all the same.
+    let many = [
+        Bytes::from_static(b"four"),
+        large,
+        Bytes::from_static(b"five"),
+    ];
+    assert_eq!(lane.send_many(&many), Err(error));
+    for expected in ["four", "five"] {
+        let (_, datagram) = timeout(PATIENCE, b.datagrams.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&datagram[..], expected.as_bytes());
+    }
 
     a.sessions.drop_session(b.id());
     assert!(lane.bytes_max().is_none() && a.sessions.datagrams(b.id()).is_none());

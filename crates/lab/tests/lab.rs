@@ -156,6 +156,12 @@ fn child_with_a_lab() {
     let log = std::env::temp_dir().join(format!("{}.log", host.namespace()));
     let sleep = host.spawn(sleep, &log).unwrap();
     std::fs::remove_file(log).unwrap();
+    // Before that it may not yet have asked the kernel to end with its parent.
+    until(LIMIT, "it sleeps", || {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", sleep.id()));
+        Ok(name.is_ok_and(|name| name == "sleep\n"))
+    })
+    .unwrap();
     println!("\nready {} {}", host.namespace(), sleep.id());
     std::thread::sleep(Duration::from_secs(60));
 }

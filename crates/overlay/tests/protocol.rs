@@ -9,9 +9,18 @@ use enishi_overlay::message::{Hello, Query, Reply, Routed};
 use enishi_overlay::overlay::{Effect, Input, Manner};
 use enishi_overlay::silence::Silences;
 use enishi_overlay::view::{Snapshot, ViewUpdate};
-use enishi_overlay::{Contact, Coordinate, Message, Position};
+use enishi_overlay::{Contact, Coordinate, Message, OverlayId, Position};
 
 use net::{Net, id};
+
+#[test]
+fn a_place_follows_from_the_key_and_the_overlay() {
+    let [one, other] = ["one", "other"].map(OverlayId::from_name);
+    let place = Position::of_node(&one, &id(1));
+    assert_eq!(place, Position::of_node(&one, &id(1)));
+    assert_ne!(place, Position::of_node(&one, &id(2)));
+    assert_ne!(place, Position::of_node(&other, &id(1)));
+}
 
 #[test]
 fn three_nodes_know_each_other_and_the_size() {

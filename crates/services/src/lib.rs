@@ -7,6 +7,7 @@
 //! through the kernel.
 
 pub mod admission;
+mod bucket;
 pub mod calls;
 pub mod dht;
 pub mod diag;

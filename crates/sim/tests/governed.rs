@@ -160,6 +160,30 @@ impl Office {
             .collect()
     }
 
+    /// Has a node say something to many, at a port of UDP; tells how many copies left it, and
+    /// whose hosts got it.
+    fn says(&mut self, at: Index, port: u16) -> (u64, Vec<Index>) {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+        packet.extend(self.channel(at).address().expect("has one").octets());
+        packet.extend([224, 0, 0, 251, 0, 9]);
+        packet.extend(port.to_be_bytes());
+        packet.extend([0, 8, 0, 0]);
+        let sent = |office: &Self| office.0.node(at).unwrap().multicast().counters().sent;
+        let before = sent(self);
+        self.0.take_events();
+        let channel = CHANNEL;
+        let packet = packet.into();
+        self.tell(at, Vnet::Broadcast { channel, packet });
+        self.run(5);
+        let events = self.0.take_events().into_iter();
+        let mut heard: Vec<Index> = events
+            .filter(|(_, _, event)| matches!(event, Event::Vnet(VnetEvent::Broadcast { .. })))
+            .map(|(_, index, _)| index)
+            .collect();
+        heard.sort_unstable();
+        (sent(self) - before, heard)
+    }
+
     /// Has one node ask for the way to another; tells whether packets may pass, and which.
     fn attach(&mut self, from: Index, to: Index) -> Option<Option<Permits>> {
         let address = self.channel(to).address().expect("has one").into();
@@ -489,6 +513,39 @@ fn roles_and_rules_say_what_may_pass_and_administrators_say_them() {
         office.channel(7).charter().unwrap().decisions().rules.len(),
         1
     );
+}
+
+#[test]
+fn what_no_rule_lets_a_member_say_to_many_is_not_sent() {
+    let mut office = Office::found();
+    let to_guests = office.invite(FOUNDER, 5, None, Some("guest"));
+    let to_staff = office.invite(FOUNDER, 6, None, None);
+    office.join(7, &to_guests);
+    office.join(8, &to_staff);
+    // Until all are in the group.
+    office.run(70);
+    let everybody = [FOUNDER, 7, 8].map(|at| office.says(at, 9));
+    assert_eq!(
+        everybody,
+        [
+            (2, vec![7, 8]),
+            (2, vec![FOUNDER, 8]),
+            (2, vec![FOUNDER, 7])
+        ]
+    );
+    let (channel, staff) = (CHANNEL, office.id(8));
+    let rules = vec![Rule {
+        from: Selector::Role("guest".into()),
+        to: Selector::Node(staff),
+        ports: vec![Ports::Udp(5353, 5353)],
+    }];
+    office.tell(FOUNDER, Vnet::Rule { channel, rules });
+    office.run(10);
+    // To the whole group, of whom one may take it.
+    assert_eq!(office.says(7, 5353), (2, vec![8]));
+    assert_eq!(office.says(7, 5354), (0, vec![]));
+    assert_eq!(office.says(8, 5353), (0, vec![]));
+    assert_eq!(office.says(FOUNDER, 5353), (0, vec![]));
 }
 
 #[test]

@@ -128,4 +128,20 @@ fn everything_goes_by_the_exit_that_a_person_chose() {
         routes(&world, 7),
         Prefix::EVERYTHING.map(|network| (network, exit))
     );
+    // What goes by it is to go nowhere when it is had no longer, until the person says otherwise.
+    offer(&mut world, 5, &[]);
+    assert_eq!(last_told(&mut world, 7), Some((0, true)));
+    accept(&mut world, 7, &[], None);
+    assert_eq!(last_told(&mut world, 7), Some((0, false)));
+}
+
+/// How many routes a node told of last, and whether it wants an exit.
+fn last_told(world: &mut World, of: Index) -> Option<(usize, bool)> {
+    let mut events = world.take_events().into_iter().rev();
+    events.find_map(|(_, at, event)| match event {
+        Event::Vnet(VnetEvent::Routed { routes, exit, .. }) if at == of => {
+            Some((routes.len(), exit))
+        }
+        _ => None,
+    })
 }

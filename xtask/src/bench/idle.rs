@@ -1,7 +1,8 @@
 //! `cargo xtask bench idle`: what a daemon costs that does nothing but belong.
 //!
 //! Each round makes eleven hosts on one bridge with a daemon each, all members of one
-//! channel, lets them settle, and measures one of them for a minute: it has ten peers.
+//! channel, lets them settle, and measures one of them for a minute: it has ten peers. Then
+//! a hundred and one, of which one pings all the others before its memory is measured.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -9,12 +10,16 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use enishi_lab::{Daemon, Host, Lab};
+use enishi_lab::daemon::JOIN_TIME_MAX;
+use enishi_lab::{Daemon, Host, Lab, until};
+use tempfile::TempDir;
 
 use super::program::build;
 use super::report::{Figure, Report};
+use super::traffic;
 
 const HOSTS: usize = 11;
+const HOSTS_OF_MANY: usize = 101;
 /// After the last join, until the measurement begins.
 const SETTLING: Duration = Duration::from_secs(60);
 const MEASURED: Duration = Duration::from_secs(60);
@@ -25,6 +30,8 @@ const FIGURES: &[Figure] = &[
     figure("daemon_cpu", "ms/s"),
     figure("wire_sent", "B/s"),
     figure("wire_received", "B/s"),
+    figure("members_reached", "members"),
+    figure("daemon_rss_of_many", "MB"),
 ];
 
 const fn figure(name: &'static str, unit: &'static str) -> Figure {
@@ -44,31 +51,17 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
     let program = build(root)?;
     let mut report = Report::new("idle", runs, FIGURES);
     for run in 0..runs {
-        eprintln!("round {} of {runs}: about two minutes", run + 1);
-        round(&program, &mut report).with_context(|| format!("in round {}", run + 1))?;
+        eprintln!("round {} of {runs}: about five minutes", run + 1);
+        at_rest(&program, &mut report).with_context(|| format!("in round {}", run + 1))?;
+        with_many(&program, &mut report).with_context(|| format!("in round {}", run + 1))?;
     }
     Ok(report)
 }
 
-fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let directory = tempfile::tempdir().context("making a directory for the daemons")?;
+fn at_rest(program: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let place = Place::new()?;
     let mut lab = Lab::new("idle")?;
-    let mut daemons: Vec<(Host, Daemon)> = Vec::new();
-    let mut ticket = String::new();
-    for number in 0..HOSTS {
-        let host = lab.host(&format!("h{number}"))?;
-        let bootstrap = ["--bootstrap", &ticket];
-        let arguments = if number == 0 { &[][..] } else { &bootstrap };
-        let data = directory.path().join(host.name());
-        let daemon = Daemon::start(program, Some(&host), &data, arguments)?;
-        if number == 0 {
-            daemon.text(&["channel", "create", "idle"])?;
-            ticket = daemon.text(&["channel", "invite", "idle", "--uses", "any"])?;
-        } else {
-            daemon.text(&["channel", "join", &ticket])?;
-        }
-        daemons.push((host, daemon));
-    }
+    let daemons = place.gather(program, &mut lab, HOSTS)?;
     sleep(SETTLING);
     let (host, daemon) = daemons.get(HOSTS / 2).context("no daemon to measure")?;
     let before = (octets(host)?, daemon.cpu_s()?);
@@ -82,6 +75,61 @@ fn round(program: &Path, report: &mut Report) -> anyhow::Result<()> {
     report.add("wire_sent", (after.0.0 - before.0.0) / seconds);
     report.add("wire_received", (after.0.1 - before.0.1) / seconds);
     Ok(())
+}
+
+fn with_many(program: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let mut lab = Lab::new("many")?;
+    let daemons = place.gather(program, &mut lab, HOSTS_OF_MANY)?;
+    let mut daemons = daemons.iter();
+    let (host, daemon) = daemons.next().context("no daemon to measure")?;
+    let mut reached = 0;
+    for (_, other) in daemons {
+        let address = other.address()?;
+        until(JOIN_TIME_MAX, "a virtual ping is answered", || {
+            traffic::answers(host, address)
+        })?;
+        reached += 1;
+    }
+    report.add("members_reached", f64::from(reached));
+    report.add("daemon_rss_of_many", daemon.rss_mb()?);
+    Ok(())
+}
+
+/// Where the daemons have their files.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir().context("making a directory for the daemons")?;
+        Ok(Self(directory))
+    }
+
+    /// Starts so many daemons on hosts of their own, all members of one channel.
+    fn gather(
+        &self,
+        program: &Path,
+        lab: &mut Lab,
+        count: usize,
+    ) -> anyhow::Result<Vec<(Host, Daemon)>> {
+        let mut daemons: Vec<(Host, Daemon)> = Vec::new();
+        let mut ticket = String::new();
+        for number in 0..count {
+            let host = lab.host(&format!("h{number}"))?;
+            let bootstrap = ["--bootstrap", &ticket];
+            let arguments = if number == 0 { &[][..] } else { &bootstrap };
+            let data = self.0.path().join(host.name());
+            let daemon = Daemon::start(program, Some(&host), &data, arguments)?;
+            if number == 0 {
+                daemon.text(&["channel", "create", "idle"])?;
+                ticket = daemon.text(&["channel", "invite", "idle", "--uses", "any"])?;
+            } else {
+                daemon.text(&["channel", "join", &ticket])?;
+            }
+            daemons.push((host, daemon));
+        }
+        Ok(daemons)
+    }
 }
 
 /// What has passed the host's interface, Ethernet headers included: sent and received.

@@ -16,10 +16,10 @@ pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(root.join("target/release/enishi"))
 }
 
-/// Builds an example program of the data plane for release and returns its path.
-pub(super) fn build_example(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
+/// Builds an example program of a package for release and returns its path.
+pub(super) fn build_example(root: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let mut command = cargo(root);
-    command.args(["build", "--release", "--package", "enishi-dataplane"]);
+    command.args(["build", "--release", "--package", package]);
     command.args(["--example", name]);
     let well = follow_quietly(&mut command, |line| eprintln!("{line}"))?;
     ensure!(well, "the example `{name}` does not build");

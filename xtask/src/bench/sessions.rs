@@ -54,7 +54,7 @@ fn figures() -> Vec<Figure> {
 pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
     enishi_lab::install_signal_cleanup()?;
     enishi_lab::ensure_programs(&[("ping", "iputils-ping"), ("iperf3", "iperf3")])?;
-    let program = build_example(root, "crowd")?;
+    let program = build_example(root, "enishi-dataplane", "crowd")?;
     let mut report = Report::new("sessions", runs, &figures());
     for run in 0..runs {
         eprintln!("round {} of {runs}", run + 1);

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use enishi_api::Uses;
 
 use super::{NETWORK_DEFAULT, uses, valid_s};
@@ -154,6 +154,23 @@ pub(crate) enum Channel {
         /// The channel's name
         name: String,
     },
+    /// Have programs of this host that choose no device look for others in a channel: what they
+    /// send to 255.255.255.255, or to a group
+    Discovery {
+        /// The channel's name
+        name: String,
+        /// Whether; left out to be told
+        state: Option<Switch>,
+    },
+}
+
+/// Whether something is to be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// What is done about services of members.

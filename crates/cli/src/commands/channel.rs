@@ -1,4 +1,5 @@
-//! `enishi channel create | join | leave | list | count`; [`governed`] has what administrators do.
+//! `enishi channel create | join | leave | list | count | discovery`; [`governed`] has what
+//! administrators do.
 
 use std::io::{self, Read};
 
@@ -7,7 +8,7 @@ use serde_json::json;
 use zeroize::Zeroize;
 
 use super::{Context, governed, names, offered, show, status, wireguard};
-use crate::args::{Channel, Join, NETWORK_DEFAULT};
+use crate::args::{Channel, Join, NETWORK_DEFAULT, Switch};
 use crate::client::strange;
 use crate::output::Output;
 use crate::password;
@@ -54,6 +55,7 @@ pub(super) async fn run(cx: &Context, command: Channel) -> Result<Verdict, Probl
         Channel::Names { name } => names::channel(cx, name).await,
         Channel::Offered(command) => offered::run(cx, command).await,
         Channel::Count { name } => count(cx, name).await,
+        Channel::Discovery { name, state } => discovery(cx, name, state).await,
         Channel::WireGuard(command) => wireguard::run(cx, command).await,
     }
 }
@@ -172,4 +174,19 @@ async fn count(cx: &Context, name: String) -> Result<Verdict, Problem> {
         true => Ok(Verdict::Yes),
         false => Ok(Verdict::No),
     }
+}
+
+/// Tells whether programs that choose no device look for others in a channel, or decides it.
+async fn discovery(cx: &Context, name: String, state: Option<Switch>) -> Result<Verdict, Problem> {
+    let on = state.map(|state| state == Switch::On);
+    let request = Request::ChannelDiscovery { name, on };
+    let Answer::Discovery(discovery) = cx.client.ask(&request).await? else {
+        return Err(strange(&cx.out));
+    };
+    let message = Message::Discovery {
+        name: &discovery.channel,
+        on: discovery.on,
+    };
+    cx.out.result(&discovery, &message)?;
+    Ok(Verdict::Yes)
 }

@@ -126,7 +126,7 @@ fn standing_of(cx: &Context, member: &Member) -> String {
     standing(cx, member.founder, member.admin)
 }
 
-fn standing(cx: &Context, founder: bool, admin: bool) -> String {
+pub(super) fn standing(cx: &Context, founder: bool, admin: bool) -> String {
     let label = match (founder, admin) {
         (true, _) => Label::Founder,
         (false, true) => Label::Administrator,

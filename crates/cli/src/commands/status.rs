@@ -1,9 +1,9 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Peer, Refused, Request, Service, Status};
+use enishi_api::{Answer, Channel, Forward, Peer, Proxies, Refused, Request, Service, Status};
 use serde_json::json;
 
-use super::{Context, names};
+use super::{Context, names, show};
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
@@ -19,8 +19,9 @@ pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
     } else {
         cx.out.line(&facts(cx, &status))?;
         if !status.channels.is_empty() {
-            cx.out
-                .line(&format!("\n{}", channels(cx, &status.channels)))?;
+            let ways = ways(cx, &status.channels);
+            let channels = channels(cx, &status.channels);
+            cx.out.line(&format!("\n{channels}\n\n{ways}"))?;
         }
         for notice in &status.notices {
             cx.out.line(&format!("\n{notice}"))?;
@@ -74,6 +75,8 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
         (Label::Names, names::line(status.names.as_deref())),
+        (Label::Proxies, proxies(status.proxies)),
+        (Label::Forwards, forwards(cx, &status.forwards)),
         (Label::Refused, refused),
         (Label::Dropped, dropped),
     ]
@@ -105,10 +108,32 @@ fn carried(service: &Service) -> String {
     text
 }
 
+fn proxies(Proxies { socks, http }: Proxies) -> String {
+    let proxies = [("SOCKS", socks), ("HTTP", http)].into_iter();
+    let proxies = proxies.filter_map(|(name, at)| Some(format!("{name} {}", at?)));
+    proxies.collect::<Vec<_>>().join(", ")
+}
+
+/// How many forwards there are, and what is in the way of those that do not work.
+fn forwards(cx: &Context, forwards: &[Forward]) -> String {
+    if forwards.is_empty() {
+        return String::new();
+    }
+    let open = forwards.iter().map(|forward| forward.open).sum();
+    let count = forwards.len();
+    let mut told = vec![cx.out.text(&Message::ForwardsOpen { count, open })];
+    told.extend(forwards.iter().filter_map(|forward| {
+        let notice = forward.notice.as_ref()?;
+        Some(format!("{}: {notice}", forward.id))
+    }));
+    told.join("; ")
+}
+
 /// The figures that are seldom anything but zero, where they are not, called as with
 /// `--json`.
 fn dropped(refused: &Refused) -> String {
     let figures = [
+        ("storm_packets", refused.storm_packets),
         ("messages_refused", refused.messages_refused),
         ("hops_dropped", refused.hops_dropped),
         ("peers_lost", refused.peers_lost),
@@ -156,6 +181,39 @@ pub(super) fn channels(cx: &Context, channels: &[Channel]) -> String {
             .map(|notice| format!("\n{}: {notice}", channel.name))
     });
     table.print() + &notices.collect::<String>()
+}
+
+/// How this node stands in each channel, and by which ways it reaches what.
+fn ways(cx: &Context, channels: &[Channel]) -> String {
+    let labels = [
+        Label::Channel,
+        Label::Standing,
+        Label::Direct,
+        Label::InSession,
+        Label::Exit,
+        Label::Routes,
+        Label::WireGuard,
+    ];
+    let headings = labels.map(|label| cx.out.label(label));
+    let mut table = Table::new(headings).right(2).right(3);
+    for channel in channels {
+        let clients = (channel.wireguard_clients > 0).then(|| {
+            format!(
+                "{}/{}",
+                channel.wireguard_attached, channel.wireguard_clients
+            )
+        });
+        table.row([
+            channel.name.clone(),
+            show::standing(cx, channel.founder, channel.admin),
+            channel.direct.to_string(),
+            channel.in_session.to_string(),
+            or_dash(channel.exit.as_deref()),
+            or_dash((!channel.routes.is_empty()).then(|| channel.routes.join(", "))),
+            or_dash(clients),
+        ]);
+    }
+    table.print()
 }
 
 fn peer_table(cx: &Context, peers: &[Peer]) -> String {

@@ -74,6 +74,12 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Counted { received, members } => {
             format!("{received} of {members} other members received a message to all.")
         }
+        Message::Discovery { name, on: true } => format!(
+            "Programs of this host that choose no device look for others in channel {name}."
+        ),
+        Message::Discovery { name, on: false } => format!(
+            "Programs of this host that choose no device do not look for others in channel {name}."
+        ),
         Message::NoRoutes => {
             "No member offers a network; `enishi route share CHANNEL NETWORK` offers one."
                 .to_owned()
@@ -346,6 +352,8 @@ pub(super) fn text(message: &Message<'_>) -> String {
         }
         Message::Clients { count: 1 } => "1 client".to_owned(),
         Message::Clients { count } => format!("{count} clients"),
+        Message::ForwardsOpen { count, open: 1 } => format!("{count}, with 1 connection"),
+        Message::ForwardsOpen { count, open } => format!("{count}, with {open} connections"),
         Message::NotJoined => "alone; `enishi up --bootstrap TICKET` joins others".to_owned(),
     }
 }
@@ -374,6 +382,11 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Records => "records held",
         Label::Name => "name",
         Label::Names => "names",
+        Label::Proxies => "proxies",
+        Label::Forwards => "forwards",
+        Label::Exit => "exit",
+        Label::Routes => "routes",
+        Label::WireGuard => "WireGuard",
         Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",

@@ -81,6 +81,12 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::Counted { received, members } => {
             format!("全員へのメッセージを、他のメンバー {members} 台中 {received} 台が受け取りました。")
         }
+        Message::Discovery { name, on: true } => format!(
+            "デバイスを選ばないプログラムは、チャンネル {name} の中で相手を探します。"
+        ),
+        Message::Discovery { name, on: false } => format!(
+            "デバイスを選ばないプログラムは、チャンネル {name} の中では相手を探しません。"
+        ),
         Message::NoRoutes => {
             "ネットワークを提供するメンバーはいません。`enishi route share CHANNEL NETWORK` で提供できます。".to_owned()
         }
@@ -332,6 +338,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }
         Message::Clients { count } => format!("クライアント {count}"),
+        Message::ForwardsOpen { count, open } => format!("{count}（接続 {open}）"),
         Message::NotJoined => {
             "単独。`enishi up --bootstrap TICKET` で他のノードに参加できます".to_owned()
         }
@@ -356,6 +363,11 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Records => "保持レコード",
         Label::Name => "名前",
         Label::Names => "名前解決",
+        Label::Proxies => "プロキシ",
+        Label::Forwards => "転送",
+        Label::Exit => "出口",
+        Label::Routes => "経路",
+        Label::WireGuard => "WireGuard",
         Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",

@@ -79,6 +79,11 @@ pub(crate) enum Message<'a> {
         received: u32,
         members: u32,
     },
+    /// Whether programs that choose no device look for others in a channel.
+    Discovery {
+        name: &'a str,
+        on: bool,
+    },
     ForwardAdded {
         id: u32,
         way: &'a str,
@@ -278,6 +283,11 @@ pub(crate) enum Message<'a> {
     Clients {
         count: u32,
     },
+    /// How many forwards there are, and how many connections they carry.
+    ForwardsOpen {
+        count: usize,
+        open: u32,
+    },
 }
 
 /// A heading of a table or the name of a figure.
@@ -292,6 +302,11 @@ pub(crate) enum Label {
     Records,
     Name,
     Names,
+    Proxies,
+    Forwards,
+    Exit,
+    Routes,
+    WireGuard,
     Carried,
     Refused,
     RefusedDetail,

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_api::{
-    Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Count, Failure,
-    FailureKind, Finding, Held, Holder, Hop, HopState, HostName, MapLink, MapNode, MapRole, Member,
-    Offer, OpenInvitation, Outcome, OverlayMap, PathKind, Peer, PingSummary, Refused, Remote,
-    Removal, Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep,
-    Verdict, Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient,
-    WireGuardConfig,
+    Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Count, Discovery,
+    Failure, FailureKind, Finding, Forward, ForwardAdd, ForwardWay, Held, Holder, Hop, HopState,
+    HostName, MapLink, MapNode, MapRole, Member, Offer, OpenInvitation, Outcome, OverlayMap,
+    PathKind, Peer, PingSummary, Protocol, Proxies, Refused, Remote, Removal, Request, RoundTrips,
+    Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict, Verification,
+    Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -92,6 +92,7 @@ async fn answer_streams(mut streams: mpsc::Receiver<StreamCall>, sunk: Arc<Mutex
         let duplex = Duplex {
             reader: Box::new(reader),
             writer: Box::new(writer),
+            forbidden: Box::pin(std::future::pending()),
         };
         let (mut from_node, mut to_node) = tokio::io::split(member);
         if service == "nothing" {
@@ -175,13 +176,7 @@ fn script(request: Request) -> Vec<Answer> {
                 addresses: vec!["10.77.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
             }],
         }],
-        Request::ForwardAdd(forward) => vec![Answer::Forward(enishi_api::Forward {
-            id: 3,
-            forward,
-            open: 2,
-            total: 5,
-            notice: None,
-        })],
+        Request::ForwardAdd(forward) => vec![Answer::Forward(carried(forward))],
         Request::ForwardList => vec![Answer::Forwards {
             forwards: Vec::new(),
         }],
@@ -225,6 +220,10 @@ fn script(request: Request) -> Vec<Answer> {
             channel: name,
             members: 60,
             received: 57,
+        })],
+        Request::ChannelDiscovery { name, on } => vec![Answer::Discovery(Discovery {
+            channel: name,
+            on: on.unwrap_or(true),
         })],
         Request::Offer(_) => vec![Answer::Offers {
             offers: vec![offer()],
@@ -439,8 +438,42 @@ fn status() -> Status {
         refused: Refused::default(),
         channels: vec![channel()],
         names: None,
+        proxies: Proxies {
+            socks: "127.0.0.1:1080".parse().ok(),
+            http: None,
+        },
+        forwards: forwards(),
         notices: vec![],
     }
+}
+
+fn carried(forward: ForwardAdd) -> Forward {
+    Forward {
+        id: 3,
+        forward,
+        open: 2,
+        total: 5,
+        notice: None,
+    }
+}
+
+/// One that works, and one that does not.
+fn forwards() -> Vec<Forward> {
+    let forward = carried(ForwardAdd {
+        channel: "office".to_owned(),
+        way: ForwardWay::Local {
+            listen: "127.0.0.1:8080".parse().unwrap(),
+            to: "other:80".to_owned(),
+        },
+        protocol: Protocol::Tcp,
+    });
+    let broken = Forward {
+        id: 4,
+        open: 0,
+        notice: Some("the port is taken".to_owned()),
+        ..forward.clone()
+    };
+    vec![forward, broken]
 }
 
 fn verification(target: &str) -> Verification {
@@ -532,6 +565,12 @@ fn channel() -> Channel {
         epoch: Some(2),
         charter_version: Some(7),
         rules: 1,
+        direct: 1,
+        in_session: 0,
+        exit: Some("other".to_owned()),
+        routes: vec!["192.168.7.0/24".to_owned(), "10.9.0.0/16".to_owned()],
+        wireguard_clients: 2,
+        wireguard_attached: 1,
     }
 }
 

@@ -100,7 +100,12 @@ impl Office {
 
     /// Starts the daemon of a host anew. The one before has ended, or is killed now.
     pub(crate) fn restart(&mut self, number: usize, arguments: &[&str]) {
-        self.daemons[number] = self.launch(number, Path::new(PROGRAM), arguments);
+        self.restart_as(number, Path::new(PROGRAM), arguments);
+    }
+
+    /// The same, of another program.
+    pub(crate) fn restart_as(&mut self, number: usize, program: &Path, arguments: &[&str]) {
+        self.daemons[number] = self.launch(number, program, arguments);
     }
 
     fn launch(&self, number: usize, program: &Path, arguments: &[&str]) -> Daemon {
@@ -135,6 +140,38 @@ impl Office {
                 text(&[&by_name[..], &["--password-file", password]].concat());
             }
         }
+    }
+
+    /// Makes a program that is Enishi after these lines of shell.
+    pub(crate) fn wrap(&self, lines: &str) -> PathBuf {
+        self.script("enishi", &format!("{lines}\nexec {PROGRAM} \"$@\""))
+    }
+
+    /// Makes an Enishi for which `ip` refuses lines with this word as long as there is a file;
+    /// returns both.
+    pub(crate) fn with_failing_ip(&self, word: &str) -> [PathBuf; 2] {
+        let (real, fails) = (shell(&self.hosts[0], "command -v ip"), self.path("fails"));
+        fs::write(&fails, "").unwrap();
+        let (real, file) = (real.trim(), fails.display());
+        let ip = self.script(
+            "ip",
+            &format!(
+                "[ -e {file} ] || exec {real} \"$@\"\nlines=$(cat)\n\
+                 case \"$lines\" in *{word}*) echo 'ip does not want to' >&2; exit 2;; esac\n\
+                 printf '%s\\n' \"$lines\" | {real} \"$@\""
+            ),
+        );
+        let directory = ip.parent().unwrap().display();
+        [self.wrap(&format!("export PATH={directory}:$PATH")), fails]
+    }
+
+    fn script(&self, name: &str, lines: &str) -> PathBuf {
+        let directory = self.path("bin");
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join(name);
+        fs::write(&file, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        file
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -219,4 +256,35 @@ pub(crate) fn wait_for_line(log: &Path, part: &str) {
     let said = || fs::read_to_string(log).unwrap_or_default();
     let heard = until(A_WHILE, part, || Ok(said().contains(part)));
     heard.unwrap_or_else(|error| panic!("{error}: {}", said()));
+}
+
+/// The configuration of a system bus for one host alone, at a socket that is filled in.
+const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path=SOCKET</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_type="method_call"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+"#;
+
+/// Starts a system bus (package dbus-daemon) for the programs of one host, at this socket. Returns
+/// it, and the variable of the environment by which they find it.
+pub(crate) fn system_bus(host: &Host, socket: &Path) -> (Process, String) {
+    let config = socket.with_extension("conf");
+    fs::write(&config, BUS.replace("SOCKET", socket.to_str().unwrap())).unwrap();
+    let mut bus = host.command("dbus-daemon");
+    bus.args(["--nofork", "--nopidfile", "--config-file"])
+        .arg(&config);
+    let bus = host.spawn(bus, &socket.with_extension("log")).unwrap();
+    until(A_WHILE, "there is a bus", || Ok(socket.exists())).unwrap();
+    let address = format!("DBUS_SYSTEM_BUS_ADDRESS=unix:path={}", socket.display());
+    (bus, address)
 }

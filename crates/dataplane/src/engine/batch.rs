@@ -8,7 +8,9 @@ use crate::socket::{BATCH_BYTES_MAX, Socket, is_too_long};
 
 /// Datagrams to one address, all of one length but the last, which may be shorter.
 pub(super) struct Batch {
-    octets: Vec<u8>,
+    octets: Box<[u8]>,
+    /// How many of the octets are to be sent.
+    filled: usize,
     stride: usize,
     to: SocketAddr,
     /// What is said of congestion ([`crate::ecn`]).
@@ -22,7 +24,8 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new() -> Self {
         Self {
-            octets: Vec::with_capacity(BATCH_BYTES_MAX),
+            octets: vec![0; BATCH_BYTES_MAX].into(),
+            filled: 0,
             stride: 0,
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
             ecn: NOT_CAPABLE,
@@ -39,7 +42,7 @@ impl Batch {
         (to, ecn): (SocketAddr, u8),
         bytes: usize,
     ) -> &mut [u8] {
-        let start = self.octets.len();
+        let start = self.filled;
         let goes_with = start > 0
             && bytes <= self.stride
             && start.is_multiple_of(self.stride)
@@ -51,30 +54,31 @@ impl Batch {
             self.stride = bytes;
             (self.to, self.ecn) = (to, ecn);
         }
-        let start = self.octets.len();
-        self.octets.resize(start + bytes, 0);
-        &mut self.octets[start..]
+        let start = self.filled;
+        self.filled += bytes;
+        &mut self.octets[start..self.filled]
     }
 
     /// Takes back the room that was given last.
     pub(super) fn take_back(&mut self, bytes: usize) {
-        self.octets.truncate(self.octets.len() - bytes);
+        self.filled -= bytes;
     }
 
     /// Sends what is there.
     pub(super) fn flush(&mut self, socket: &Socket) {
-        if self.octets.is_empty() {
+        if self.filled == 0 {
             return;
         }
-        let sent = socket.send((self.to, self.ecn), &self.octets, self.stride);
+        let octets = &self.octets[..self.filled];
+        let sent = socket.send((self.to, self.ecn), octets, self.stride);
         if let Err(error) = sent {
             self.failed(&error);
         }
-        self.octets.clear();
+        self.filled = 0;
     }
 
     fn failed(&mut self, error: &io::Error) {
-        self.lost += self.octets.len().div_ceil(self.stride.max(1)) as u64;
+        self.lost += self.filled.div_ceil(self.stride.max(1)) as u64;
         if is_too_long(error) {
             self.too_long = Some((self.to, self.stride));
         }

@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use super::backlog::Backlog;
 use super::inbound::BUFFERS;
 use super::network::Network;
 use super::outbound::{Exit, Side, Way};
@@ -43,8 +45,8 @@ const IDLE_TICK: Duration = Duration::from_millis(500);
 /// For how long after it was last used the engine keeps the shorter tick.
 const BUSY: Duration = Duration::from_secs(3);
 
-/// How many commands are worked off before packets have their turn.
-const COMMANDS_AT_ONCE: usize = 256;
+/// How many datagrams of lanes are worked off before others have their turn.
+const LANE_DATAGRAMS_AT_ONCE: usize = 128;
 
 /// Octets of each buffer of the socket.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -59,6 +61,7 @@ pub(super) struct Driver<O> {
     pub(super) own_ports: Vec<u16>,
     /// A packet of a device; batches of the socket.
     pub(super) read: Vec<u8>,
+    pub(super) backlog: Backlog,
     pub(super) buffers: [Vec<u8>; BUFFERS],
     pub(super) tokens: Tokens,
     pub(super) started: Instant,
@@ -69,15 +72,21 @@ pub(super) struct Driver<O> {
     pub(super) unknown: BTreeMap<PeerKey, Instant>,
     busy_until: Instant,
     next_tick: Instant,
-    commands: mpsc::Receiver<Command>,
+    waiting: Waiting,
     wake: Arc<Wake>,
     epoll: Epoll,
+}
+
+/// What others have left for the driver.
+pub(super) struct Waiting {
+    pub(super) told: mpsc::Receiver<Command>,
+    pub(super) arrived: mpsc::Receiver<(PeerKey, Bytes)>,
 }
 
 impl<O: Outside> Driver<O> {
     pub(super) fn new(
         socket: Socket,
-        commands: mpsc::Receiver<Command>,
+        waiting: Waiting,
         wake: Arc<Wake>,
         outside: O,
     ) -> io::Result<Self> {
@@ -93,6 +102,7 @@ impl<O: Outside> Driver<O> {
             by_index: Indices::default(),
             by_peer: BTreeMap::new(),
             read: vec![0; READ_BYTES_MAX],
+            backlog: Backlog::new(),
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
             tokens: Tokens::default(),
             started: now,
@@ -101,7 +111,7 @@ impl<O: Outside> Driver<O> {
             unknown: BTreeMap::new(),
             busy_until: now,
             next_tick: now,
-            commands,
+            waiting,
             wake,
             epoll,
         })
@@ -111,9 +121,13 @@ impl<O: Outside> Driver<O> {
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); 16];
         while !self.wake.stop.load(Ordering::Acquire) {
-            let wait = self.next_tick.saturating_duration_since(Instant::now());
+            let wait = match self.backlog.is_empty() {
+                true => self.next_tick.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
             // Rounded up, or the last millisecond would be spent in a loop.
-            let wait = EpollTimeout::try_from(wait + Duration::from_millis(1));
+            let rounded = wait + Duration::from_millis(u64::from(!wait.is_zero()));
+            let wait = EpollTimeout::try_from(rounded);
             let ready = match self
                 .epoll
                 .wait(&mut events, wait.unwrap_or(EpollTimeout::ZERO))
@@ -128,7 +142,7 @@ impl<O: Outside> Driver<O> {
             self.now = Instant::now();
             for event in &events[..ready] {
                 match event.data() {
-                    WAKE => self.take_commands(),
+                    WAKE => self.take_what_waits(),
                     SOCKET => self.receive(),
                     device => {
                         let side = match device & GUESTS {
@@ -142,9 +156,15 @@ impl<O: Outside> Driver<O> {
                     self.busy_until = self.now + BUSY;
                 }
             }
+            if !self.backlog.is_empty() {
+                self.forward_waiting();
+            }
             if self.now >= self.next_tick {
                 self.tick();
                 let busy = self.now < self.busy_until;
+                if !busy {
+                    self.backlog.rest();
+                }
                 self.next_tick = self.now + if busy { TICK } else { IDLE_TICK };
             }
         }
@@ -154,23 +174,23 @@ impl<O: Outside> Driver<O> {
     /// them. Whoever is told an index by this host's answer has had it told here before.
     pub(super) fn take_commands_first(&mut self) {
         for _ in 0..COMMANDS_MAX {
-            match self.commands.try_recv() {
+            match self.waiting.told.try_recv() {
                 Ok(command) => self.command(command),
                 Err(_) => return,
             }
         }
     }
 
-    fn take_commands(&mut self) {
+    fn take_what_waits(&mut self) {
         self.wake.bell.silence();
-        for _ in 0..COMMANDS_AT_ONCE {
-            match self.commands.try_recv() {
-                Ok(command) => self.command(command),
-                Err(_) => return self.flush(),
-            }
+        let arrived = self.waiting.arrived.try_iter();
+        let arrived: Vec<(PeerKey, Bytes)> = arrived.take(LANE_DATAGRAMS_AT_ONCE).collect();
+        if arrived.len() == LANE_DATAGRAMS_AT_ONCE {
+            // Others have their turn first.
+            self.wake.bell.ring();
         }
-        // Others have their turn first.
-        self.wake.bell.ring();
+        self.take_commands_first();
+        self.receive_by_lanes(arrived);
         self.flush();
     }
 
@@ -252,7 +272,6 @@ impl<O: Outside> Driver<O> {
                     network.deliver_to_many(&packet);
                 }
             }
-            Command::FromLane { peer, datagram } => self.open_from_lane(peer, &datagram),
             Command::OwnPorts(mut ports) => {
                 ports.push(self.exit.socket.port());
                 self.own_ports = ports;
@@ -426,7 +445,7 @@ impl<O: Outside> Driver<O> {
             Way::Lane(..) => None,
         };
         let content = self.tokens.probe(micros, to, bytes);
-        self.exit.batch.flush(&self.exit.socket);
+        self.exit.flush();
         self.exit.emit(session, way, Kind::Probe, &content);
         // Alone: what it finds out of the path is of this length, and of no other.
         self.flush();
@@ -510,7 +529,7 @@ impl<O: Outside> Driver<O> {
 
     /// Sends what is in the batch, and learns from what cannot be sent.
     pub(super) fn flush(&mut self) {
-        self.exit.batch.flush(&self.exit.socket);
+        self.exit.flush();
         if let Some((address, bytes)) = self.exit.batch.too_long.take() {
             for (_, session) in &mut self.sessions {
                 if session
@@ -542,6 +561,7 @@ impl<O: Outside> Driver<O> {
             .filter_map(|network| network.device.as_ref());
         Report {
             foreign_frames: devices.map(Device::foreign_frames).sum(),
+            storm_packets: self.networks.values().map(|n| n.storm_packets).sum(),
             refused: self.refused + refused.sum::<u64>(),
             sessions: sessions.collect(),
             lost: self.exit.batch.lost,

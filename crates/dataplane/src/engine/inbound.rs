@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use slab::Slab;
 
 use super::driver::{Driver, Indices};
@@ -22,7 +23,7 @@ use crate::socket::Received;
 
 /// How many buffers are filled at once, and how often before others have their turn.
 pub(super) const BUFFERS: usize = 4;
-const RECEIVES_MAX: usize = 8;
+const RECEIVES_MAX: usize = 2;
 /// How often the host is told of one peer's unknown indices, and of how many peers' at once.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_MAX: usize = 1024;
@@ -74,28 +75,36 @@ impl<O: Outside> Driver<O> {
         self.work_off(happened);
     }
 
-    /// Takes a datagram that came by the lane of a peer's session.
-    pub(super) fn open_from_lane(&mut self, peer: PeerKey, datagram: &[u8]) {
-        let mut datagram = datagram.to_vec();
-        let Some(index) = sealed::index(&datagram) else {
-            return;
+    /// Takes datagrams that came by the lanes of peers' sessions.
+    pub(super) fn receive_by_lanes(&mut self, mut arrived: Vec<(PeerKey, Bytes)>) {
+        arrived.retain(|(peer, datagram)| self.is_of(*peer, datagram));
+        let arrived = arrived.into_iter();
+        let mut datagrams: Vec<Vec<u8>> = arrived.map(|(_, datagram)| datagram.into()).collect();
+        let mut happened = Vec::new();
+        let mut entry = self.entry(&mut happened);
+        for datagram in &mut datagrams {
+            entry.open(datagram, None, false);
+        }
+        entry.write_run();
+        self.work_off(happened);
+    }
+
+    /// Tells whether a datagram that came by a peer's lane is of a session with it, and has the
+    /// peer told if it is of none.
+    fn is_of(&mut self, peer: PeerKey, datagram: &[u8]) -> bool {
+        let Some(index) = sealed::index(datagram) else {
+            return false;
         };
-        let known = self
-            .by_index
-            .get(&index)
-            .and_then(|slot| self.sessions.get(*slot));
-        if known.is_none_or(|session| session.peer != peer) {
+        let slot = self.by_index.get(&index);
+        let session = slot.and_then(|slot| self.sessions.get(*slot));
+        let is_of = session.is_some_and(|session| session.peer == peer);
+        if !is_of {
             self.refused += 1;
             if self.may_tell_unknown(peer) {
                 self.exit.outside.note(Note::UnknownIndex { peer, index });
             }
-            return;
         }
-        let mut happened = Vec::new();
-        let mut entry = self.entry(&mut happened);
-        entry.open(&mut datagram, None, false);
-        entry.write_run();
-        self.work_off(happened);
+        is_of
     }
 
     fn entry<'e, 'b>(&'e mut self, happened: &'e mut Vec<Happened>) -> Entry<'e, 'b> {

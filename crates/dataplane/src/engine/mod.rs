@@ -16,6 +16,7 @@
 //! one thread that does so is faster than two that hand packets over (measured: a plain
 //! forwarder with one loop against one with two).
 
+mod backlog;
 mod batch;
 mod driver;
 mod inbound;
@@ -171,13 +172,6 @@ pub enum Command {
         /// The packet.
         packet: Bytes,
     },
-    /// A datagram came by the lane of a peer's session.
-    FromLane {
-        /// From whom.
-        peer: PeerKey,
-        /// What came.
-        datagram: Bytes,
-    },
     /// The ports of this node's other sockets: their packets are never carried, or a session
     /// might be found to run through itself.
     OwnPorts(Vec<u16>),
@@ -255,6 +249,9 @@ pub struct Report {
     pub lost: u64,
     /// Frames of TAP devices that were neither IP nor questions for addresses.
     pub foreign_frames: u64,
+    /// Packets to many (broadcast, multicast) of this host that were dropped: more than 200 at
+    /// once and 60 a second in one network. Of the networks that are open.
+    pub storm_packets: u64,
 }
 
 /// What is known of a session.
@@ -281,8 +278,8 @@ pub trait Outside: Send + 'static {
     /// session.
     fn lane_bytes_max(&mut self, peer: &PeerKey) -> Option<usize>;
 
-    /// Sends a datagram by the lane of a peer's session; it may be lost.
-    fn send_by_lane(&mut self, peer: &PeerKey, datagram: &[u8]);
+    /// Sends datagrams by the lane of a peer's session, in order; they may be lost.
+    fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
 }
 
 /// The running engine. It ends when this is dropped; its devices are removed then.
@@ -296,6 +293,7 @@ pub struct Engine {
 #[derive(Clone)]
 pub struct Inbox {
     commands: mpsc::SyncSender<Command>,
+    lanes: mpsc::SyncSender<(PeerKey, Bytes)>,
     wake: Arc<Wake>,
 }
 
@@ -307,6 +305,8 @@ struct Wake {
 
 /// The most commands that wait for the engine; whoever tells it more waits.
 const COMMANDS_MAX: usize = 4096;
+/// The most datagrams that have come by lanes and wait; more are lost.
+const LANE_DATAGRAMS_MAX: usize = 2048;
 
 impl Engine {
     /// Starts the engine with a socket on a port, or on any for 0.
@@ -320,12 +320,18 @@ impl Engine {
             bell: Bell::new()?,
             stop: AtomicBool::new(false),
         });
-        let (commands, waiting) = mpsc::sync_channel(COMMANDS_MAX);
+        let (commands, told) = mpsc::sync_channel(COMMANDS_MAX);
+        let (lanes, arrived) = mpsc::sync_channel(LANE_DATAGRAMS_MAX);
+        let waiting = driver::Waiting { told, arrived };
         let driver = driver::Driver::new(socket, waiting, Arc::clone(&wake), outside)?;
         let thread = thread::Builder::new()
             .name("packets".to_owned())
             .spawn(move || driver.run())?;
-        let inbox = Inbox { commands, wake };
+        let inbox = Inbox {
+            commands,
+            lanes,
+            wake,
+        };
         Ok(Self {
             inbox,
             port,
@@ -364,9 +370,10 @@ impl Inbox {
         }
     }
 
-    /// Tells it something that may be lost.
-    pub fn tell_if_room(&self, command: Command) {
-        if self.commands.try_send(command).is_ok() {
+    /// Hands over a datagram that came by the lane of a peer's session. What the engine was
+    /// told before is done before; while 2,048 others wait, it is lost.
+    pub fn arrived(&self, peer: PeerKey, datagram: Bytes) {
+        if self.lanes.try_send((peer, datagram)).is_ok() {
             self.wake.bell.ring();
         }
     }

@@ -16,9 +16,9 @@ use crate::table::{AddressTable, Lookup, Network as Prefix};
 const ERRORS_BURST: u32 = 50;
 const ERRORS_PER_SECOND: u32 = 50;
 /// How many packets to many are taken from this host per network, at once and per second: each
-/// costs every member one.
+/// costs every member one, and an author of a group may send 64 a second, 256 at once.
 const TO_MANY_BURST: u32 = 200;
-const TO_MANY_PER_SECOND: u32 = 100;
+const TO_MANY_PER_SECOND: u32 = 60;
 /// The longest packet that may wait for its way, with the header of the device: longer ones
 /// belong to flows that are under way, and come again.
 const WAITING_BYTES_MAX: usize = OFFLOAD_HEADER_BYTES + 2048;
@@ -35,8 +35,9 @@ pub(super) struct Network {
     own_addresses: usize,
     pending: Pending,
     errors: ErrorBudget,
-    /// How much this host may send to many.
+    /// How much this host may send to many, and how many packets were more.
     to_many: ErrorBudget,
+    pub(super) storm_packets: u64,
 }
 
 impl Network {
@@ -59,6 +60,7 @@ impl Network {
             pending: Pending::default(),
             errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
             to_many: ErrorBudget::new(TO_MANY_BURST, TO_MANY_PER_SECOND),
+            storm_packets: 0,
         }
     }
 
@@ -125,9 +127,15 @@ impl Network {
         }
     }
 
-    /// Tells whether a packet that this host sends to many is to be carried now.
+    /// Tells whether a packet that this host sends to many is to be carried now; counts those
+    /// that are too many.
     pub(super) fn may_spread(&mut self, now: Instant, packet: &IpPacket<'_>) -> bool {
-        !is_local_to_link(packet) && self.to_many.take(now)
+        if is_local_to_link(packet) {
+            return false;
+        }
+        let may = self.to_many.take(now);
+        self.storm_packets += u64::from(!may);
+        may
     }
 
     /// Hands a packet to the kernel that a member sent to many.

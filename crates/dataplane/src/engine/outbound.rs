@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::backlog::SHORT_BYTES_MAX;
 use super::batch::Batch;
 use super::driver::Driver;
 use super::session::Session;
@@ -20,6 +21,12 @@ use crate::table::Lookup;
 
 /// How many packets are read from a device before others have their turn.
 const READS_MAX: usize = 64;
+/// How many super-packets are sent before others have their turn.
+const AT_ONCE: usize = 2;
+/// With how many octets a turn of those that have waited ends: two super-packets, or shorter ones.
+const TURN_BYTES: usize = 100_000;
+/// How many datagrams are given to a lane at once.
+const LANE_DATAGRAMS_MAX: usize = 64;
 
 /// Which of a network's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +47,14 @@ pub(super) enum Otherwise {
 }
 
 impl<O: Outside> Driver<O> {
-    /// Reads a device until it is empty or others have to have their turn.
+    /// Reads a device until it is empty or others have to have their turn. What does not go at
+    /// once is left for [`Self::forward_waiting`].
     pub(super) fn read_device(&mut self, id: NetworkId, side: Side) {
+        let mut long = 0;
         for _ in 0..READS_MAX {
+            if !self.backlog.has_room((id, side)) {
+                break;
+            }
             let network = self.networks.get(&id);
             let device = network.and_then(|network| match side {
                 Side::Host => network.device.as_ref(),
@@ -52,7 +64,14 @@ impl<O: Outside> Driver<O> {
                 return;
             };
             match device.read(&mut self.read) {
-                Ok(length) => self.forward(id, length, Otherwise::Wait),
+                Ok(length) => {
+                    // As long as few come, none is put aside: it is still in the cache.
+                    let is_early = self.backlog.is_empty() && long < AT_ONCE;
+                    if is_early || self.backlog.goes_first((id, side), &mut self.read, length) {
+                        self.forward(id, length, Otherwise::Wait);
+                        long += usize::from(length > SHORT_BYTES_MAX);
+                    }
+                }
                 Err(error) => {
                     if side == Side::Host && Device::is_removed(&error) {
                         self.lose_device(id);
@@ -60,6 +79,20 @@ impl<O: Outside> Driver<O> {
                     break;
                 }
             }
+        }
+        self.flush();
+    }
+
+    /// Sends some of the packets that wait for their turn.
+    pub(super) fn forward_waiting(&mut self) {
+        let (mut packets, mut bytes) = (0, 0);
+        while packets < READS_MAX && bytes < TURN_BYTES {
+            let Some((id, length)) = self.backlog.next(&mut self.read) else {
+                break;
+            };
+            self.forward(id, length, Otherwise::Wait);
+            packets += 1;
+            bytes += length;
         }
         self.flush();
     }
@@ -120,7 +153,7 @@ impl<O: Outside> Driver<O> {
                 .into_iter()
                 .for_each(|n| n.refuse(self.now, Reason::AdministrativelyProhibited, read));
         }
-        session.paths.spoke(self.now);
+        session.paths.spoke(self.now, packet.len() + OVERHEAD_BYTES);
         let exit = &mut self.exit;
         let Some(way) = exit.way(session) else {
             return self.put_off(id, slot, wanted, length, otherwise);
@@ -238,8 +271,8 @@ pub(super) struct Exit<O> {
     pub(super) socket: Socket,
     pub(super) batch: Batch,
     pub(super) outside: O,
-    /// Room for a datagram that takes a lane.
-    scratch: Vec<u8>,
+    /// Datagrams that take the lane of a peer's session.
+    by_lane: (PeerKey, Vec<Bytes>),
 }
 
 impl<O: Outside> Exit<O> {
@@ -248,7 +281,7 @@ impl<O: Outside> Exit<O> {
             socket,
             batch: Batch::new(),
             outside,
-            scratch: Vec::new(),
+            by_lane: ([0; 32], Vec::with_capacity(LANE_DATAGRAMS_MAX)),
         }
     }
 
@@ -304,11 +337,30 @@ impl<O: Outside> Exit<O> {
                 }
             }
             Way::Lane(peer, _) => {
-                self.scratch.resize(bytes, 0);
-                if session.seal(kind, content, &mut self.scratch).is_ok() {
-                    self.outside.send_by_lane(&peer, &self.scratch);
+                let mut datagram = BytesMut::zeroed(bytes);
+                if session.seal(kind, content, &mut datagram).is_err() {
+                    return;
                 }
+                if self.by_lane.0 != peer || self.by_lane.1.len() >= LANE_DATAGRAMS_MAX {
+                    self.flush_lane();
+                    self.by_lane.0 = peer;
+                }
+                self.by_lane.1.push(datagram.freeze());
             }
+        }
+    }
+
+    /// Sends what waits for more of its kind.
+    pub(super) fn flush(&mut self) {
+        self.batch.flush(&self.socket);
+        self.flush_lane();
+    }
+
+    fn flush_lane(&mut self) {
+        let (peer, datagrams) = &mut self.by_lane;
+        if !datagrams.is_empty() {
+            self.outside.send_by_lane(peer, datagrams);
+            datagrams.clear();
         }
     }
 }

@@ -5,7 +5,9 @@
 //! while something was sent; the first to answer is taken, and another one only if it is
 //! clearly nearer. A peer whose address changes is followed when it speaks from the new one
 //! and no longer from the old one. Probes are as long as datagrams may become, so that what
-//! is known to pass is what was seen to pass (RFC 8899: probing with the packets themselves).
+//! is known to pass is what was seen to pass (RFC 8899: probing with the packets themselves). As
+//! long as long datagrams are sent, one of that length is tried every second: a path that ceases to
+//! take them tells nobody (RFC 8899, section 4.3).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,10 +28,17 @@ const SEARCH_FIRST: Duration = Duration::from_millis(200);
 const SEARCH_LAST: Duration = Duration::from_secs(10);
 /// How often the other addresses are tried while one works, and longer datagrams.
 const IMPROVE: Duration = Duration::from_secs(60);
-/// How long answers to a trial of lengths are waited for, and how often it is made before what
-/// was not answered is taken not to pass any more.
+/// How often it is made sure that long datagrams pass, while there are any.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// How long answers to a trial of lengths are waited for; some round trips, at least so long, when
+/// packets may be lost meanwhile.
 const TRIAL: Duration = Duration::from_secs(1);
+const TRIAL_ROUND_TRIPS: u32 = 4;
+const TRIAL_MIN: Duration = Duration::from_millis(200);
+/// How often a trial is made before what was not answered, while something shorter was, is taken
+/// not to pass any more; and how often when nothing was, which says nothing about lengths.
 const TRIAL_ROUNDS: u32 = 3;
+const TRIAL_SILENCES: u32 = 3;
 /// After so long without a word from the peer, while we spoke, it is asked: so soon that a peer
 /// that moved, or hears that we did, is found before TCP waits for long (RFC 6298).
 const DOUBT_AFTER: Duration = Duration::from_millis(200);
@@ -68,15 +77,20 @@ struct Taken {
     asked: Instant,
     /// The longest datagram that was answered.
     bytes_max: usize,
-    /// Longer ones being tried.
+    /// Longer ones being tried, and when any were last.
     trial: Option<Trial>,
+    tried: Instant,
 }
 
-/// Datagrams of all lengths that were sent at once, to find out which of them pass.
+/// Datagrams of several lengths that were sent at once, to find out which of them pass.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     until: Instant,
-    rounds: u32,
+    wait: Duration,
+    /// How many trials in turn have shown that the longest does not pass, and how many nothing.
+    failures: u32,
+    silences: u32,
+    /// The longest that was answered; 0 for none.
     longest: usize,
 }
 
@@ -88,8 +102,9 @@ pub(super) struct Paths {
     search_pause: Duration,
     next_search: Instant,
     next_improve: Instant,
-    /// When something was last sent to the peer, whichever way.
+    /// When something was last sent to the peer, whichever way, and when something long was.
     spoke: Instant,
+    spoke_long: Instant,
 }
 
 impl Paths {
@@ -101,6 +116,7 @@ impl Paths {
             next_search: now,
             next_improve: now,
             spoke: now,
+            spoke_long: now,
         }
     }
 
@@ -145,9 +161,12 @@ impl Paths {
         self.taken.map(|taken| taken.round_trip)
     }
 
-    /// Something is sent to the peer.
-    pub(super) fn spoke(&mut self, now: Instant) {
+    /// Something is sent to the peer, of so many octets before it is cut.
+    pub(super) fn spoke(&mut self, now: Instant, bytes: usize) {
         self.spoke = now;
+        if bytes > DATAGRAM_SAFE {
+            self.spoke_long = now;
+        }
     }
 
     /// This host has other addresses: the peer is asked at once, and so hears from where.
@@ -246,6 +265,7 @@ impl Paths {
                 asked: now,
                 bytes_max: bytes.max(DATAGRAM_SAFE),
                 trial: None,
+                tried: now,
             });
             // Find out how long datagrams may be.
             self.next_improve = now;
@@ -282,11 +302,12 @@ impl Paths {
         }
         if let Some(taken) = &mut self.taken {
             asks.extend(taken.try_lengths(now));
+            asks.extend(taken.confirm_length(now, self.spoke_long));
         }
         match &mut self.taken {
             Some(taken) if now >= self.next_improve => {
                 self.next_improve = now + IMPROVE;
-                asks.extend(taken.begin_trial(now, 1));
+                asks.extend(taken.begin_trial(now, TRIAL, &DATAGRAM_BYTES, (0, 0)));
                 let others = self.candidates.iter().map(|known| known.address);
                 let others = others.filter(|address| *address != taken.address);
                 asks.extend(others.map(|to| Ask { to, bytes: 0 }));
@@ -306,35 +327,60 @@ impl Paths {
 }
 
 impl Taken {
-    /// Tries datagrams of all lengths.
-    fn begin_trial(&mut self, now: Instant, rounds: u32) -> impl Iterator<Item = Ask> + use<> {
-        let longest = DATAGRAM_SAFE;
-        let until = now + TRIAL;
+    /// Tries datagrams of some lengths, after so many trials that failed and that nothing answered.
+    fn begin_trial(
+        &mut self,
+        now: Instant,
+        wait: Duration,
+        lengths: &[usize],
+        (failures, silences): (u32, u32),
+    ) -> Vec<Ask> {
         self.trial = Some(Trial {
-            until,
-            rounds,
-            longest,
+            until: now + wait,
+            wait,
+            failures,
+            silences,
+            longest: 0,
         });
+        self.tried = now;
         let to = self.address;
-        DATAGRAM_BYTES
-            .into_iter()
-            .map(move |bytes| Ask { to, bytes })
+        let ask = |bytes: &usize| Ask { to, bytes: *bytes };
+        lengths.iter().map(ask).collect()
+    }
+
+    /// Makes sure that datagrams as long as were sent still pass.
+    fn confirm_length(&mut self, now: Instant, spoke_long: Instant) -> Vec<Ask> {
+        let is_due = spoke_long > self.tried && now - self.tried >= CONFIRM;
+        if !is_due || self.trial.is_some() || self.bytes_max <= DATAGRAM_SAFE {
+            return Vec::new();
+        }
+        let wait = self.round_trip * TRIAL_ROUND_TRIPS;
+        let wait = wait.clamp(TRIAL_MIN, TRIAL);
+        self.begin_trial(now, wait, &[self.bytes_max], (0, 0))
     }
 
     /// Judges a trial whose time is over: what did not pass several times in turn, though it
-    /// once did, passes no more.
+    /// once did and something shorter does, passes no more.
     fn try_lengths(&mut self, now: Instant) -> Vec<Ask> {
         let Some(trial) = self.trial.take_if(|trial| now >= trial.until) else {
             return Vec::new();
         };
-        if trial.longest >= self.bytes_max {
+        if trial.longest.max(DATAGRAM_SAFE) >= self.bytes_max {
             return Vec::new();
         }
-        if trial.rounds < TRIAL_ROUNDS {
-            return self.begin_trial(now, trial.rounds + 1).collect();
+        let (mut failures, mut silences) = (trial.failures, trial.silences);
+        match trial.longest {
+            0 => silences += 1,
+            _ => failures += 1,
         }
-        self.bytes_max = trial.longest;
-        Vec::new()
+        if failures >= TRIAL_ROUNDS {
+            self.bytes_max = trial.longest.max(DATAGRAM_SAFE);
+            return Vec::new();
+        }
+        match silences > TRIAL_SILENCES {
+            true => Vec::new(),
+            false => self.begin_trial(now, trial.wait, &DATAGRAM_BYTES, (failures, silences)),
+        }
     }
 }
 
@@ -406,7 +452,7 @@ mod tests {
         let mut paths = Paths::new(now);
         paths.answered(now, NEAR, MS, 100);
         pass(&mut paths, now, 100);
-        paths.spoke(now + MS * 100);
+        paths.spoke(now + MS * 100, 100);
         let (asks, given_up) = pass(&mut paths, now + MS * 100, 4000);
         assert!(
             given_up.is_some_and(|after| after < MS * 2500),
@@ -474,12 +520,46 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_ceases_to_take_what_is_sent_is_found_out_within_two_seconds() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        // Answers at once what passes; tells how much was sent for it in octets.
+        let pass = |paths: &mut Paths, from: Instant, ms: u32, passes: &[usize]| {
+            let mut sent = 0;
+            for step in 0..ms / 50 {
+                let at = from + MS * 50 * step;
+                paths.spoke(at, DATAGRAM_BYTES[0]);
+                for ask in paths.tick(at).0 {
+                    sent += ask.bytes;
+                    if passes.contains(&ask.bytes) {
+                        paths.answered(at, NEAR, MS, ask.bytes);
+                    }
+                }
+                paths.heard(at, NEAR, true);
+            }
+            sent
+        };
+        paths.answered(now, NEAR, MS, 100);
+        pass(&mut paths, now, 100, &DATAGRAM_BYTES);
+        let cost = pass(&mut paths, now + MS * 100, 10_000, &DATAGRAM_BYTES);
+        assert!((9..=11).contains(&(cost / DATAGRAM_BYTES[0])), "{cost}");
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
+        let later = now + MS * 10_100;
+        // What loses everything is not short.
+        pass(&mut paths, later, 3_000, &[]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
+        let later = later + MS * 3_000;
+        pass(&mut paths, later, 2_000, &DATAGRAM_BYTES[2..]);
+        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[2])));
+    }
+
+    #[test]
     fn a_peer_that_said_a_word_from_elsewhere_is_asked_there_when_its_old_address_is_silent() {
         let now = Instant::now();
         let mut paths = Paths::new(now);
         paths.answered(now, NEAR, MS, 100);
         assert_eq!(paths.heard(now + MS * 50, FAR, true), None);
-        paths.spoke(now + MS * 50);
+        paths.spoke(now + MS * 50, 100);
         let (asks, given_up) = pass(&mut paths, now + MS * 50, 700);
         let far = asks.iter().filter(|ask| ask.to == FAR && ask.bytes == 0);
         assert!(far.count() >= 2 && given_up.is_none(), "{asks:?}");

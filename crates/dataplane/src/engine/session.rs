@@ -416,6 +416,46 @@ mod tests {
         assert!(session.wants_keys(now + SHOWN_WITHIN, true));
     }
 
+    /// Seals a packet of the session's own.
+    fn use_keys(session: &mut Session) {
+        let mut datagram = [0; OVERHEAD_BYTES];
+        session.seal(Kind::Packet, &[], &mut datagram).unwrap();
+    }
+
+    #[test]
+    fn keys_are_renewed_by_time_if_they_were_used() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        session.set_keys(now, &keys(0, true));
+        let renew_at = now + Duration::from_secs(120);
+        assert!(!session.wants_keys(renew_at, false), "nothing was sealed");
+        use_keys(&mut session);
+        let before = renew_at.checked_sub(Duration::from_millis(1)).unwrap();
+        assert!(!session.wants_keys(before, true));
+        assert!(session.wants_keys(renew_at, false));
+        // Not time and again while they do not come.
+        assert!(!session.wants_keys(renew_at + KEYS_WANTED_INTERVAL / 2, true));
+        assert!(session.wants_keys(renew_at + KEYS_WANTED_INTERVAL, false));
+        session.set_keys(renew_at, &keys(1, true));
+        use_keys(&mut session);
+        assert!(!session.wants_keys(renew_at + KEYS_WANTED_INTERVAL, true));
+    }
+
+    #[test]
+    fn keys_are_renewed_by_volume_however_young() {
+        let now = Instant::now();
+        let mut session = Session::new(NetworkId(1), [2; 32], now);
+        session.set_keys(now, &keys(0, true));
+        let sealer = &mut session.current.as_mut().unwrap().sealer;
+        sealer.skip_to(DATAGRAMS_WANTED - 1);
+        assert!(!session.wants_keys(now, true));
+        use_keys(&mut session);
+        assert!(session.wants_keys(now, true));
+        session.set_keys(now, &keys(1, true));
+        use_keys(&mut session);
+        assert!(!session.wants_keys(now, true));
+    }
+
     #[test]
     fn only_who_got_the_probe_can_answer_for_its_address() {
         let tokens = Tokens::default();

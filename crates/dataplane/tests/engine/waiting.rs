@@ -13,15 +13,6 @@ fn ping_once(end: &End, there: &'static str) -> thread::JoinHandle<String> {
     thread::spawn(move || host.run(&words, LIMIT).unwrap().stdout)
 }
 
-/// Runs something in the network namespace of a host.
-fn within<T: Send>(end: &End, run: impl FnOnce() -> T + Send) -> T {
-    let enter = || {
-        end.host.enter().unwrap();
-        run()
-    };
-    thread::scope(|scope| scope.spawn(enter).join().unwrap())
-}
-
 fn hear(end: &End, note: &Note) {
     until(&format!("{note:?}"), || {
         let notes = end.notes.lock().unwrap();

@@ -23,6 +23,7 @@ mod socket;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub struct Duplex {
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
     /// What goes to the other member; it is shut down when the caller is through.
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Resolves when the two may exchange nothing more: the stream breaks off then.
+    pub forbidden: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl std::fmt::Debug for Duplex {

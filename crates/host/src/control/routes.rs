@@ -12,7 +12,7 @@ use enishi_api::{Answer, Failure, FailureKind, Request, StreamRequest};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::io::{copy_bidirectional, join};
+use tokio::io::{self, copy_bidirectional, join};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::debug;
 
@@ -123,8 +123,8 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Copies both ways until both directions have ended; the end of one direction is
-/// passed on while the other still flows.
+/// Copies both ways until both directions have ended, or nothing more may pass; the end of
+/// one direction is passed on while the other still flows.
 async fn copy(upgrade: OnUpgrade, duplex: Duplex, _place: OwnedSemaphorePermit) {
     let upgraded: Upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -132,7 +132,11 @@ async fn copy(upgrade: OnUpgrade, duplex: Duplex, _place: OwnedSemaphorePermit) 
     };
     let mut caller = TokioIo::new(upgraded);
     let mut member = join(duplex.reader, duplex.writer);
-    if let Err(error) = copy_bidirectional(&mut caller, &mut member).await {
+    let copied = tokio::select! {
+        copied = copy_bidirectional(&mut caller, &mut member) => copied.map(drop),
+        () = duplex.forbidden => Err(io::Error::other("it is not allowed any more")),
+    };
+    if let Err(error) = copied {
         debug!(%error, "a stream broke off");
     }
 }

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::desk::{Desk, Opened, no, usage};
-use super::invitations;
 use super::members::Known;
+use super::{discovery, invitations};
 use crate::store::unix_s;
 
 /// How long a claim of an address is waited for.
@@ -116,6 +116,7 @@ pub(super) async fn leave(desk: &Desk, name: String, force: bool) -> Result<Answ
             ),
         });
     }
+    discovery::forget(desk, id, &name);
     desk.vnet(vnet::Command::Close(id)).await?;
     tokio::time::sleep(LEAVE_TIME).await;
     Ok(Answer::Done)

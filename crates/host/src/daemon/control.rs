@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
-    channels, closed, diagnostics, dns, doctor, government, invitations, map, names, offers,
-    routes, status, streams, verify, wireguard,
+    channels, closed, diagnostics, discovery, dns, doctor, government, invitations, map, names,
+    offers, routes, status, streams, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -70,6 +70,7 @@ async fn serve(
         Request::ChannelJoin(join) => channels::join(desk, join).await,
         Request::ChannelLeave { name, force } => channels::leave(desk, name, force).await,
         Request::ChannelCount { name } => offers::count(desk, name).await,
+        Request::ChannelDiscovery { name, on } => discovery::answer(desk, name, on).await,
         Request::Offer(ask) => offers::answer(desk, ask).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Route(ask) => routes::answer(desk, ask).await,

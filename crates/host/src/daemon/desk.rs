@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use enishi_api::{Failure, FailureKind};
+use enishi_api::{Failure, FailureKind, Proxies};
 use enishi_overlay::admission::Revocations;
 use enishi_overlay::class::Measure;
 use enishi_overlay::view::Entry;
@@ -140,6 +140,8 @@ pub(super) struct Shared {
     pub(super) wireguard: Option<WireGuard>,
     pub(super) listeners: Listeners,
     pub(super) forwards: Forwards,
+    /// Where the proxies listen.
+    pub(super) proxies: Proxies,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
     /// Messages over a peer's rate.
@@ -169,6 +171,7 @@ impl Shared {
             wireguard: None,
             listeners: Listeners::default(),
             forwards: Forwards::default(),
+            proxies: Proxies::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),
             notices: Mutex::default(),

@@ -145,6 +145,7 @@ fn refused(refused: &Refused) -> (u64, &'static str) {
         ("malformed_messages", refused.malformed_messages),
         ("flooded_messages", refused.flooded_messages),
         ("foreign_packets", refused.foreign_packets),
+        ("storm_packets", refused.storm_packets),
         ("messages_refused", refused.messages_refused),
         ("hops_dropped", refused.hops_dropped),
         ("frames_dropped", refused.frames_dropped),

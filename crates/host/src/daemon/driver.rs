@@ -218,7 +218,7 @@ impl Driver {
                 reader,
                 writer,
             } => {
-                streams::accept(desk, peer, reader, writer);
+                streams::accept(desk, node, peer, (reader, writer));
             }
             SessionEvent::Closed { peer } => {
                 tracing::debug!(?peer, "session closed");

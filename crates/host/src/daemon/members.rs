@@ -11,6 +11,7 @@ use enishi_services::vnet::{self, ChannelId};
 
 use super::channels::unknown;
 use super::desk::{Desk, no, usage};
+use crate::wireguard::WireGuard;
 
 /// A channel as the node knows it. How its members are reached the host knows.
 pub(super) struct Known {
@@ -18,6 +19,8 @@ pub(super) struct Known {
     channel: Channel,
     /// The members, in the order of the list.
     nodes: Vec<NodeId>,
+    /// Whether everything is to go by way of one of them.
+    wants_exit: bool,
 }
 
 impl Known {
@@ -48,12 +51,16 @@ impl Known {
             epoch: charter.map(|charter| charter.decisions().epoch),
             charter_version: charter.map(vnet::charter::Charter::version),
             rules: charter.map_or(0, |charter| count(charter.decisions().rules.len())),
+            exit: exit(channel),
+            routes: routes(channel),
+            ..Channel::default()
         };
         let nodes = channel.members().map(|claim| claim.contact.id()).collect();
         Self {
             id,
             channel: known,
             nodes,
+            wants_exit: channel.accepted().exit.is_some(),
         }
     }
 
@@ -62,16 +69,52 @@ impl Known {
         let mut told = self.channel;
         let (interface, notice) = desk.shared.networks.interface(self.id);
         told.interface = interface;
-        told.notice = told.notice.or(notice);
+        let lost = self.wants_exit && told.exit.is_none() && desk.shared.networks.makes_devices();
+        told.notice = told.notice.or(notice).or_else(|| {
+            lost.then(|| {
+                format!(
+                    "everything is to go by way of a member that does not offer it now: what has \
+                     no other way is refused; `enishi route unuse {} everything` ends that",
+                    told.name
+                )
+            })
+        });
         for (node, member) in self.nodes.iter().zip(&mut told.member_list) {
             let network = NetworkId(self.id.0);
             let with = |s: &&SessionReport| s.network == network && s.peer == *node.as_bytes();
             fill(desk, *node, member, report.sessions.iter().find(with));
         }
-        let online = told.member_list.iter().filter(|member| member.path != "-");
-        told.online = count(online.count().max(1));
+        let reached = |by: &str| {
+            let paths = told.member_list.iter().map(|member| &member.path);
+            count(paths.filter(|path| path.starts_with(by)).count())
+        };
+        (told.direct, told.in_session) = (reached("direct "), reached("session"));
+        told.online = told.direct + told.in_session + 1;
+        let clients = desk.shared.wireguard.iter().flat_map(WireGuard::clients);
+        let clients = clients.filter(|(client, _)| client.channel == told.name);
+        for (_, traffic) in clients {
+            told.wireguard_clients += 1;
+            let handshake = traffic.and_then(|traffic| traffic.handshake);
+            told.wireguard_attached += u32::from(handshake.is_some());
+        }
         told
     }
+}
+
+/// The host by way of which everything is reached, if there is one now.
+fn exit(channel: &vnet::Channel) -> Option<String> {
+    let mut routes = channel.routes().iter();
+    let exit = routes.find(|route| route.network.is_everything())?.node;
+    let host = channel.member(exit).map(|claim| claim.host.clone());
+    let host = host.filter(|host| !host.is_empty());
+    Some(host.unwrap_or_else(|| exit.to_string()))
+}
+
+/// The networks behind members that are reached now.
+fn routes(channel: &vnet::Channel) -> Vec<String> {
+    let networks = channel.routes().iter().map(|route| route.network);
+    let networks = networks.filter(|network| !network.is_everything());
+    networks.map(|network| network.to_string()).collect()
 }
 
 /// Tells how a member is reached, by packets or at least in a session.

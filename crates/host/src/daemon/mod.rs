@@ -19,7 +19,7 @@
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
 //! | `dns` | names of hosts: what the node knows, for the responder |
-//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `doctor`, `map`, `streams`, `status`, `wireguard` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `discovery`, `doctor`, `map`, `streams`, `status`, `wireguard` | the answers |
 //! | `gateway` | proxies and forwards: the channels for programs without a network device |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
@@ -30,6 +30,7 @@ mod closed;
 mod control;
 mod desk;
 mod diagnostics;
+mod discovery;
 mod dns;
 mod doctor;
 mod driver;

@@ -144,6 +144,9 @@ async fn accept(
     let (id, mut accepted) =
         find(desk, name, |id, channel| (id, channel.accepted().clone())).await?;
     if everything {
+        if wanted {
+            check_exit(desk, name).await?;
+        }
         accepted.exit = match (wanted, by) {
             (false, _) => None,
             (true, Some(by)) => Some(exit(desk, name, by).await?),
@@ -176,12 +179,13 @@ async fn accept(
 async fn until_routed(desk: &Desk, name: &str) -> Result<(), Failure> {
     let deadline = Instant::now() + ROUTED_TIME_MAX;
     loop {
-        let (id, networks) = find(desk, name, |id, channel| {
+        let (id, networks, exit) = find(desk, name, |id, channel| {
             let networks = channel.routes().iter().map(|route| route.network);
-            (id, networks.collect::<Vec<_>>())
+            let exit = channel.accepted().exit.is_some();
+            (id, networks.collect::<Vec<_>>(), exit)
         })
         .await?;
-        if desk.shared.networks.has_routed(id, &networks) || Instant::now() >= deadline {
+        if desk.shared.networks.has_routed(id, &networks, exit) || Instant::now() >= deadline {
             return Ok(());
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -205,6 +209,11 @@ async fn exit(desk: &Desk, name: &str, by: String) -> Result<NodeId, Failure> {
             )));
         }
     };
+    if node == desk.sessions.me() {
+        return Err(usage(
+            "A node cannot go by way of itself; `enishi route list` shows who else offers it.",
+        ));
+    }
     let offers = find(desk, name, move |_, channel| {
         let mut members = channel.members().filter(|claim| claim.contact.id() == node);
         members.any(|claim| claim.offers.routes.iter().any(Prefix::is_everything))
@@ -216,6 +225,23 @@ async fn exit(desk: &Desk, name: &str, by: String) -> Result<NodeId, Failure> {
             "`{by}` does not offer to pass everything on; there: `enishi route share {name} \
              everything`."
         )))
+    }
+}
+
+/// Refuses a second exit: the system has one way to everything.
+async fn check_exit(desk: &Desk, name: &str) -> Result<(), Failure> {
+    let asked = name.to_owned();
+    let other = desk.look(move |node| {
+        let mut channels = node.vnet().channels().map(|(_, channel)| channel);
+        let other = channels.find(|c| c.accepted().exit.is_some() && c.name() != asked);
+        other.map(|channel| channel.name().to_owned())
+    });
+    match other.await? {
+        Some(other) => Err(usage(format!(
+            "Everything goes by way of a member of channel `{other}`, and can go by one only; \
+             `enishi route unuse {other} everything` ends that."
+        ))),
+        None => Ok(()),
     }
 }
 

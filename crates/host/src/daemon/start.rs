@@ -27,7 +27,7 @@ use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
-use crate::packets::Networks;
+use crate::packets::{Discovery, Networks};
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
 use crate::wireguard::WireGuard;
@@ -116,7 +116,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         DeviceKind::Tun => Layer::Ip,
         DeviceKind::Tap => Layer::Ethernet,
     });
-    let networks = Arc::new(Networks::new(notes, layer));
+    let discovery = Discovery::load(data.path())?;
+    let networks = Arc::new(Networks::new(notes, layer, discovery));
     let proxies = Proxies::bind(&config).await?;
     let forwards = Forwards::load(data.path())?;
     let listen = options
@@ -143,6 +144,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.closed = closed;
     shared.names = with_names.then(Shown::default);
     shared.forwards = forwards;
+    shared.proxies = proxies.addresses();
     shared.wireguard = Some(wireguard);
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
@@ -174,6 +176,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     for input in first_inputs(found, bootstrap) {
         driver.handle(&mut node, input);
     }
+    shared.networks.hold_exits(node.vnet());
     let inlets = Inlets {
         asks: asks_inlet,
         sessions: events,

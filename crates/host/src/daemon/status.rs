@@ -12,7 +12,15 @@ use enishi_overlay::{NodeId, Position, Time};
 use enishi_services::Node;
 
 use super::desk::Desk;
+use super::gateway::forwards;
 use super::{channels, closed, dns};
+
+/// How many messages services of the node did not read.
+#[derive(Clone, Copy)]
+struct Unread {
+    malformed: u64,
+    flooded: u64,
+}
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
@@ -23,12 +31,15 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
             overlay.joined(),
             node.dht().store().len(),
             overlay.counters(),
-            node.dht().malformed() + node.vnet().malformed(),
+            Unread {
+                malformed: node.dht().malformed() + node.vnet().malformed(),
+                flooded: node.vnet().flooded(),
+            },
             (overlay.class(), overlay.clients()),
             (service(node), overlay.position()),
         )
     };
-    let (overlay_size_estimate, joined, records_held, counters, malformed, classes, service) =
+    let (overlay_size_estimate, joined, records_held, counters, unread, classes, service) =
         desk.look(look).await?;
     let ((class, clients), (service, position)) = (classes, service);
     let shared = &desk.shared;
@@ -48,9 +59,11 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         records_held: records_held as u64,
         service,
         sent: sent(desk),
-        refused: refused(desk, counters, malformed),
+        refused: refused(desk, counters, unread),
         channels,
         names: dns::state(desk).map(Box::new),
+        proxies: shared.proxies,
+        forwards: forwards::all(desk),
         notices,
     }))
 }
@@ -96,14 +109,15 @@ fn sent(desk: &Desk) -> Sent {
     }
 }
 
-pub(super) fn refused(desk: &Desk, overlay: Counters, malformed: u64) -> Refused {
+fn refused(desk: &Desk, overlay: Counters, unread: Unread) -> Refused {
     let (shared, sessions) = (&desk.shared, desk.sessions.counters());
     let report = shared.networks.report();
     Refused {
-        malformed_messages: shared.malformed_messages.load(Relaxed) + malformed,
-        flooded_messages: shared.flooded_messages.load(Relaxed),
+        malformed_messages: shared.malformed_messages.load(Relaxed) + unread.malformed,
+        flooded_messages: shared.flooded_messages.load(Relaxed) + unread.flooded,
         foreign_packets: report.refused,
         foreign_frames: report.foreign_frames,
+        storm_packets: report.storm_packets,
         messages_refused: overlay.messages_refused,
         hops_dropped: overlay.hops_dropped,
         peers_lost: overlay.peers_lost,

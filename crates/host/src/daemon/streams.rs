@@ -6,13 +6,16 @@
 //!                          | 1      | length | service (length) |  then octets
 //!                          +--------+--------+------------------+
 //! acceptor -> connector    +--------+
-//!                          | answer |  0 accepted, then octets; 1 nobody listens; 2 no member
-//!                          +--------+
+//!                          | answer |  0 accepted, then octets; 1 nobody listens; 2 no member;
+//!                          +--------+  3 the rules do not allow it
 //! ```
 //!
 //! Both must be members of a common channel: before it connects, the connector has the
 //! virtual network agree with the other node to exchange packets, in which both prove
-//! their membership; the acceptor takes streams only from nodes with which it has agreed.
+//! their membership; the acceptor takes streams only from nodes with which it has agreed. Both
+//! apply the channel's rules ([`passage`]).
+
+mod passage;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,20 +26,23 @@ use std::time::Duration;
 
 use enishi_api::Failure;
 use enishi_overlay::{Contact, NodeId};
+use enishi_services::Node;
 use enishi_services::vnet::{self, ChannelId};
 use tokio::io::{self, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::channels::{is_name, sentence};
 use super::desk::{Desk, no, usage};
 use super::target::{self, Target};
 use crate::control::Duplex;
 use crate::session::{BulkReader, BulkWriter};
+use passage::{Opener, Passage, Passages};
 
 const VERSION: u8 = 1;
 const ACCEPTED: u8 = 0;
 const NOBODY: u8 = 1;
 const NO_MEMBER: u8 = 2;
+const NOT_ALLOWED: u8 = 3;
 
 /// The most services that listen at one time.
 const LISTENERS_MAX: usize = 64;
@@ -151,7 +157,8 @@ pub(super) async fn connect(desk: &Desk, target: &str, service: &str) -> Result<
             "A stream goes to another member, not to this node itself.",
         ));
     }
-    let contact = attach_to(desk, peer).await?;
+    let events = desk.events();
+    let (contact, passage) = attach_to(desk, peer).await?;
     let opened = desk.sessions.open_bulk(&contact).await;
     let (mut reader, mut writer) = opened.map_err(|error| no(sentence(&error.to_string())))?;
     let exchange = async {
@@ -160,31 +167,39 @@ pub(super) async fn connect(desk: &Desk, target: &str, service: &str) -> Result<
         reader.read_u8().await
     };
     match tokio::time::timeout(OPEN_TIME_MAX, exchange).await {
-        Ok(Ok(ACCEPTED)) => Ok(Duplex {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        }),
+        Ok(Ok(ACCEPTED)) => Ok(duplex(desk, (reader, writer), passage, events)),
         Ok(Ok(NOBODY)) => Err(no(format!(
             "Nobody listens for `{service}` at that member."
         ))),
         Ok(Ok(NO_MEMBER)) => Err(no("That node does not take this one for a member.")),
+        Ok(Ok(NOT_ALLOWED)) => Err(no(
+            "The rules that the other member knows do not allow it a stream of this one.",
+        )),
         Ok(Ok(_) | Err(_)) | Err(_) => Err(no("That member does not answer.")),
     }
 }
 
 /// Takes a stream that a peer opened, in a task of its own. One of a node that is no
-/// member is refused at once and takes nobody's place.
-pub(super) fn accept(desk: &Desk, peer: NodeId, reader: BulkReader, writer: BulkWriter) {
-    let shared = Arc::clone(&desk.shared);
-    if !shared.networks.is_attached(peer) {
-        return refuse_at_once(writer);
-    }
-    let Some(place) = shared.listeners.places.take(peer) else {
+/// member, or that the rules do not allow, is refused at once and takes nobody's place.
+pub(super) fn accept(
+    desk: &Desk,
+    node: &Node,
+    peer: NodeId,
+    (reader, writer): (BulkReader, BulkWriter),
+) {
+    let events = desk.events();
+    let passage = match Passages::find(node, peer, Opener::Member) {
+        Passages::None => return refuse_at_once(writer, NO_MEMBER),
+        Passages::Refused(_) => return refuse_at_once(writer, NOT_ALLOWED),
+        Passages::Allowed(passage) => passage,
+    };
+    let Some(place) = desk.shared.listeners.places.take(peer) else {
         tracing::debug!(?peer, "a stream was refused: too many are being opened");
         return;
     };
+    let desk = desk.clone();
     tokio::spawn(async move {
-        let answer = hand_over(&shared.listeners, reader, writer);
+        let answer = hand_over(&desk, (reader, writer), passage, events);
         match tokio::time::timeout(OPEN_TIME_MAX, answer).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(?peer, %error, "a stream was not opened"),
@@ -195,30 +210,41 @@ pub(super) fn accept(desk: &Desk, peer: NodeId, reader: BulkReader, writer: Bulk
 }
 
 async fn hand_over(
-    listeners: &Listeners,
-    mut reader: BulkReader,
-    mut writer: BulkWriter,
+    desk: &Desk,
+    (mut reader, mut writer): (BulkReader, BulkWriter),
+    passage: Passage,
+    events: broadcast::Receiver<vnet::Event>,
 ) -> io::Result<()> {
     let service = read_header(&mut reader).await?;
-    let Some(taker) = listeners.take(&service) else {
+    let Some(taker) = desk.shared.listeners.take(&service) else {
         return refuse(writer, NOBODY).await;
     };
     writer.write_all(&[ACCEPTED]).await?;
     writer.flush().await?;
-    let duplex = Duplex {
-        reader: Box::new(reader),
-        writer: Box::new(writer),
-    };
     // If the caller has gone just now, the peer sees the stream end.
-    let _ = taker.send(Ok(duplex));
+    let _ = taker.send(Ok(duplex(desk, (reader, writer), passage, events)));
     Ok(())
 }
 
-/// Tells a node that it is no member, if that needs no waiting.
-fn refuse_at_once(mut writer: BulkWriter) {
+/// The two halves of a stream, as long as it is allowed.
+fn duplex(
+    desk: &Desk,
+    (reader, writer): (BulkReader, BulkWriter),
+    passage: Passage,
+    events: broadcast::Receiver<vnet::Event>,
+) -> Duplex {
+    Duplex {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+        forbidden: Box::pin(passage.end(desk.clone(), events)),
+    }
+}
+
+/// Tells a node why it is refused, if that needs no waiting.
+fn refuse_at_once(mut writer: BulkWriter, answer: u8) {
     let mut context = Context::from_waker(Waker::noop());
     // Otherwise it sees the stream end without an answer.
-    let _ = Pin::new(&mut writer).poll_write(&mut context, &[NO_MEMBER]);
+    let _ = Pin::new(&mut writer).poll_write(&mut context, &[answer]);
 }
 
 async fn refuse(mut writer: BulkWriter, answer: u8) -> io::Result<()> {
@@ -244,24 +270,27 @@ async fn read_header(reader: &mut (impl io::AsyncRead + Unpin)) -> io::Result<St
     }
 }
 
-/// Agrees with a node to exchange packets in a channel that both are in.
-async fn attach_to(desk: &Desk, peer: NodeId) -> Result<Contact, Failure> {
-    let look = move |node: &enishi_services::Node| {
-        let channels = node.vnet().channels();
-        let mut claims = channels.filter_map(|(id, channel)| {
-            let mut members = channel.members();
-            members
-                .find(|claim| claim.contact.id() == peer)
-                .map(|claim| (id, claim.clone()))
-        });
-        claims.next()
+/// Agrees with a node to exchange packets in a channel that both are in, and that allows it.
+async fn attach_to(desk: &Desk, peer: NodeId) -> Result<(Contact, Passage), Failure> {
+    let look = move |node: &Node| Passages::find(node, peer, Opener::Me);
+    let passage = match desk.look(look).await? {
+        Passages::Allowed(passage) => passage,
+        Passages::Refused(channel) => {
+            return Err(no(format!(
+                "The rules of channel `{channel}` do not allow this node a stream to that \
+                 member: a stream has no port, so it takes a rule without ports (`enishi \
+                 channel rules {channel}`)."
+            )));
+        }
+        Passages::None => {
+            return Err(no(
+                "That node is in no channel of this one; streams go between members only.",
+            ));
+        }
     };
-    let (channel, claim) = desk.look(look).await?.ok_or_else(|| {
-        no("That node is in no channel of this one; streams go between members only.")
-    })?;
-    let attached = attach(desk, channel, claim.address.into()).await?;
+    let attached = attach(desk, passage.channel, passage.claim.address.into()).await?;
     match attached == Some(peer) {
-        true => Ok(claim.contact),
+        true => Ok((passage.claim.contact.clone(), passage)),
         false => Err(no("That member does not answer.")),
     }
 }

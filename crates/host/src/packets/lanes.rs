@@ -69,10 +69,10 @@ impl Outside for Lanes {
         Some(bytes_max)
     }
 
-    fn send_by_lane(&mut self, peer: &PeerKey, datagram: &[u8]) {
+    fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]) {
         if let Some(lane) = self.by_peer.get(peer) {
-            // A path that has just become smaller loses a few.
-            let _ = lane.send(Bytes::copy_from_slice(datagram));
+            // A path that has just become smaller loses those that are too large for it.
+            let _ = lane.send_many(datagrams);
         }
     }
 }

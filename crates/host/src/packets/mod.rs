@@ -5,19 +5,25 @@
 //!
 //! | module | is about |
 //! |---|---|
+//! | `discovery` | which channel programs find without choosing a device |
+//! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
 //! | `open` | devices and networks in user space, by channel |
 //! | `terms` | permits, networks and keys, as the engine takes them |
+//! | `routing` | routes, as the engine and the system are told of them |
 //! | `system` | what the system routes and translates |
 //! | `reach` | sockets in a channel, whether there is a device or not |
 
+mod discovery;
+mod hold;
 mod lanes;
 mod open;
 mod reach;
+mod routing;
 mod system;
 mod terms;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -26,9 +32,8 @@ use enishi_dataplane::device::{Device, Layer};
 use enishi_dataplane::engine::{Command, Engine, NetworkId, Report};
 use enishi_dataplane::filter::Filter;
 use enishi_dataplane::sealed::Cipher;
-use enishi_dataplane::table::{self, Gateway};
+use enishi_dataplane::table;
 use enishi_overlay::NodeId;
-use enishi_services::vnet::beyond::Route;
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, Vnet};
 use tokio::sync::{mpsc, watch};
@@ -38,8 +43,9 @@ use crate::session::Sessions;
 use lanes::Lanes;
 use open::{Network, Open, make_device, make_stack};
 use system::SystemRoutes;
-use terms::{filter, keys, network_of};
+use terms::{filter, keys};
 
+pub use discovery::Discovery;
 pub use reach::{Connection, Datagrams, Listener, Reach};
 
 /// What the packet path tells the node.
@@ -79,10 +85,13 @@ pub enum Note {
 /// The virtual networks of this host.
 pub struct Networks {
     layer: Option<Layer>,
+    discovery: Discovery,
     notes: mpsc::Sender<Note>,
     started: OnceLock<Started>,
     wireguard_port: OnceLock<u16>,
     open: Arc<Open>,
+    /// What the system refuses for channels without a device that are to have an exit.
+    held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
     /// Counts what happened to the networks.
     changes: watch::Sender<u64>,
 }
@@ -98,13 +107,15 @@ struct Started {
 impl Networks {
     /// Makes the table of networks, empty. Channels get devices of the kernel, of a layer, or
     /// user-space networks. Notes that find no room are dropped: the next packet brings another.
-    pub fn new(notes: mpsc::Sender<Note>, layer: Option<Layer>) -> Self {
+    pub fn new(notes: mpsc::Sender<Note>, layer: Option<Layer>, discovery: Discovery) -> Self {
         Self {
             layer,
+            discovery,
             notes,
             started: OnceLock::new(),
             wireguard_port: OnceLock::new(),
             open: Arc::default(),
+            held: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -165,12 +176,14 @@ impl Networks {
                 address,
                 address6,
             } => {
-                if let Some(network) = vnet.channel(*channel).map(vnet::Channel::network) {
-                    self.open(
-                        *channel,
-                        [(*address).into(), (*address6).into()],
-                        network.prefix(),
-                    );
+                if let Some(opened) = vnet.channel(*channel) {
+                    let prefix = opened.network().prefix();
+                    let addresses = [(*address).into(), (*address6).into()];
+                    self.open(*channel, addresses, prefix);
+                    if self.discovery.channel().as_deref() == Some(opened.name()) {
+                        // Of a failure there is a notice.
+                        let _ = self.lead_discovery(*channel, true);
+                    }
                 }
             }
             Event::Attached {
@@ -207,11 +220,9 @@ impl Networks {
                 channel,
                 routes,
                 behind,
-            } => self.route(*channel, routes, behind),
+                exit,
+            } => self.route(*channel, routes, behind, *exit),
             Event::Detached { channel, peer } | Event::Lapsed { channel, peer } => {
-                if let Some(network) = self.open.lock().get_mut(channel) {
-                    network.attached.remove(peer);
-                }
                 let lapsed = matches!(event, Event::Lapsed { .. });
                 let (network, peer) = (NetworkId(channel.0), *peer.as_bytes());
                 self.tell(match lapsed {
@@ -227,7 +238,11 @@ impl Networks {
                 network: NetworkId(channel.0),
                 packet: packet.clone(),
             }),
-            Event::Displaced { channel, .. } | Event::Closed(channel) => self.close_one(*channel),
+            Event::Displaced { channel, .. } => self.displace(*channel),
+            Event::Closed(channel) => {
+                self.close_one(*channel);
+                drop(self.lock_held().remove(channel));
+            }
             // What is hosted is for those who take part by way of this node: they open the
             // device for it.
             Event::Hosting { .. }
@@ -243,10 +258,7 @@ impl Networks {
     /// Takes a datagram of a session. Does not wait.
     pub fn on_datagram(&self, from: NodeId, datagram: &Bytes) {
         if let Some(started) = self.started.get() {
-            let (peer, datagram) = (*from.as_bytes(), datagram.clone());
-            started
-                .inbox
-                .tell_if_room(Command::FromLane { peer, datagram });
+            started.inbox.arrived(*from.as_bytes(), datagram.clone());
         }
     }
 
@@ -263,7 +275,7 @@ impl Networks {
     pub(crate) fn set_wireguard_port(&self, port: u16) {
         // Told once, when the socket is made.
         let _ = self.wireguard_port.set(port);
-        self.tell(Command::OwnPorts(self.ports()));
+        self.tell(Command::OwnPorts(self.ports().into_iter().collect()));
     }
 
     /// Returns the port at which packets are taken, once there is one.
@@ -301,11 +313,18 @@ impl Networks {
 
     /// Returns the name of a channel's device, and what a person should know of it.
     pub fn interface(&self, channel: ChannelId) -> (Option<String>, Option<String>) {
-        let open = self.open.lock();
+        let (open, held) = (self.open.lock(), self.lock_held());
         let network = open.get(&channel);
-        network.map_or((None, None), |network| {
-            (network.device.clone(), network.notice.clone())
-        })
+        let device = network.and_then(|network| network.device.clone());
+        let own = network.and_then(|network| network.notice.as_ref());
+        let system = network.and_then(|network| network.system.as_ref());
+        let systems = system.into_iter().chain(held.get(&channel));
+        let notices = own
+            .into_iter()
+            .chain(systems.flat_map(SystemRoutes::notices));
+        let notices: Vec<&str> = notices.map(String::as_str).collect();
+        let notice = (!notices.is_empty()).then(|| notices.join("; "));
+        (device, notice)
     }
 
     /// Returns the channels that have a device now, in the order of their numbers.
@@ -321,14 +340,6 @@ impl Networks {
         places.collect()
     }
 
-    /// Tells whether packets are exchanged with a node in any channel: both have proved
-    /// that they are members.
-    pub fn is_attached(&self, peer: NodeId) -> bool {
-        let open = self.open.lock();
-        open.values()
-            .any(|network| network.attached.contains(&peer))
-    }
-
     /// Returns what passes in all channels, with whom, and which way. Waits for the engine,
     /// which is a matter of microseconds.
     pub fn report(&self) -> Report {
@@ -342,6 +353,7 @@ impl Networks {
         for network in std::mem::take(&mut *self.open.lock()).into_values() {
             network.end();
         }
+        self.lock_held().clear();
         if let Some(started) = self.started.get() {
             drop(lock(&started.engine).take());
         }
@@ -353,7 +365,7 @@ impl Networks {
         if self.open.lock().get(&channel).is_some_and(same) {
             return;
         }
-        self.close_one(channel);
+        self.displace(channel);
         let made = self
             .layer
             .map(|layer| make_device(layer, addresses, prefix));
@@ -367,14 +379,15 @@ impl Networks {
             let own = [(address, prefix), (address6, vnet::Network::PREFIX6)];
             let own = own.map(|(address, bits)| Prefix::around(address, bits));
             let name = device.name().to_owned();
-            SystemRoutes::new(name, own, self.ports())
+            let before = self.lock_held().remove(&channel);
+            let system = before.unwrap_or_else(|| SystemRoutes::new(self.ports()));
+            system.with_device(name, own)
         });
         let mut network = Network {
             addresses,
             device: device.as_ref().map(|device| device.name().to_owned()),
             stack: None,
             notice: None,
-            attached: BTreeSet::new(),
             system,
         };
         if device.is_none() {
@@ -413,9 +426,6 @@ impl Networks {
         let Some(started) = self.started.get() else {
             return;
         };
-        if let Some(network) = self.open.lock().get_mut(&channel) {
-            network.attached.insert(peer);
-        }
         // Where its session is seen to come from, its packets may pass as well.
         let mut candidates = agreement.candidates.clone();
         let seen = started
@@ -446,43 +456,10 @@ impl Networks {
         });
     }
 
-    /// Has the engine, and the system if there is a device, route to networks behind members
-    /// and to those behind this host.
-    fn route(&self, channel: ChannelId, routes: &[Route], behind: &[Prefix]) {
-        let gateway = |route: &Route| Gateway {
-            network: network_of(route.network),
-            via: route.via,
-        };
-        self.tell(Command::Beyond {
-            network: NetworkId(channel.0),
-            gateways: routes.iter().map(gateway).collect(),
-            behind: behind.iter().copied().map(network_of).collect(),
-        });
-        if let Some(network) = self.open.lock().get_mut(&channel)
-            && let Some(system) = &mut network.system
-        {
-            let networks: Vec<Prefix> = routes.iter().map(|route| route.network).collect();
-            network.notice = system.set(&networks, behind).err();
-            if let Some(notice) = &network.notice {
-                tracing::warn!("{notice}");
-            }
-        }
-    }
-
-    /// Tells whether the system routes to these networks, and to no others, by the channel's
-    /// device; also when there is none.
-    pub fn has_routed(&self, channel: ChannelId, networks: &[Prefix]) -> bool {
-        let open = self.open.lock();
-        let system = open
-            .get(&channel)
-            .and_then(|network| network.system.as_ref());
-        system.is_none_or(|system| system.routes() == networks)
-    }
-
-    /// The ports of this node's sockets.
-    fn ports(&self) -> Vec<u16> {
+    /// The ports of this node's sockets, each once: some listen by both versions of IP.
+    fn ports(&self) -> BTreeSet<u16> {
         let started = self.started.get();
-        started.map_or_else(Vec::new, |started| {
+        started.map_or_else(BTreeSet::new, |started| {
             let sessions = started.sessions.listening();
             let sessions = sessions.iter().map(SocketAddr::port);
             let wireguard = self.wireguard_port.get().copied();

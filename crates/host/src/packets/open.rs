@@ -1,11 +1,10 @@
 //! The networks that are open: what carries the packets of each on this host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 
 use enishi_dataplane::device::{self, Device, DeviceConfig, Layer};
-use enishi_overlay::NodeId;
 use enishi_services::vnet::{self, ChannelId, MTU};
 
 use super::lock;
@@ -29,7 +28,6 @@ pub(super) struct Network {
     pub(super) stack: Option<Stack>,
     /// Why there is no device, or no more.
     pub(super) notice: Option<String>,
-    pub(super) attached: BTreeSet<NodeId>,
     /// What the system routes; nothing without a device.
     pub(super) system: Option<SystemRoutes>,
 }

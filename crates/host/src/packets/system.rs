@@ -4,24 +4,27 @@
 //! | for | with |
 //! |---|---|
 //! | a network behind a member | a route by the device, of a metric that leaves the host's own networks as they are |
-//! | everything (an exit) | a table of its own and rules before the main one, from which the node's own sockets are exempt by their ports; the way of `wg-quick(8)`, with ports in place of its mark |
+//! | everything (an exit) | a table of its own and rules before the main one, from which the node's own sockets are exempt by their ports; the way of `wg-quick(8)`, with ports in place of its mark. In the table stands a route that refuses (see `hold`), and before it the way by the device as long as there is one |
+//! | discovery | routes to all of multicast and to 255.255.255.255, for programs that choose no device |
 //! | a network behind this host | forwarding, and a table of nftables that puts this host's address in the place of the members' (masquerade), so that the network needs no way back |
 //!
-//! Everything is done by `ip` and `nft`, and undone when the channel is closed. What a crash
-//! leaves goes nowhere: routes end with the device, and the rules find an empty table.
+//! Everything is done by `ip` and `nft`, and undone when the channel is closed. Of what a crash
+//! leaves, routes end with the device, and everything that went by an exit is refused: who
+//! chose one does not want its packets to leave by another way because a program ended. The next
+//! start goes on from there, or clears it if no exit is wanted any more.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use enishi_services::vnet::routes::Prefix;
 
-/// The table with the way to everything, and the priorities of the rules that lead there.
-const TABLE: &str = "25966";
-const OWN_SOCKETS: &str = "5180";
-const OWN_NETWORKS: &str = "5190";
-const EVERYTHING: &str = "5200";
+use super::hold::{Hold, TABLE};
+
 /// Of routes to networks behind members; the system's own have 0 to 1024.
 const METRIC: &str = "2000";
+/// Where programs send that look for others without naming a device.
+const DISCOVERY: [&str; 2] = ["255.255.255.255/32", "224.0.0.0/4"];
 const FORWARDING: [&str; 2] = [
     "/proc/sys/net/ipv4/ip_forward",
     "/proc/sys/net/ipv6/conf/all/forwarding",
@@ -33,24 +36,50 @@ pub(super) struct SystemRoutes {
     /// The channel's networks.
     own: [Prefix; 2],
     /// Of this node's sockets.
-    ports: Vec<u16>,
+    ports: BTreeSet<u16>,
     routes: Vec<Prefix>,
+    /// Whether everything is to go by the device or nowhere, and what sees to it.
+    exit: bool,
+    hold: Option<Hold>,
+    discovers: bool,
     shares: bool,
+    /// What a person should know: of what could not be routed, and of discovery.
+    unrouted: Option<String>,
+    undiscovered: Option<String>,
     /// What was there before forwarding was switched on.
     forwarding: Vec<(&'static str, String)>,
 }
 
 impl SystemRoutes {
-    /// Begins with nothing, for a device of a channel with these networks.
-    pub(super) fn new(device: String, own: [Prefix; 2], ports: Vec<u16>) -> Self {
+    /// Begins with nothing, and without a device, on a node with sockets at these ports.
+    pub(super) fn new(ports: BTreeSet<u16>) -> Self {
         Self {
-            device,
-            own,
+            device: String::new(),
+            own: Prefix::EVERYTHING,
             ports,
             routes: Vec::new(),
+            exit: false,
+            hold: None,
+            discovers: false,
             shares: false,
+            unrouted: None,
+            undiscovered: None,
             forwarding: Vec::new(),
         }
+    }
+
+    /// Goes on with the device of a channel with these networks.
+    pub(super) fn with_device(mut self, device: String, own: [Prefix; 2]) -> Self {
+        (self.device, self.own) = (device, own);
+        self
+    }
+
+    /// Undoes all but that everything is refused which went by an exit: the device goes, and
+    /// another is to take its place.
+    pub(super) fn lose_device(&mut self) {
+        // Undoing has nobody to tell.
+        let _ = self.discover(false);
+        self.set(&[], &[], self.exit);
     }
 
     /// Returns the networks that are routed by the device.
@@ -58,68 +87,100 @@ impl SystemRoutes {
         &self.routes
     }
 
-    /// Has the system route `routes` by the device, and pass on what comes for `behind`.
-    ///
-    /// # Errors
-    /// A sentence for people about the first thing that could not be done; the rest is.
-    pub(super) fn set(&mut self, routes: &[Prefix], behind: &[Prefix]) -> Result<(), String> {
-        let gone: Vec<Prefix> = self.routes.clone();
-        let gone = gone.into_iter().filter(|network| !routes.contains(network));
-        let mut outcome = Ok(());
-        for network in gone.collect::<Vec<_>>() {
-            self.unroute(network);
+    /// Tells whether everything is to go by the device or nowhere.
+    pub(super) fn has_exit(&self) -> bool {
+        self.exit
+    }
+
+    /// Returns what a person should know of it.
+    pub(super) fn notices(&self) -> impl Iterator<Item = &String> {
+        self.unrouted.iter().chain(&self.undiscovered)
+    }
+
+    /// Has the system route `routes` by the device, and pass on what comes for `behind`. With
+    /// `exit` everything that has no nearer way is refused unless `routes` has one for it.
+    /// Of what cannot be done there is a notice; the rest is.
+    pub(super) fn set(&mut self, routes: &[Prefix], behind: &[Prefix], exit: bool) {
+        let mut outcome = self.hold(exit);
+        let is_held = self.hold.is_some();
+        let possible = |network: &&Prefix| is_held || !network.is_everything();
+        let routes: Vec<Prefix> = routes.iter().filter(possible).copied().collect();
+        for network in self.routes.iter().filter(|n| !routes.contains(n)) {
+            self.unroute(*network);
         }
-        for network in routes {
+        for network in &routes {
             if !self.routes.contains(network) {
                 outcome = outcome.and(self.route(*network));
             }
         }
-        self.routes = routes.to_vec();
+        self.routes = routes;
         match (self.shares, !behind.is_empty()) {
             (false, true) => outcome = outcome.and(self.share()),
             (true, false) => self.unshare(),
             _ => {}
         }
+        self.unrouted = noted(outcome);
+    }
+
+    /// Has multicast and broadcast of programs that choose no device go by the channel's, or no
+    /// longer.
+    ///
+    /// # Errors
+    /// A sentence for people, which is a notice as well; then nothing has changed.
+    pub(super) fn discover(&mut self, on: bool) -> Result<(), String> {
+        let before = self.discovers;
+        let outcome = match on && !before {
+            true => self.lead("replace", After::Stop),
+            false => Ok(()),
+        };
+        self.discovers = on && outcome.is_ok();
+        if !self.discovers && (on || before) {
+            // What is not there need not be removed.
+            let _ = self.lead("del", After::GoOn);
+        }
+        self.undiscovered = noted(outcome.clone());
         outcome
+    }
+
+    fn lead(&self, verb: &str, after: After) -> Result<(), String> {
+        let device = &self.device;
+        let line = |network| format!("route {verb} {network} dev {device} metric {METRIC}");
+        let [four, _] = Prefix::EVERYTHING;
+        ip(four, after, &DISCOVERY.map(line))
+    }
+
+    /// Has everything go by the device or nowhere, or no longer. What failed is tried again.
+    fn hold(&mut self, exit: bool) -> Result<(), String> {
+        self.exit = exit;
+        if !exit {
+            self.hold = None;
+            return Ok(());
+        }
+        let hold = match self.hold.take() {
+            Some(hold) => hold,
+            None => Hold::take()?,
+        };
+        self.hold.insert(hold).stand(&self.ports)
     }
 
     fn route(&self, network: Prefix) -> Result<(), String> {
-        let device = &self.device;
-        if !network.is_everything() {
-            let line = format!("route replace {network} dev {device} metric {METRIC}");
-            return ip(network, After::Stop, &[line]);
-        }
-        self.unroute(network);
-        let own_socket =
-            |port| format!("rule add pref {OWN_SOCKETS} ipproto udp sport {port} lookup main");
-        let mut lines = vec![format!("route replace default dev {device} table {TABLE}")];
-        lines.extend(self.ports.iter().map(own_socket));
-        lines.push(format!(
-            "rule add pref {OWN_NETWORKS} lookup main suppress_prefixlength 0"
-        ));
-        lines.push(format!("rule add pref {EVERYTHING} lookup {TABLE}"));
-        let outcome = ip(network, After::Stop, &lines);
-        if outcome.is_err() {
-            // Half of it would send this node's own sessions through themselves.
-            self.unroute(network);
-        }
-        outcome
+        let line = format!("route replace {}", self.way(network));
+        ip(network, After::Stop, &[line])
     }
 
     fn unroute(&self, network: Prefix) {
-        let device = &self.device;
-        let lines = if network.is_everything() {
-            let rules = [OWN_SOCKETS, OWN_NETWORKS, EVERYTHING];
-            let gone =
-                rules.map(|pref| vec![format!("rule del pref {pref}"); self.ports.len() + 1]);
-            let mut lines = gone.concat();
-            lines.push(format!("route flush table {TABLE}"));
-            lines
-        } else {
-            vec![format!("route del {network} dev {device} metric {METRIC}")]
-        };
+        let line = format!("route del {}", self.way(network));
         // What is not there need not be removed.
-        let _ = ip(network, After::GoOn, &lines);
+        let _ = ip(network, After::GoOn, &[line]);
+    }
+
+    /// The route to a network by the device, as `ip` has it.
+    fn way(&self, network: Prefix) -> String {
+        let device = &self.device;
+        match network.is_everything() {
+            true => format!("default dev {device} table {TABLE}"),
+            false => format!("{network} dev {device} metric {METRIC}"),
+        }
     }
 
     fn share(&mut self) -> Result<(), String> {
@@ -168,13 +229,21 @@ impl SystemRoutes {
 impl Drop for SystemRoutes {
     fn drop(&mut self) {
         // Undoing has nobody to tell.
-        let _ = self.set(&[], &[]);
+        let _ = self.discover(false);
+        self.set(&[], &[], false);
     }
+}
+
+/// Makes a notice of what failed.
+fn noted(outcome: Result<(), String>) -> Option<String> {
+    let notice = outcome.err()?;
+    tracing::warn!("{notice}");
+    Some(notice)
 }
 
 /// What becomes of the commands after one that failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     /// They are not run.
     Stop,
     /// They are.
@@ -182,16 +251,21 @@ enum After {
 }
 
 /// Runs commands of `ip` in one process.
-fn ip(network: Prefix, after: After, lines: &[String]) -> Result<(), String> {
-    let mut words = vec![match network.address().is_ipv4() {
-        true => "-4",
-        false => "-6",
-    }];
+pub(super) fn ip(network: Prefix, after: After, lines: &[String]) -> Result<(), String> {
+    let mut words = vec![family(network)];
     if after == After::GoOn {
         words.push("-force");
     }
     words.extend(["-batch", "-"]);
     feed("ip", "iproute2", &words, &lines.join("\n"))
+}
+
+/// The option of `ip` for the version of a network.
+pub(super) fn family(network: Prefix) -> &'static str {
+    match network.address().is_ipv4() {
+        true => "-4",
+        false => "-6",
+    }
 }
 
 fn nft(script: &str) -> Result<(), String> {

@@ -199,9 +199,19 @@ impl DatagramLane {
     /// Sends several datagrams in order, cheaper than one by one.
     ///
     /// # Errors
-    /// As [`Self::send`]; when one of them is too large, none is sent.
+    /// As [`Self::send`]; when some are too large, the others are sent.
     pub fn send_many(&self, datagrams: &[Bytes]) -> Result<(), DatagramError> {
-        self.with(|live| live.connection.send_many_datagrams(datagrams).map(|_| ()))
+        let sent = self.with(|live| live.connection.send_many_datagrams(datagrams).map(|_| ()));
+        let Err(DatagramError::TooLarge { .. }) = sent else {
+            return sent;
+        };
+        // One that is too large had the library refuse all.
+        for datagram in datagrams {
+            if self.send(datagram.clone()) == Err(DatagramError::Closed) {
+                return Err(DatagramError::Closed);
+            }
+        }
+        sent
     }
 
     /// Returns the largest datagram that the path takes at present, in octets, or

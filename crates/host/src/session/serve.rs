@@ -29,6 +29,9 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                 () = endpoint::accept(&shared, &live) => {}
                 () = follow_own_addresses(&shared, &live) => {}
             }
+            if shared.closing.is_cancelled() {
+                break;
+            }
             endpoint = Some(replace(&shared, live).await);
         }
     };

@@ -153,9 +153,17 @@ impl WireGuard {
         self.inner.lock().tunnels.public_key()
     }
 
-    /// Follows which addresses this node holds for clients.
+    /// Follows which addresses this node has, and which it holds for clients.
     pub fn on_event(&self, event: &Event, networks: &Vnet) {
-        if let Event::Hosting { channel, addresses } = event
+        if let Event::Claimed {
+            channel,
+            address,
+            address6,
+        } = event
+        {
+            let addresses = [(*address).into(), (*address6).into()];
+            self.inner.lock().tunnels.set_own(*channel, addresses);
+        } else if let Event::Hosting { channel, addresses } = event
             && let Some(name) = networks.channel(*channel).map(vnet::Channel::name)
         {
             self.open(*channel, name, addresses);

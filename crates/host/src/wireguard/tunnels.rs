@@ -4,17 +4,21 @@
 //! before a key is agreed on for it (section 5.3 of the paper); then the key of who speaks tells
 //! the client. All else names its tunnel by the index that this node chose. A client is sent to
 //! where it was last heard from.
+//!
+//! The node is a hop between a client and the other members: it takes one from the time to live of
+//! what it passes on, and tells who sent it when none is left.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use enishi_dataplane::IpPacket;
+use enishi_dataplane::hop::pass_on;
+use enishi_dataplane::{ErrorBudget, IpPacket, Reason, error_for};
 use enishi_services::vnet::ChannelId;
 
 use super::clients::Client;
@@ -25,6 +29,10 @@ const HANDSHAKES_PER_S: u64 = 64;
 
 /// Room for any datagram or packet, and for what a tunnel adds.
 const BUFFER_BYTES: usize = (1 << 16) + 32;
+
+/// How many ICMP errors are sent for the packets of all clients, at once and per second.
+const ERRORS_BURST: u32 = 50;
+const ERRORS_PER_SECOND: u32 = 50;
 
 /// How many bits of an index are a session's, the others a tunnel's.
 const SESSION_BITS: u32 = 8;
@@ -59,9 +67,20 @@ pub struct Tunnels {
     peers: BTreeMap<u32, Peer>,
     by_key: BTreeMap<[u8; 32], u32>,
     by_address: BTreeMap<(ChannelId, IpAddr), u32>,
+    /// This node's own addresses.
+    own: BTreeMap<ChannelId, [IpAddr; 2]>,
     next: u32,
     refused: u64,
+    errors: ErrorBudget,
     buffer: Vec<u8>,
+}
+
+/// What becomes of a packet at this hop.
+enum Hop {
+    /// It goes on.
+    Passed,
+    /// It does not; what its sender is to be told.
+    Last(Option<Vec<u8>>),
 }
 
 /// One of them.
@@ -87,8 +106,10 @@ impl Tunnels {
             peers: BTreeMap::new(),
             by_key: BTreeMap::new(),
             by_address: BTreeMap::new(),
+            own: BTreeMap::new(),
             next: 0,
             refused: 0,
+            errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
             buffer: vec![0; BUFFER_BYTES],
         }
     }
@@ -122,6 +143,11 @@ impl Tunnels {
                 self.add(client, channel, addresses);
             }
         }
+    }
+
+    /// Sets which addresses this node has in a channel: to and from them it is no hop.
+    pub fn set_own(&mut self, channel: ChannelId, addresses: [IpAddr; 2]) {
+        self.own.insert(channel, addresses);
     }
 
     fn add(&mut self, client: Client, channel: ChannelId, addresses: [IpAddr; 2]) {
@@ -199,9 +225,35 @@ impl Tunnels {
                     return self.refused += 1;
                 }
                 peer.received_bytes += packet.len() as u64;
-                outputs.push(Output::Packet(peer.channel, packet.to_vec()));
+                let (channel, mut packet) = (peer.channel, packet.to_vec());
+                match self.hop(channel, &mut packet) {
+                    Hop::Passed => outputs.push(Output::Packet(channel, packet)),
+                    Hop::Last(Some(error)) => self.send(channel, &error, outputs),
+                    Hop::Last(None) => {}
+                }
             }
         }
+    }
+
+    /// Passes a packet on, unless it begins or ends here or is for many.
+    fn hop(&mut self, channel: ChannelId, packet: &mut [u8]) -> Hop {
+        let Ok(parsed) = IpPacket::parse(packet) else {
+            return Hop::Last(None);
+        };
+        let own = self.own.get(&channel).copied();
+        let ends = [parsed.source(), parsed.destination()];
+        let is_end = own.is_some_and(|own| own.iter().any(|own| ends.contains(own)));
+        if is_end || parsed.is_multicast_or_broadcast() || pass_on(packet) {
+            return Hop::Passed;
+        }
+        let router = own.into_iter().flatten();
+        let router = router
+            .into_iter()
+            .find(|own| own.is_ipv4() == ends[0].is_ipv4());
+        let error = IpPacket::parse(packet)
+            .ok()
+            .and_then(|packet| error_for(&packet, Reason::TimeExceeded, router));
+        Hop::Last(error.filter(|_| self.errors.take(Instant::now())))
     }
 
     /// Which tunnel a datagram is for.
@@ -224,13 +276,21 @@ impl Tunnels {
         let Ok(parsed) = IpPacket::parse(packet) else {
             return;
         };
-        let number = self.by_address.get(&(channel, parsed.destination()));
+        let (source, destination) = (parsed.source(), parsed.destination());
+        let mut packet = packet.to_vec();
+        // What comes from another client was passed on already.
+        if !self.by_address.contains_key(&(channel, source))
+            && let Hop::Last(error) = self.hop(channel, &mut packet)
+        {
+            return outputs.extend(error.map(|error| Output::Packet(channel, error)));
+        }
+        let number = self.by_address.get(&(channel, destination));
         let peer = number.and_then(|number| self.peers.get_mut(number));
         let Some((peer, to)) = peer.and_then(|peer| peer.endpoint.map(|to| (peer, to))) else {
             return;
         };
         peer.sent_bytes += packet.len() as u64;
-        let sealed = peer.tunnel.encapsulate(packet, &mut self.buffer);
+        let sealed = peer.tunnel.encapsulate(&packet, &mut self.buffer);
         if let TunnResult::WriteToNetwork(datagram) = sealed {
             outputs.push(Output::Datagram(to, datagram.to_vec()));
         }

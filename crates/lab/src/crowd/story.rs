@@ -1,5 +1,6 @@
 //! The story of a crowd, and what is found on the way.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,6 +89,8 @@ pub struct Story {
     pub values_whole_after_s: f64,
     /// Acknowledged values all of whose holders were killed.
     pub without_holder: usize,
+    /// In how many places of the ring they were: different sets of holders.
+    pub places_without_holder: usize,
     /// Acknowledged values of which a holder was left and that nobody can read.
     pub lost: usize,
     /// Values of which a holder was left and that had been put at a daemon that was killed.
@@ -175,6 +178,9 @@ impl Plan {
         let survives = |stored: &&Stored| stored.holders.iter().any(|at| !victims.contains(at));
         let left: Vec<Stored> = stored.iter().filter(survives).cloned().collect();
         story.without_holder = stored.len() - left.len();
+        let gone = stored.iter().filter(|stored| !survives(stored));
+        let places: BTreeSet<&Vec<usize>> = gone.map(|stored| &stored.holders).collect();
+        story.places_without_holder = places.len();
         (story.whole_after_s, story.near_again_after_s) = self.await_ring(crowd, started)?;
         story.healing_cpu_s = measure::sum(crowd, Daemon::cpu_s)? - cpu_s;
         story.healing = measure::said(crowd)?.since(said);

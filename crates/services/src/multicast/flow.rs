@@ -7,10 +7,10 @@ use enishi_overlay::small_map::SmallMap;
 use enishi_overlay::{NodeId, Time};
 
 use super::AUTHOR_RATE;
-use super::bucket::{Bucket, Rate};
 use super::group::Group;
 use super::window::Window;
 use super::wire::Flow;
+use crate::bucket::{Bucket, Rate};
 
 /// The most authors of one group; of these, one that was silent long enough gives way.
 pub(super) const FLOWS_MAX: usize = 4096;

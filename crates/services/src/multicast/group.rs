@@ -7,7 +7,6 @@ use enishi_overlay::deadlines::Deadlines;
 use enishi_overlay::small_map::SmallMap;
 use enishi_overlay::{Contact, Coordinate, NodeId, Time};
 
-use super::bucket::{Bucket, Rate};
 use super::flow::FlowState;
 use super::keys::GroupKeys;
 use super::known::Known;
@@ -15,6 +14,7 @@ use super::receipts::Count;
 use super::store::Store;
 use super::wire::{Body, Data, Flow, Tag};
 use super::{AUTHOR_RATE, CHILDREN_MAX, Counters, Cx, LINKS_MAX, SMALL_MAX, Subscriber};
+use crate::bucket::{Bucket, Rate};
 use crate::calls::{GroupName, GroupSpec, Order, Tree};
 
 /// How many messages one neighbour may send about a group.

@@ -26,7 +26,6 @@
 //! Everything is bounded: groups, links, authors, messages that are kept, hops, sizes, and
 //! how much an author and a neighbour may send.
 
-mod bucket;
 mod flow;
 mod group;
 mod keys;
@@ -46,10 +45,10 @@ use enishi_overlay::small_map::SmallMap;
 use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::Rate;
 use crate::calls::{GroupName, GroupSpec, Heard, Receipts, Tree};
 use crate::service::{Context, Service, ServiceId, ServiceInput};
 
-use bucket::Rate;
 use group::{Alarm, Group};
 use keys::GroupKeys;
 use wire::{Body, Tag};

@@ -108,9 +108,26 @@ impl Rule {
             selector if selector.names(to) => None,
             _ => return Vec::new(),
         };
-        if !self.from.names(from) {
-            return Vec::new();
+        match self.from.names(from) {
+            true => self.permits_at(network),
+            false => Vec::new(),
         }
+    }
+
+    /// What the rule lets `from` begin with some other node, whoever that may be.
+    fn permits_with_any(&self, from: Party<'_>) -> Vec<Permit> {
+        let with_another = match &self.to {
+            Selector::Everybody | Selector::Role(_) => true,
+            Selector::Node(node) => *node != from.node,
+            Selector::Network(_) => false,
+        };
+        match with_another && self.from.names(from) {
+            true => self.permits_at(None),
+            false => Vec::new(),
+        }
+    }
+
+    fn permits_at(&self, network: Option<Prefix>) -> Vec<Permit> {
         let permit = |ports| Permit { network, ports };
         match self.ports.as_slice() {
             [] => vec![permit(None)],
@@ -147,6 +164,13 @@ pub(super) fn permits(decisions: &Decisions, me: Party<'_>, member: Party<'_>) -
         inbound: between(member, me),
         outbound: between(me, member),
     })
+}
+
+/// Works out what this node may begin with at least one other, known or not; none for everything.
+/// Bounded as [`permits`].
+pub(super) fn permits_with_any(decisions: &Decisions, me: Party<'_>) -> Option<Vec<Permit>> {
+    let rules = decisions.rules.iter();
+    (!decisions.rules.is_empty()).then(|| rules.flat_map(|r| r.permits_with_any(me)).collect())
 }
 
 impl fmt::Display for Selector {
@@ -229,6 +253,12 @@ impl Permit {
     pub fn is_for(&self, address: IpAddr) -> bool {
         self.network.is_none_or(|network| network.contains(address))
     }
+
+    /// Tells whether the permit is for everything that the other itself answers: what has no
+    /// port needs such a one.
+    pub fn is_for_everything(&self) -> bool {
+        self.network.is_none() && self.ports.is_none()
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +311,25 @@ mod tests {
         let to_lan = &allowed.inbound[0];
         assert!(to_lan.is_for("192.168.7.9".parse().unwrap()));
         assert!(!to_lan.is_for("192.168.8.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_may_be_begun_with_somebody_needs_nobody_to_be_known() {
+        let me = party(1, Some("guest"));
+        assert_eq!(permits_with_any(&of(&[]), me), None);
+        let mine = me.node.to_string();
+        let rules = of(&[
+            rule("role:guest", "role:server", &["udp/5353"]),
+            rule("*", &mine, &["udp/1"]),
+            rule("*", "net:192.168.7.0/24", &["udp/2"]),
+            rule("role:server", "*", &["udp/3"]),
+        ]);
+        let permits = permits_with_any(&rules, me).unwrap();
+        let ports: Vec<_> = permits.iter().map(|permit| permit.ports).collect();
+        assert_eq!(ports, [Some(Ports::Udp(5353, 5353))]);
+        assert!(!permits[0].is_for_everything());
+        let all = permits_with_any(&of(&[rule(&mine, "*", &[])]), me).unwrap();
+        assert!(all.len() == 1 && all[0].is_for_everything());
     }
 
     #[test]

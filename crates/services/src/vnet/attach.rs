@@ -226,12 +226,18 @@ impl Vnet {
             // Its address was looked up before.
             return self.accept(id, from, attach, &claim, cx);
         }
-        if channel.attaching.len() >= ATTACHING_MAX && attaching.is_none() {
+        let is_full = channel.attaching.len() >= ATTACHING_MAX && attaching.is_none();
+        let before = attaching.and_then(|attaching| attaching.answer_to.as_ref());
+        let is_looked_up = before.is_some_and(|(_, before)| before.address == claim.address);
+        if is_full || !(is_looked_up || self.lookups.take(from, cx.now())) {
             return;
         }
         let address = claim.address.into();
         let answer_to = (attach.clone(), claim.clone());
         channel.attaching.entry(from).or_default().answer_to = Some(answer_to);
+        if is_looked_up {
+            return;
+        }
         self.verify_hosted(id, &claim, cx);
         let purpose = Purpose::Verify(id, from);
         self.get(id, address, purpose, Consistency::Any, cx);

@@ -50,6 +50,7 @@ pub(super) struct Beyond {
     pub(super) accepted: Accepted,
     routes: Vec<Route>,
     told_behind: Vec<Prefix>,
+    told_exit: bool,
     /// Routers that were asked, and how often they have not answered since.
     asked: BTreeMap<NodeId, u8>,
     failed: BTreeMap<NodeId, Time>,
@@ -132,9 +133,14 @@ impl Vnet {
         if accepted.networks.len() > ACCEPTED_MAX {
             return;
         }
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.beyond.accepted = accepted;
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.beyond.accepted == accepted {
+            // Who asks once more wants the system to try again.
+            return self.tell_routes_again(id, cx);
         }
+        channel.beyond.accepted = accepted;
         self.keep(id, cx);
         self.find_routes(id, cx);
     }
@@ -148,13 +154,17 @@ impl Vnet {
         let routes = channel.routes_wanted(me);
         let behind = channel.offers.routes.clone();
         let beyond = &mut channel.beyond;
-        if (&routes, &behind) != (&beyond.routes, &beyond.told_behind) {
+        let exit = beyond.accepted.exit.is_some();
+        let told = (&beyond.routes, &beyond.told_behind, beyond.told_exit);
+        if (&routes, &behind, exit) != told {
             beyond.routes.clone_from(&routes);
             beyond.told_behind.clone_from(&behind);
+            beyond.told_exit = exit;
             cx.emit(Event::Routed {
                 channel: id,
                 routes,
                 behind,
+                exit,
             });
         }
         if !self.deadlines.is_set(Alarm::Routers(id)) {
@@ -167,6 +177,7 @@ impl Vnet {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.beyond.routes.clear();
             channel.beyond.told_behind.clear();
+            channel.beyond.told_exit = false;
         }
         self.find_routes(id, cx);
     }

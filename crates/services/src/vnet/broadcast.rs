@@ -3,8 +3,9 @@
 //!
 //! Each channel is a group. What a member's host sends to many is said in it, and each other
 //! member's host gets it once, if it comes from one of the author's own addresses and the
-//! channel's rules let the author reach this host so. Neighbour discovery and group membership
-//! are between a host and its own device, and are not carried.
+//! channel's rules let the author reach this host so. A message goes to the whole group or not at
+//! all: what the rules let the author begin with nobody is not said. Neighbour discovery and
+//! group membership are between a host and its own device, and are not carried.
 //!
 //! ```text
 //!  0      1
@@ -18,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::access::{Permits, Ports};
+use super::access::{Permit, Ports};
 use super::{ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{GroupName, GroupSpec, Heard, Order, Receipts, Tree};
 
@@ -61,10 +62,18 @@ impl Vnet {
         });
     }
 
-    /// Sends a packet to all members.
+    /// Sends a packet to all members, if it may pass to one of them. Whoever that is need not be
+    /// known here: a group has members that its directory has no room for.
     pub(super) fn broadcast(&mut self, id: ChannelId, packet: &[u8], cx: &mut Cx<'_>) {
-        let group = self.channels.get(&id).and_then(|channel| channel.group);
-        if let Some(group) = group.filter(|_| packet.len() <= BROADCAST_BYTES_MAX) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
+        };
+        let permits = channel.permits_with_any(cx.me());
+        let may_pass = || About::of(packet).is_some_and(|a| a.may_pass(permits.as_deref()));
+        if let Some(group) = channel.group
+            && packet.len() <= BROADCAST_BYTES_MAX
+            && may_pass()
+        {
             cx.publish(group, [&[PACKET], packet].concat(), None);
         }
     }
@@ -104,8 +113,9 @@ impl Vnet {
             return self.look_for_members(id, cx);
         };
         let permits = channel.permits(cx.me(), author);
+        let inbound = permits.as_ref().map(|permits| permits.inbound.as_slice());
         let about = About::of(packet).filter(|about| author.addresses().contains(&about.source));
-        if about.is_some_and(|about| about.may_pass(permits.as_ref())) {
+        if about.is_some_and(|about| about.may_pass(inbound)) {
             cx.emit(Event::Broadcast {
                 channel: *id,
                 packet: Bytes::copy_from_slice(packet),
@@ -146,9 +156,10 @@ impl About {
         })
     }
 
-    fn may_pass(&self, permits: Option<&Permits>) -> bool {
+    /// Tells whether these permits of its author let it pass; without any everything does.
+    fn may_pass(&self, permits: Option<&[Permit]>) -> bool {
         permits.is_none_or(|permits| {
-            let own = permits.inbound.iter().filter(|p| p.network.is_none());
+            let own = permits.iter().filter(|permit| permit.network.is_none());
             own.map(|permit| permit.ports)
                 .any(|ports| match (ports, self.port) {
                     (None, _) => true,
@@ -164,7 +175,6 @@ impl About {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vnet::access::Permit;
 
     fn four(protocol: u8, port: u16) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, protocol, 0, 0];
@@ -188,15 +198,15 @@ mod tests {
 
     #[test]
     fn rules_hold_for_packets_to_many() {
-        let permits = |ports| Permits {
-            inbound: vec![Permit {
+        let permits = |ports| {
+            [Permit {
                 network: None,
                 ports,
-            }],
-            outbound: vec![],
+            }]
         };
-        let passes =
-            |packet: &[u8], permits: Option<&Permits>| About::of(packet).unwrap().may_pass(permits);
+        let passes = |packet: &[u8], permits: Option<&[Permit]>| {
+            About::of(packet).unwrap().may_pass(permits)
+        };
         let mdns = permits(Some(Ports::Udp(5353, 5353)));
         assert!(passes(&four(UDP, 5353), Some(&mdns)) && passes(&four(UDP, 1), None));
         assert!(!passes(&four(UDP, 1), Some(&mdns)));

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_overlay::{NodeId, Time};
 
-use super::access::Permits;
+use super::access::{Permit, Permits};
 use super::attach::{Attaching, Attachment};
 use super::beyond::Beyond;
 use super::charter::Charter;
@@ -122,6 +122,22 @@ impl Channel {
         self.members.values()
     }
 
+    /// Returns the claim of a member, if the node is known as one.
+    pub fn member(&self, node: NodeId) -> Option<&Claim> {
+        self.members.get(&node)
+    }
+
+    /// Returns the claim of a member with which packets are exchanged: it has proved in its
+    /// session that it is one.
+    pub fn attached(&self, node: NodeId) -> Option<&Claim> {
+        self.attached.get(&node).map(|attached| &attached.claim)
+    }
+
+    /// Returns what may pass between this node, `me`, and a member; none for everything.
+    pub fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
+        self.government.as_ref()?.permits(me, member)
+    }
+
     /// Returns what a person should know.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
@@ -196,7 +212,7 @@ impl Channel {
     }
 
     /// Tells whether the node of a claim is a member.
-    pub(super) fn admits(&self, claim: &Claim, unix_s: u64) -> bool {
+    pub fn admits(&self, claim: &Claim, unix_s: u64) -> bool {
         let government = self.government.as_ref();
         government.is_none_or(|government| government.standing(claim, unix_s).is_some())
     }
@@ -209,9 +225,9 @@ impl Channel {
         })
     }
 
-    /// What may pass between this node and a member; none for everything.
-    pub(super) fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
-        self.government.as_ref()?.permits(me, member)
+    /// What this node may begin with at least one other member; none for everything.
+    pub(super) fn permits_with_any(&self, me: NodeId) -> Option<Vec<Permit>> {
+        self.government.as_ref()?.permits_with_any(me)
     }
 
     /// What tells which charter this node has.

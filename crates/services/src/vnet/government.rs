@@ -6,7 +6,7 @@ use enishi_overlay::{Keypair, NodeId, OverlayId};
 use serde::{Deserialize, Serialize};
 
 use super::ChannelId;
-use super::access::{self, Party, Permits};
+use super::access::{self, Party, Permit, Permits};
 use super::charter::{Admin, Admins, Charter, Decisions};
 use super::invitation::Issued;
 use super::secret::epoch_digest;
@@ -187,12 +187,15 @@ impl Government {
     /// Works out what may pass between this node and a member; none for everything.
     pub(super) fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
         let decisions = self.charter.as_ref()?.decisions();
-        let party = |node, credential| Party {
-            node,
-            role: decisions.role(&node, invitation(credential)),
-        };
-        let member = party(member.contact.id(), member.credential.as_deref());
-        access::permits(decisions, party(me, Some(&self.credential)), member)
+        let member = party(decisions, member.contact.id(), member.credential.as_deref());
+        let me = party(decisions, me, Some(&self.credential));
+        access::permits(decisions, me, member)
+    }
+
+    /// Works out what this node may begin with at least one other; none for everything.
+    pub(super) fn permits_with_any(&self, me: NodeId) -> Option<Vec<Permit>> {
+        let decisions = self.charter.as_ref()?.decisions();
+        access::permits_with_any(decisions, party(decisions, me, Some(&self.credential)))
     }
 
     /// Returns the role of a member.
@@ -202,6 +205,14 @@ impl Government {
             &member.contact.id(),
             invitation(member.credential.as_deref()),
         )
+    }
+}
+
+/// A node as the rules see it.
+fn party<'d>(decisions: &'d Decisions, node: NodeId, credential: Option<&Credential>) -> Party<'d> {
+    Party {
+        node,
+        role: decisions.role(&node, invitation(credential)),
     }
 }
 

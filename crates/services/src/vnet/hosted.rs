@@ -12,19 +12,25 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use enishi_overlay::NodeId;
 
 use super::claim::{DRAWS_MAX, Whose, own_claim_with};
+use super::pace::HOSTED_LOOKUPS;
 use super::secret::RecordName;
 use super::wire::{Claim, HOSTED_MAX};
-use super::{Channel, ChannelId, Cx, Event, Network, Purpose, Vnet};
+use super::{Alarm, Channel, ChannelId, Cx, Event, Network, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer, PutAnswer};
 
 /// The most addresses of which it is known, and of which it is being found out, that a member
 /// holds them for others; in one channel.
 const HOLDERS_MAX: usize = 16_384;
 const VERIFYING_MAX: usize = 1024;
+/// When to go on with those that a member may not have looked up yet: in this time its rate allows
+/// all that it may hold in one channel.
+const VERIFY_MORE_AFTER: Duration =
+    Duration::from_secs(HOSTED_MAX as u64 / HOSTED_LOOKUPS.per_s as u64);
 
 /// What a call to the DHT is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +267,7 @@ impl Vnet {
     }
 
     /// Looks up the addresses that a member says it holds for others, as far as that is not
-    /// known yet.
+    /// known yet: as many as may be asked about now, and the others later.
     pub(super) fn verify_hosted(&mut self, id: ChannelId, claim: &Claim, cx: &mut Cx<'_>) {
         let member = claim.contact.id();
         for address in &claim.offers.hosted {
@@ -271,13 +277,28 @@ impl Vnet {
             let hosting = &mut channel.hosting;
             let is_known = hosting.holders.get(address) == Some(&member);
             let is_asked = hosting.verifying.contains_key(address);
-            let is_full = hosting.verifying.len() >= VERIFYING_MAX;
-            if is_known || is_asked || is_full || !channel.network.has_host(*address) {
+            if is_known || is_asked || !channel.network.has_host(*address) {
                 continue;
+            }
+            let is_full = hosting.verifying.len() >= VERIFYING_MAX;
+            if is_full || !self.hosted_lookups.take(member, cx.now()) {
+                let later = cx.now() + VERIFY_MORE_AFTER;
+                return self
+                    .deadlines
+                    .set_no_later(Alarm::Hosted(id, member), later);
             }
             hosting.verifying.insert(*address, member);
             let purpose = Purpose::Hosted(id, Step::Verify(member, *address));
             self.get(id, (*address).into(), purpose, Consistency::Any, cx);
+        }
+    }
+
+    /// Goes on with what a member, if packets are exchanged with it still, says it holds.
+    pub(super) fn verify_more_hosted(&mut self, id: ChannelId, member: NodeId, cx: &mut Cx<'_>) {
+        let channel = self.channels.get(&id);
+        let claim = channel.and_then(|channel| channel.attached(member));
+        if let Some(claim) = claim.cloned() {
+            self.verify_hosted(id, &claim, cx);
         }
     }
 

@@ -7,7 +7,7 @@ use enishi_overlay::NodeId;
 
 use super::secret::{ChannelKeys, RecordName};
 use super::wire::{Claim, Mark};
-use super::{Alarm, ChannelId, Cx, Purpose, Vnet};
+use super::{Alarm, ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer};
 use crate::keys::{seal, unseal};
 use crate::record::{Key, Kind};
@@ -66,9 +66,9 @@ impl Vnet {
         for claim in &members {
             carried.remove(&claim.contact.id());
         }
-        channel
-            .members
-            .retain(|node, _| *node == me || carried.contains(node));
+        let is_away = |node: &NodeId, _: &mut Claim| *node != me && !carried.contains(node);
+        let away = channel.members.extract_if(.., is_away);
+        let away: Vec<NodeId> = away.map(|(node, _)| node).collect();
         // Members that are in touch stay, whatever the directory says.
         let attached = channel
             .attached
@@ -76,6 +76,12 @@ impl Vnet {
             .map(|attachment| attachment.claim.clone());
         for claim in members.iter().cloned().chain(attached) {
             channel.members.insert(claim.contact.id(), claim);
+        }
+        // Nor is one heard any more whose agreement had lapsed.
+        for peer in away {
+            if !channel.members.contains_key(&peer) {
+                cx.emit(Event::Detached { channel: id, peer });
+            }
         }
         self.announce(id, &to_tell, cx);
         self.find_routes(id, cx);

@@ -17,6 +17,7 @@
 //! | `resolve` | who has this address |
 //! | `attach` | open the way to a member |
 //! | `agreement` | keys for its packets |
+//! | `pace` | how much one node may make this one do |
 //! | [`charter`] | what the administrators of a governed channel have decided |
 //! | `government` | by what nodes are its members |
 //! | [`invitation`] | how they become so |
@@ -40,6 +41,7 @@ pub mod invitation;
 mod members;
 pub mod network;
 mod opening;
+mod pace;
 mod resolve;
 pub mod routes;
 pub mod secret;
@@ -66,6 +68,7 @@ pub use channel::{Channel, Phase};
 pub use government::{Entry, Guest};
 use invitation::Terms;
 pub use network::{Network, NetworkError};
+use pace::Pace;
 use routes::Prefix;
 pub use secret::secret_from_password;
 use wire::{Claim, Mark, Offers, VnetMessage};
@@ -327,6 +330,9 @@ pub enum Event {
         routes: Vec<Route>,
         /// Which are behind this node.
         behind: Vec<Prefix>,
+        /// Whether a person has everything go by way of a member: what finds no way there is
+        /// to go nowhere, also while the member offers none.
+        exit: bool,
     },
     /// The addresses that this node holds for others.
     Hosting {
@@ -411,6 +417,8 @@ enum Alarm {
     Members(ChannelId),
     /// A member does not answer the wish to exchange packets.
     Attach(ChannelId, NodeId),
+    /// Look up more of the addresses that a member holds for others.
+    Hosted(ChannelId, NodeId),
     /// An invitation ends.
     Invitations(ChannelId),
     /// Entries in older directories are not needed any more.
@@ -450,6 +458,10 @@ pub struct Vnet {
     charters_sent: BTreeMap<(ChannelId, NodeId), (Time, Mark)>,
     /// Where this node takes datagrams, and whether it has AES in hardware.
     ways: (Vec<SocketAddr>, bool),
+    /// What other nodes may still say, and ask the DHT by way of this one.
+    messages: Pace,
+    lookups: Pace,
+    hosted_lookups: Pace,
     malformed: u64,
 }
 
@@ -472,6 +484,9 @@ impl Vnet {
             unknown_indices: BTreeMap::new(),
             charters_sent: BTreeMap::new(),
             ways: (Vec::new(), false),
+            messages: Pace::new(pace::MESSAGES),
+            lookups: Pace::new(pace::LOOKUPS),
+            hosted_lookups: Pace::new(pace::HOSTED_LOOKUPS),
             malformed: 0,
         }
     }
@@ -484,6 +499,13 @@ impl Vnet {
     /// Returns how many messages could not be decoded.
     pub fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    /// Returns how many messages were dropped: more than 512 at once and 32 a second from one node,
+    /// unread; and, when they were read, those that took more than 128 questions to the DHT at once
+    /// and 2 a second.
+    pub fn flooded(&self) -> u64 {
+        self.messages.refused() + self.lookups.refused()
     }
 
     /// Returns one channel.
@@ -503,6 +525,9 @@ impl Vnet {
     }
 
     fn receive(&mut self, from: NodeId, body: &[u8], cx: &mut Cx<'_>) {
+        if !self.messages.take(from, cx.now()) {
+            return;
+        }
         match VnetMessage::decode(body) {
             Some(VnetMessage::Attach(attach)) => self.on_attach(from, &attach, cx),
             Some(VnetMessage::Attached(attach)) => self.on_attached(from, &attach, cx),
@@ -533,6 +558,7 @@ impl Vnet {
             Alarm::Check(channel) => self.check_claim(channel, cx),
             Alarm::Members(channel) => self.ask_members(channel, cx),
             Alarm::Attach(channel, peer) => self.attach_timed_out(channel, peer, cx),
+            Alarm::Hosted(channel, member) => self.verify_more_hosted(channel, member, cx),
             Alarm::Invitations(channel) => self.expire_invitations(channel, cx),
             Alarm::OldEntries(channel) => self.forget_old_entries(channel, cx),
             Alarm::Uses(channel) => self.see_uses(channel, cx),

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -18,6 +19,12 @@ const LANE_TIME: Duration = Duration::from_secs(10);
 /// The address of the right host in the networks of the others.
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
 
+/// The programs of the others.
+const WIREGUARD_GO: &str = "usr/bin/wireguard-go";
+pub(super) const GOTATUN: &str = "bin/gotatun";
+const N2N_EDGE: &str = "usr/sbin/edge";
+const N2N_SUPERNODE: &str = "usr/sbin/supernode";
+
 /// One of those that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
@@ -32,6 +39,8 @@ pub(super) enum Contender {
     Fallback,
     /// wireguard-go.
     WireguardGo,
+    /// gotatun.
+    Gotatun,
     /// n2n.
     N2n,
 }
@@ -56,12 +65,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Bare,
         Self::Forwarder,
         Self::Enishi,
         Self::Fallback,
         Self::WireguardGo,
+        Self::Gotatun,
         Self::N2n,
     ];
 
@@ -73,6 +83,7 @@ impl Contender {
             Self::Enishi => "enishi",
             Self::Fallback => "enishi_fallback",
             Self::WireguardGo => "wireguard_go",
+            Self::Gotatun => "gotatun",
             Self::N2n => "n2n",
         }
     }
@@ -84,14 +95,24 @@ impl Contender {
             Self::Forwarder => place.forwarders()?,
             Self::Enishi => place.daemons()?,
             Self::Fallback => place.fallback()?,
-            Self::WireguardGo => match place.peers.program("usr/bin/wireguard-go") {
-                Some(program) => place.wireguard(&program)?,
-                None => return Ok(None),
-            },
-            Self::N2n => match place.peers.program("usr/sbin/edge") {
-                Some(edge) => place.n2n(&edge)?,
-                None => return Ok(None),
-            },
+            Self::WireguardGo if place.peers.have(WIREGUARD_GO) => place.wireguard(
+                |host, interface| {
+                    let mut command = place.peers.command(host, WIREGUARD_GO);
+                    command.args(["-f", interface]);
+                    command
+                },
+                ["wgl", "wgr"],
+            )?,
+            Self::Gotatun if place.peers.have(GOTATUN) => place.wireguard(
+                |host, interface| {
+                    let mut command = host.command(place.peers.path(GOTATUN));
+                    command.args(["-f", "--disable-drop-privileges", interface]);
+                    command
+                },
+                ["gtl", "gtr"],
+            )?,
+            Self::N2n if place.peers.have(N2N_EDGE) => place.n2n()?,
+            Self::WireguardGo | Self::Gotatun | Self::N2n => return Ok(None),
         };
         let address = running.address();
         until(JOIN_TIME_MAX, "a ping is answered", || {
@@ -183,8 +204,9 @@ impl Place<'_> {
             });
             let ports = ports.collect::<Vec<_>>().join(", ");
             let rules = format!(
-                "table inet bench {{ chain out {{ type filter hook output priority 0; \
-                 oifname eth0 udp sport != {{ {ports} }} drop; }} }}"
+                "add table inet bench; \
+                 add chain inet bench out {{ type filter hook output priority 0; }}; \
+                 add rule inet bench out oifname eth0 udp sport != {{ {ports} }} drop"
             );
             let output = host.run(&["nft", &rules], STEP_TIME_MAX)?;
             ensure!(output.success(), "nft: {}", output.stderr);
@@ -193,14 +215,20 @@ impl Place<'_> {
         Ok(running)
     }
 
-    fn wireguard(&self, program: &Path) -> anyhow::Result<Running> {
+    /// Starts programs that speak WireGuard and are told by `wg` what to do, as interfaces with
+    /// names of their own.
+    fn wireguard(
+        &self,
+        program: impl Fn(&Host, &str) -> Command,
+        names: [&str; 2],
+    ) -> anyhow::Result<Running> {
         let key = |host: &Host, words: &[&str]| -> anyhow::Result<String> {
             let output = host.run(words, STEP_TIME_MAX)?;
             ensure!(output.success(), "{words:?}: {}", output.stderr);
             Ok(output.stdout.trim().to_owned())
         };
         let mut ends = Vec::new();
-        for (host, name) in [(self.left, "benchl"), (self.right, "benchr")] {
+        for (host, name) in [self.left, self.right].into_iter().zip(names) {
             let secret = self.directory.join(name);
             std::fs::write(&secret, key(host, &["wg", "genkey"])?)?;
             let public = format!("wg pubkey < {}", secret.display());
@@ -209,9 +237,8 @@ impl Place<'_> {
         let mut programs = Vec::new();
         for (mine, other) in [(0, 1), (1, 0)] {
             let (host, name, secret, _) = &ends[mine];
-            let mut command = host.command(program);
-            command.args(["-f", name]);
-            programs.push(host.spawn(command, &self.directory.join(format!("{name}.log")))?);
+            let log = self.directory.join(format!("{name}.log"));
+            programs.push(host.spawn(program(host, name), &log)?);
             let steps = format!(
                 "for i in $(seq 100); do ip link show {name} > /dev/null 2>&1 && break; sleep 0.05; done; \
                  wg set {name} private-key {} listen-port 51820 peer {} allowed-ips 10.88.0.0/24 \
@@ -227,16 +254,15 @@ impl Place<'_> {
         Ok(Running::Programs(programs, RIGHT))
     }
 
-    fn n2n(&self, edge: &Path) -> anyhow::Result<Running> {
-        let supernode = edge.with_file_name("supernode");
-        let mut command = self.left.command(supernode);
+    fn n2n(&self) -> anyhow::Result<Running> {
+        let mut command = self.peers.command(self.left, N2N_SUPERNODE);
         command.args(["-f", "-p", "7777"]);
         let mut programs = vec![
             self.left
                 .spawn(command, &self.directory.join("supernode.log"))?,
         ];
         for (host, number) in [(self.left, 1), (self.right, 2)] {
-            let mut command = host.command(edge);
+            let mut command = self.peers.command(host, N2N_EDGE);
             command.args(["-f", "-d", "n2n0", "-c", "bench", "-k", "secret", "-a"]);
             command.arg(format!("10.88.0.{number}/24"));
             command.args(["-l", &format!("{}:7777", self.left.address())]);

@@ -12,6 +12,7 @@ mod peers;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -68,6 +69,9 @@ const MEASURES: &[(&str, &str)] = &[
     ("rss", "MB"),
 ];
 
+/// After the first answered ping, until the measurements begin.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// What ours is held against.
 const PEER: Contender = Contender::WireguardGo;
 
@@ -113,7 +117,7 @@ pub(super) fn run(root: &Path, runs: u32) -> anyhow::Result<Report> {
         ("nft", "nftables"),
     ])?;
     let program = build(root)?;
-    build_example(root, "forwarder")?;
+    build_example(root, "enishi-dataplane", "forwarder")?;
     let programs = program.parent().map_or_else(PathBuf::new, Path::to_owned);
     let peers = Peers::get(&root.join("target"))?;
     let mut report = Report::new("vnet", runs, &figures());
@@ -176,8 +180,11 @@ fn round(
         };
         eprintln!("  {} {}", setting.name(), contender.name());
         let mut add = |measure: &str, value: f64| {
+            eprintln!("    {measure} {value:.3}");
             report.add(&figure_name(setting, contender, measure), value);
         };
+        // What programs do when they start is not measured.
+        sleep(SETTLING);
         measure(&left, &running, &mut add)
             .with_context(|| format!("measuring {}", contender.name()))?;
     }

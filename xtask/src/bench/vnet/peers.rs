@@ -1,17 +1,25 @@
-//! The programs that ours is held against, from a newer suite of Debian than the machine's,
-//! unpacked beside the system.
+//! The programs that ours is held against: from a newer suite of Debian than the machine's,
+//! unpacked beside the system, and from crates.io.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
-use enishi_lab::ensure_programs;
+use enishi_lab::{Host, ensure_programs};
+
+use super::contender::GOTATUN;
 
 /// The suite whose packages are taken.
 const SUITE: &str = "sid";
-/// The packages.
-const PACKAGES: [&str; 2] = ["wireguard-go", "n2n"];
+/// The packages, and the library of C that they are made for.
+const PACKAGES: [&str; 3] = ["wireguard-go", "n2n", "libc6"];
+/// What starts a program with that library.
+const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// Which version of gotatun is built.
+const GOTATUN_VERSION: &str = "0.10.2";
 
 /// Where they were unpacked.
 pub(super) struct Peers {
@@ -29,17 +37,54 @@ impl Peers {
         let root = home.join("root");
         fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
         let peers = Self { root };
-        if peers.program("usr/bin/wireguard-go").is_none()
+        if !peers.root.join(LOADER).exists()
             && let Err(error) = peers.unpack(&home)
         {
             eprintln!("peers from Debian are left out: {error:#}");
         }
+        if !peers.have(GOTATUN)
+            && let Err(error) = peers.install()
+        {
+            eprintln!("gotatun is left out: {error:#}");
+        }
         Ok(peers)
     }
 
-    /// Returns a program of theirs, if it is there.
-    pub(super) fn program(&self, path: &str) -> Option<PathBuf> {
-        Some(self.root.join(path)).filter(|program| program.exists())
+    /// Tells whether a program of theirs is there.
+    pub(super) fn have(&self, program: &str) -> bool {
+        self.path(program).exists()
+    }
+
+    /// Returns where a program of theirs is.
+    pub(super) fn path(&self, program: &str) -> PathBuf {
+        self.root.join(program)
+    }
+
+    /// Returns a command that runs a program of theirs on a host.
+    pub(super) fn command(&self, host: &Host, program: &str) -> Command {
+        let mut command = host.command(self.root.join(LOADER));
+        command.arg("--library-path");
+        command.args([LIBRARIES, program].map(|path| self.root.join(path)));
+        command
+    }
+
+    /// Builds what comes from crates.io.
+    fn install(&self) -> anyhow::Result<()> {
+        eprintln!("building gotatun: some minutes, once");
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--version",
+                GOTATUN_VERSION,
+            ])
+            .arg("--root")
+            .arg(&self.root)
+            .arg("gotatun-cli")
+            .status()?;
+        ensure!(status.success(), "cargo install gotatun-cli");
+        Ok(())
     }
 
     fn unpack(&self, home: &Path) -> anyhow::Result<()> {

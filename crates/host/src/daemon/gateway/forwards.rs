@@ -203,9 +203,14 @@ pub(in super::super) fn remove(desk: &Desk, id: u32) -> Result<Answer, Failure> 
 
 /// Lists the forwards.
 pub(in super::super) fn list(desk: &Desk) -> Answer {
-    let table = desk.shared.forwards.table();
-    let forwards = table.iter().map(|(id, entry)| entry.show(*id)).collect();
+    let forwards = all(desk);
     Answer::Forwards { forwards }
+}
+
+/// Returns how all forwards are.
+pub(in super::super) fn all(desk: &Desk) -> Vec<Forward> {
+    let table = desk.shared.forwards.table();
+    table.iter().map(|(id, entry)| entry.show(*id)).collect()
 }
 
 /// Checks whether a forward makes sense and its port can be had.

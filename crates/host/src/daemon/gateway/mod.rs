@@ -60,6 +60,15 @@ impl Proxies {
         })
     }
 
+    /// Where they listen.
+    pub(super) fn addresses(&self) -> enishi_api::Proxies {
+        let at = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        enishi_api::Proxies {
+            socks: at(&self.socks),
+            http: at(&self.http),
+        }
+    }
+
     /// Serves until the daemon stops.
     pub(super) fn serve(self, desk: &Desk) {
         if let Some(listener) = self.socks {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::Config;
-use crate::packets::Networks;
+use crate::packets::{Discovery, Networks};
 use crate::session::SessionConfig;
 
 /// The outbox under test, and what it needs to live.
@@ -29,7 +29,11 @@ impl Desk {
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (store, ..) = Store::open(dir.path()).unwrap();
-        let networks = Arc::new(Networks::new(mpsc::channel(1).0, None));
+        let networks = Arc::new(Networks::new(
+            mpsc::channel(1).0,
+            None,
+            Discovery::default(),
+        ));
         let data = dir.path().to_owned();
         let shared = Arc::new(Shared::new(
             keypair,

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::packets::Networks;
+use crate::packets::{Discovery, Networks};
 
 fn header() -> Header {
     let config = Config {
@@ -20,7 +20,11 @@ fn header() -> Header {
 }
 
 fn shared() -> Arc<Shared> {
-    let networks = Arc::new(Networks::new(mpsc::channel(1).0, None));
+    let networks = Arc::new(Networks::new(
+        mpsc::channel(1).0,
+        None,
+        Discovery::default(),
+    ));
     let (keypair, overlay) = (
         Keypair::from_seed(&[1; 32]),
         OverlayId::from_name("recorder"),

@@ -9,6 +9,11 @@ const ADDRESS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9)),
     IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 9)),
 ];
+/// The node's.
+const OWN: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1)),
+];
 const PRESHARED: [u8; 32] = [9; 32];
 
 /// The node's tunnels, and one client.
@@ -62,6 +67,7 @@ impl Pair {
     fn new() -> Self {
         let mut node = Tunnels::new(&[1; 32]);
         node.set(vec![(client("phone", 2), CHANNEL, ADDRESS)]);
+        node.set_own(CHANNEL, OWN);
         let phone = phone(&node, 2, PRESHARED);
         Self { node, phone }
     }
@@ -116,6 +122,38 @@ fn packets_pass_both_ways_once_hands_are_shaken() {
     let traffic = pair.node.traffic(&client("phone", 2).public_key).unwrap();
     assert_eq!((traffic.sent_bytes, traffic.received_bytes), (20, 20));
     assert!(traffic.handshake.is_some() && traffic.endpoint == Some(at(1000)));
+}
+
+#[test]
+fn the_node_is_a_hop_between_a_client_and_a_member() {
+    let mut pair = Pair::new();
+    assert!(pair.shake_hands(1000));
+    let (phone, member) = ([10, 77, 0, 9], [10, 77, 0, 7]);
+    let with = |from, to, left: u8| {
+        let mut packet = packet(from, to);
+        packet[8] = left;
+        packet
+    };
+    let is_told = |packet: &[u8]| {
+        let parsed = IpPacket::parse(packet).unwrap();
+        parsed.source() == OWN[0] && parsed.payload()[..2] == [11, 0]
+    };
+    let datagram = pair.seal(&with(phone, member, 2)).unwrap();
+    let [Output::Packet(_, passed)] = &pair.receive(at(1000), &datagram)[..] else {
+        panic!("it was to go on");
+    };
+    assert_eq!(passed[8], 1);
+    let datagram = pair.seal(&with(phone, member, 1)).unwrap();
+    let [Output::Datagram(_, told)] = &pair.receive(at(1000), &datagram)[..] else {
+        panic!("the client was to be told");
+    };
+    let mut room = [0; 2048];
+    let opened = pair.phone.decapsulate(None, told, &mut room);
+    assert!(matches!(opened, TunnResult::WriteToTunnelV4(packet, _) if is_told(packet)));
+    let mut outputs = Vec::new();
+    pair.node
+        .send(CHANNEL, &with(member, phone, 1), &mut outputs);
+    assert!(matches!(&outputs[..], [Output::Packet(_, packet)] if is_told(packet)));
 }
 
 #[test]

@@ -8,29 +8,34 @@ const TOKEN: u64 = 1_000_000;
 /// How often something may happen: `per_s` times a second in the long run, `burst` times at
 /// once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    pub(super) per_s: u32,
-    pub(super) burst: u32,
+pub(crate) struct Rate {
+    pub(crate) per_s: u32,
+    pub(crate) burst: u32,
 }
 
 /// What is left of a [`Rate`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     left: u64,
     filled_at: Time,
 }
 
 impl Bucket {
     /// Makes a full one.
-    pub(super) fn full(rate: Rate, now: Time) -> Self {
+    pub(crate) fn full(rate: Rate, now: Time) -> Self {
         Self {
             left: u64::from(rate.burst) * TOKEN,
             filled_at: now,
         }
     }
 
+    /// Returns when it was last looked into.
+    pub(crate) fn filled_at(&self) -> Time {
+        self.filled_at
+    }
+
     /// Takes a token, if there is one.
-    pub(super) fn take(&mut self, rate: Rate, now: Time) -> bool {
+    pub(crate) fn take(&mut self, rate: Rate, now: Time) -> bool {
         let micros = u64::try_from(now.since(self.filled_at).as_micros()).unwrap_or(u64::MAX);
         let added = micros.saturating_mul(rate.per_s.into());
         self.left = (self.left.saturating_add(added)).min(u64::from(rate.burst) * TOKEN);

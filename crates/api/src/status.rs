@@ -1,0 +1,207 @@
+//! How a node is: what it does for others, what it refuses, its peers, and its ways.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Channel, Forward};
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's id.
+    pub node_id: String,
+    /// Its place on the ring, of 2^64, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub position: String,
+    /// The program's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// How many peers the node has a session with.
+    pub peers: u32,
+    /// How many nodes the overlay seems to have, this one included.
+    pub overlay_size_estimate: u64,
+    /// Whether the node has found its place among others on the ring or, as a client, a
+    /// host.
+    pub joined: bool,
+    /// What the node is: `client`, `peer` or `super`.
+    #[serde(default)]
+    pub class: String,
+    /// How many clients are attached to it.
+    #[serde(default)]
+    pub clients: u32,
+    /// The addresses at which the node can be dialled.
+    pub addresses: Vec<SocketAddr>,
+    /// How many records the node holds for the overlay.
+    pub records_held: u64,
+    /// What the node does for others.
+    #[serde(default)]
+    pub service: Service,
+    /// What the node sent of its own protocol since the start.
+    #[serde(default)]
+    pub sent: Sent,
+    /// What was refused, dropped or lost since the start.
+    pub refused: Refused,
+    /// The channels in the order of their names.
+    pub channels: Vec<Channel>,
+    /// How names of hosts are served; none when they are not.
+    #[serde(default)]
+    pub names: Option<Box<Names>>,
+    /// Where the proxies listen.
+    #[serde(default)]
+    pub proxies: Proxies,
+    /// The forwards, in the order of their numbers.
+    #[serde(default)]
+    pub forwards: Vec<Forward>,
+    /// What a person should know and maybe act on, for example that the disk is full.
+    #[serde(default)]
+    pub notices: Vec<String>,
+}
+
+/// What a node does for others, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Whom it serves: `none`, `trust` or `reputation`.
+    pub policy: String,
+    /// Messages passed on for others since the start.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages that it declined to pass on.
+    pub declined_messages: u64,
+    /// Octets of records held for the overlay.
+    pub stored_bytes: u64,
+}
+
+/// What a node sent of the overlay's own protocol since the daemon started: without the
+/// sessions' headers and upkeep, and without the packets and streams of channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sent {
+    /// Messages.
+    pub messages: u64,
+    /// Their octets.
+    pub bytes: u64,
+}
+
+/// What a node and one peer did for each other since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// Messages passed on for the peer.
+    pub carried_messages: u64,
+    /// Their octets.
+    pub carried_bytes: u64,
+    /// Messages of the peer that were not passed on.
+    pub declined_messages: u64,
+    /// Octets of records held that the peer brought.
+    pub stored_bytes: u64,
+    /// Own questions that the peer passed on and that were answered.
+    pub delivered_messages: u64,
+    /// Own questions that it confirmed and that nobody answered.
+    pub dropped_messages: u64,
+    /// Own questions that it gave back.
+    pub given_back_messages: u64,
+    /// Whether it takes and does not give, by this node's own experience.
+    pub bad_standing: bool,
+}
+
+/// What was refused, dropped or lost since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// Messages that could not be decoded.
+    pub malformed_messages: u64,
+    /// Messages over a peer's rate, or that would cost more questions to the DHT than it may cause.
+    pub flooded_messages: u64,
+    /// IP packets from a node that is not a member or does not hold the source address.
+    pub foreign_packets: u64,
+    /// Ethernet frames of TAP devices that were neither IP nor questions for addresses.
+    pub foreign_frames: u64,
+    /// Packets of this host to all members of a channel (broadcast, multicast) over the rate at
+    /// which it may send such.
+    pub storm_packets: u64,
+    /// Messages that made no sense at their time or claimed a false sender.
+    pub messages_refused: u64,
+    /// Messages for others given up because too many were under way.
+    pub hops_dropped: u64,
+    /// Peers taken for dead.
+    pub peers_lost: u64,
+    /// Control frames dropped because a queue was full.
+    pub frames_dropped: u64,
+    /// Control frames lost because a dial failed or the last connection closed.
+    pub frames_lost: u64,
+    /// Control frames over the size limit.
+    pub frames_oversized: u64,
+    /// Connections refused because there were too many.
+    pub sessions_refused: u64,
+    /// Dials refused because too many were pending.
+    pub dials_refused: u64,
+}
+
+/// How names of hosts are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// How they reach the programs of the host: `systemd-resolved`, `resolv.conf`, or `none`
+    /// when programs have to be told where to ask.
+    pub how: String,
+    /// Where queries are answered.
+    pub listening: Vec<SocketAddr>,
+    /// Which servers are asked for all other names; empty when they are refused.
+    pub upstreams: Vec<SocketAddr>,
+    /// What a person should know, for example that the port is taken.
+    pub notice: Option<String>,
+}
+
+/// Where the proxies of a node listen, those that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Proxies {
+    /// That for SOCKS 5.
+    pub socks: Option<SocketAddr>,
+    /// That for HTTP.
+    pub http: Option<SocketAddr>,
+}
+
+/// A host of a channel and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostName {
+    /// The whole name: `aki.office.enishi`.
+    pub name: String,
+    /// The member's node id.
+    pub node_id: String,
+    /// Its addresses in the channel.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A peer that the node knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The peer's id.
+    pub node_id: String,
+    /// Its place on the ring, of 2^64, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub position: String,
+    /// `near`, `long`, `known` (a neighbour's neighbour), `client`, `host` (of this client)
+    /// or `session` (nothing of that).
+    pub role: String,
+    /// What it says to be: `client`, `peer` or `super`.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// How packets reach it: `direct ADDRESS:PORT`, or `-` without a session.
+    pub path: String,
+    /// Smoothed round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Octets sent and received over the present session.
+    pub bytes_sent: u64,
+    /// See `bytes_sent`.
+    pub bytes_received: u64,
+    /// What the two nodes did for each other.
+    #[serde(default)]
+    pub account: Account,
+}
