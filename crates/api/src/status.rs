@@ -48,6 +48,9 @@ pub struct Status {
     /// How names of hosts are served; none when they are not.
     #[serde(default)]
     pub names: Option<Box<Names>>,
+    /// The channel in which programs of the host look for others that choose no device.
+    #[serde(default)]
+    pub discovery: Option<String>,
     /// Where the proxies listen.
     #[serde(default)]
     pub proxies: Proxies,

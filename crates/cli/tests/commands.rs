@@ -216,6 +216,7 @@ fn the_status_has_the_fields_that_scripts_rely_on() {
         json!({"socks": "127.0.0.1:1080", "http": null})
     );
     assert_eq!(status["forwards"][0]["open"], 2);
+    assert_eq!(status["discovery"], "office");
     let ways = [
         ("direct", json!(1)),
         ("in_session", json!(0)),
@@ -339,6 +340,7 @@ fn people_get_text() {
         "{output:?}"
     );
     for line in [
+        "discovery             office\n",
         "proxies               SOCKS 127.0.0.1:1080\n",
         "forwards              2, with 2 connections; 4: the port is taken\n",
         "CHANNEL  STANDING  DIRECT  IN THE SESSION  EXIT   ROUTES                       WIREGUARD\n\

@@ -342,21 +342,53 @@ fn flows_go_on_when_a_host_moves() {
     flows_survive_a_move(office, &old, "10.99.0.200/24");
 }
 
-#[test]
-fn flows_go_on_when_a_host_moves_in_a_network_of_ipv6_alone() {
-    let Some(mut office) = Office::open("roam6", &[("python3", "python3")]) else {
-        return;
-    };
-    for last in ["1", "2"] {
+/// Two hosts without IPv4 addresses, 1 and 2 in this network of IPv6. None without root.
+fn open_in_ipv6(prefix: &str, network: &str) -> Option<Office> {
+    let mut office = Office::open(prefix, &[("python3", "python3")])?;
+    for last in [1, 2] {
         let number = office.add_host();
         let line = format!(
-            "ip -4 address flush dev eth0; ip address add 2001:db8::{last}/64 dev eth0 nodad"
+            "ip -4 address flush dev eth0; ip address add {network}::{last}/64 dev eth0 nodad"
         );
         shell(&office.hosts[number], &line);
         office.employ(number, Path::new(PROGRAM), &["--listen", "[::]:0"]);
     }
+    Some(office)
+}
+
+#[test]
+fn flows_go_on_when_a_host_moves_in_a_network_of_ipv6_alone() {
+    let Some(office) = open_in_ipv6("roam6", "2001:db8") else {
+        return;
+    };
     // Whether somebody has the address already is not looked for, which takes seconds (RFC 4862).
     flows_survive_a_move(office, "2001:db8::2/64", "2001:db8::200/64 nodad");
+}
+
+#[test]
+fn a_site_with_addresses_of_its_own_alone_has_straight_ways() {
+    // Unique local addresses (RFC 4193), as the channels have themselves.
+    let Some(office) = open_in_ipv6("site6", "fd12:3456:789a") else {
+        return;
+    };
+    let goes_by = |address: &str| {
+        until(A_WHILE, "packets go the straight way", || {
+            let status = office.daemons[0].json(&["status"])?;
+            let members = status["channels"][0]["member_list"].as_array();
+            let mut paths = members.into_iter().flatten().map(|member| &member["path"]);
+            let way = format!("direct [{address}]:");
+            Ok(paths.any(|path| path.as_str().is_some_and(|path| path.starts_with(&way))))
+        })
+        .unwrap();
+    };
+    let ping = || office.wait_for_ping(0, &office.address(1), A_WHILE);
+    ping();
+    goes_by("fd12:3456:789a::2");
+    let (old, new) = ("fd12:3456:789a::2/64", "fd12:3456:789a::200/64 nodad");
+    let line = format!("ip address del {old} dev eth0; ip address add {new} dev eth0");
+    shell(&office.hosts[1], &line);
+    ping();
+    goes_by("fd12:3456:789a::200");
 }
 
 #[test]

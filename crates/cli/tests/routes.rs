@@ -113,7 +113,16 @@ fn a_lan_is_reached_through_either_of_two_routers() {
     };
     let lan = "192.168.7.0/24";
     assert!(!site.reaches("192.168.7.9"));
-    for router in &site.office.daemons[..MEMBER] {
+    let hosts = site.office.hosts.clone();
+    let forwards = |number: usize| {
+        let file = "cat /proc/sys/net/ipv4/ip_forward";
+        shell(&hosts[number], file).trim() == "1"
+    };
+    for number in ROUTERS {
+        // A new namespace may have it from its machine.
+        let off = "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0";
+        shell(&hosts[number], off);
+        let router = &site.office.daemons[number];
         router.text(&["route", "share", "office", lan]).unwrap();
     }
     assert!(!site.reaches("192.168.7.9"), "nobody has accepted it");
@@ -160,6 +169,16 @@ fn a_lan_is_reached_through_either_of_two_routers() {
         Ok(!site.reaches("192.168.7.9"))
     })
     .unwrap();
+    assert!(!forwards(1 - at), "as it was before");
+    // The one that was killed offers it again, and switches off what its last run left on.
+    assert!(forwards(at), "as the crash left it");
+    site.office.restart(at, &[]);
+    site.wait_until_reached("192.168.7.9", A_WHILE);
+    site.office.daemons[at]
+        .process()
+        .terminate(A_WHILE)
+        .unwrap();
+    assert!(!forwards(at), "as it was before");
 }
 
 #[test]

@@ -160,12 +160,21 @@ impl Filter {
 
     fn remember(&mut self, now: Instant, flow: Flow) {
         if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&flow) {
-            self.flows.retain(|_, used| now - *used < FLOW_TIME);
-            if self.flows.len() >= FLOWS_MAX {
-                return;
-            }
+            self.make_room();
         }
         self.flows.insert(flow, now);
+    }
+
+    /// Forgets the flows that were used least lately: a quarter, so that this is seldom done.
+    fn make_room(&mut self) {
+        let mut surplus = self.flows.len() / 4;
+        let mut used: Vec<Instant> = self.flows.values().copied().collect();
+        let (_, last, _) = used.select_nth_unstable(surplus.saturating_sub(1));
+        self.flows.retain(|_, used| {
+            let stays = used > last || surplus == 0;
+            surplus -= usize::from(!stays);
+            stays
+        });
     }
 
     fn goes_on(&mut self, now: Instant, flow: Flow) -> bool {
@@ -397,10 +406,18 @@ mod tests {
             assert!(!host.passes(Inbound, &packet(protocol::ICMP, (PEER, 7), (ME, 7), kind)));
         }
         let mut host = Host::new(vec![], vec![permit(protocol::UDP, 0..=u16::MAX)]);
-        for port in 0..=FLOWS_MAX as u16 {
+        // The last one needs room, and what was used lately stays.
+        let last = FLOWS_MAX as u16;
+        for port in 0..=last {
+            host.now += Duration::from_millis(1);
             let sent = packet(protocol::UDP, (ME, port), (PEER, 53), 0);
             assert!(host.passes(Outbound, &sent));
         }
-        assert_eq!(host.filter.flows.len(), FLOWS_MAX);
+        assert_eq!(host.filter.flows.len(), FLOWS_MAX / 4 * 3 + 1);
+        let answers = [0, last / 4 - 1, last / 4, last].map(|port| {
+            let answer = packet(protocol::UDP, (PEER, 53), (ME, port), 0);
+            host.passes(Inbound, &answer)
+        });
+        assert_eq!(answers, [false, false, true, true]);
     }
 }

@@ -1,9 +1,11 @@
-//! Settings of a network interface that only netlink reaches (rtnetlink(7)).
+//! What the kernel knows of this host's network interfaces (rtnetlink(7)).
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -14,6 +16,20 @@ const NLM_F_REQUEST_ACK: u16 = 0x01 | 0x04;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 /// Of `nlmsghdr`, `ifinfomsg` and one attribute of 32 bits.
 const MESSAGE_BYTES: u32 = 16 + 16 + 8;
+
+/// Returns the addresses of this host on all its interfaces, those of virtual networks among them,
+/// but for 127.0.0.0/8 and ::1; none when the kernel does not tell.
+pub fn addresses_of_host() -> Vec<IpAddr> {
+    let Ok(interfaces) = getifaddrs() else {
+        return Vec::new();
+    };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    addresses.filter(|address| !address.is_loopback()).collect()
+}
 
 /// Sets the longest super-packet that the kernel hands to an interface, in octets.
 ///

@@ -192,6 +192,11 @@ impl<P: Copy + Eq + Hash> AddressTable<P> {
         self.behind = networks;
     }
 
+    /// Tells whether networks behind this host are reached by way of it.
+    pub fn passes_on(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
     /// Sets which addresses this host holds for others, in place of those before; no more than
     /// [`HOSTED_MAX`] are kept. Routes for them are dropped.
     pub fn set_hosted(&mut self, mut addresses: Vec<IpAddr>) {

@@ -566,6 +566,23 @@ fn a_network_behind_a_member_is_reached_through_it_and_nothing_else_is() {
     assert_eq!(ping("1"), 0, "the other end does not route there");
     beyond(&right, vec![], vec![lan]);
     assert_eq!(ping("20"), 2);
+    // A router's own address there is the router's: what opens its networks does not open it.
+    let permit = |network| {
+        let all = vec![Permit {
+            network,
+            ports: None,
+        }];
+        right.engine.inbox().tell(Command::Filter {
+            network: NETWORK,
+            peer: [left.number; 32],
+            filter: Some(Filter::new(all, vec![])),
+        });
+        right.report();
+    };
+    permit(Some(Network::new([0, 0, 0, 0].into(), 0)));
+    assert_eq!(ping("1"), 0);
+    permit(None);
+    assert_eq!(ping("20"), 2);
     beyond(&left, vec![], vec![]);
     assert_eq!(ping("1"), 0);
 }

@@ -75,6 +75,10 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
         (Label::Names, names::line(status.names.as_deref())),
+        (
+            Label::Discovery,
+            status.discovery.clone().unwrap_or_default(),
+        ),
         (Label::Proxies, proxies(status.proxies)),
         (Label::Forwards, forwards(cx, &status.forwards)),
         (Label::Refused, refused),

@@ -383,6 +383,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Name => "name",
         Label::Names => "names",
         Label::Proxies => "proxies",
+        Label::Discovery => "discovery",
         Label::Forwards => "forwards",
         Label::Exit => "exit",
         Label::Routes => "routes",

@@ -364,6 +364,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Name => "名前",
         Label::Names => "名前解決",
         Label::Proxies => "プロキシ",
+        Label::Discovery => "機器の探索",
         Label::Forwards => "転送",
         Label::Exit => "出口",
         Label::Routes => "経路",

@@ -303,6 +303,7 @@ pub(crate) enum Label {
     Name,
     Names,
     Proxies,
+    Discovery,
     Forwards,
     Exit,
     Routes,

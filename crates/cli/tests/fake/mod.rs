@@ -438,6 +438,7 @@ fn status() -> Status {
         refused: Refused::default(),
         channels: vec![channel()],
         names: None,
+        discovery: Some("office".to_owned()),
         proxies: Proxies {
             socks: "127.0.0.1:1080".parse().ok(),
             http: None,

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::device::{Device, READ_BYTES_MAX};
 use crate::filter::Filter;
+use crate::link::addresses_of_host;
 use crate::sealed::Kind;
 use crate::socket::Socket;
 use crate::table::Route;
@@ -44,6 +45,9 @@ const TICK: Duration = Duration::from_millis(50);
 const IDLE_TICK: Duration = Duration::from_millis(500);
 /// For how long after it was last used the engine keeps the shorter tick.
 const BUSY: Duration = Duration::from_secs(3);
+
+/// How often it is looked at which addresses this host has, while networks behind it are reached.
+const HOST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many datagrams of lanes are worked off before others have their turn.
 const LANE_DATAGRAMS_AT_ONCE: usize = 128;
@@ -72,6 +76,7 @@ pub(super) struct Driver<O> {
     pub(super) unknown: BTreeMap<PeerKey, Instant>,
     busy_until: Instant,
     next_tick: Instant,
+    next_look: Instant,
     waiting: Waiting,
     wake: Arc<Wake>,
     epoll: Epoll,
@@ -111,6 +116,7 @@ impl<O: Outside> Driver<O> {
             unknown: BTreeMap::new(),
             busy_until: now,
             next_tick: now,
+            next_look: now,
             waiting,
             wake,
             epoll,
@@ -248,6 +254,7 @@ impl<O: Outside> Driver<O> {
                     network.table.set_gateways(gateways);
                     network.table.set_behind(behind);
                 }
+                self.look_at_host();
             }
             Command::Candidates { peer, candidates } => self.learn(peer, &candidates),
             Command::Detach { network, peer } => {
@@ -496,7 +503,21 @@ impl<O: Outside> Driver<O> {
         }
     }
 
+    /// Sees which addresses this host has where networks behind it are reached.
+    fn look_at_host(&mut self) {
+        self.next_look = self.now + HOST_INTERVAL;
+        let passing = self.networks.values_mut().filter(|n| n.table.passes_on());
+        let mut passing = passing.peekable();
+        if passing.peek().is_some() {
+            let addresses = addresses_of_host();
+            passing.for_each(|network| network.set_elsewhere(&addresses));
+        }
+    }
+
     fn tick(&mut self) {
+        if self.now >= self.next_look {
+            self.look_at_host();
+        }
         let networks: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in networks {
             self.ask_again(id);

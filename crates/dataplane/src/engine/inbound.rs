@@ -288,7 +288,7 @@ impl<'b> Entry<'_, 'b> {
         let admitted = packet.zip(network).filter(|(packet, network)| {
             network.table.may_send(&slot, packet.source())
                 && network.table.is_here(packet.destination())
-                && session.passes(self.now, Direction::Inbound, &network.addresses, packet)
+                && session.passes(self.now, Direction::Inbound, network.mine(), packet)
         });
         let Some((packet, _)) = admitted else {
             session.counters.refused += 1;

@@ -30,9 +30,13 @@ pub(super) struct Network {
     pub(super) guests: Option<Device>,
     /// Routes name sessions by their place.
     pub(super) table: AddressTable<usize>,
-    /// This host's addresses, and those that it holds for others.
-    pub(super) addresses: Vec<IpAddr>,
-    own_addresses: usize,
+    /// This host's addresses in the network.
+    own: Vec<IpAddr>,
+    /// What rules take for this host itself: its addresses in the network, those that it holds for
+    /// others, and, if networks behind it are reached, those that it has elsewhere.
+    mine: Vec<IpAddr>,
+    elsewhere: Vec<IpAddr>,
+    hosted: Vec<IpAddr>,
     pending: Pending,
     errors: ErrorBudget,
     /// How much this host may send to many, and how many packets were more.
@@ -55,8 +59,10 @@ impl Network {
             device,
             guests: None,
             table,
-            own_addresses: addresses.len(),
-            addresses,
+            mine: addresses.clone(),
+            own: addresses,
+            elsewhere: Vec::new(),
+            hosted: Vec::new(),
             pending: Pending::default(),
             errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
             to_many: ErrorBudget::new(TO_MANY_BURST, TO_MANY_PER_SECOND),
@@ -154,9 +160,32 @@ impl Network {
     /// Takes part for others, with their device.
     pub(super) fn host(&mut self, device: Option<Device>, addresses: Vec<IpAddr>) {
         self.guests = device;
-        self.addresses.truncate(self.own_addresses);
-        self.addresses.extend(&addresses);
+        self.hosted.clone_from(&addresses);
         self.table.set_hosted(addresses);
+        self.count_mine();
+    }
+
+    /// Tells which addresses this host has, here and elsewhere. What is behind it is reached, and
+    /// it itself no more than in the network.
+    pub(super) fn set_elsewhere(&mut self, addresses: &[IpAddr]) {
+        if self.elsewhere != addresses {
+            self.elsewhere = addresses.to_vec();
+            self.count_mine();
+        }
+    }
+
+    fn count_mine(&mut self) {
+        self.mine = [&self.own[..], &self.hosted, &self.elsewhere].concat();
+    }
+
+    /// Returns what rules take for this host itself.
+    pub(super) fn mine(&self) -> &[IpAddr] {
+        &self.mine
+    }
+
+    /// Tells whether this host has an address itself, and not somebody for whom it passes on.
+    pub(super) fn is_of_this_host(&self, address: IpAddr) -> bool {
+        self.own.contains(&address) || self.elsewhere.contains(&address)
     }
 
     /// Tells whether what this host sends comes from no socket of its kernel.

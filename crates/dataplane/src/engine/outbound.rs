@@ -127,7 +127,7 @@ impl<O: Outside> Driver<O> {
         };
         // A packet may carry only the addresses that the other members know for this host.
         let source = parsed.source();
-        let is_own = !network.table.hosts(source) && !network.is_in_user_space();
+        let is_own = network.is_of_this_host(source) && !network.is_in_user_space();
         if !network.table.is_here(source) || (is_own && is_tunnel(&self.own_ports, &parsed)) {
             return;
         }
@@ -146,7 +146,7 @@ impl<O: Outside> Driver<O> {
         let Some(session) = session.filter(|session| session.can_seal()) else {
             return self.put_off(id, slot, wanted, length, otherwise);
         };
-        if !session.passes(self.now, Direction::Outbound, &network.addresses, &parsed) {
+        if !session.passes(self.now, Direction::Outbound, network.mine(), &parsed) {
             let network = self.networks.get_mut(&id);
             let read = &self.read[..length];
             return network

@@ -7,6 +7,7 @@ use enishi_api::{Answer, Channel, ChannelCreate, ChannelJoin, Failure, FailureKi
 use enishi_services::Node;
 use enishi_services::keys::Secret;
 use enishi_services::ticket::{ChannelTicket, Ticket, TicketError};
+use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, ChannelId, ChannelSpec, Entry, Network, secret_from_password};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -15,6 +16,9 @@ use super::desk::{Desk, Opened, no, usage};
 use super::members::Known;
 use super::{discovery, invitations};
 use crate::store::unix_s;
+
+/// How long after it was left a channel may seem to be there.
+const ADDRESSES_GONE_MAX: Duration = Duration::from_millis(500);
 
 /// How long a claim of an address is waited for.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(30);
@@ -86,7 +90,7 @@ pub(super) async fn join(desk: &Desk, join: ChannelJoin) -> Result<Answer, Failu
             };
             let opened = open(desk, spec, address).await?;
             claimed(desk, opened).await?;
-            let mut state = look_for_members(desk, opened.id, MEMBERS_TIME_MAX).await?;
+            let mut state = look_for_members(desk, opened, MEMBERS_TIME_MAX).await?;
             if state.members < 2 {
                 let notice = "no other member was found: either none is online, or name, \
                               password or network differ from theirs (a wrong password looks \
@@ -207,7 +211,7 @@ async fn join_by_ticket(
     let opened = open(desk, spec, address).await?;
     claimed(desk, opened).await?;
     invitations::settle(desk, opened).await?;
-    look_for_members(desk, opened.id, MEMBERS_TIME_BY_TICKET_MAX)
+    look_for_members(desk, opened, MEMBERS_TIME_BY_TICKET_MAX)
         .await
         .map(Answer::Channel)
 }
@@ -268,7 +272,14 @@ pub(super) struct Open {
 async fn open(desk: &Desk, spec: ChannelSpec, address: Option<Ipv4Addr>) -> Result<Open, Failure> {
     let name = spec.name.clone();
     if desk.shared.networks.makes_devices() {
-        check_overlap(desk, &name, spec.network).await?;
+        // The addresses of a channel that was left are this host's for a moment longer.
+        let deadline = Instant::now() + ADDRESSES_GONE_MAX;
+        while let Err(why) = check_overlap(desk, &name, spec.network).await {
+            if Instant::now() >= deadline {
+                return Err(why);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
     match desk.open(spec, address).await? {
         Opened::New(id) => Ok(Open { id, new: true }),
@@ -304,8 +315,16 @@ async fn check_overlap(desk: &Desk, name: &str, network: Network) -> Result<(), 
         .look(move |node| {
             let others = node.vnet().channels().map(|(_, channel)| channel);
             let mut others = others.filter(|other| other.name() != name);
-            let other = others.find(|other| other.network().overlaps(&network));
-            other.map(|other| format!("channel `{}` ({})", other.name(), other.network()))
+            let around = Prefix::around(network.address().into(), network.prefix());
+            others.find_map(|other| {
+                let name = other.name();
+                if other.network().overlaps(&network) {
+                    return Some(format!("channel `{name}` ({})", other.network()));
+                }
+                let mut used = other.accepted().networks.iter();
+                let used = used.find(|used| used.overlaps(&around))?;
+                Some(format!("{used}, which is reached in channel `{name}`"))
+            })
         })
         .await?;
     let own = desk.sessions.addresses().into_iter();
@@ -361,13 +380,29 @@ async fn has_given_up(desk: &Desk, id: ChannelId) -> Result<bool, Failure> {
 /// Waits a little for other members, and returns the channel's state then.
 async fn look_for_members(
     desk: &Desk,
-    id: ChannelId,
+    Open { id, new }: Open,
     time_max: Duration,
 ) -> Result<Channel, Failure> {
-    let deadline = Instant::now() + time_max;
+    let started = Instant::now();
     loop {
         let state = channel(desk, id).await?;
-        if state.members > 1 || Instant::now() >= deadline {
+        let look = move |node: &Node| {
+            let channel = node.vnet().channel(id)?;
+            let knows_all = !channel.is_governed() || channel.charter().is_some();
+            Some((knows_all, channel.is_removed(node.id())))
+        };
+        let (knows_all, is_removed) = desk.look(look).await?.ok_or_else(closed)?;
+        if is_removed {
+            if new {
+                desk.vnet(vnet::Command::Close(id)).await?;
+            }
+            return Err(no(
+                "An administrator removed this node from the channel, and it cannot come back.",
+            ));
+        }
+        let waited = started.elapsed();
+        let has_looked = state.members > 1 || waited >= time_max;
+        if (has_looked && knows_all) || waited >= MEMBERS_TIME_MAX {
             return Ok(state);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -37,8 +37,14 @@ pub(super) async fn answer(desk: &Desk, name: String, on: Option<bool>) -> Resul
     }
     Ok(Answer::Discovery(Discovery {
         channel: name,
-        on: on.unwrap_or(is_on),
+        on: on.unwrap_or(is_on) && networks.makes_devices(),
     }))
+}
+
+/// Returns for which channel it is on and the host has a device.
+pub(super) fn in_use(desk: &Desk) -> Option<String> {
+    let networks = &desk.shared.networks;
+    networks.discovery().filter(|_| networks.makes_devices())
 }
 
 /// Ends it for a channel that is left.

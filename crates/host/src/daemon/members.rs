@@ -69,7 +69,10 @@ impl Known {
         let mut told = self.channel;
         let (interface, notice) = desk.shared.networks.interface(self.id);
         told.interface = interface;
-        let lost = self.wants_exit && told.exit.is_none() && desk.shared.networks.makes_devices();
+        let has_devices = desk.shared.networks.makes_devices();
+        // Without a device nothing of this host goes by one.
+        told.exit = told.exit.filter(|_| has_devices);
+        let lost = self.wants_exit && told.exit.is_none() && has_devices;
         told.notice = told.notice.or(notice).or_else(|| {
             lost.then(|| {
                 format!(

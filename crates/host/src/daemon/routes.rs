@@ -10,8 +10,9 @@ use enishi_services::vnet::beyond::ACCEPTED_MAX;
 use enishi_services::vnet::routes::{Prefix, ROUTES_MAX};
 use enishi_services::vnet::wire::Offers;
 use enishi_services::vnet::{self, Channel, ChannelId, Command};
+use tokio::sync::Semaphore;
 
-use super::channels::{sentence, unknown};
+use super::channels::{closed, sentence, unknown};
 use super::desk::{Desk, no, usage};
 use super::offers;
 use super::target::{self, Target};
@@ -19,6 +20,9 @@ use super::target::{self, Target};
 /// How long the system's routes are waited for, and how often they are looked at.
 const ROUTED_TIME_MAX: Duration = Duration::from_secs(3);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One decision after the other: each goes on from what the one before has left.
+static ACCEPTING: Semaphore = Semaphore::const_new(1);
 
 /// What names the networks of everything.
 const EVERYTHING: &str = "everything";
@@ -93,16 +97,7 @@ fn routes(node: &Node, channel: &Channel) -> Vec<Route> {
 
 async fn share(desk: &Desk, name: &str, network: &str, share: bool) -> Result<Answer, Failure> {
     let networks = parse(network)?;
-    let own = find(desk, name, |_, channel| {
-        [
-            Prefix::around(
-                channel.network().address().into(),
-                channel.network().prefix(),
-            ),
-            Prefix::around(channel.address6().into(), vnet::Network::PREFIX6),
-        ]
-    })
-    .await?;
+    let own = find(desk, name, |_, channel| own(channel)).await?;
     for network in &networks {
         let overlaps = |own: &&Prefix| own.overlaps(network) && !network.is_everything();
         if let (true, Some(own)) = (share, own.iter().find(overlaps)) {
@@ -132,6 +127,15 @@ async fn share(desk: &Desk, name: &str, network: &str, share: bool) -> Result<An
     list(desk, Some(name.to_owned())).await
 }
 
+/// A channel's own networks.
+fn own(channel: &Channel) -> [Prefix; 2] {
+    let four = channel.network();
+    [
+        Prefix::around(four.address().into(), four.prefix()),
+        Prefix::around(channel.address6().into(), vnet::Network::PREFIX6),
+    ]
+}
+
 async fn accept(
     desk: &Desk,
     name: &str,
@@ -140,11 +144,19 @@ async fn accept(
     wanted: bool,
 ) -> Result<Answer, Failure> {
     let networks = parse(network)?;
+    // The semaphore is never closed.
+    let _turn = ACCEPTING.acquire().await.map_err(|_| closed())?;
     let everything = networks == Prefix::EVERYTHING;
     let (id, mut accepted) =
         find(desk, name, |id, channel| (id, channel.accepted().clone())).await?;
     if everything {
         if wanted {
+            if !desk.shared.networks.makes_devices() {
+                return Err(usage(
+                    "A node without a network device (`--no-tun`) has nothing that could go by an \
+                     exit: its proxies reach members alone.",
+                ));
+            }
             check_exit(desk, name).await?;
         }
         accepted.exit = match (wanted, by) {
@@ -252,11 +264,9 @@ async fn check_overlap(desk: &Desk, name: &str, network: Prefix) -> Result<(), F
         let channels = node.vnet().channels().map(|(_, channel)| channel);
         channels
             .flat_map(|channel| {
-                let own = channel.network();
-                let own = Prefix::around(own.address().into(), own.prefix());
                 let used = channel.accepted().networks.iter().copied();
                 let used = used.filter(|used| channel.name() != asked || *used != network);
-                used.chain([own])
+                used.chain(own(channel))
                     .map(|network| (channel.name().to_owned(), network))
                     .collect::<Vec<_>>()
             })

@@ -13,7 +13,7 @@ use enishi_services::Node;
 
 use super::desk::Desk;
 use super::gateway::forwards;
-use super::{channels, closed, dns};
+use super::{channels, closed, discovery, dns};
 
 /// How many messages services of the node did not read.
 #[derive(Clone, Copy)]
@@ -62,6 +62,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         refused: refused(desk, counters, unread),
         channels,
         names: dns::state(desk).map(Box::new),
+        discovery: discovery::in_use(desk),
         proxies: shared.proxies,
         forwards: forwards::all(desk),
         notices,

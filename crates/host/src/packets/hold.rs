@@ -6,14 +6,14 @@
 //! puts its own in its place.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{File, TryLockError};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use enishi_services::vnet::routes::Prefix;
 
+use super::shared;
 use super::system::{After, family, ip};
 
 /// The table with the way to everything, and the priorities of the rules that lead there.
@@ -40,7 +40,8 @@ const TAKEN: &str = "no exit: everything of this host goes by way of the exit of
 pub(super) struct Hold {
     /// Of the host's exit; none where it cannot be had, which is no reason to let packets out.
     _lock: Option<File>,
-    stands: bool,
+    /// For a node with sockets at these ports; none while a part of it does not stand.
+    stands_for: Option<BTreeSet<u16>>,
 }
 
 impl Hold {
@@ -65,7 +66,7 @@ impl Hold {
         };
         Ok(Self {
             _lock: lock,
-            stands: false,
+            stands_for: None,
         })
     }
 
@@ -75,12 +76,12 @@ impl Hold {
     /// # Errors
     /// A sentence for people about the first thing that could not be done.
     pub(super) fn stand(&mut self, ports: &BTreeSet<u16>) -> Result<(), String> {
-        if self.stands {
+        if self.stands_for.as_ref() == Some(ports) {
             return Ok(());
         }
         let [four, six] = Prefix::EVERYTHING.map(|network| refuse(network, ports));
         let outcome = four.and(six);
-        self.stands = outcome.is_ok();
+        self.stands_for = outcome.is_ok().then(|| ports.clone());
         outcome
     }
 }
@@ -106,16 +107,7 @@ pub(super) fn release_left() {
 
 /// Locks the exit of this host, that is, of this network namespace, until the file is closed.
 fn lock() -> Result<File, TryLockError> {
-    let open = || {
-        let namespace = fs::metadata("/proc/self/ns/net")?.ino();
-        OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(format!("/run/enishi-exit-{namespace}.lock"))
-    };
-    let file = open().map_err(TryLockError::Error)?;
+    let file = shared::open("exit").map_err(TryLockError::Error)?;
     file.try_lock()?;
     Ok(file)
 }

@@ -15,11 +15,13 @@
 //! | `reach` | sockets in a channel, whether there is a device or not |
 
 mod discovery;
+mod forwarding;
 mod hold;
 mod lanes;
 mod open;
 mod reach;
 mod routing;
+mod shared;
 mod system;
 mod terms;
 
@@ -275,7 +277,13 @@ impl Networks {
     pub(crate) fn set_wireguard_port(&self, port: u16) {
         // Told once, when the socket is made.
         let _ = self.wireguard_port.set(port);
-        self.tell(Command::OwnPorts(self.ports().into_iter().collect()));
+        let ports = self.ports();
+        self.tell(Command::OwnPorts(ports.iter().copied().collect()));
+        let (mut open, mut held) = (self.open.lock(), self.lock_held());
+        let open = open.values_mut().filter_map(|open| open.system.as_mut());
+        for system in open.chain(held.values_mut()) {
+            system.set_ports(ports.clone());
+        }
     }
 
     /// Returns the port at which packets are taken, once there is one.

@@ -13,12 +13,16 @@ use enishi_services::vnet::{self, ChannelId, Vnet};
 use super::hold::release_left;
 use super::system::SystemRoutes;
 use super::terms::network_of;
-use super::{Networks, lock};
+use super::{Networks, forwarding, lock};
 
 impl Networks {
     /// Has everything refused that is to go by the exit of a channel, before the channel has its
-    /// address; without any, clears what a crash has left.
+    /// address; without any, clears what a crash has left of one. Of networks that were shared it
+    /// clears what a crash has left in any case.
     pub fn hold_exits(&self, vnet: &Vnet) {
+        if self.makes_devices() {
+            forwarding::end_left();
+        }
         let has_exit = |channel: &vnet::Channel| channel.accepted().exit.is_some();
         let channels = vnet.channels().filter(|(_, channel)| has_exit(channel));
         let wanted: Vec<ChannelId> = channels.map(|(id, _)| id).collect();
@@ -84,7 +88,7 @@ impl Networks {
         })
     }
 
-    /// Returns for which channel that is so.
+    /// Returns for which channel that is wanted. On a node without devices nothing comes of it.
     pub fn discovery(&self) -> Option<String> {
         self.discovery.channel()
     }

@@ -19,16 +19,13 @@ use std::process::{Command, Stdio};
 
 use enishi_services::vnet::routes::Prefix;
 
+use super::forwarding::{Forwarding, Version};
 use super::hold::{Hold, TABLE};
 
 /// Of routes to networks behind members; the system's own have 0 to 1024.
 const METRIC: &str = "2000";
 /// Where programs send that look for others without naming a device.
 const DISCOVERY: [&str; 2] = ["255.255.255.255/32", "224.0.0.0/4"];
-const FORWARDING: [&str; 2] = [
-    "/proc/sys/net/ipv4/ip_forward",
-    "/proc/sys/net/ipv6/conf/all/forwarding",
-];
 
 /// What the system routes for one channel.
 pub(super) struct SystemRoutes {
@@ -42,12 +39,13 @@ pub(super) struct SystemRoutes {
     exit: bool,
     hold: Option<Hold>,
     discovers: bool,
-    shares: bool,
+    /// The versions of IP of which a network behind this host is shared, and what passes their
+    /// packets on.
+    shares: Vec<Version>,
+    forwarding: Vec<Forwarding>,
     /// What a person should know: of what could not be routed, and of discovery.
     unrouted: Option<String>,
     undiscovered: Option<String>,
-    /// What was there before forwarding was switched on.
-    forwarding: Vec<(&'static str, String)>,
 }
 
 impl SystemRoutes {
@@ -61,10 +59,19 @@ impl SystemRoutes {
             exit: false,
             hold: None,
             discovers: false,
-            shares: false,
+            shares: Vec::new(),
+            forwarding: Vec::new(),
             unrouted: None,
             undiscovered: None,
-            forwarding: Vec::new(),
+        }
+    }
+
+    /// Says at which ports the node has sockets, in place of those before.
+    pub(super) fn set_ports(&mut self, ports: BTreeSet<u16>) {
+        if self.ports != ports {
+            self.ports = ports;
+            let outcome = self.hold(self.exit);
+            self.unrouted = noted(outcome).or(self.unrouted.take());
         }
     }
 
@@ -114,10 +121,12 @@ impl SystemRoutes {
             }
         }
         self.routes = routes;
-        match (self.shares, !behind.is_empty()) {
-            (false, true) => outcome = outcome.and(self.share()),
-            (true, false) => self.unshare(),
-            _ => {}
+        let shares = versions(behind);
+        if shares.is_empty() && !self.shares.is_empty() {
+            self.unshare();
+        } else if shares != self.shares {
+            self.shares = shares;
+            outcome = outcome.and(self.share());
         }
         self.unrouted = noted(outcome);
     }
@@ -184,18 +193,13 @@ impl SystemRoutes {
     }
 
     fn share(&mut self) -> Result<(), String> {
-        self.shares = true;
-        for file in FORWARDING {
-            let before = std::fs::read_to_string(file);
-            match before {
-                Ok(before) if before.trim() != "0" => {}
-                Ok(before) => {
-                    std::fs::write(file, "1")
-                        .map_err(|error| format!("forwarding cannot be switched on: {error}"))?;
-                    self.forwarding.push((file, before));
-                }
-                // Without IPv6 there is nothing to forward.
-                Err(_) => {}
+        self.forwarding.clear();
+        for version in self.shares.clone() {
+            match Forwarding::begin(version) {
+                Ok(forwarding) => self.forwarding.push(forwarding),
+                // Then nothing needs to be switched.
+                Err(_) if version.is_on() => {}
+                Err(error) => return Err(format!("forwarding cannot be switched on: {error}")),
             }
         }
         let (table, device) = (self.table(), &self.device);
@@ -214,11 +218,9 @@ impl SystemRoutes {
     }
 
     fn unshare(&mut self) {
-        self.shares = false;
+        self.shares.clear();
         let _ = nft(&format!("delete table inet {}\n", self.table()));
-        for (file, before) in self.forwarding.drain(..) {
-            let _ = std::fs::write(file, before);
-        }
+        self.forwarding.clear();
     }
 
     fn table(&self) -> String {
@@ -232,6 +234,17 @@ impl Drop for SystemRoutes {
         let _ = self.discover(false);
         self.set(&[], &[], false);
     }
+}
+
+/// Which versions of IP some networks are of.
+fn versions(networks: &[Prefix]) -> Vec<Version> {
+    let of = |network: &Prefix| match network.address().is_ipv4() {
+        true => Version::Four,
+        false => Version::Six,
+    };
+    let is_shared = |version: &Version| networks.iter().any(|network| of(network) == *version);
+    let all = [Version::Four, Version::Six].into_iter();
+    all.filter(is_shared).collect()
 }
 
 /// Makes a notice of what failed.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use enishi_dataplane::addresses_of_host;
 use enishi_overlay::contact::ADDRESSES_MAX;
 
 /// Tells whether a datagram to the address could reach one node at all.
@@ -33,6 +34,26 @@ pub(super) fn worth_telling(all: impl IntoIterator<Item = SocketAddr>) -> Vec<So
         .copied()
         .take(ADDRESSES_MAX)
         .collect()
+}
+
+/// Returns the addresses of this host that reach no further than its site, at which these sockets
+/// take datagrams: link-local IPv4 (RFC 3927) and unique local IPv6 (RFC 4193).
+///
+/// The QUIC library leaves them out as soon as there are others, such as that of a virtual network.
+pub(super) fn of_the_site(sockets: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_of_the_site = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    let at = |address: IpAddr| {
+        let takes = |socket: &&SocketAddr| {
+            socket.ip().is_unspecified() && socket.is_ipv4() == address.is_ipv4()
+        };
+        let socket = sockets.iter().find(takes)?;
+        Some(SocketAddr::new(address, socket.port()))
+    };
+    let addresses = addresses_of_host().into_iter().filter(is_of_the_site);
+    addresses.filter_map(at).collect()
 }
 
 /// Orders addresses by how many can reach them: the whole Internet first.

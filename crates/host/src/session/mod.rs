@@ -52,6 +52,7 @@ mod queue;
 mod serve;
 mod table;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
@@ -230,7 +231,7 @@ impl Sessions {
         let protocol = endpoint::protocol_name(&config.overlay);
         let endpoint = endpoint::bind(&config.keypair, protocol.clone(), &config.listen).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let own = own_addresses(&endpoint.addr(), &[]);
+        let own = own_addresses(&endpoint, &[]);
         let shared = Arc::new(Shared {
             keypair: config.keypair,
             incarnation: AtomicU64::new(random_number()),
@@ -437,9 +438,11 @@ impl fmt::Debug for Sessions {
     }
 }
 
-fn own_addresses(endpoint: &iroh::EndpointAddr, hidden: &[IpAddr]) -> Vec<SocketAddr> {
-    let own = endpoint.ip_addrs().copied();
-    addresses::worth_telling(own.filter(|a| !hidden.contains(&a.ip())))
+fn own_addresses(endpoint: &iroh::Endpoint, hidden: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut own: BTreeSet<SocketAddr> = endpoint.addr().ip_addrs().copied().collect();
+    own.extend(addresses::of_the_site(&endpoint.bound_sockets()));
+    own.retain(|address| !hidden.contains(&address.ip()));
+    addresses::worth_telling(own)
 }
 
 /// Draws a number that no other life of this process is likely to have had.

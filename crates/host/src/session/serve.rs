@@ -19,6 +19,9 @@ use super::{CLOSE_MAX, Shared, endpoint, own_addresses, random_number};
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// How often the host's addresses are looked at when nothing is told of them.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Accepts connections and follows the node's own addresses, on one endpoint after another,
 /// until the sessions are closed for good.
 pub(super) async fn serve(shared: Arc<Shared>) {
@@ -71,7 +74,7 @@ async fn follow_own_addresses(shared: &Shared, endpoint: &Endpoint) {
     let mut watcher = endpoint.watch_addr();
     let mut hidden = shared.hidden.subscribe();
     loop {
-        let own = own_addresses(&watcher.get(), &hidden.borrow_and_update());
+        let own = own_addresses(endpoint, &hidden.borrow_and_update());
         shared.addresses.send_if_modified(|told| {
             let changed = *told != own;
             *told = own;
@@ -81,6 +84,8 @@ async fn follow_own_addresses(shared: &Shared, endpoint: &Endpoint) {
             changed = watcher.updated() => if changed.is_err() { return },
             // Cannot fail: the sender is part of what this task holds.
             _ = hidden.changed() => {}
+            // Of addresses that the library leaves out it tells nothing.
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = endpoint.closed() => return,
         }
     }

@@ -218,7 +218,7 @@ impl Channel {
     }
 
     /// Tells whether this node is a member no longer.
-    pub(super) fn is_removed(&self, me: NodeId) -> bool {
+    pub fn is_removed(&self, me: NodeId) -> bool {
         self.government.as_ref().is_some_and(|government| {
             let invitation = government::invitation(Some(&government.credential));
             government.is_barred(&me, invitation)

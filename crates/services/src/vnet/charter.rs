@@ -330,6 +330,7 @@ fn signed(purpose: &[u8], said: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::Mark;
     use super::*;
 
     fn key(seed: u8) -> Keypair {
@@ -394,6 +395,26 @@ mod tests {
         charters.reverse();
         charters.sort_by_key(|charter| std::cmp::Reverse(charter.precedence()));
         assert_eq!(charters, sorted);
+    }
+
+    #[test]
+    fn an_administrator_cannot_use_up_the_numbers() {
+        let nodes = [admin(2, None)];
+        let mark = |version, epoch| {
+            let decisions = Decisions {
+                epoch,
+                ..Decisions::default()
+            };
+            Mark::of(&charter(2, admins(1, &nodes), version, decisions))
+        };
+        let now = mark(9, 5);
+        for far in [mark(1, u64::MAX), mark(u64::MAX, 5), mark(9, 6 + (1 << 32))] {
+            assert!(far > now && far.leaps(&now));
+        }
+        for near in [mark(10, 5), mark(1, 6), mark(1, 5 + (1 << 32))] {
+            assert!(near > now && !near.leaps(&now));
+        }
+        assert!(!Mark::default().leaps(&now));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Vnet {
         let digest = epoch_digest(&secret);
         let renew = move |decisions: &mut Decisions| {
             change(decisions);
-            decisions.epoch += 1;
+            decisions.epoch = decisions.epoch.saturating_add(1);
             decisions.epoch_digest = digest;
         };
         if let Some(charter) = self.sign(id, renew, cx) {
@@ -104,7 +104,10 @@ impl Vnet {
         let mut decisions = charter.decisions().clone();
         change(&mut decisions);
         (may && decisions.fit()).then(|| {
-            let (admins, version) = (charter.admins().clone(), charter.version() + 1);
+            let (admins, version) = (
+                charter.admins().clone(),
+                charter.version().saturating_add(1),
+            );
             Charter::sign(
                 cx.keypair(),
                 &government.authority,
@@ -139,7 +142,10 @@ impl Vnet {
             return;
         }
         let admins = Admins::sign(authority, charter.admins().version() + 1, nodes);
-        let (version, decisions) = (charter.version() + 1, charter.decisions().clone());
+        let (version, decisions) = (
+            charter.version().saturating_add(1),
+            charter.decisions().clone(),
+        );
         let authority = government.authority;
         let charter = Charter::sign(cx.keypair(), &authority, admins, version, decisions);
         self.adopt(id, charter, None, cx);
@@ -166,7 +172,8 @@ impl Vnet {
         let Some(government) = &mut channel.government else {
             return;
         };
-        if Mark::of(&charter) <= government.mark() || !charter.verify(&government.authority) {
+        let (mark, before) = (Mark::of(&charter), government.mark());
+        if mark <= before || mark.leaps(&before) || !charter.verify(&government.authority) {
             return;
         }
         let digest = charter.decisions().epoch_digest;

@@ -80,6 +80,9 @@ pub enum VnetMessage {
     },
 }
 
+/// How many epochs, or versions, a member may have missed: a hundred years at one a second.
+const LEAP_MAX: u64 = 1 << 32;
+
 /// Which charter a member has: the greater one counts. All zero where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
@@ -99,6 +102,13 @@ impl Mark {
             version,
             hash: [hash[0], hash[1], hash[2], hash[3]],
         }
+    }
+
+    /// Tells whether its epoch or version is so far beyond another's that nobody came there one by
+    /// one. An administrator who signs the greatest number would end all changes.
+    pub(super) fn leaps(&self, before: &Self) -> bool {
+        let leaps = |to: u64, from: u64| to.saturating_sub(from) > LEAP_MAX;
+        leaps(self.epoch, before.epoch) || leaps(self.version, before.version)
     }
 
     /// The mark of who has the secret of an epoch, and no charter yet.

@@ -137,8 +137,13 @@ async fn remote_tcp(
     let mut connections = JoinSet::new();
     loop {
         make_room(&mut connections).await;
-        let (stream, _) = listener.accept().await?;
-        connections.spawn(carry(stream, target.clone(), Arc::clone(state)));
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(carry(stream, target.clone(), Arc::clone(state)));
+            }
+            // Those that are carried go on.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! whole target in their first line.
 
 use std::io;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -14,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::super::desk::Desk;
 use super::destination::{Destination, Refusal};
-use super::join;
+use super::{Place, join};
 use crate::socks::Host;
 
 /// How long a client may take for the head of a request.
@@ -33,11 +34,11 @@ const OF_ONE_HOP: [HeaderName; 7] = [
 ];
 
 /// Serves one client.
-pub(super) async fn serve(desk: Desk, client: TcpStream) -> io::Result<()> {
+pub(super) async fn serve(desk: Desk, client: TcpStream, place: Place) -> io::Result<()> {
     client.set_nodelay(true)?;
     let answer = service_fn(move |request| {
-        let desk = desk.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(&desk, request).await) }
+        let (desk, place) = (desk.clone(), Arc::clone(&place));
+        async move { Ok::<_, std::convert::Infallible>(answer(&desk, request, place).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -48,7 +49,7 @@ pub(super) async fn serve(desk: Desk, client: TcpStream) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-async fn answer(desk: &Desk, request: Request<Incoming>) -> Response<Body> {
+async fn answer(desk: &Desk, request: Request<Incoming>, place: Place) -> Response<Body> {
     let Some((host, port)) = target(request.uri(), request.method()) else {
         return refuse(
             StatusCode::BAD_REQUEST,
@@ -61,7 +62,7 @@ async fn answer(desk: &Desk, request: Request<Incoming>) -> Response<Body> {
         Err(refusal) => return refuse(of_refusal(&refusal), &refusal.to_string()),
     };
     match *request.method() {
-        Method::CONNECT => tunnel(destination, request).await,
+        Method::CONNECT => tunnel(destination, request, place).await,
         _ => pass_on(destination, request).await,
     }
 }
@@ -84,7 +85,12 @@ fn target(uri: &Uri, method: &Method) -> Option<(Host, u16)> {
     Some((host, port))
 }
 
-async fn tunnel(destination: Destination, request: Request<Incoming>) -> Response<Body> {
+/// Leads a client to a member; the tunnel has the place of the connection that it goes on with.
+async fn tunnel(
+    destination: Destination,
+    request: Request<Incoming>,
+    place: Place,
+) -> Response<Body> {
     let mut member = match destination.connect().await {
         Ok(member) => member,
         Err(error) => return unreachable(&error),
@@ -97,6 +103,7 @@ async fn tunnel(destination: Destination, request: Request<Incoming>) -> Respons
         if let Err(error) = joined {
             tracing::debug!(%error, "a tunnel broke off");
         }
+        drop(place);
     });
     Response::new(Body::empty())
 }

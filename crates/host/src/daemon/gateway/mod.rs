@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::desk::Desk;
 use crate::config::Config;
@@ -91,16 +91,21 @@ async fn bind(
     Ok(Some(bound))
 }
 
+/// One of the connections that a proxy has room for, until all that belongs to it has ended.
+type Place = Arc<OwnedSemaphorePermit>;
+
 /// Serves each client in a task of its own.
 async fn serve<F: Future<Output = io::Result<()>> + Send + 'static>(
     desk: Desk,
     listener: TcpListener,
-    client: fn(Desk, TcpStream) -> F,
+    client: fn(Desk, TcpStream, Place) -> F,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
-        let place = Arc::clone(&places).acquire_owned().await;
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = desk.ending.stop.cancelled() => return,
@@ -119,10 +124,9 @@ async fn serve<F: Future<Output = io::Result<()>> + Send + 'static>(
         };
         let desk = desk.clone();
         tokio::spawn(async move {
-            if let Err(error) = client(desk, stream).await {
+            if let Err(error) = client(desk, stream, Arc::new(place)).await {
                 tracing::debug!(%error, "a connection by a proxy broke off");
             }
-            drop(place);
         });
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::super::desk::Desk;
 use super::destination::{Destination, Refusal};
 use super::forwarding::DATAGRAM_BYTES_MAX;
-use super::join;
+use super::{Place, join};
 use crate::packets::Datagrams;
 use crate::socks::{self, Command, MESSAGE_BYTES_MAX, Reply, Request, SocksError};
 
@@ -27,7 +27,7 @@ const SOCKETS_MAX: usize = 16;
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Serves one client.
-pub(super) async fn serve(desk: Desk, mut client: TcpStream) -> io::Result<()> {
+pub(super) async fn serve(desk: Desk, mut client: TcpStream, _place: Place) -> io::Result<()> {
     client.set_nodelay(true)?;
     let handshake = tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake(&mut client));
     let Some(request) = handshake.await?? else {
