@@ -56,9 +56,18 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug)]
 pub struct Sides<'a> {
     /// This host's.
-    pub mine: &'a [IpAddr],
+    pub mine: Own<'a>,
     /// The peer's.
-    pub theirs: &'a [IpAddr],
+    pub theirs: Own<'a>,
+}
+
+/// The own addresses of one side.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own<'a> {
+    /// In the channel, those that it holds for others among them.
+    pub here: &'a [IpAddr],
+    /// In other networks, which are reached by way of it.
+    pub elsewhere: &'a [IpAddr],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -255,8 +264,9 @@ impl What {
 }
 
 /// Tells whether one of the permits lets a side with these own addresses be asked there.
-fn allows(permits: &[Permit], own: &[IpAddr], address: IpAddr, number: u8, port: u16) -> bool {
-    let is_own = own.contains(&address);
+fn allows(permits: &[Permit], own: Own<'_>, address: IpAddr, number: u8, port: u16) -> bool {
+    let is_here = own.here.contains(&address);
+    let is_own = is_here || own.elsewhere.contains(&address);
     let number = match number {
         protocol::ICMPV6 => protocol::ICMP,
         number => number,
@@ -264,8 +274,12 @@ fn allows(permits: &[Permit], own: &[IpAddr], address: IpAddr, number: u8, port:
     permits.iter().any(|permit| {
         let there = match &permit.network {
             None => is_own,
-            // A rule for exits, which names everything, opens no member.
-            Some(network) => !is_own && network.contains(address),
+            // A rule for a network opens no member, nor does one for exits, which names everything,
+            // open the exit by another address.
+            Some(network) => {
+                let is_meant = !is_here && !(is_own && network.is_everything());
+                is_meant && network.contains(address)
+            }
         };
         let by = permit.ports.as_ref().is_none_or(|(protocol, ports)| {
             *protocol == number && (number == protocol::ICMP || ports.contains(&port))
@@ -280,6 +294,8 @@ mod tests {
 
     const ME: [u8; 4] = [10, 77, 0, 1];
     const PEER: [u8; 4] = [10, 77, 0, 2];
+    /// Of this host, in a network behind it.
+    const ON_LAN: [u8; 4] = [192, 168, 7, 1];
     const SYN: u8 = 0b0_0010;
     const ACK: u8 = 0b1_0000;
 
@@ -323,9 +339,16 @@ mod tests {
         }
 
         fn passes(&mut self, direction: Direction, packet: &[u8]) -> bool {
+            let (mine, theirs) = (&[IpAddr::V4(ME.into())], &[IpAddr::V4(PEER.into())]);
             let sides = Sides {
-                mine: &[IpAddr::V4(ME.into())],
-                theirs: &[IpAddr::V4(PEER.into())],
+                mine: Own {
+                    here: mine,
+                    elsewhere: &[IpAddr::V4(ON_LAN.into())],
+                },
+                theirs: Own {
+                    here: theirs,
+                    elsewhere: &[],
+                },
             };
             let packet = IpPacket::parse(packet).unwrap();
             self.filter.passes(self.now, direction, sides, &packet)
@@ -379,7 +402,7 @@ mod tests {
         };
         let mut host = Host::new(vec![lan], vec![]);
         let to = |address| packet(protocol::TCP, (PEER, 999), (address, 80), SYN);
-        assert!(host.passes(Inbound, &to([192, 168, 7, 9])));
+        assert!(host.passes(Inbound, &to([192, 168, 7, 9])) && host.passes(Inbound, &to(ON_LAN)));
         assert!(!host.passes(Inbound, &to(ME)) && !host.passes(Inbound, &to([192, 168, 8, 9])));
         let back = packet(protocol::TCP, ([192, 168, 7, 9], 80), (PEER, 999), ACK);
         assert!(host.passes(Outbound, &back));
@@ -395,6 +418,7 @@ mod tests {
         let begin = |from, to| packet(protocol::TCP, (from, 999), (to, 80), SYN);
         assert!(host.passes(Inbound, &begin(PEER, [203, 0, 113, 9])));
         assert!(!host.passes(Inbound, &begin(PEER, ME)));
+        assert!(!host.passes(Inbound, &begin(PEER, ON_LAN)));
         assert!(host.passes(Outbound, &begin(ME, [203, 0, 113, 9])));
         assert!(!host.passes(Outbound, &begin(ME, PEER)));
     }

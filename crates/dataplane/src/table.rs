@@ -71,6 +71,14 @@ impl Network {
         address.is_ipv4() == self.is_v4 && number(address).0 & self.mask == self.first
     }
 
+    /// Tells whether it is all of one version of IP.
+    pub fn is_everything(&self) -> bool {
+        match self.is_v4 {
+            true => self.mask & u128::from(u32::MAX) == 0,
+            false => self.mask == 0,
+        }
+    }
+
     /// Tells whether an address is the network's broadcast address: the last one of an
     /// IPv4 network of at most 30 bits (RFC 919; RFC 3021 for 31 bits).
     pub fn is_broadcast(&self, address: IpAddr) -> bool {

@@ -510,7 +510,7 @@ impl<O: Outside> Driver<O> {
         let mut passing = passing.peekable();
         if passing.peek().is_some() {
             let addresses = addresses_of_host();
-            passing.for_each(|network| network.set_elsewhere(&addresses));
+            passing.for_each(|network| network.set_elsewhere(addresses.clone()));
         }
     }
 

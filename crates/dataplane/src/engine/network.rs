@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::device::Device;
+use crate::filter::Own;
 use crate::icmp::{ErrorBudget, Reason, error_for};
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, split};
 use crate::packet::{IpPacket, protocol};
@@ -30,13 +31,11 @@ pub(super) struct Network {
     pub(super) guests: Option<Device>,
     /// Routes name sessions by their place.
     pub(super) table: AddressTable<usize>,
-    /// This host's addresses in the network.
-    own: Vec<IpAddr>,
-    /// What rules take for this host itself: its addresses in the network, those that it holds for
-    /// others, and, if networks behind it are reached, those that it has elsewhere.
-    mine: Vec<IpAddr>,
+    /// This host's addresses in the network, and those that it holds for others.
+    addresses: Vec<IpAddr>,
+    own_addresses: usize,
+    /// If networks behind this host are reached, all addresses that it has.
     elsewhere: Vec<IpAddr>,
-    hosted: Vec<IpAddr>,
     pending: Pending,
     errors: ErrorBudget,
     /// How much this host may send to many, and how many packets were more.
@@ -59,10 +58,9 @@ impl Network {
             device,
             guests: None,
             table,
-            mine: addresses.clone(),
-            own: addresses,
+            own_addresses: addresses.len(),
+            addresses,
             elsewhere: Vec::new(),
-            hosted: Vec::new(),
             pending: Pending::default(),
             errors: ErrorBudget::new(ERRORS_BURST, ERRORS_PER_SECOND),
             to_many: ErrorBudget::new(TO_MANY_BURST, TO_MANY_PER_SECOND),
@@ -160,32 +158,28 @@ impl Network {
     /// Takes part for others, with their device.
     pub(super) fn host(&mut self, device: Option<Device>, addresses: Vec<IpAddr>) {
         self.guests = device;
-        self.hosted.clone_from(&addresses);
+        self.addresses.truncate(self.own_addresses);
+        self.addresses.extend(&addresses);
         self.table.set_hosted(addresses);
-        self.count_mine();
     }
 
-    /// Tells which addresses this host has, here and elsewhere. What is behind it is reached, and
-    /// it itself no more than in the network.
-    pub(super) fn set_elsewhere(&mut self, addresses: &[IpAddr]) {
-        if self.elsewhere != addresses {
-            self.elsewhere = addresses.to_vec();
-            self.count_mine();
+    /// Says which addresses this host has, here and elsewhere.
+    pub(super) fn set_elsewhere(&mut self, addresses: Vec<IpAddr>) {
+        self.elsewhere = addresses;
+    }
+
+    /// Returns this host's addresses for rules.
+    pub(super) fn mine(&self) -> Own<'_> {
+        Own {
+            here: &self.addresses,
+            elsewhere: &self.elsewhere,
         }
-    }
-
-    fn count_mine(&mut self) {
-        self.mine = [&self.own[..], &self.hosted, &self.elsewhere].concat();
-    }
-
-    /// Returns what rules take for this host itself.
-    pub(super) fn mine(&self) -> &[IpAddr] {
-        &self.mine
     }
 
     /// Tells whether this host has an address itself, and not somebody for whom it passes on.
     pub(super) fn is_of_this_host(&self, address: IpAddr) -> bool {
-        self.own.contains(&address) || self.elsewhere.contains(&address)
+        let own = &self.addresses[..self.own_addresses];
+        own.contains(&address) || self.elsewhere.contains(&address)
     }
 
     /// Tells whether what this host sends comes from no socket of its kernel.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::paths::Paths;
 use super::{Counters, NetworkId, PeerKey, SessionKeys};
-use crate::filter::{Direction, Filter, Sides};
+use crate::filter::{Direction, Filter, Own, Sides};
 use crate::packet::IpPacket;
 use crate::reassembly::{Half, Reassembly};
 use crate::sealed::{
@@ -97,10 +97,13 @@ impl Session {
         &mut self,
         now: Instant,
         direction: Direction,
-        mine: &[IpAddr],
+        mine: Own<'_>,
         packet: &IpPacket<'_>,
     ) -> bool {
-        let theirs = &self.addresses;
+        let theirs = Own {
+            here: &self.addresses,
+            elsewhere: &[],
+        };
         self.filter
             .as_mut()
             .is_none_or(|filter| filter.passes(now, direction, Sides { mine, theirs }, packet))

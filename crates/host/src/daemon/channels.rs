@@ -389,10 +389,12 @@ async fn look_for_members(
         let look = move |node: &Node| {
             let channel = node.vnet().channel(id)?;
             let knows_all = !channel.is_governed() || channel.charter().is_some();
-            Some((knows_all, channel.is_removed(node.id())))
+            let is_removed = channel.is_removed(node.id());
+            Some((knows_all, is_removed, channel.is_said_removed()))
         };
-        let (knows_all, is_removed) = desk.look(look).await?.ok_or_else(closed)?;
-        if is_removed {
+        let (knows_all, is_removed, is_said) = desk.look(look).await?.ok_or_else(closed)?;
+        let waited = started.elapsed();
+        if is_removed || (is_said && waited >= MEMBERS_TIME_MAX) {
             if new {
                 desk.vnet(vnet::Command::Close(id)).await?;
             }
@@ -400,7 +402,6 @@ async fn look_for_members(
                 "An administrator removed this node from the channel, and it cannot come back.",
             ));
         }
-        let waited = started.elapsed();
         let has_looked = state.members > 1 || waited >= time_max;
         if (has_looked && knows_all) || waited >= MEMBERS_TIME_MAX {
             return Ok(state);

@@ -77,6 +77,8 @@ pub struct Channel {
     pub(super) cache: BTreeMap<IpAddr, Cached>,
     pub(super) attaching: BTreeMap<NodeId, Attaching>,
     pub(super) attached: BTreeMap<NodeId, Attachment>,
+    /// Whether a member said that this node is none, and no charter has since.
+    pub(super) is_said_removed: bool,
     pub(super) notice: Option<String>,
 }
 
@@ -215,6 +217,12 @@ impl Channel {
     pub fn admits(&self, claim: &Claim, unix_s: u64) -> bool {
         let government = self.government.as_ref();
         government.is_none_or(|government| government.standing(claim, unix_s).is_some())
+    }
+
+    /// Tells whether this node, which has no charter, was told that it is a member no longer. Any
+    /// member could have said so.
+    pub fn is_said_removed(&self) -> bool {
+        self.is_said_removed && self.charter().is_none()
     }
 
     /// Tells whether this node is a member no longer.

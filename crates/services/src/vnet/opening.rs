@@ -160,6 +160,7 @@ impl Vnet {
             attaching: BTreeMap::new(),
             attached: BTreeMap::new(),
             notice: None,
+            is_said_removed: false,
         };
         self.channels.insert(id, channel);
         self.keep(id, cx);

@@ -303,6 +303,7 @@ impl Vnet {
             }
         }
         let removed = channel.is_removed(me);
+        channel.is_said_removed = false;
         channel.notice = removed.then(|| {
             "this node was removed from the channel by an administrator; leave it with `enishi \
              channel leave`"
@@ -458,6 +459,7 @@ impl Vnet {
         };
         let keys = channel.keys_of(epoch);
         if channel.government.is_some() && keys.mac_is(proof, b"rmvd", &from, &me, &[]) {
+            channel.is_said_removed = true;
             channel.notice = Some(
                 "members say that this node was removed from the channel; leave it with `enishi \
                  channel leave`, or ask an administrator"
