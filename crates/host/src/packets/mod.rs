@@ -5,6 +5,8 @@
 //!
 //! | module | is about |
 //! |---|---|
+//! | `forwarding` | passing packets on, while a network is shared |
+//! | `shared` | files that all nodes of one host share |
 //! | `discovery` | which channel programs find without choosing a device |
 //! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
