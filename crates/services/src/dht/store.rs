@@ -446,19 +446,19 @@ mod tests {
         };
         let key = removed(0).record.key();
         let marks = |store: &Store| store.count(key, Held::is_mark);
-        for owner in 0..200 {
+        for owner in 0..90 {
             put(&mut store, aged(Kind::Set, 1, owner, 1, 5), Arrival::Put).unwrap();
             let change = put(&mut store, removed(owner), Arrival::Put).unwrap();
             let too_many = usize::from(owner) >= SET_MARKS_MAX;
             assert_eq!(change.displaced.len(), usize::from(too_many), "{owner}");
         }
         assert_eq!((store.len(), marks(&store)), (SET_MARKS_MAX, SET_MARKS_MAX));
-        let unheard = put(&mut store, removed(201), Arrival::Repair);
+        let unheard = put(&mut store, removed(95), Arrival::Repair);
         assert_eq!(unheard, Err(Outcome::Full));
         for owner in 0..SET_ENTRIES_MAX as u8 {
             put(&mut store, aged(Kind::Set, 1, owner, 3, 5), Arrival::Put).unwrap();
         }
-        let more = aged(Kind::Set, 1, 202, 3, 5);
+        let more = aged(Kind::Set, 1, 99, 3, 5);
         assert_eq!(put(&mut store, more, Arrival::Put), Err(Outcome::Full));
     }
 

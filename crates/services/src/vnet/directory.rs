@@ -12,7 +12,7 @@
 //!
 //! Who moves is in both pages until it has found itself in the new one a pass later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use enishi_overlay::{NodeId, Rng, Time};
@@ -44,6 +44,10 @@ const ROUND_PAGES: u8 = 8;
 const LOOK_BEHIND: u32 = 8;
 /// How long an answer is waited for before the directory is read again.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long what a member has said itself may be newer than its entry.
+const SAID_FOR: Duration = Duration::from_secs(10);
+/// Of how many members that is remembered.
+const SAID_MAX: usize = 1024;
 /// How long an entry that was put may not be found in its page.
 const ENTRY_WAIT: Duration = Duration::from_secs(2);
 
@@ -138,6 +142,8 @@ pub(super) struct Directory {
     /// were looked up, in this pass.
     pub(super) told: usize,
     pub(super) contests: usize,
+    /// When members have said themselves what they claim, within [`SAID_FOR`].
+    said: BTreeMap<NodeId, Time>,
     /// The member whose claim was looked up last because it was in no page.
     pub(super) doubted: Option<NodeId>,
 }
@@ -160,6 +166,7 @@ impl Directory {
             listed: BTreeSet::new(),
             told: 0,
             contests: 0,
+            said: BTreeMap::new(),
             doubted: None,
         }
     }
@@ -214,6 +221,20 @@ impl Directory {
         self.asked_at = Some(now);
         self.in_round += 1;
         self.awaited()
+    }
+
+    /// A member has said itself what it claims.
+    pub(super) fn note_said(&mut self, member: NodeId, now: Time) {
+        self.said.retain(|_, at| now.since(*at) < SAID_FOR);
+        if self.said.len() < SAID_MAX {
+            self.said.insert(member, now);
+        }
+    }
+
+    /// Tells whether a member's entry may be older than what it has said.
+    pub(super) fn has_said(&self, member: &NodeId, now: Time) -> bool {
+        let at = self.said.get(member);
+        at.is_some_and(|at| now.since(*at) < SAID_FOR)
     }
 
     /// Returns the page that is being asked for.
@@ -368,5 +389,199 @@ impl Directory {
         self.told = 0;
         self.contests = 0;
         self.in_round = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many octets an entry with a long credential is, and how many of them an answer shows.
+    const ENTRY_BYTES: usize = 1290;
+    const SHOWN_MAX: usize = RECORDS_BYTES_MAX / ENTRY_BYTES;
+    /// How many of one page holders take.
+    const HELD_MAX: usize = 64;
+
+    /// A directory, and what each of its members knows of it.
+    struct Channel {
+        pages: Vec<BTreeSet<usize>>,
+        members: BTreeMap<usize, Directory>,
+        rng: Rng,
+        now: Time,
+        moves: usize,
+    }
+
+    impl Channel {
+        fn new() -> Self {
+            Self {
+                pages: vec![BTreeSet::new(); usize::from(PAGES_MAX)],
+                members: BTreeMap::new(),
+                rng: Rng::from_seed([1; 32]),
+                now: Time::from_secs(1),
+                moves: 0,
+            }
+        }
+
+        /// What an answer shows of a page, to a member.
+        fn page(&self, at: u8, member: usize) -> (Page, Vec<usize>) {
+            let entries = self.pages[usize::from(at)].iter().copied();
+            let shown: Vec<usize> = entries.take(SHOWN_MAX).collect();
+            let page = Page {
+                others: shown.iter().filter(|other| **other != member).count(),
+                rank: shown.iter().position(|other| *other == member),
+                bytes: shown.len() * ENTRY_BYTES,
+            };
+            (page, shown)
+        }
+
+        fn carry_out(&mut self, member: usize, moves: &Moves) {
+            self.moves += usize::from(moves.put.is_some());
+            if let Some(page) = moves.put.map(usize::from)
+                && self.pages[page].len() < HELD_MAX
+            {
+                self.pages[page].insert(member);
+            }
+            if let Some(page) = moves.remove {
+                self.pages[usize::from(page)].remove(&member);
+            }
+        }
+
+        /// One member reads the directory, to its end; returns whom it has found.
+        fn read(&mut self, member: usize) -> BTreeSet<usize> {
+            let mut directory = self.members.remove(&member).unwrap();
+            let mut seen = BTreeSet::new();
+            loop {
+                let (page, shown) = self.page(directory.ask(self.now), member);
+                seen.extend(shown);
+                let moves = directory.got(Some(page), self.now);
+                self.carry_out(member, &moves);
+                if !directory.reads_on() {
+                    break;
+                }
+            }
+            let moves = directory.end_pass(self.now, &mut self.rng);
+            self.carry_out(member, &moves);
+            directory.begin_pass();
+            self.members.insert(member, directory);
+            seen
+        }
+
+        fn come(&mut self, member: usize) -> BTreeSet<usize> {
+            self.members.insert(member, Directory::new(0));
+            self.read(member)
+        }
+
+        fn leave(&mut self, member: usize) {
+            let directory = self.members.remove(&member).unwrap();
+            for page in directory.entries() {
+                self.pages[usize::from(page)].remove(&member);
+            }
+        }
+
+        /// All read as often as said; returns how often anybody has moved in the last time.
+        fn go_on(&mut self, times: usize) -> usize {
+            let mut moves = 0;
+            for _ in 0..times {
+                self.now = self.now + Duration::from_secs(61);
+                self.moves = 0;
+                let members: Vec<usize> = self.members.keys().copied().collect();
+                for member in members {
+                    self.read(member);
+                }
+                moves = self.moves;
+            }
+            moves
+        }
+
+        fn assert_all_know_all(&mut self) {
+            let members: Vec<usize> = self.members.keys().copied().collect();
+            let all: BTreeSet<usize> = members.iter().copied().collect();
+            for member in members {
+                assert_eq!(self.read(member), all, "{member}");
+            }
+            // Who comes stops reading early, and misses nobody.
+            let seen = self.come(usize::MAX);
+            assert!(all.is_subset(&seen), "{} of {}", seen.len(), all.len());
+            self.leave(usize::MAX);
+        }
+
+        fn used(&self) -> usize {
+            let used = self.pages.iter().rposition(|page| !page.is_empty());
+            used.map_or(0, |last| last + 1)
+        }
+    }
+
+    #[test]
+    fn a_thousand_find_room_and_nobody_moves_any_more() {
+        let mut channel = Channel::new();
+        for member in 0..1000 {
+            channel.come(member * 7 % 1000);
+        }
+        channel.go_on(3);
+        channel.assert_all_know_all();
+        assert_eq!(channel.used(), 1000_usize.div_ceil(PAGE));
+        assert_eq!(channel.go_on(3), 0);
+    }
+
+    #[test]
+    fn who_come_at_once_spread_over_the_pages() {
+        let mut channel = Channel::new();
+        for member in 0..120 {
+            // As if all had read before any of them wrote.
+            let mut directory = Directory::new(0);
+            let moves = directory.got(Some(Page::default()), channel.now);
+            directory.end_pass(channel.now, &mut channel.rng);
+            directory.begin_pass();
+            channel.carry_out(member, &moves);
+            channel.members.insert(member, directory);
+        }
+        assert_eq!(channel.pages[0].len(), HELD_MAX);
+        channel.go_on(6);
+        channel.assert_all_know_all();
+        assert_eq!(channel.go_on(3), 0);
+    }
+
+    #[test]
+    fn when_most_leave_the_others_move_up_to_the_front() {
+        for stay in [2, 20, 40, 100, 400] {
+            let mut channel = Channel::new();
+            (0..500).for_each(|member| drop(channel.come(member)));
+            channel.go_on(2);
+            // Who stays is here and there.
+            let kept: BTreeSet<usize> = (0..stay).map(|number| number * 251 % 500).collect();
+            let leavers = (0..500).filter(|member| !kept.contains(member));
+            leavers.for_each(|member| channel.leave(member));
+            channel.go_on(12);
+            channel.assert_all_know_all();
+            assert!(channel.used() <= stay.div_ceil(PAGE_LOW).max(1), "{stay}");
+            assert_eq!(channel.go_on(4), 0, "{stay}");
+        }
+    }
+
+    #[test]
+    fn a_small_channel_has_one_page_and_one_question() {
+        let mut channel = Channel::new();
+        (0..PAGE_HALF).for_each(|member| drop(channel.come(member)));
+        for member in 0..PAGE_HALF {
+            let mut directory = channel.members.remove(&member).unwrap();
+            let (page, _) = channel.page(0, member);
+            assert_eq!(directory.got(Some(page), channel.now), Moves::default());
+            assert!(!directory.reads_on());
+        }
+    }
+
+    #[test]
+    fn who_was_away_keeps_its_page_and_what_nobody_answers_for_is_left_alone() {
+        let mut channel = Channel::new();
+        (0..100).for_each(|member| drop(channel.come(member)));
+        channel.go_on(2);
+        let page = channel.members[&99].page();
+        assert!(page > 0);
+        channel.members.insert(99, Directory::new(page));
+        channel.read(99);
+        assert_eq!(channel.members[&99].placed(), Some(page));
+        let mut directory = Directory::new(0);
+        assert_eq!(directory.got(None, channel.now), Moves::default());
+        assert!(!directory.is_whole && directory.placed().is_none());
     }
 }

@@ -114,7 +114,7 @@ impl Vnet {
 
     /// Takes the members in of whom a page tells, and makes this node known to new ones.
     fn read_of(&mut self, id: ChannelId, claims: Vec<Claim>, cx: &mut Cx<'_>) {
-        let me = cx.me();
+        let (me, now) = (cx.me(), cx.now());
         for claim in claims {
             let node = claim.contact.id();
             let Some(channel) = self.channels.get_mut(&id) else {
@@ -133,7 +133,10 @@ impl Vnet {
             if tells {
                 self.announce_to(id, &claim.contact, cx);
             }
-            self.take_in(id, &claim, false, cx);
+            let channel = self.channels.get(&id);
+            if channel.is_some_and(|channel| is_new || !channel.directory.has_said(&node, now)) {
+                self.take_in(id, &claim, false, cx);
+            }
         }
     }
 
@@ -338,6 +341,7 @@ impl Vnet {
                 .is_some_and(|c| c.contact.id() != from);
             of_other || !claim.names(*address)
         });
+        channel.directory.note_said(from, cx.now());
         if self.take_in(id, &claim, true, cx) {
             self.update_attached(id, &claim, cx);
             self.find_routes(id, cx);
