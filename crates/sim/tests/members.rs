@@ -207,13 +207,14 @@ fn who_claims_another_members_address_is_not_taken_for_its_holder() {
     let heard = broadcast(&mut world, ROGUE, of_rogue.into());
     assert_eq!(heard, BTreeSet::from([WITNESS, VICTIM]));
     let claim = forger.claim(contact(&world, ROGUE), of_victim);
-    forger.announce(&mut world, WITNESS, &claim);
     forger.enter_directory(&mut world, ROGUE, 0, &claim);
     for _ in 0..3 {
-        run(&mut world, 70);
+        forger.announce(&mut world, WITNESS, &claim);
+        run(&mut world, 1);
         assert!(broadcast(&mut world, ROGUE, of_victim.into()).is_empty());
         assert_ne!(claimed(&world, WITNESS, ROGUE), Some(of_victim));
         assert_eq!(claimed(&world, WITNESS, VICTIM), Some(of_victim));
+        run(&mut world, 60);
     }
     let heard = broadcast(&mut world, VICTIM, of_victim.into());
     assert_eq!(heard, BTreeSet::from([WITNESS, ROGUE]));
