@@ -185,13 +185,13 @@ fn contact(world: &World, of: Index) -> Contact {
 fn an_address_outside_of_the_network_is_no_members_address() {
     let (mut world, forger) = with_rogue(22);
     for address in ["127.0.0.1", "10.78.0.1", "10.77.0.0", "10.77.255.255"] {
-        let claim = forger.claim(contact(&world, ROGUE), address.parse().unwrap());
+        let claim = forger.claim(&contact(&world, ROGUE), address.parse().unwrap());
         forger.announce(&mut world, WITNESS, &claim);
         forger.enter_directory(&mut world, ROGUE, 0, &claim);
         run(&mut world, 130);
         assert_eq!(claimed(&world, WITNESS, ROGUE), None, "{address}");
     }
-    let claim = forger.claim(contact(&world, ROGUE), "10.77.0.1".parse().unwrap());
+    let claim = forger.claim(&contact(&world, ROGUE), "10.77.0.1".parse().unwrap());
     forger.announce(&mut world, WITNESS, &claim);
     run(&mut world, 1);
     assert!(claimed(&world, WITNESS, ROGUE).is_some());
@@ -206,7 +206,7 @@ fn who_claims_another_members_address_is_not_taken_for_its_holder() {
     // What it has said before about itself does not help it.
     let heard = broadcast(&mut world, ROGUE, of_rogue.into());
     assert_eq!(heard, BTreeSet::from([WITNESS, VICTIM]));
-    let claim = forger.claim(contact(&world, ROGUE), of_victim);
+    let claim = forger.claim(&contact(&world, ROGUE), of_victim);
     forger.enter_directory(&mut world, ROGUE, 0, &claim);
     for _ in 0..3 {
         forger.announce(&mut world, WITNESS, &claim);
@@ -228,7 +228,7 @@ fn who_knows_only_the_liar_asks_before_it_believes() {
     let of_victim = address(&world, VICTIM);
     // A newcomer hears of the rogue first, and of the victim never by itself.
     forger.leave_directory(&mut world, WITNESS, &key(VICTIM));
-    let claim = forger.claim(contact(&world, ROGUE), of_victim);
+    let claim = forger.claim(&contact(&world, ROGUE), of_victim);
     forger.enter_directory(&mut world, ROGUE, 0, &claim);
     open(&mut world, 5);
     run(&mut world, 2);
@@ -241,7 +241,7 @@ fn who_knows_only_the_liar_asks_before_it_believes() {
 #[test]
 fn the_way_to_a_member_does_not_carry_packets_of_anothers_address() {
     let (mut world, forger) = with_rogue(25);
-    let claim = forger.claim(contact(&world, ROGUE), address(&world, VICTIM));
+    let claim = forger.claim(&contact(&world, ROGUE), address(&world, VICTIM));
     let wanted: Ipv6Addr = forger.claim_address(&mut world, ROGUE, &claim);
     world.tap(ROGUE);
     world.take_events();

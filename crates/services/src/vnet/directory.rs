@@ -237,9 +237,13 @@ impl Directory {
         at.is_some_and(|at| now.since(*at) < SAID_FOR)
     }
 
-    /// Returns the page that is being asked for.
-    pub(super) fn awaited(&self) -> u8 {
+    fn awaited(&self) -> u8 {
         self.pages.len() as u8
+    }
+
+    /// Tells whether a page of a pass is the one that is being asked for.
+    pub(super) fn awaits(&self, (pass, page): (u32, u8)) -> bool {
+        self.asked_at.is_some() && (self.pass, self.awaited()) == (pass, page)
     }
 
     /// Returns the number of this pass.
@@ -313,10 +317,9 @@ impl Directory {
         };
         let looks_behind = self.passes.is_multiple_of(LOOK_BEHIND);
         let own = usize::from(self.page);
-        let is_wanted = (self.placed_at.is_some() && next <= own)
-            || next < self.depth
-            || last.is_full()
-            || (last.is_half_full() && looks_behind);
+        let is_expected = (self.placed_at.is_some() && next <= own) || next < self.depth;
+        let leads_on = last.is_full() || (last.is_half_full() && looks_behind);
+        let is_wanted = is_expected || (leads_on && *last != Page::UNKNOWN);
         next < usize::from(PAGES_MAX) && is_wanted
     }
 
@@ -327,7 +330,7 @@ impl Directory {
 
     /// Ends the pass; [`Self::begin_pass`] follows when its result was used.
     pub(super) fn end_pass(&mut self, now: Time, rng: &mut Rng) -> Moves {
-        self.passes = self.passes.saturating_add(1);
+        self.passes = self.passes.saturating_add(self.has_begun().into());
         let last = self.pages.iter().rposition(|page| !page.is_empty());
         self.depth = last.map_or(0, |last| last + 1);
         let own = self.pages.get(usize::from(self.page));
@@ -378,6 +381,13 @@ impl Directory {
             before += room;
             (drawn < before).then_some(at)
         })
+    }
+
+    /// Tells whether this pass has found the first page.
+    pub(super) fn has_begun(&self) -> bool {
+        self.pages
+            .first()
+            .is_some_and(|page| *page != Page::UNKNOWN)
     }
 
     /// Begins the next pass.
@@ -583,5 +593,9 @@ mod tests {
         let mut directory = Directory::new(0);
         assert_eq!(directory.got(None, channel.now), Moves::default());
         assert!(!directory.is_whole && directory.placed().is_none());
+        assert!(
+            !directory.reads_on(),
+            "where nobody answers nothing more is asked"
+        );
     }
 }

@@ -71,23 +71,23 @@ impl Vnet {
         } else {
             Consistency::Hasty
         };
-        let token = self.token(Purpose::Members(id, channel.directory.pass()));
+        let token = self.token(Purpose::Members(id, (channel.directory.pass(), page)));
         cx.get(token, key, consistency);
     }
 
     pub(super) fn got_members(
         &mut self,
         id: ChannelId,
-        pass: u32,
+        asked: (u32, u8),
         answer: &GetAnswer,
         cx: &mut Cx<'_>,
     ) {
         let (now, unix_s) = (cx.now(), cx.unix_s());
         let channel = self.channels.get_mut(&id);
-        let Some(channel) = channel.filter(|channel| channel.directory.pass() == pass) else {
+        let Some(channel) = channel.filter(|channel| channel.directory.awaits(asked)) else {
             return;
         };
-        let name = RecordName::Members(channel.directory.awaited());
+        let name = RecordName::Members(asked.1);
         let (moves, claims) = match answer {
             GetAnswer::Records(records) => {
                 let mine = channel.keys.owner(cx.keypair(), name).id();
@@ -207,7 +207,7 @@ impl Vnet {
         };
         let missing = channel.members.keys().filter(|node| !is_known(node));
         let (away, doubtful): (Vec<NodeId>, Vec<NodeId>) = missing.copied().partition(was_listed);
-        channel.announced = true;
+        channel.announced |= directory.has_begun();
         directory.listed = std::mem::take(&mut directory.seen);
         // Those that follow the one that was looked up last, in a circle.
         let last = directory.doubted;

@@ -394,8 +394,8 @@ enum Purpose {
     Verify(ChannelId, NodeId),
     /// An address that a node holds for somebody else.
     Hosted(ChannelId, hosted::Step),
-    /// Who are the members? Asked in a pass with a number.
-    Members(ChannelId, u32),
+    /// Who are the members? Asked in a pass, for a page.
+    Members(ChannelId, (u32, u8)),
     /// Is a member that is in no page of the directory there?
     Doubt(ChannelId, NodeId),
     /// Whose is an address that somebody speaks from, or claims beside another?
@@ -636,8 +636,8 @@ impl Service for Vnet {
                 }
                 Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
                 Some(Purpose::Hosted(channel, step)) => self.host_got(channel, step, &answer, cx),
-                Some(Purpose::Members(channel, pass)) => {
-                    self.got_members(channel, pass, &answer, cx);
+                Some(Purpose::Members(channel, asked)) => {
+                    self.got_members(channel, asked, &answer, cx);
                 }
                 Some(Purpose::Doubt(channel, node)) => self.doubted(channel, node, &answer, cx),
                 Some(Purpose::Settle(channel, address)) => {

@@ -43,17 +43,17 @@ impl Forger {
     }
 
     /// Makes a claim of the forger's to an address, as its octets.
-    pub(crate) fn claim(&self, contact: Contact, address: Ipv4Addr) -> Vec<u8> {
+    pub(crate) fn claim(&self, contact: &Contact, address: Ipv4Addr) -> Vec<u8> {
         let (host, address6) = ("rogue", self.address6());
         let offers = Offers::default();
-        let said = (&*self.id, &contact, host, address, address6, &offers);
+        let said = (&*self.id, contact, host, address, address6, &offers);
         let signed = postcard::to_extend(&said, b"enishi 1 claim\0".to_vec()).unwrap();
         let signature = self.node.sign(&signed);
         let (first, second) = signature.split_at(32);
         let halves: ([u8; 32], [u8; 32]) = (first.try_into().unwrap(), second.try_into().unwrap());
         let credential: Option<()> = None;
         let claim = (
-            &contact, host, address, address6, &offers, halves, credential,
+            contact, host, address, address6, &offers, halves, credential,
         );
         postcard::to_stdvec(&claim).unwrap()
     }
