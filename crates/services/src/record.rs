@@ -26,6 +26,8 @@ use crate::keys::SEAL_BYTES;
 pub const VALUE_BYTES_MAX: usize = 4096;
 /// The largest sealed value, in octets.
 pub const SEALED_BYTES_MAX: usize = VALUE_BYTES_MAX + SEAL_BYTES;
+/// How much a record counts besides its value, in octets.
+pub const RECORD_BYTES: usize = 224;
 /// The shortest and the longest lease, in seconds: 30 seconds and 31 days.
 pub const LEASE_S: std::ops::RangeInclusive<u32> = 30..=31 * 86_400;
 
@@ -170,7 +172,7 @@ impl Record {
 
     /// Returns how much it counts against quotas, in octets.
     pub fn size(&self) -> usize {
-        self.content.value.len() + 224
+        self.content.value.len() + RECORD_BYTES
     }
 
     /// Compares with the present record of the same key, and of the same owner for

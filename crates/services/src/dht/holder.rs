@@ -273,8 +273,8 @@ impl Dht {
 
     pub(super) fn on_fetch(&mut self, from: NodeId, token: u64, key: Key, cx: &mut Cx<'_>) {
         let now = cx.now();
-        let records = wire::fill(self.holder.store.under(key, now).map(|held| held.aged(now)));
-        let records = records.into_iter().next().unwrap_or_default();
+        let held = self.holder.store.under(key, now);
+        let records = wire::cut(held.map(|held| held.aged(now)).collect());
         cx.send_to(from, DhtMessage::FetchReply { token, records }.encode());
     }
 
@@ -468,6 +468,6 @@ fn merge(best: &mut Vec<Aged>, new: Aged) {
 }
 
 fn answer(asker: Asker, records: Vec<Aged>, cx: &mut Cx<'_>) {
-    let records = wire::fill(records).into_iter().next().unwrap_or_default();
+    let records = wire::cut(records);
     cx.answer(asker, wire::encode(&Found { records }));
 }

@@ -19,6 +19,9 @@ pub const BYTES_PER_PUTTER_MAX: u64 = 2 << 20;
 pub const BYTES_PER_HOLDER_MAX: u64 = 32 << 20;
 /// The most entries of one directory.
 pub const SET_ENTRIES_MAX: usize = 64;
+/// The most marks of entries that were removed from one directory. They take no entry's place; of
+/// more, the one that would end first goes.
+pub const SET_MARKS_MAX: usize = 64;
 
 /// How a record comes to a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,11 @@ impl Held {
     /// Returns the record.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Tells whether it is the mark of a removed record.
+    fn is_mark(&self) -> bool {
+        self.record.content().removed
     }
 
     /// Returns the record with its age at `now`.
@@ -117,7 +125,7 @@ impl Store {
         let expires_at = now + Duration::from_secs(u64::from(lease_s - age_s));
         let key = record.key();
         let owner = record.content().owner;
-        let displaced = self.judge(now, key, &record, arrival)?;
+        let mut displaced = self.judge(now, key, &record, arrival)?;
         let slot = (key.position(), key, owner);
         if let Some(present) = self.held.get_mut(&slot)
             && present.record == record
@@ -126,6 +134,7 @@ impl Store {
             return Ok(Change { displaced });
         }
         self.check_quotas(&slot, &record, source, arrival)?;
+        displaced.extend(self.mark_too_many(&record));
         for owner in &displaced {
             self.remove(key, *owner);
         }
@@ -133,7 +142,8 @@ impl Store {
         Ok(Change { displaced })
     }
 
-    /// Returns what is held under a key, at most [`SET_ENTRIES_MAX`] records.
+    /// Returns what is held under a key, at most [`SET_ENTRIES_MAX`] records and, in a directory,
+    /// [`SET_MARKS_MAX`] marks of removed ones.
     pub fn under(&self, key: Key, now: Time) -> impl Iterator<Item = &Held> {
         let (first, last) = (NodeId::from_bytes([0; 32]), NodeId::from_bytes([255; 32]));
         let position = key.position();
@@ -265,12 +275,45 @@ impl Store {
         } else {
             0
         };
-        let entries = self.under(slot.1, Time::ZERO).count();
-        let no_place = self.held.len() >= RECORDS_HELD_MAX || entries >= SET_ENTRIES_MAX;
-        let full = (present.is_none() && no_place)
+        let no_place = match record.content().kind {
+            Kind::Lease => present.is_none() && self.count(slot.1, |_| true) >= SET_ENTRIES_MAX,
+            Kind::Set => self.is_crowded(slot.1, present, record),
+        };
+        let full = no_place
+            || (present.is_none() && self.held.len() >= RECORDS_HELD_MAX)
             || self.bytes - freed + size > BYTES_HELD_MAX
             || by_source - freed_of_source + size > arrival.quota();
         if full { Err(Outcome::Full) } else { Ok(()) }
+    }
+
+    /// Tells whether a directory has no place for a record: live ones and marks have their own.
+    fn is_crowded(&self, key: Key, present: Option<&Held>, record: &Record) -> bool {
+        let removed = record.content().removed;
+        let has_place = present.is_some_and(|held| held.is_mark() == removed);
+        let most = if removed {
+            SET_MARKS_MAX
+        } else {
+            SET_ENTRIES_MAX
+        };
+        !has_place && self.count(key, |held| held.is_mark() == removed) >= most
+    }
+
+    /// The mark that has to go for a record, which is to be another in its directory.
+    fn mark_too_many(&self, record: &Record) -> Option<NodeId> {
+        let (key, content) = (record.key(), record.content());
+        if content.kind != Kind::Set || !content.removed {
+            return None;
+        }
+        let others = self.under(key, Time::ZERO).filter(|held| held.is_mark());
+        let others = others.filter(|held| held.record.content().owner != content.owner);
+        let others: Vec<&Held> = others.collect();
+        let first = others.iter().min_by_key(|held| held.expires_at)?;
+        (others.len() >= SET_MARKS_MAX).then(|| first.record.content().owner)
+    }
+
+    fn count(&self, key: Key, counts: impl Fn(&Held) -> bool) -> usize {
+        let held = self.under(key, Time::ZERO);
+        held.filter(|held| counts(held)).count()
     }
 
     fn insert(&mut self, slot: Slot, record: Record, expires_at: Time, source: NodeId) {
@@ -387,6 +430,36 @@ mod tests {
         let more = aged(Kind::Set, 1, 99, 1, 5);
         assert_eq!(put(&mut store, more, Arrival::Put), Err(Outcome::Full));
         assert!(put(&mut store, aged(Kind::Set, 1, 3, 2, 9), Arrival::Put).is_ok());
+    }
+
+    #[test]
+    fn marks_of_removed_entries_take_no_place_and_are_bounded() {
+        let mut store = Store::default();
+        let removed = |owner| {
+            let present = aged(Kind::Set, 1, owner, 2, 0).record;
+            let content = Content {
+                removed: true,
+                ..present.content().clone()
+            };
+            let record = Record::sign(content, &keypair(1), &keypair(owner));
+            Aged { record, age_s: 0 }
+        };
+        let key = removed(0).record.key();
+        let marks = |store: &Store| store.count(key, Held::is_mark);
+        for owner in 0..90 {
+            put(&mut store, aged(Kind::Set, 1, owner, 1, 5), Arrival::Put).unwrap();
+            let change = put(&mut store, removed(owner), Arrival::Put).unwrap();
+            let too_many = usize::from(owner) >= SET_MARKS_MAX;
+            assert_eq!(change.displaced.len(), usize::from(too_many), "{owner}");
+        }
+        assert_eq!((store.len(), marks(&store)), (SET_MARKS_MAX, SET_MARKS_MAX));
+        let unheard = put(&mut store, removed(95), Arrival::Repair);
+        assert_eq!(unheard, Err(Outcome::Full));
+        for owner in 0..SET_ENTRIES_MAX as u8 {
+            put(&mut store, aged(Kind::Set, 1, owner, 3, 5), Arrival::Put).unwrap();
+        }
+        let more = aged(Kind::Set, 1, 99, 3, 5);
+        assert_eq!(put(&mut store, more, Arrival::Put), Err(Outcome::Full));
     }
 
     #[test]

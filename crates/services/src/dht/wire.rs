@@ -307,6 +307,13 @@ pub fn fill(records: impl IntoIterator<Item = Aged>) -> Vec<Vec<Aged>> {
     messages
 }
 
+/// Takes what fits into one message: live records before the marks of removed ones, and each in
+/// the order of their owners, so that of the same records all holders leave out the same.
+pub fn cut(mut records: Vec<Aged>) -> Vec<Aged> {
+    records.sort_by_key(|aged| (aged.record.content().removed, aged.record.content().owner));
+    fill(records).into_iter().next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

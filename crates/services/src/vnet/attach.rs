@@ -362,6 +362,8 @@ impl Vnet {
         channel.attaching.remove(&peer);
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.members.insert(peer, claim.clone());
+            // Each has looked the other's address up.
+            channel.settling.note(peer, claim.address);
             let addresses = channel.addresses_of(claim);
             let permits = channel.permits(cx.me(), claim);
             let send_index = agreement.send_index;

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::access::{Permit, Ports};
+use super::wire::Claim;
 use super::{ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{GroupName, GroupSpec, Heard, Order, Receipts, Tree};
 
@@ -63,7 +64,7 @@ impl Vnet {
     }
 
     /// Sends a packet to all members, if it may pass to one of them. Whoever that is need not be
-    /// known here: a group has members that its directory has no room for.
+    /// known here: a group may have members that are not remembered.
     pub(super) fn broadcast(&mut self, id: ChannelId, packet: &[u8], cx: &mut Cx<'_>) {
         let Some(channel) = self.channels.get(&id) else {
             return;
@@ -105,19 +106,27 @@ impl Vnet {
         };
         let mut channels = self.channels.iter();
         let channel = channels.find(|(_, channel)| channel.group == Some(heard.group));
-        let Some((id, channel)) = channel else {
+        let (Some((id, channel)), Some(about)) = (channel, About::of(packet)) else {
             return;
         };
-        let Some(author) = channel.members.get(&heard.author) else {
-            let id = *id;
-            return self.look_for_members(id, cx);
+        let id = *id;
+        match channel.speaker(&heard.author, about.source).cloned() {
+            Some(author) => self.let_pass(id, &author, packet, cx),
+            None => self.settle_author(id, heard.author, (about.source, packet), cx),
+        }
+    }
+
+    /// Gives a packet to this host that its author sent from one of its own addresses, if the
+    /// rules let it begin that here.
+    pub(super) fn let_pass(&self, id: ChannelId, author: &Claim, packet: &[u8], cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get(&id) else {
+            return;
         };
         let permits = channel.permits(cx.me(), author);
         let inbound = permits.as_ref().map(|permits| permits.inbound.as_slice());
-        let about = About::of(packet).filter(|about| author.addresses().contains(&about.source));
-        if about.is_some_and(|about| about.may_pass(inbound)) {
+        if About::of(packet).is_some_and(|about| about.may_pass(inbound)) {
             cx.emit(Event::Broadcast {
-                channel: *id,
+                channel: id,
                 packet: Bytes::copy_from_slice(packet),
             });
         }

@@ -9,10 +9,12 @@ use super::access::{Permit, Permits};
 use super::attach::{Attaching, Attachment};
 use super::beyond::Beyond;
 use super::charter::Charter;
+use super::directory::Directory;
 use super::government::{self, Government, Seat};
 use super::hosted::Hosting;
 use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
+use super::settle::Settling;
 use super::succession::{EPOCHS_MAX, Epoch};
 use super::wire::{Mark, Offers};
 use super::{Claim, Cx, Network};
@@ -71,8 +73,9 @@ pub struct Channel {
     pub(super) announced: bool,
     /// How often the directory was read since an address was wanted.
     pub(super) directory_reads: u32,
-    /// Until when the directory is not read early for somebody who is not in it.
-    pub(super) sought_until: Time,
+    pub(super) directory: Directory,
+    /// Whose addresses are being looked up, and which were found to be whose.
+    pub(super) settling: Settling,
     pub(super) checked_at: Time,
     pub(super) cache: BTreeMap<IpAddr, Cached>,
     pub(super) attaching: BTreeMap<NodeId, Attaching>,
@@ -138,6 +141,12 @@ impl Channel {
     /// Returns what may pass between this node, `me`, and a member; none for everything.
     pub fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
         self.government.as_ref()?.permits(me, member)
+    }
+
+    /// Returns in which page of the channel's directory this node's entry is, from 0 on; none as
+    /// long as it is in none.
+    pub fn directory_page(&self) -> Option<u8> {
+        self.directory.placed()
     }
 
     /// Returns what a person should know.
@@ -254,6 +263,7 @@ impl Channel {
     pub(super) fn begin_epoch(&mut self, secret: Secret) {
         let keys = self.derive(&secret);
         let before = Epoch {
+            page: self.directory.page(),
             keys: std::mem::replace(&mut self.keys, keys),
             secret: std::mem::replace(&mut self.secret, secret),
         };
@@ -280,7 +290,10 @@ impl Channel {
             &record.content().value,
         )?;
         let claim: Claim = postcard::from_bytes(&octets).ok()?;
-        (claim.verify(&self.keys) && self.admits(&claim, unix_s)).then_some(claim)
+        // One that was taken in was verified.
+        let is_known = self.members.get(&claim.contact.id()) == Some(&claim);
+        let is_genuine = is_known || claim.verify(&self.keys);
+        (is_genuine && self.admits(&claim, unix_s)).then_some(claim)
     }
 
     /// Makes the request that puts this node's claim under a name, or removes it.

@@ -149,10 +149,9 @@ impl Vnet {
             address6: channel.address6,
         };
         let mut names = channel.hosted_names(cx.me());
-        names.extend([
-            RecordName::Address(channel.address6.into()),
-            RecordName::Members,
-        ]);
+        names.push(RecordName::Address(channel.address6.into()));
+        // Into which page of the directory it goes is seen there.
+        channel.directory.take_out();
         self.publish(id, &names, cx);
         self.keep(id, cx);
         cx.emit(event);
@@ -164,7 +163,7 @@ impl Vnet {
     }
 
     /// Puts this node's claim, as it is now, under the given names.
-    fn publish(&mut self, id: ChannelId, names: &[RecordName], cx: &mut Cx<'_>) {
+    pub(super) fn publish(&mut self, id: ChannelId, names: &[RecordName], cx: &mut Cx<'_>) {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
@@ -197,7 +196,7 @@ impl Vnet {
             let own = [channel.address()?.into(), channel.address6.into()];
             let mut names = channel.hosted_names(cx.me());
             names.extend(own.map(RecordName::Address));
-            names.push(RecordName::Members);
+            names.extend(channel.directory.placed().map(RecordName::Members));
             Some(names)
         });
         if let Some(names) = names {

@@ -14,7 +14,9 @@
 //! | `claim` | get and keep an address |
 //! | `hosted` | addresses held for others |
 //! | `members` | who is in the channel |
+//! | `directory` | in which page of the directory |
 //! | `resolve` | who has this address |
+//! | `settle` | whose an address is, before that is believed |
 //! | `attach` | open the way to a member |
 //! | `agreement` | keys for its packets |
 //! | `pace` | how much one node may make this one do |
@@ -35,6 +37,7 @@ pub mod broadcast;
 mod channel;
 pub mod charter;
 mod claim;
+mod directory;
 mod government;
 mod hosted;
 pub mod invitation;
@@ -45,6 +48,7 @@ mod pace;
 mod resolve;
 pub mod routes;
 pub mod secret;
+mod settle;
 mod succession;
 mod uses;
 pub mod wire;
@@ -390,8 +394,12 @@ enum Purpose {
     Verify(ChannelId, NodeId),
     /// An address that a node holds for somebody else.
     Hosted(ChannelId, hosted::Step),
-    /// Who are the members?
-    Members(ChannelId),
+    /// Who are the members? Asked in a pass, for a page.
+    Members(ChannelId, (u32, u8)),
+    /// Is a member that is in no page of the directory there?
+    Doubt(ChannelId, NodeId),
+    /// Whose is an address that somebody speaks from, or claims beside another?
+    Settle(ChannelId, IpAddr),
     /// Where is the member now?
     Locate(ChannelId, NodeId),
     /// Where is an administrator that may have a newer charter?
@@ -556,7 +564,7 @@ impl Vnet {
         match alarm {
             Alarm::Claim(channel) => self.try_claim(channel, cx),
             Alarm::Check(channel) => self.check_claim(channel, cx),
-            Alarm::Members(channel) => self.ask_members(channel, cx),
+            Alarm::Members(channel) => self.read_on(channel, cx),
             Alarm::Attach(channel, peer) => self.attach_timed_out(channel, peer, cx),
             Alarm::Hosted(channel, member) => self.verify_more_hosted(channel, member, cx),
             Alarm::Invitations(channel) => self.expire_invitations(channel, cx),
@@ -628,7 +636,13 @@ impl Service for Vnet {
                 }
                 Some(Purpose::Verify(channel, peer)) => self.verified(channel, peer, &answer, cx),
                 Some(Purpose::Hosted(channel, step)) => self.host_got(channel, step, &answer, cx),
-                Some(Purpose::Members(channel)) => self.got_members(channel, &answer, cx),
+                Some(Purpose::Members(channel, asked)) => {
+                    self.got_members(channel, asked, &answer, cx);
+                }
+                Some(Purpose::Doubt(channel, node)) => self.doubted(channel, node, &answer, cx),
+                Some(Purpose::Settle(channel, address)) => {
+                    self.settled(channel, address, &answer, cx);
+                }
                 Some(
                     Purpose::Claim(_)
                     | Purpose::Locate(..)

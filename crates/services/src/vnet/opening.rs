@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::beyond::{Accepted, Beyond};
 use super::charter::Charter;
+use super::directory::Directory;
 use super::government::{Entry, Government, Guest, Seat};
 use super::hosted::Hosting;
 use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
+use super::settle::Settling;
 use super::succession::Epoch;
 use super::wire::Offers;
 use super::{
@@ -35,6 +37,8 @@ struct Kept {
     accepted: Accepted,
     older: Vec<KeptSecret>,
     government: Option<KeptGovernment>,
+    /// In which page of the directory this node's entry is.
+    page: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,6 +72,7 @@ struct Beginning {
     accepted: Accepted,
     older: Vec<KeptSecret>,
     government: Option<Government>,
+    page: u8,
 }
 
 impl Vnet {
@@ -94,6 +99,7 @@ impl Vnet {
             accepted: Accepted::default(),
             older: Vec::new(),
             government,
+            page: 0,
         };
         self.begin(id, spec, beginning, cx);
     }
@@ -129,6 +135,7 @@ impl Vnet {
         let authority = with.government.as_ref().map(|g| g.authority);
         let keys = |secret: &Secret| ChannelKeys::new(&name, network, secret, authority.as_ref());
         let older = with.older.into_iter().map(|KeptSecret(secret)| Epoch {
+            page: with.page,
             keys: keys(&secret),
             secret,
         });
@@ -154,7 +161,8 @@ impl Vnet {
             carried: (BTreeSet::new(), Time::ZERO),
             announced: false,
             directory_reads: 0,
-            sought_until: Time::ZERO,
+            directory: Directory::new(with.page),
+            settling: Settling::default(),
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),
             attaching: BTreeMap::new(),
@@ -186,16 +194,13 @@ impl Vnet {
         if let Some(address) = channel.address {
             let addresses = [address.into(), channel.address6.into()].map(RecordName::Address);
             let hosted = channel.hosted_names(cx.me());
-            for name in addresses
-                .into_iter()
-                .chain(hosted)
-                .chain([RecordName::Members])
-            {
+            let entries = channel.directory.entries().map(RecordName::Members);
+            for name in addresses.into_iter().chain(hosted).chain(entries) {
                 removals.push(channel.keys.removal(cx.keypair(), name));
             }
         }
         let older = channel.older.iter();
-        removals.extend(older.map(|e| e.keys.removal(cx.keypair(), RecordName::Members)));
+        removals.extend(older.map(|epoch| epoch.removal(cx.keypair())));
         for request in removals {
             let token = self.token(Purpose::Nothing);
             cx.put(token, request);
@@ -235,6 +240,7 @@ impl Vnet {
                 .map(|epoch| KeptSecret(epoch.secret.clone()))
                 .collect(),
             government,
+            page: channel.directory.page(),
         };
         let key = channel.name.clone().into_bytes();
         cx.persist(key, postcard::to_extend(&kept, FORM.to_vec()).ok());
@@ -266,6 +272,7 @@ impl Vnet {
             accepted: kept.accepted,
             older: kept.older,
             government,
+            page: kept.page,
         };
         self.begin(id, spec, beginning, cx);
     }
@@ -298,7 +305,9 @@ impl KeptGovernment {
 impl Kept {
     fn read(octets: &[u8]) -> Option<Self> {
         if let Some(kept) = octets.strip_prefix(&FORM) {
-            return postcard::from_bytes(kept).ok();
+            // Of the time when a directory had one page nothing is kept of pages.
+            let in_first = || postcard::from_bytes(&[kept, &[0]].concat()).ok();
+            return postcard::from_bytes(kept).ok().or_else(in_first);
         }
         let before: KeptBefore = postcard::from_bytes(octets).ok()?;
         Some(Self {
@@ -311,6 +320,7 @@ impl Kept {
             accepted: Accepted::default(),
             older: Vec::new(),
             government: None,
+            page: 0,
         })
     }
 }
@@ -329,5 +339,27 @@ mod tests {
         assert_eq!((kept.address, kept.by_hand), (address, true));
         assert!(kept.government.is_none());
         assert!(Kept::read(&[0, 2, 1]).is_none() && Kept::read(&[]).is_none());
+        assert_eq!(kept.page, 0);
+    }
+
+    #[test]
+    fn the_page_of_the_directory_is_kept_and_may_be_missing() {
+        let kept = Kept {
+            name: "office".into(),
+            network: "10.77.0.0/16".parse().unwrap(),
+            secret: Secret::new([7; 32]),
+            address: None,
+            by_hand: false,
+            offers: Offers::default(),
+            accepted: Accepted::default(),
+            older: Vec::new(),
+            government: None,
+            page: 3,
+        };
+        let mut octets = postcard::to_extend(&kept, FORM.to_vec()).unwrap();
+        assert_eq!(Kept::read(&octets).unwrap().page, 3);
+        octets.pop();
+        let before = Kept::read(&octets).unwrap();
+        assert_eq!((before.name.as_str(), before.page), ("office", 0));
     }
 }

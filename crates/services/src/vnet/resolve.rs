@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use enishi_overlay::Time;
+
 use super::channel::Cached;
 use super::secret::RecordName;
-use super::{ChannelId, Cx, Event, Purpose, Vnet};
+use super::wire::Claim;
+use super::{Channel, ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer};
 
 /// How long an answer is good.
@@ -15,6 +18,16 @@ const NOBODY_FOR: Duration = Duration::from_secs(3);
 /// The most answers that are kept for one channel.
 const CACHE_MAX: usize = 4096;
 
+impl Channel {
+    /// Returns whose an address was lately: a claim, or that nobody has it; none where that is not
+    /// known.
+    pub(super) fn cached(&self, address: &IpAddr, now: Time) -> Option<Option<&Claim>> {
+        let cached = self.cache.get(address);
+        let cached = cached.filter(|cached| cached.until > now);
+        cached.map(|cached| cached.claim.as_ref())
+    }
+}
+
 impl Vnet {
     pub(super) fn resolve(&mut self, id: ChannelId, address: IpAddr, cx: &mut Cx<'_>) {
         let now = cx.now();
@@ -22,18 +35,12 @@ impl Vnet {
             return;
         };
         let member = channel.members.values().find(|claim| claim.names(address));
-        match channel
-            .cache
-            .get(&address)
-            .filter(|cached| cached.until > now)
-        {
-            Some(Cached {
-                claim: Some(claim), ..
-            }) => {
+        match channel.cached(&address, now) {
+            Some(Some(claim)) => {
                 let claim = claim.clone();
-                self.attach(id, address, &claim, cx);
+                self.attach_found(id, address, &claim, cx);
             }
-            Some(Cached { claim: None, .. }) if member.is_none() => {
+            Some(None) if member.is_none() => {
                 cx.emit(Event::Unresolved {
                     channel: id,
                     address,
@@ -56,52 +63,51 @@ impl Vnet {
         answer: &GetAnswer,
         cx: &mut Cx<'_>,
     ) {
-        let now = cx.now();
-        let Some(channel) = self.channels.get_mut(&id) else {
-            return;
-        };
-        let claim = match answer {
-            GetAnswer::Records(records) => records
-                .first()
-                .and_then(|record| {
-                    channel.open_claim(RecordName::Address(address), record, cx.unix_s())
-                })
-                .filter(|claim| claim.names(address)),
-            // Nobody answered: that says nothing of the address.
-            GetAnswer::Failed => {
-                return cx.emit(Event::Unresolved {
-                    channel: id,
-                    address,
-                });
-            }
-        };
-        let until = now
-            + if claim.is_some() {
-                FOUND_FOR
-            } else {
-                NOBODY_FOR
-            };
-        if channel.cache.len() >= CACHE_MAX {
-            channel.cache.retain(|_, cached| cached.until > now);
-        }
-        if channel.cache.len() < CACHE_MAX {
-            channel.cache.insert(
-                address,
-                Cached {
-                    claim: claim.clone(),
-                    until,
-                },
-            );
-        }
+        let claim = self.found_under(id, address, answer, cx);
         match claim.filter(|claim| claim.contact.id() != cx.me()) {
             Some(claim) => {
+                self.learn(id, address, &claim, cx);
                 self.note_holder(id, address, &claim, cx);
-                self.attach(id, address, &claim, cx);
+                self.attach_found(id, address, &claim, cx);
             }
             None => cx.emit(Event::Unresolved {
                 channel: id,
                 address,
             }),
         }
+    }
+
+    /// Returns the claim that was found under an address, if it names that, and remembers it for
+    /// a while; that nobody answered says nothing of the address.
+    pub(super) fn found_under(
+        &mut self,
+        id: ChannelId,
+        address: IpAddr,
+        answer: &GetAnswer,
+        cx: &Cx<'_>,
+    ) -> Option<Claim> {
+        let (now, unix_s) = (cx.now(), cx.unix_s());
+        let GetAnswer::Records(records) = answer else {
+            return None;
+        };
+        let channel = self.channels.get_mut(&id)?;
+        let name = RecordName::Address(address);
+        let claim = records.first();
+        let claim = claim.and_then(|record| channel.open_claim(name, record, unix_s));
+        let claim = claim.filter(|claim| claim.names(address));
+        let good_for = if claim.is_some() {
+            FOUND_FOR
+        } else {
+            NOBODY_FOR
+        };
+        if channel.cache.len() >= CACHE_MAX {
+            channel.cache.retain(|_, cached| cached.until > now);
+        }
+        if channel.cache.len() < CACHE_MAX {
+            let until = now + good_for;
+            let claim = claim.clone();
+            channel.cache.insert(address, Cached { claim, until });
+        }
+        claim
     }
 }

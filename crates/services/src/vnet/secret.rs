@@ -64,6 +64,7 @@ pub(super) fn epoch_digest(secret: &Secret) -> [u8; 32] {
 /// The keys of one channel on one node.
 #[derive(Debug)]
 pub(super) struct ChannelKeys {
+    network: Network,
     secret: Secret,
     id: [u8; 32],
     session: Secret,
@@ -74,8 +75,8 @@ pub(super) struct ChannelKeys {
 pub(super) enum RecordName {
     /// Who has an address.
     Address(std::net::IpAddr),
-    /// The directory of the members.
-    Members,
+    /// A page of the directory of the members.
+    Members(u8),
 }
 
 impl RecordName {
@@ -83,7 +84,7 @@ impl RecordName {
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Address(_) => Kind::Lease,
-            Self::Members => Kind::Set,
+            Self::Members(_) => Kind::Set,
         }
     }
 
@@ -91,7 +92,9 @@ impl RecordName {
         match self {
             Self::Address(std::net::IpAddr::V4(address)) => [&b"4"[..], &address.octets()].concat(),
             Self::Address(std::net::IpAddr::V6(address)) => [&b"6"[..], &address.octets()].concat(),
-            Self::Members => b"m".to_vec(),
+            // The first was the whole directory once.
+            Self::Members(0) => b"m".to_vec(),
+            Self::Members(page) => [b'm', page].to_vec(),
         }
     }
 }
@@ -105,18 +108,24 @@ impl ChannelKeys {
         secret: &Secret,
         authority: Option<&NodeId>,
     ) -> Self {
-        let network = network.to_string();
-        let about = [name.as_bytes(), network.as_bytes()];
+        let written = network.to_string();
+        let about = [name.as_bytes(), written.as_bytes()];
         let id = match authority {
             None => derive("enishi 1 channel id", &**secret, &about),
             Some(authority) => derive("enishi 1 governed channel id", authority.as_bytes(), &about),
         };
         let session = derive("enishi 1 channel session", &**secret, &about);
         Self {
+            network,
             secret: secret.clone(),
             id: *id,
             session,
         }
+    }
+
+    /// The network in which the members' addresses are.
+    pub(super) fn network(&self) -> Network {
+        self.network
     }
 
     pub(super) fn id(&self) -> &[u8; 32] {

@@ -29,6 +29,7 @@ use super::members::{open_sealed, seal_claim};
 use super::secret::{ChannelKeys, RecordName, epoch_digest};
 use super::wire::{Claim, Mark, Offers, VnetMessage};
 use super::{Alarm, Channel, ChannelId, Cx, Event, Purpose, Vnet};
+use crate::calls::PutRequest;
 use crate::keys::{Secret, seal, unseal};
 
 /// How many epochs before the present one are remembered.
@@ -49,6 +50,15 @@ const SENT_MAX: usize = 1024;
 pub(super) struct Epoch {
     pub(super) secret: Secret,
     pub(super) keys: ChannelKeys,
+    /// In which page of its directory this node's entry was.
+    pub(super) page: u8,
+}
+
+impl Epoch {
+    /// Makes the request that removes this node's entry from its directory.
+    pub(super) fn removal(&self, node: &Keypair) -> PutRequest {
+        self.keys.removal(node, RecordName::Members(self.page))
+    }
 }
 
 /// A charter on its way, with the secret of its epoch for who does not have it.
@@ -257,6 +267,7 @@ impl Vnet {
         }
         let channel = self.channels.get_mut(&id)?;
         channel.begin_epoch(secret);
+        channel.directory.begin_epoch();
         channel.cache.clear();
         // The others come into the new directory one after the other.
         let known = channel.members.keys().copied();
@@ -279,7 +290,7 @@ impl Vnet {
             return;
         };
         let older = channel.older.iter();
-        let removals = older.map(|epoch| epoch.keys.removal(cx.keypair(), RecordName::Members));
+        let removals = older.map(|epoch| epoch.removal(cx.keypair()));
         for request in removals.collect::<Vec<_>>() {
             let token = self.token(Purpose::Nothing);
             cx.put(token, request);

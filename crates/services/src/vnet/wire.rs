@@ -259,12 +259,14 @@ impl Claim {
         claim
     }
 
-    /// Tells whether the node itself claims this in this channel.
+    /// Tells whether the node itself claims this in this channel, and could have these addresses.
+    /// Whether it has the IPv4 address only the DHT tells.
     pub(super) fn verify(&self, keys: &ChannelKeys) -> bool {
         let node = self.contact.id();
         let said = self.signed(keys);
         self.host.len() <= HOST_NAME_BYTES_MAX
             && self.offers.are_bounded()
+            && keys.network().has_host(self.address)
             && self.address6 == super::Network::address6(keys.id(), &node)
             && node.verify(&said, &self.signature.octets())
     }

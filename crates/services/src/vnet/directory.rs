@@ -1,0 +1,601 @@
+//! The pages of a channel's directory, and which of them a member is in.
+//!
+//! A page is one record of the DHT with an entry of each of some members. The first page is all
+//! that a small channel has. What follows keeps three things true, without anybody in charge:
+//!
+//! - No page has more entries than one answer carries: who comes takes the lowest page that has
+//!   less than [`PAGE`] of others, and of too many in one page those last in order go on.
+//! - Who reads page after page up to the first that is not half full misses nobody: when pages
+//!   empty, those in the last one fill them up.
+//! - Nobody moves back and forth: a page is left downwards only when fewer pages would do, with
+//!   room to spare.
+//!
+//! Who moves is in both pages until it has found itself in the new one a pass later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use enishi_overlay::{NodeId, Rng, Time};
+
+use crate::dht::wire::RECORDS_BYTES_MAX;
+use crate::record::{RECORD_BYTES, Record, SEALED_BYTES_MAX};
+
+/// How many entries make a page full: with the longest credentials, and some that come at the same
+/// time, they fit one answer.
+const PAGE: usize = 24;
+/// How many entries a page may have before some of them go on.
+const PAGE_MOST: usize = 28;
+/// On how many entries each page, members leave the last one.
+const PAGE_SPARSE: usize = 18;
+/// With fewer entries a page is filled up from the last one.
+const PAGE_LOW: usize = 16;
+/// From how many entries on readers look for a further page.
+const PAGE_HALF: usize = 12;
+/// How many octets make a page full, however few entries they are.
+const BYTES_FULL: usize = RECORDS_BYTES_MAX / 4 * 3;
+/// Up to how many octets nothing can have been left out of an answer.
+const BYTES_WHOLE: usize = RECORDS_BYTES_MAX - SEALED_BYTES_MAX - RECORD_BYTES;
+/// The most pages of a directory.
+pub(super) const PAGES_MAX: u8 = 64;
+/// How many pages are read at once, except by a newcomer, who reads all.
+const ROUND_PAGES: u8 = 8;
+/// In how many passes a page that is half full, but not full, is taken for the last until the next
+/// look behind it.
+const LOOK_BEHIND: u32 = 8;
+/// How long an answer is waited for before the directory is read again.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long what a member has said itself may be newer than its entry.
+const SAID_FOR: Duration = Duration::from_secs(10);
+/// Of how many members that is remembered.
+const SAID_MAX: usize = 1024;
+/// How long an entry that was put may not be found in its page.
+const ENTRY_WAIT: Duration = Duration::from_secs(2);
+
+/// What was found in a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    /// How many entries of others.
+    pub(super) others: usize,
+    /// How many of them come before this node's own, if that is there.
+    pub(super) rank: Option<usize>,
+    /// How many octets all of it is.
+    pub(super) bytes: usize,
+}
+
+impl Page {
+    /// What nobody answered for: none should go there.
+    const UNKNOWN: Self = Self {
+        others: PAGE,
+        rank: None,
+        bytes: 0,
+    };
+
+    /// Counts what was found, whatever it may be: it takes room.
+    pub(super) fn of(records: &[Record], mine: NodeId) -> Self {
+        let owners = || records.iter().map(|record| record.content().owner);
+        let is_there = owners().any(|owner| owner == mine);
+        Self {
+            others: owners().filter(|owner| *owner != mine).count(),
+            rank: is_there.then(|| owners().filter(|owner| *owner < mine).count()),
+            bytes: records.iter().map(Record::size).sum(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.others >= PAGE || self.bytes >= BYTES_FULL
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.others >= PAGE_HALF || self.bytes >= BYTES_FULL / 2
+    }
+
+    fn is_empty(&self) -> bool {
+        self.others == 0 && self.rank.is_none()
+    }
+
+    /// How many more may come.
+    fn room(&self) -> usize {
+        if self.is_full() {
+            0
+        } else {
+            PAGE - self.others
+        }
+    }
+}
+
+/// What is to be done about this node's own entry.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    /// In which page it is to be put.
+    pub(super) put: Option<u8>,
+    /// From which it is to be removed.
+    pub(super) remove: Option<u8>,
+}
+
+/// What one node knows of a channel's directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The page of this node's entry.
+    page: u8,
+    /// Since when the entry is there, if it is.
+    placed_at: Option<Time>,
+    /// A page where there is another entry of this node's still.
+    left: Option<u8>,
+    /// Tells answers to the present pass from those to one that was given up.
+    pass: u32,
+    /// How many passes have ended since the first page was read first.
+    passes: u32,
+    /// Since when an answer is waited for, if one is.
+    asked_at: Option<Time>,
+    /// How many pages were read at once.
+    in_round: u8,
+    /// What this pass has found so far.
+    pages: Vec<Page>,
+    /// How many pages the last pass has found.
+    depth: usize,
+    /// Whether this pass has seen all that is there.
+    pub(super) is_whole: bool,
+    /// Whom this pass has found, and whom the last one.
+    pub(super) seen: BTreeSet<NodeId>,
+    pub(super) listed: BTreeSet<NodeId>,
+    /// How many this node has made itself known to, and how many addresses that two have claimed
+    /// were looked up, in this pass.
+    pub(super) told: usize,
+    pub(super) contests: usize,
+    /// When members have said themselves what they claim, within [`SAID_FOR`].
+    said: BTreeMap<NodeId, Time>,
+    /// The member whose claim was looked up last because it was in no page.
+    pub(super) doubted: Option<NodeId>,
+}
+
+impl Directory {
+    /// A directory of which nothing is known, but in which page this node's entry was before.
+    pub(super) fn new(page: u8) -> Self {
+        Self {
+            page: page.min(PAGES_MAX - 1),
+            placed_at: None,
+            left: None,
+            pass: 0,
+            passes: 0,
+            asked_at: None,
+            in_round: 0,
+            pages: Vec::new(),
+            depth: 0,
+            is_whole: true,
+            seen: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            told: 0,
+            contests: 0,
+            said: BTreeMap::new(),
+            doubted: None,
+        }
+    }
+
+    /// Returns the page of this node's entry, or where it was last.
+    pub(super) fn page(&self) -> u8 {
+        self.page
+    }
+
+    /// Returns the pages in which there may be entries of this node's.
+    pub(super) fn entries(&self) -> impl Iterator<Item = u8> {
+        std::iter::once(self.page).chain(self.left)
+    }
+
+    /// Returns the page where this node's claim belongs, if there is one yet.
+    pub(super) fn placed(&self) -> Option<u8> {
+        self.placed_at.map(|_| self.page)
+    }
+
+    /// Begins anew with the first page, as one who has come.
+    pub(super) fn restart(&mut self) {
+        self.passes = 0;
+        self.asked_at = None;
+        self.listed.clear();
+        self.begin_pass();
+    }
+
+    /// The entry has to be put anew: what it says has changed.
+    pub(super) fn take_out(&mut self) {
+        self.placed_at = None;
+    }
+
+    /// There is another directory, where this node's entry is in the same page.
+    pub(super) fn begin_epoch(&mut self) {
+        self.left = None;
+    }
+
+    /// Tells whether an answer is being waited for.
+    pub(super) fn is_reading(&self, now: Time) -> bool {
+        let asked_at = self.asked_at;
+        asked_at.is_some_and(|asked_at| now.since(asked_at) < READ_TIMEOUT)
+    }
+
+    /// Reads the next pages: returns the first of them.
+    pub(super) fn begin_round(&mut self, now: Time) -> u8 {
+        self.in_round = 0;
+        self.ask(now)
+    }
+
+    /// Returns the next page of this pass, which is asked for.
+    pub(super) fn ask(&mut self, now: Time) -> u8 {
+        self.asked_at = Some(now);
+        self.in_round += 1;
+        self.awaited()
+    }
+
+    /// A member has said itself what it claims.
+    pub(super) fn note_said(&mut self, member: NodeId, now: Time) {
+        self.said.retain(|_, at| now.since(*at) < SAID_FOR);
+        if self.said.len() < SAID_MAX {
+            self.said.insert(member, now);
+        }
+    }
+
+    /// Tells whether a member's entry may be older than what it has said.
+    pub(super) fn has_said(&self, member: &NodeId, now: Time) -> bool {
+        let at = self.said.get(member);
+        at.is_some_and(|at| now.since(*at) < SAID_FOR)
+    }
+
+    fn awaited(&self) -> u8 {
+        self.pages.len() as u8
+    }
+
+    /// Tells whether a page of a pass is the one that is being asked for.
+    pub(super) fn awaits(&self, (pass, page): (u32, u8)) -> bool {
+        self.asked_at.is_some() && (self.pass, self.awaited()) == (pass, page)
+    }
+
+    /// Returns the number of this pass.
+    pub(super) fn pass(&self) -> u32 {
+        self.pass
+    }
+
+    /// Tells whether a page was there the last time.
+    pub(super) fn was_there(&self, page: u8) -> bool {
+        page == 0 || usize::from(page) < self.depth
+    }
+
+    /// Takes what was found in a page, the one that was asked for; none when nobody answered.
+    pub(super) fn got(&mut self, page: Option<Page>, now: Time) -> Moves {
+        let at = self.pages.len() as u8;
+        self.asked_at = None;
+        let Some(found) = page else {
+            self.pages.push(Page::UNKNOWN);
+            self.is_whole = false;
+            return Moves::default();
+        };
+        // What is not shown may be one that was shown before.
+        self.is_whole &= found.bytes <= BYTES_WHOLE;
+        self.pages.push(found);
+        self.place(at, &found, now)
+    }
+
+    fn place(&mut self, at: u8, found: &Page, now: Time) -> Moves {
+        match self.placed_at {
+            Some(placed_at) if at == self.page => {
+                let is_too_many = match found.rank {
+                    Some(rank) => rank >= PAGE_MOST,
+                    None => found.is_full() && now.since(placed_at) >= ENTRY_WAIT,
+                };
+                if is_too_many {
+                    self.placed_at = None;
+                }
+                Moves::default()
+            }
+            // Back from a stop its own place is kept for it.
+            None if found.room() > 0 || found.rank.is_some_and(|rank| rank < PAGE_MOST) => {
+                self.move_to(at, now)
+            }
+            Some(_) | None => Moves::default(),
+        }
+    }
+
+    fn move_to(&mut self, page: u8, now: Time) -> Moves {
+        let mut moves = Moves {
+            put: Some(page),
+            remove: None,
+        };
+        if self.page != page {
+            // Of two that are left, the one where it was found stays for the time being.
+            match self.left {
+                None => self.left = Some(self.page),
+                Some(_) => moves.remove = Some(self.page),
+            }
+        }
+        self.left = self.left.filter(|left| *left != page);
+        self.page = page;
+        self.placed_at = Some(now);
+        moves
+    }
+
+    /// Returns whether the pass goes on with a further page.
+    pub(super) fn reads_on(&self) -> bool {
+        let next = self.pages.len();
+        let Some(last) = self.pages.last() else {
+            return true;
+        };
+        let looks_behind = self.passes.is_multiple_of(LOOK_BEHIND);
+        let own = usize::from(self.page);
+        let is_expected = (self.placed_at.is_some() && next <= own) || next < self.depth;
+        let leads_on = last.is_full() || (last.is_half_full() && looks_behind);
+        let is_wanted = is_expected || (leads_on && *last != Page::UNKNOWN);
+        next < usize::from(PAGES_MAX) && is_wanted
+    }
+
+    /// Tells whether the next page is read at once.
+    pub(super) fn is_in_round(&self) -> bool {
+        self.passes == 0 || self.in_round < ROUND_PAGES
+    }
+
+    /// Ends the pass; [`Self::begin_pass`] follows when its result was used.
+    pub(super) fn end_pass(&mut self, now: Time, rng: &mut Rng) -> Moves {
+        self.passes = self.passes.saturating_add(self.has_begun().into());
+        let last = self.pages.iter().rposition(|page| !page.is_empty());
+        self.depth = last.map_or(0, |last| last + 1);
+        let own = self.pages.get(usize::from(self.page));
+        if self.placed_at.is_none() || own.is_none_or(|own| own.rank.is_none()) {
+            return Moves::default();
+        }
+        let mut others = (0..).zip(&self.pages);
+        let forgotten = others.find(|(at, page)| *at != self.page && page.rank.is_some());
+        if let Some(left) = self.left.take() {
+            let remove = Some(left).filter(|left| *left != self.page);
+            return Moves { put: None, remove };
+        }
+        if let Some((at, _)) = forgotten {
+            self.left = Some(at);
+            return Moves::default();
+        }
+        match self.lower(last.unwrap_or(0), rng) {
+            Some(page) => self.move_to(page, now),
+            None => Moves::default(),
+        }
+    }
+
+    /// A lower page to which this node is to move, drawn by their room.
+    fn lower(&self, last: usize, rng: &mut Rng) -> Option<u8> {
+        let own = usize::from(self.page);
+        let all: usize = self.pages.iter().map(|page| page.others).sum();
+        let needed = (all + 1).div_ceil(PAGE_SPARSE);
+        let is_low = |page: &Page| page.others < PAGE_LOW && !page.is_full();
+        let lower: Vec<(u8, usize)> = if own >= needed {
+            let rooms = self.pages.iter().map(Page::room);
+            (0..).zip(rooms).take(needed).collect()
+        } else if own == last {
+            let pages = (0..).zip(&self.pages).take(own);
+            let low = pages.filter(|(_, page)| is_low(page));
+            low.map(|(at, page)| (at, page.room())).collect()
+        } else {
+            Vec::new()
+        };
+        if lower.is_empty() {
+            return None;
+        }
+        let room: usize = lower.iter().map(|(_, room)| room).sum();
+        // As many as there is room for, of those who think alike.
+        let rivals = self.pages.get(own).map_or(0, |page| page.others) + 1;
+        let drawn = rng.below(rivals.max(room).max(1) as u64) as usize;
+        let mut before = 0;
+        lower.into_iter().find_map(|(at, room)| {
+            before += room;
+            (drawn < before).then_some(at)
+        })
+    }
+
+    /// Tells whether this pass has found the first page.
+    pub(super) fn has_begun(&self) -> bool {
+        self.pages
+            .first()
+            .is_some_and(|page| *page != Page::UNKNOWN)
+    }
+
+    /// Begins the next pass.
+    pub(super) fn begin_pass(&mut self) {
+        self.pass = self.pass.wrapping_add(1);
+        self.pages.clear();
+        self.seen.clear();
+        self.is_whole = true;
+        self.told = 0;
+        self.contests = 0;
+        self.in_round = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many octets an entry with a long credential is, and how many of them an answer shows.
+    const ENTRY_BYTES: usize = 1290;
+    const SHOWN_MAX: usize = RECORDS_BYTES_MAX / ENTRY_BYTES;
+    /// How many of one page holders take.
+    const HELD_MAX: usize = 64;
+
+    /// A directory, and what each of its members knows of it.
+    struct Channel {
+        pages: Vec<BTreeSet<usize>>,
+        members: BTreeMap<usize, Directory>,
+        rng: Rng,
+        now: Time,
+        moves: usize,
+    }
+
+    impl Channel {
+        fn new() -> Self {
+            Self {
+                pages: vec![BTreeSet::new(); usize::from(PAGES_MAX)],
+                members: BTreeMap::new(),
+                rng: Rng::from_seed([1; 32]),
+                now: Time::from_secs(1),
+                moves: 0,
+            }
+        }
+
+        /// What an answer shows of a page, to a member.
+        fn page(&self, at: u8, member: usize) -> (Page, Vec<usize>) {
+            let entries = self.pages[usize::from(at)].iter().copied();
+            let shown: Vec<usize> = entries.take(SHOWN_MAX).collect();
+            let page = Page {
+                others: shown.iter().filter(|other| **other != member).count(),
+                rank: shown.iter().position(|other| *other == member),
+                bytes: shown.len() * ENTRY_BYTES,
+            };
+            (page, shown)
+        }
+
+        fn carry_out(&mut self, member: usize, moves: &Moves) {
+            self.moves += usize::from(moves.put.is_some());
+            if let Some(page) = moves.put.map(usize::from)
+                && self.pages[page].len() < HELD_MAX
+            {
+                self.pages[page].insert(member);
+            }
+            if let Some(page) = moves.remove {
+                self.pages[usize::from(page)].remove(&member);
+            }
+        }
+
+        /// One member reads the directory, to its end; returns whom it has found.
+        fn read(&mut self, member: usize) -> BTreeSet<usize> {
+            let mut directory = self.members.remove(&member).unwrap();
+            let mut seen = BTreeSet::new();
+            loop {
+                let (page, shown) = self.page(directory.ask(self.now), member);
+                seen.extend(shown);
+                let moves = directory.got(Some(page), self.now);
+                self.carry_out(member, &moves);
+                if !directory.reads_on() {
+                    break;
+                }
+            }
+            let moves = directory.end_pass(self.now, &mut self.rng);
+            self.carry_out(member, &moves);
+            directory.begin_pass();
+            self.members.insert(member, directory);
+            seen
+        }
+
+        fn come(&mut self, member: usize) -> BTreeSet<usize> {
+            self.members.insert(member, Directory::new(0));
+            self.read(member)
+        }
+
+        fn leave(&mut self, member: usize) {
+            let directory = self.members.remove(&member).unwrap();
+            for page in directory.entries() {
+                self.pages[usize::from(page)].remove(&member);
+            }
+        }
+
+        /// All read as often as said; returns how often anybody has moved in the last time.
+        fn go_on(&mut self, times: usize) -> usize {
+            let mut moves = 0;
+            for _ in 0..times {
+                self.now = self.now + Duration::from_secs(61);
+                self.moves = 0;
+                let members: Vec<usize> = self.members.keys().copied().collect();
+                for member in members {
+                    self.read(member);
+                }
+                moves = self.moves;
+            }
+            moves
+        }
+
+        fn assert_all_know_all(&mut self) {
+            let members: Vec<usize> = self.members.keys().copied().collect();
+            let all: BTreeSet<usize> = members.iter().copied().collect();
+            for member in members {
+                assert_eq!(self.read(member), all, "{member}");
+            }
+            // Who comes stops reading early, and misses nobody.
+            let seen = self.come(usize::MAX);
+            assert!(all.is_subset(&seen), "{} of {}", seen.len(), all.len());
+            self.leave(usize::MAX);
+        }
+
+        fn used(&self) -> usize {
+            let used = self.pages.iter().rposition(|page| !page.is_empty());
+            used.map_or(0, |last| last + 1)
+        }
+    }
+
+    #[test]
+    fn a_thousand_find_room_and_nobody_moves_any_more() {
+        let mut channel = Channel::new();
+        for member in 0..1000 {
+            channel.come(member * 7 % 1000);
+        }
+        channel.go_on(3);
+        channel.assert_all_know_all();
+        assert_eq!(channel.used(), 1000_usize.div_ceil(PAGE));
+        assert_eq!(channel.go_on(3), 0);
+    }
+
+    #[test]
+    fn who_come_at_once_spread_over_the_pages() {
+        let mut channel = Channel::new();
+        for member in 0..120 {
+            // As if all had read before any of them wrote.
+            let mut directory = Directory::new(0);
+            let moves = directory.got(Some(Page::default()), channel.now);
+            directory.end_pass(channel.now, &mut channel.rng);
+            directory.begin_pass();
+            channel.carry_out(member, &moves);
+            channel.members.insert(member, directory);
+        }
+        assert_eq!(channel.pages[0].len(), HELD_MAX);
+        channel.go_on(6);
+        channel.assert_all_know_all();
+        assert_eq!(channel.go_on(3), 0);
+    }
+
+    #[test]
+    fn when_most_leave_the_others_move_up_to_the_front() {
+        for stay in [2, 20, 40, 100, 400] {
+            let mut channel = Channel::new();
+            (0..500).for_each(|member| drop(channel.come(member)));
+            channel.go_on(2);
+            // Who stays is here and there.
+            let kept: BTreeSet<usize> = (0..stay).map(|number| number * 251 % 500).collect();
+            let leavers = (0..500).filter(|member| !kept.contains(member));
+            leavers.for_each(|member| channel.leave(member));
+            channel.go_on(12);
+            channel.assert_all_know_all();
+            assert!(channel.used() <= stay.div_ceil(PAGE_LOW).max(1), "{stay}");
+            assert_eq!(channel.go_on(4), 0, "{stay}");
+        }
+    }
+
+    #[test]
+    fn a_small_channel_has_one_page_and_one_question() {
+        let mut channel = Channel::new();
+        (0..PAGE_HALF).for_each(|member| drop(channel.come(member)));
+        for member in 0..PAGE_HALF {
+            let mut directory = channel.members.remove(&member).unwrap();
+            let (page, _) = channel.page(0, member);
+            assert_eq!(directory.got(Some(page), channel.now), Moves::default());
+            assert!(!directory.reads_on());
+        }
+    }
+
+    #[test]
+    fn who_was_away_keeps_its_page_and_what_nobody_answers_for_is_left_alone() {
+        let mut channel = Channel::new();
+        (0..100).for_each(|member| drop(channel.come(member)));
+        channel.go_on(2);
+        let page = channel.members[&99].page();
+        assert!(page > 0);
+        channel.members.insert(99, Directory::new(page));
+        channel.read(99);
+        assert_eq!(channel.members[&99].placed(), Some(page));
+        let mut directory = Directory::new(0);
+        assert_eq!(directory.got(None, channel.now), Moves::default());
+        assert!(!directory.is_whole && directory.placed().is_none());
+        assert!(
+            !directory.reads_on(),
+            "where nobody answers nothing more is asked"
+        );
+    }
+}
