@@ -16,7 +16,7 @@
 //! | 60 % with endpoint-independent mapping | near 64 % "should allow hole punching" | Halkes and Pouwelse, "UDP NAT and Firewall Puncturing in the Wild", NETWORKING 2011 |
 //! | 13 % with dependent mapping, 2 % without UDP | so that two of three pairs behind NATs can be punched | 70 % ± 7 in Trautwein and others, "Challenging Tribal Knowledge", 2025 |
 //!
-//! The median round trip over random pairs is near 155 ms; King's measurements between
+//! The median round trip over random pairs is near 160 ms; King's measurements between
 //! name servers, which the literature on DHTs uses (Li and others, "A performance vs. cost
 //! framework for evaluating DHT design tradeoffs under churn", INFOCOM 2005), are alike.
 //!

@@ -31,7 +31,8 @@ pub(crate) struct Sim {
     /// Run with so many seeds, from the given one on, and tell means, least and greatest
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) seeds: u32,
-    /// Long links per node [default: half the binary logarithm of the estimated size]
+    /// Long links per node [default: half the binary logarithm of the estimated size, and up to
+    /// three times as many where their upkeep can be afforded]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=32))]
     pub(crate) links: Option<u32>,
     /// How many packets are lost on the mean path, at most half [default: 1]
@@ -99,7 +100,8 @@ pub(crate) struct Sim {
     /// Along what a group's messages go: `biased` or `scribe` [default: biased]
     #[arg(long, value_name = "NAME")]
     pub(crate) tree: Option<Tree>,
-    /// How many values to store [default: a fifth of the nodes, at least 20], or messages to
+    /// How many values to store [default: for storage a fifth of the nodes, at least 20; for
+    /// attack a fifth, at least 4; for storm one for each node; for classes none], or messages to
     /// publish [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) values: Option<u64>,
