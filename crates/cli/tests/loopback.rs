@@ -318,7 +318,9 @@ fn what_is_in_the_way_of_a_start_is_told() {
 fn a_client_uses_everything_through_its_peers() {
     let dir = tempfile::tempdir().unwrap();
     let data = |name: &str| dir.path().join(name);
-    let a = Node::start(&data("a"), &[]);
+    let config = data("a.toml");
+    std::fs::write(&config, "policy = \"reputation\"\n").unwrap();
+    let a = Node::start(&data("a"), &["--config", config.to_str().unwrap()]);
     let ticket = text(&a.ask(&["invite"])["ticket"]).to_owned();
     let b = join(&data("b"), &ticket);
     let c = Node::start(&data("c"), &["--bootstrap", &ticket, "--client"]);
@@ -355,6 +357,26 @@ fn a_client_uses_everything_through_its_peers() {
     until("the client reaches a member", || {
         c.exit_code(&["ping", &address, "--count", "1"]) == 0
     });
+
+    until("a message to all of the client reaches the member", || {
+        let count = c.ask(&["channel", "count", "home"]);
+        (&count["received"], &count["members"]) == (&1.into(), &1.into())
+    });
+    assert_eq!(c.exit_code(&["trace", &b.id()]), 0);
+
+    // What was done for the client is on its account.
+    assert_eq!(a.ask(&["status"])["service"]["policy"], "reputation");
+    let client = c.id();
+    let done = |of: &str| {
+        let peers = [&a, &b].map(|host| host.ask(&["peers"])["peers"].clone());
+        let peers = peers.iter().flat_map(|peers| peers.as_array().unwrap());
+        let accounts = peers.filter(|peer| peer["node_id"] == client.as_str());
+        let figures = accounts.filter_map(|peer| peer["account"][of].as_u64());
+        figures.sum::<u64>()
+    };
+    for of in ["stored_bytes", "carried_messages"] {
+        assert!(done(of) > 0, "{of}");
+    }
 
     drop(a);
     c.ask(&["dht", "put", "tea", "black"]);

@@ -361,6 +361,7 @@ impl Vnet {
         };
         channel.attaching.remove(&peer);
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
+            channel.make_room_for(peer, cx.me());
             channel.members.insert(peer, claim.clone());
             // Each has looked the other's address up.
             channel.settling.note(peer, claim.address);

@@ -1,6 +1,7 @@
 //! Who is in the channel: a directory in the DHT, one entry of each member, and a word
 //! to those already there when one comes.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enishi_overlay::NodeId;
@@ -8,7 +9,7 @@ use enishi_overlay::NodeId;
 use super::directory::{Moves, Page};
 use super::secret::{ChannelKeys, RecordName};
 use super::wire::{Claim, Mark};
-use super::{Alarm, ChannelId, Cx, Event, Purpose, Vnet};
+use super::{Alarm, Channel, ChannelId, Cx, Event, Purpose, Vnet};
 use crate::calls::{Consistency, GetAnswer};
 use crate::keys::{seal, unseal};
 use crate::record::{Key, Kind};
@@ -27,6 +28,25 @@ const ANNOUNCEMENTS_MAX: usize = 64;
 const DOUBTS_MAX: usize = 16;
 /// How many addresses that two have claimed are looked up in a pass.
 const CONTESTS_MAX: usize = 16;
+
+impl Channel {
+    /// Forgets a member that is neither in touch nor in a page, if there is no room for another.
+    pub(super) fn make_room_for(&mut self, other: NodeId, me: NodeId) {
+        if self.members.len() < MEMBERS_MAX || self.members.contains_key(&other) {
+            return;
+        }
+        let is_needed = |node: &NodeId| {
+            *node == me
+                || self.attached.contains_key(node)
+                || self.directory.seen.contains(node)
+                || self.directory.listed.contains(node)
+        };
+        let spare = self.members.keys().find(|node| !is_needed(node)).copied();
+        if let Some(spare) = spare {
+            self.members.remove(&spare);
+        }
+    }
+}
 
 impl Vnet {
     /// Reads the directory from the first page on.
@@ -120,12 +140,17 @@ impl Vnet {
             let Some(channel) = self.channels.get_mut(&id) else {
                 return;
             };
-            if node == me || channel.directory.seen.len() >= MEMBERS_MAX {
+            let is_new = !channel.members.contains_key(&node);
+            if node == me {
+                continue;
+            }
+            if is_new && channel.directory.seen.len() >= MEMBERS_MAX {
+                // Of those who come after it is not known that they are in no page.
+                channel.directory.is_whole = false;
                 continue;
             }
             channel.directory.seen.insert(node);
             channel.carried.0.remove(&node);
-            let is_new = !channel.members.contains_key(&node);
             let is_few = channel.members.len() <= ANNOUNCEMENTS_MAX;
             let tells = !channel.announced || (is_new && is_few);
             let tells = tells && channel.directory.told < ANNOUNCEMENTS_MAX;
@@ -211,12 +236,19 @@ impl Vnet {
         directory.listed = std::mem::take(&mut directory.seen);
         // Those that follow the one that was looked up last, in a circle.
         let last = directory.doubted;
+        let nowhere = doubtful.clone();
         let (before, after): (Vec<NodeId>, Vec<NodeId>) =
             doubtful.into_iter().partition(|node| Some(*node) <= last);
         let doubted = after.into_iter().chain(before).take(DOUBTS_MAX);
         let doubted: Vec<NodeId> = doubted.collect();
         directory.doubted = doubted.last().copied().or(last);
         directory.begin_pass();
+        // There is no room for who was seen nowhere.
+        let surplus = channel.members.len().saturating_sub(MEMBERS_MAX);
+        let away: Vec<NodeId> = away
+            .into_iter()
+            .chain(nowhere.into_iter().take(surplus))
+            .collect();
         let members = &channel.members;
         channel.settling.retain(|node| members.contains_key(node));
         for peer in away {
@@ -234,8 +266,9 @@ impl Vnet {
         let channel = self.channels.get(&id);
         let claim = channel.and_then(|channel| channel.members.get(&node));
         if let Some(address) = claim.map(|claim| claim.address) {
-            let purpose = Purpose::Doubt(id, node);
-            self.get(id, address.into(), purpose, Consistency::Hasty, cx);
+            let pass = channel.map_or(0, |channel| channel.directory.pass());
+            let purpose = Purpose::Doubt(id, node, (pass, address));
+            self.get(id, address.into(), purpose, Consistency::Majority, cx);
         }
     }
 
@@ -243,13 +276,17 @@ impl Vnet {
         &mut self,
         id: ChannelId,
         node: NodeId,
+        (pass, address): (u32, Ipv4Addr),
         answer: &GetAnswer,
         cx: &mut Cx<'_>,
     ) {
         let (Some(channel), GetAnswer::Records(records)) = (self.channels.get(&id), answer) else {
             return;
         };
+        // It may have another address since, or the channel other keys.
         let claim = channel.members.get(&node);
+        let claim = claim.filter(|claim| claim.address == address);
+        let claim = claim.filter(|_| channel.directory.pass() == pass);
         let is_there = claim.is_none_or(|claim| {
             let name = RecordName::Address(claim.address.into());
             let mut found = records.iter();

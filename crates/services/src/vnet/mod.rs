@@ -397,7 +397,7 @@ enum Purpose {
     /// Who are the members? Asked in a pass, for a page.
     Members(ChannelId, (u32, u8)),
     /// Is a member that is in no page of the directory there?
-    Doubt(ChannelId, NodeId),
+    Doubt(ChannelId, NodeId, (u32, Ipv4Addr)),
     /// Whose is an address that somebody speaks from, or claims beside another?
     Settle(ChannelId, IpAddr),
     /// Where is the member now?
@@ -639,7 +639,9 @@ impl Service for Vnet {
                 Some(Purpose::Members(channel, asked)) => {
                     self.got_members(channel, asked, &answer, cx);
                 }
-                Some(Purpose::Doubt(channel, node)) => self.doubted(channel, node, &answer, cx),
+                Some(Purpose::Doubt(channel, node, asked)) => {
+                    self.doubted(channel, node, asked, &answer, cx);
+                }
                 Some(Purpose::Settle(channel, address)) => {
                     self.settled(channel, address, &answer, cx);
                 }

@@ -162,7 +162,7 @@ impl Vnet {
             announced: false,
             directory_reads: 0,
             directory: Directory::new(with.page),
-            settling: Settling::default(),
+            settling: Settling::new(cx.now()),
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),
             attaching: BTreeMap::new(),

@@ -9,13 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use bytes::Bytes;
-use enishi_overlay::NodeId;
+use enishi_overlay::{NodeId, Time};
 
 use super::members::MEMBERS_MAX;
 use super::wire::Claim;
 use super::{Channel, ChannelId, Cx, Event, Network, Purpose, Vnet};
+use crate::bucket::{Bucket, Rate};
 use crate::calls::{Consistency, GetAnswer};
 
 /// The most addresses that are being looked up at once, in one channel.
@@ -24,6 +26,15 @@ const ADDRESSES_MAX: usize = 64;
 const WAITING_MAX: usize = 4;
 /// Of how many members it is remembered that they hold their addresses, in one channel.
 const SETTLED_MAX: usize = 2 * MEMBERS_MAX;
+
+/// How many questions packets of authors who are not known may cause, in one channel: anybody who
+/// has its secret may make authors up.
+const STRANGERS: Rate = Rate {
+    per_s: 1,
+    burst: 16,
+};
+/// For how long nobody is asked again about an address of which nobody answered.
+const UNANSWERED_FOR: Duration = Duration::from_secs(10);
 
 /// What waits until it is known whose an address is.
 #[derive(Debug)]
@@ -45,13 +56,26 @@ pub(super) enum Waiting {
 }
 
 /// Whose addresses are being looked up, and which were found to be whose.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Settling {
     waiting: BTreeMap<IpAddr, Vec<Waiting>>,
     settled: BTreeMap<NodeId, Ipv4Addr>,
+    /// Until when nobody is asked about which address again.
+    unanswered: BTreeMap<IpAddr, Time>,
+    /// What is left of [`STRANGERS`].
+    strangers: Bucket,
 }
 
 impl Settling {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            strangers: Bucket::full(STRANGERS, now),
+        }
+    }
+
     /// The DHT has an address for a member, and so for no other.
     pub(super) fn note(&mut self, member: NodeId, address: Ipv4Addr) {
         self.settled
@@ -64,6 +88,20 @@ impl Settling {
     /// Forgets those that are no members any more.
     pub(super) fn retain(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.settled.retain(|node, _| is_member(node));
+    }
+
+    /// Nobody answered whose an address is.
+    fn note_unanswered(&mut self, address: IpAddr, now: Time) {
+        self.unanswered.retain(|_, until| now < *until);
+        if self.unanswered.len() < ADDRESSES_MAX {
+            self.unanswered.insert(address, now + UNANSWERED_FOR);
+        }
+    }
+
+    fn is_unanswered(&self, address: &IpAddr, now: Time) -> bool {
+        self.unanswered
+            .get(address)
+            .is_some_and(|until| now < *until)
     }
 
     fn is_settled(&self, member: &NodeId, address: Ipv4Addr) -> bool {
@@ -84,10 +122,15 @@ impl Channel {
         is_own.then_some(claim)
     }
 
-    /// Tells whether a node could have an address as its own.
+    /// Tells whether a node could have an address as its own: one that it has claimed, or, while
+    /// its claim is not known, any.
     fn may_have(&self, node: &NodeId, address: IpAddr) -> bool {
+        let claim = self.members.get(node);
         match address {
-            IpAddr::V4(address) => self.network.has_host(address),
+            IpAddr::V4(address) => claim.map_or_else(
+                || self.network.has_host(address),
+                |claim| claim.address == address,
+            ),
             IpAddr::V6(address) => address == Network::address6(self.keys.id(), node),
         }
     }
@@ -104,7 +147,7 @@ impl Vnet {
         cx: &mut Cx<'_>,
     ) {
         let now = cx.now();
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
         if !channel.may_have(&author, source) {
@@ -114,8 +157,17 @@ impl Vnet {
         let waiting = Waiting::Packet { author, packet };
         if let Some(claim) = channel.cached(&source, now) {
             let claim = claim.cloned();
-            self.tell_waiting(id, claim.as_ref(), waiting, cx);
-        } else if self.lookups.take(author, now) {
+            return self.tell_waiting(id, claim.as_ref(), waiting, cx);
+        }
+        if channel.settling.is_unanswered(&source, now) {
+            return self.tell_unanswered(id, waiting, cx);
+        }
+        let is_known = channel.members.contains_key(&author);
+        let is_asked = channel.settling.waiting.contains_key(&source);
+        let may_ask = is_asked
+            || (is_known || channel.settling.strangers.take(STRANGERS, now))
+                && self.lookups.take(author, now);
+        if may_ask {
             self.settle(id, source, Some(waiting), cx);
         }
     }
@@ -177,13 +229,36 @@ impl Vnet {
         cx: &mut Cx<'_>,
     ) {
         let claim = self.found_under(id, address, answer, cx);
-        let channel = self.channels.get_mut(&id);
-        let waiting = channel.and_then(|channel| channel.settling.waiting.remove(&address));
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let waiting = channel.settling.waiting.remove(&address);
+        if *answer == GetAnswer::Failed {
+            channel.settling.note_unanswered(address, cx.now());
+            for waiting in waiting.into_iter().flatten() {
+                self.tell_unanswered(id, waiting, cx);
+            }
+            return;
+        }
         if let Some(claim) = &claim {
             self.learn(id, address, claim, cx);
         }
         for waiting in waiting.into_iter().flatten() {
             self.tell_waiting(id, claim.as_ref(), waiting, cx);
+        }
+    }
+
+    /// Nobody answered whose an address is, as when the overlay is split: what a known member says
+    /// from the address that it alone has claimed passes; ways are not opened.
+    fn tell_unanswered(&mut self, id: ChannelId, waiting: Waiting, cx: &mut Cx<'_>) {
+        let Waiting::Packet { author, packet } = &waiting else {
+            return self.tell_waiting(id, None, waiting, cx);
+        };
+        // The claims that are known name no address twice.
+        let channel = self.channels.get(&id);
+        let author = channel.and_then(|channel| channel.members.get(author));
+        if let Some(author) = author.cloned() {
+            self.let_pass(id, &author, packet, cx);
         }
     }
 

@@ -98,6 +98,16 @@ fn write_axes(svg: &mut String, panel: &Panel, x: &Scale, y: &Scale) {
 }
 
 fn write_line(svg: &mut String, series: &Series, x: &Scale, y: &Scale, colour: &str) {
+    if let [(a, b)] = series.points[..] {
+        // A line of one point cannot be seen.
+        if let (Some(px), Some(py)) = (x.place(a), y.place(b)) {
+            _ = writeln!(
+                svg,
+                "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"4\" fill=\"{colour}\"/>"
+            );
+        }
+        return;
+    }
     let mut path = String::new();
     for (a, b) in &series.points {
         let (Some(px), Some(py)) = (x.place(*a), y.place(*b)) else {
