@@ -1,6 +1,6 @@
 //! `status` and `peers`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -133,16 +133,11 @@ fn refused(desk: &Desk, overlay: Counters, unread: Unread) -> Refused {
 pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
     let uptime = desk.shared.started.elapsed();
     let now = Time::ZERO + uptime;
-    let look = move |node: &Node| (known(node, now), clients(node));
-    let (mut peers, clients) = desk.look(look).await?;
+    let look = move |node: &Node| known(node, now);
+    let mut peers = desk.look(look).await?;
     for session in desk.sessions.sessions() {
-        let peer =
-            peers
-                .entry(session.peer)
-                .or_insert_with(|| match clients.contains(&session.peer) {
-                    true => absent(session.peer, "client", None, Some(Class::Client)),
-                    false => absent(session.peer, "session", None, None),
-                });
+        let peer = peers.entry(session.peer);
+        let peer = peer.or_insert_with(|| absent(session.peer, "session", None, None));
         peer.connected = true;
         if !session.path.is_empty() {
             peer.path = session.path;
@@ -156,11 +151,6 @@ pub(super) async fn peers(desk: &Desk) -> Result<Answer, Failure> {
     }
     let peers = peers.into_values().collect();
     Ok(Answer::Peers { peers })
-}
-
-/// Who is attached to this node.
-fn clients(node: &Node) -> BTreeSet<NodeId> {
-    node.overlay().attached().collect()
 }
 
 /// Whom the overlay knows, without what the sessions know.
@@ -186,6 +176,9 @@ fn known(node: &Node, now: Time) -> BTreeMap<NodeId, Peer> {
             id,
             absent(id, role, peer.round_trip().smoothed(), Some(class)),
         );
+    }
+    for id in overlay.attached() {
+        peers.insert(id, absent(id, "client", None, Some(Class::Client)));
     }
     for (id, peer) in &mut peers {
         peer.account = account(node, now, *id);
