@@ -259,16 +259,18 @@ impl Channel {
         older.map_or(&self.keys, |epoch| &epoch.keys)
     }
 
-    /// Goes over to another secret, and remembers the one before.
-    pub(super) fn begin_epoch(&mut self, secret: Secret) {
+    /// Goes over to another secret, and remembers the one before; returns the epochs that are not
+    /// remembered any more.
+    pub(super) fn begin_epoch(&mut self, secret: Secret, now: Time) -> Vec<Epoch> {
         let keys = self.derive(&secret);
         let before = Epoch {
-            page: self.directory.page(),
+            pages: self.directory.entries().collect(),
             keys: std::mem::replace(&mut self.keys, keys),
             secret: std::mem::replace(&mut self.secret, secret),
         };
         self.older.insert(0, before);
-        self.older.truncate(EPOCHS_MAX);
+        self.directory.begin_epoch(now);
+        self.older.split_off(self.older.len().min(EPOCHS_MAX))
     }
 
     fn derive(&self, secret: &Secret) -> ChannelKeys {

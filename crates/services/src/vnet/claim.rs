@@ -196,7 +196,10 @@ impl Vnet {
             let own = [channel.address()?.into(), channel.address6.into()];
             let mut names = channel.hosted_names(cx.me());
             names.extend(own.map(RecordName::Address));
-            names.extend(channel.directory.placed().map(RecordName::Members));
+            // In a page that is about to be left too: readers may come to it last.
+            if channel.directory.placed().is_some() {
+                names.extend(channel.directory.entries().map(RecordName::Members));
+            }
             Some(names)
         });
         if let Some(names) = names {

@@ -10,13 +10,15 @@
 //! - Nobody moves back and forth: a page is left downwards only when fewer pages would do, with
 //!   room to spare.
 //!
-//! Who moves is in both pages until it has found itself in the new one a pass later.
+//! Who moves is in both pages until it has found itself in the new one, and everybody has had the
+//! time to read it there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use enishi_overlay::{NodeId, Rng, Time};
 
+use super::members::MEMBERS_INTERVAL;
 use crate::dht::wire::RECORDS_BYTES_MAX;
 use crate::record::{RECORD_BYTES, Record, SEALED_BYTES_MAX};
 
@@ -50,6 +52,10 @@ const SAID_FOR: Duration = Duration::from_secs(10);
 const SAID_MAX: usize = 1024;
 /// How long an entry that was put may not be found in its page.
 const ENTRY_WAIT: Duration = Duration::from_secs(2);
+/// How long a put may take: an entry that is not found after that is put again.
+const PUT_WAIT: Duration = Duration::from_secs(30);
+/// In how many pages besides its own a node remembers that it has entries still.
+const LEFT_MAX: usize = 2;
 
 /// What was found in a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,8 +125,13 @@ pub(super) struct Directory {
     page: u8,
     /// Since when the entry is there, if it is.
     placed_at: Option<Time>,
-    /// A page where there is another entry of this node's still.
-    left: Option<u8>,
+    /// Pages where there are other entries of this node's still, and since when they are not needed
+    /// but by those who are reading.
+    left: Vec<u8>,
+    left_at: Time,
+    /// With which pass the epoch began and when, as long as many may not have come into its
+    /// directory yet.
+    epoch: Option<(u32, Time)>,
     /// Tells answers to the present pass from those to one that was given up.
     pass: u32,
     /// How many passes have ended since the first page was read first.
@@ -154,7 +165,9 @@ impl Directory {
         Self {
             page: page.min(PAGES_MAX - 1),
             placed_at: None,
-            left: None,
+            left: Vec::new(),
+            left_at: Time::ZERO,
+            epoch: None,
             pass: 0,
             passes: 0,
             asked_at: None,
@@ -171,14 +184,29 @@ impl Directory {
         }
     }
 
+    /// The same after a stop, when there may have been entries in further pages.
+    pub(super) fn restored(page: u8, left: &[u8], now: Time) -> Self {
+        let mut directory = Self::new(page);
+        let left = left.iter().copied();
+        let left = left.filter(|left| *left < PAGES_MAX && *left != directory.page);
+        directory.left = left.take(LEFT_MAX).collect();
+        directory.left_at = now;
+        directory
+    }
+
     /// Returns the page of this node's entry, or where it was last.
     pub(super) fn page(&self) -> u8 {
         self.page
     }
 
+    /// Returns the pages where there are other entries of this node's still.
+    pub(super) fn left(&self) -> &[u8] {
+        &self.left
+    }
+
     /// Returns the pages in which there may be entries of this node's.
     pub(super) fn entries(&self) -> impl Iterator<Item = u8> {
-        std::iter::once(self.page).chain(self.left)
+        std::iter::once(self.page).chain(self.left.iter().copied())
     }
 
     /// Returns the page where this node's claim belongs, if there is one yet.
@@ -199,9 +227,21 @@ impl Directory {
         self.placed_at = None;
     }
 
-    /// There is another directory, where this node's entry is in the same page.
-    pub(super) fn begin_epoch(&mut self) {
-        self.left = None;
+    /// There is another directory, where this node's entry is put in the same page, and only there.
+    /// It is read from the first page on, but not at once as by a newcomer: all begin it together.
+    pub(super) fn begin_epoch(&mut self, now: Time) {
+        self.left.clear();
+        self.placed_at = self.placed_at.map(|_| now);
+        self.asked_at = None;
+        self.listed.clear();
+        self.begin_pass();
+        self.epoch = Some((self.pass, now));
+    }
+
+    /// How long it takes who is no newcomer to read all pages.
+    fn reading_time(&self) -> Duration {
+        let rounds = self.depth / usize::from(ROUND_PAGES) + 1;
+        MEMBERS_INTERVAL * rounds as u32
     }
 
     /// Tells whether an answer is being waited for.
@@ -251,9 +291,10 @@ impl Directory {
         self.pass
     }
 
-    /// Tells whether a page was there the last time.
+    /// Tells whether a page was there the last time, in this epoch.
     pub(super) fn was_there(&self, page: u8) -> bool {
-        page == 0 || usize::from(page) < self.depth
+        let is_first = self.epoch.is_some_and(|(pass, _)| pass == self.pass);
+        page == 0 || (usize::from(page) < self.depth && !is_first)
     }
 
     /// Takes what was found in a page, the one that was asked for; none when nobody answered.
@@ -278,8 +319,11 @@ impl Directory {
                     Some(rank) => rank >= PAGE_MOST,
                     None => found.is_full() && now.since(placed_at) >= ENTRY_WAIT,
                 };
+                let is_missing = found.rank.is_none() && now.since(placed_at) >= PUT_WAIT;
                 if is_too_many {
                     self.placed_at = None;
+                } else if is_missing {
+                    return self.move_to(at, now);
                 }
                 Moves::default()
             }
@@ -298,12 +342,13 @@ impl Directory {
         };
         if self.page != page {
             // Of two that are left, the one where it was found stays for the time being.
-            match self.left {
-                None => self.left = Some(self.page),
-                Some(_) => moves.remove = Some(self.page),
+            match self.left.is_empty() {
+                true => self.left.push(self.page),
+                false => moves.remove = Some(self.page),
             }
+            self.left_at = now;
         }
-        self.left = self.left.filter(|left| *left != page);
+        self.left.retain(|left| *left != page);
         self.page = page;
         self.placed_at = Some(now);
         moves
@@ -332,19 +377,40 @@ impl Directory {
     pub(super) fn end_pass(&mut self, now: Time, rng: &mut Rng) -> Moves {
         self.passes = self.passes.saturating_add(self.has_begun().into());
         let last = self.pages.iter().rposition(|page| !page.is_empty());
-        self.depth = last.map_or(0, |last| last + 1);
+        let depth = last.map_or(0, |last| last + 1);
+        // Many may come into the directory of an epoch yet, where they were in the one before.
+        let is_early = self.epoch.is_some();
+        self.depth = if is_early {
+            depth.max(self.depth)
+        } else {
+            depth
+        };
+        let reading_time = self.reading_time();
+        let still_early = |(_, began_at): &(u32, Time)| now.since(*began_at) < reading_time;
+        self.epoch = self.epoch.filter(still_early);
         let own = self.pages.get(usize::from(self.page));
         if self.placed_at.is_none() || own.is_none_or(|own| own.rank.is_none()) {
             return Moves::default();
         }
-        let mut others = (0..).zip(&self.pages);
-        let forgotten = others.find(|(at, page)| *at != self.page && page.rank.is_some());
-        if let Some(left) = self.left.take() {
-            let remove = Some(left).filter(|left| *left != self.page);
+        if self.left.is_empty() {
+            self.left_at = now;
+        }
+        let found = (0..)
+            .zip(&self.pages)
+            .filter(|(_, page)| page.rank.is_some());
+        for (at, _) in found {
+            let is_known = at == self.page || self.left.contains(&at);
+            if !is_known && self.left.len() < LEFT_MAX {
+                self.left.push(at);
+            }
+        }
+        if !self.left.is_empty() {
+            // Who began to read before it came here may look there yet.
+            let is_over = now.since(self.left_at) >= reading_time;
+            let remove = is_over.then(|| self.left.remove(0));
             return Moves { put: None, remove };
         }
-        if let Some((at, _)) = forgotten {
-            self.left = Some(at);
+        if is_early {
             return Moves::default();
         }
         match self.lower(last.unwrap_or(0), rng) {
@@ -597,5 +663,175 @@ mod tests {
             !directory.reads_on(),
             "where nobody answers nothing more is asked"
         );
+    }
+
+    /// A page with so many others, and perhaps this node, the last in order.
+    fn page_of(others: usize, is_there: bool) -> Page {
+        Page {
+            others,
+            rank: is_there.then_some(others),
+            bytes: (others + usize::from(is_there)) * 400,
+        }
+    }
+
+    /// One reads these pages, of which it reads as many as it wants, to the end of its pass.
+    fn pass(directory: &mut Directory, pages: &[Page], now: Time) -> Vec<Moves> {
+        let mut moves = Vec::new();
+        loop {
+            let at = usize::from(directory.ask(now));
+            let found = pages.get(at).copied().unwrap_or_default();
+            moves.push(directory.got(Some(found), now));
+            if !directory.reads_on() {
+                break;
+            }
+        }
+        moves.push(directory.end_pass(now, &mut Rng::from_seed([1; 32])));
+        directory.begin_pass();
+        moves.retain(|moves| *moves != Moves::default());
+        moves
+    }
+
+    fn puts(page: u8) -> Vec<Moves> {
+        let put = Some(page);
+        vec![Moves { put, remove: None }]
+    }
+
+    fn removes(page: u8) -> Vec<Moves> {
+        let remove = Some(page);
+        vec![Moves { put: None, remove }]
+    }
+
+    /// One that has moved from the second page to the first when it came back.
+    fn moved(now: Time) -> Directory {
+        let mut directory = Directory::restored(1, &[], now);
+        let pages = [page_of(10, false), page_of(10, true)];
+        assert_eq!(pass(&mut directory, &pages, now), puts(0));
+        directory
+    }
+
+    #[test]
+    fn an_entry_that_was_left_is_known_until_it_is_removed() {
+        let now = Time::from_secs(1);
+        let mut directory = moved(now);
+        let entries = |directory: &Directory| directory.entries().collect::<Vec<u8>>();
+        assert_eq!(entries(&directory), [0, 1]);
+        // A stop between the move and its end does not lose it.
+        let mut again = Directory::restored(directory.page(), directory.left(), now);
+        assert_eq!(entries(&again), [0, 1]);
+        let pages = [page_of(10, false), page_of(10, true)];
+        assert_eq!(pass(&mut again, &pages, now), puts(0));
+        let pages = [page_of(10, true), page_of(10, true)];
+        let later = now + MEMBERS_INTERVAL;
+        assert_eq!(pass(&mut again, &pages, later), removes(1));
+        assert_eq!(entries(&again), [0]);
+        // In the directory of a new epoch there is one.
+        directory.begin_epoch(later);
+        assert_eq!(entries(&directory), [0]);
+        // What was never known to be there is found, and of that not more than is bounded.
+        let mut directory = Directory::restored(0, &[0, 1, 2, 3, 200], now);
+        assert_eq!(entries(&directory), [0, 1, 2]);
+        directory = Directory::new(0);
+        let pages = [page_of(24, true); 5];
+        pass(&mut directory, &pages, now);
+        assert_eq!(entries(&directory), [0, 1, 2]);
+    }
+
+    #[test]
+    fn an_entry_is_left_where_it_was_as_long_as_anybody_may_read_it_there() {
+        let (now, second) = (Time::from_secs(1), Duration::from_secs(1));
+        let mut directory = moved(now);
+        let small = [page_of(10, true), page_of(10, true)];
+        for after in [3, 9, 60] {
+            assert_eq!(pass(&mut directory, &small, now + second * after), []);
+        }
+        let mut large = [page_of(24, true); 17];
+        large[2..].fill(page_of(24, false));
+        // Seventeen pages are read in three rounds.
+        assert_eq!(pass(&mut directory, &large, now + MEMBERS_INTERVAL * 2), []);
+        let later = now + MEMBERS_INTERVAL * 3;
+        assert_eq!(pass(&mut directory, &large, later), removes(1));
+        // So it is with what was left before a stop, and after a further move.
+        let mut directory = Directory::restored(1, &[2], now);
+        let pages = [page_of(10, false), page_of(10, true), page_of(10, true)];
+        let both = Moves {
+            put: Some(0),
+            remove: Some(1),
+        };
+        let moved_at = now + MEMBERS_INTERVAL;
+        assert_eq!(pass(&mut directory, &pages, moved_at), [both]);
+        let pages = [page_of(10, true), page_of(0, false), page_of(10, true)];
+        assert_eq!(pass(&mut directory, &pages, moved_at + second * 60), []);
+        let later = moved_at + MEMBERS_INTERVAL;
+        assert_eq!(pass(&mut directory, &pages, later), removes(2));
+    }
+
+    #[test]
+    fn an_entry_that_is_missing_is_put_again_once_a_pass() {
+        let now = Time::from_secs(1);
+        let mut directory = Directory::new(0);
+        let without = [page_of(10, false)];
+        assert_eq!(pass(&mut directory, &without, now), puts(0));
+        // It may be on its way.
+        assert_eq!(pass(&mut directory, &without, now + ENTRY_WAIT), []);
+        let later = now + PUT_WAIT;
+        assert_eq!(pass(&mut directory, &without, later), puts(0));
+        assert_eq!(pass(&mut directory, &without, later + ENTRY_WAIT), []);
+        assert_eq!(pass(&mut directory, &without, later + PUT_WAIT), puts(0));
+        let later = later + PUT_WAIT * 2;
+        assert_eq!(pass(&mut directory, &[page_of(10, true)], later), []);
+    }
+
+    #[test]
+    fn a_new_epoch_is_read_by_and_by_and_nobody_moves_in_its_first_pass() {
+        let now = Time::from_secs(1);
+        let mut directory = Directory::restored(9, &[], now);
+        let mut full = [page_of(24, false); 10];
+        full[9] = page_of(20, true);
+        pass(&mut directory, &full, now);
+        assert_eq!(directory.placed(), Some(9));
+        pass(&mut directory, &full, now + MEMBERS_INTERVAL);
+        assert!(directory.was_there(8));
+        let began_at = now + MEMBERS_INTERVAL * 4;
+        directory.begin_epoch(began_at);
+        // No storm: as many pages at once as ever, and none that are looked for in vain.
+        assert_eq!(directory.begin_round(began_at), 0);
+        assert!(directory.was_there(0) && !directory.was_there(8));
+        // Nothing of it is full, and what is in its own page is to come.
+        let nearly_empty = Some(page_of(1, false));
+        for _ in 1..ROUND_PAGES {
+            assert_eq!(directory.got(nearly_empty, began_at), Moves::default());
+            assert!(directory.is_in_round() && directory.reads_on());
+            directory.ask(began_at);
+        }
+        directory.got(nearly_empty, began_at);
+        assert!(!directory.is_in_round() && directory.reads_on());
+        let later = began_at + MEMBERS_INTERVAL;
+        directory.begin_round(later);
+        directory.got(nearly_empty, later);
+        directory.ask(later);
+        directory.got(Some(page_of(1, true)), later);
+        let rng = &mut Rng::from_seed([1; 32]);
+        assert_eq!(directory.end_pass(later, rng), Moves::default());
+        assert_eq!(directory.placed(), Some(9));
+        directory.begin_pass();
+        // When all had the time to come, but have not, it goes to where there is room.
+        let pages = [page_of(1, false); 9];
+        let pages = [&pages[..], &[page_of(1, true)]].concat();
+        let later = began_at + MEMBERS_INTERVAL * 2;
+        assert_eq!(pass(&mut directory, &pages, later), []);
+        assert!(directory.was_there(8));
+        let later = later + MEMBERS_INTERVAL;
+        assert_eq!(pass(&mut directory, &pages, later), puts(0));
+    }
+
+    #[test]
+    fn in_a_new_epoch_a_full_page_is_not_left_before_the_entry_could_be_there() {
+        let now = Time::from_secs(1);
+        let mut directory = Directory::new(0);
+        pass(&mut directory, &[page_of(10, false)], now);
+        let began_at = now + MEMBERS_INTERVAL;
+        directory.begin_epoch(began_at);
+        pass(&mut directory, &[page_of(24, false)], began_at);
+        assert_eq!(directory.placed(), Some(0));
     }
 }

@@ -15,7 +15,7 @@ use crate::keys::{seal, unseal};
 use crate::record::{Key, Kind};
 
 /// How often the directory is read; a prime, as the overlay's periods are.
-const MEMBERS_INTERVAL: Duration = Duration::from_secs(61);
+pub(super) const MEMBERS_INTERVAL: Duration = Duration::from_secs(61);
 /// How long after its first read a node that has come reads it again, and twice as long after each
 /// further one: who came at the same time may not have been in it.
 const MEMBERS_SOON: Duration = Duration::from_secs(3);
@@ -320,6 +320,8 @@ impl Vnet {
         }
         if let Some(page) = moves.put {
             self.publish(id, &[RecordName::Members(page)], cx);
+        }
+        if *moves != Moves::default() {
             self.keep(id, cx);
         }
     }

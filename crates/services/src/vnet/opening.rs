@@ -14,7 +14,7 @@ use super::hosted::Hosting;
 use super::invitation::Issued;
 use super::secret::{ChannelKeys, RecordName};
 use super::settle::Settling;
-use super::succession::Epoch;
+use super::succession::{Epoch, OLD_ENTRY};
 use super::wire::Offers;
 use super::{
     Alarm, CHANNELS_MAX, Channel, ChannelId, ChannelSpec, Cx, Event, Network, Phase, Purpose, Vnet,
@@ -37,8 +37,11 @@ struct Kept {
     accepted: Accepted,
     older: Vec<KeptSecret>,
     government: Option<KeptGovernment>,
-    /// In which page of the directory this node's entry is.
+    /// In which page of the directory this node's entry is, in which others there are entries of it
+    /// still, and in which there are in the directories of the older epochs.
     page: u8,
+    left: Vec<u8>,
+    older_pages: Vec<Vec<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,9 +73,10 @@ struct Beginning {
     by_hand: bool,
     offers: Offers,
     accepted: Accepted,
-    older: Vec<KeptSecret>,
+    older: Vec<(KeptSecret, Vec<u8>)>,
     government: Option<Government>,
     page: u8,
+    left: Vec<u8>,
 }
 
 impl Vnet {
@@ -100,6 +104,7 @@ impl Vnet {
             older: Vec::new(),
             government,
             page: 0,
+            left: Vec::new(),
         };
         self.begin(id, spec, beginning, cx);
     }
@@ -134,12 +139,17 @@ impl Vnet {
         } = spec;
         let authority = with.government.as_ref().map(|g| g.authority);
         let keys = |secret: &Secret| ChannelKeys::new(&name, network, secret, authority.as_ref());
-        let older = with.older.into_iter().map(|KeptSecret(secret)| Epoch {
-            page: with.page,
+        let older = with.older.into_iter();
+        let older = older.map(|(KeptSecret(secret), pages)| Epoch {
+            pages,
             keys: keys(&secret),
             secret,
         });
-        let older = older.collect();
+        let older: Vec<Epoch> = older.collect();
+        if older.iter().any(|epoch| !epoch.pages.is_empty()) {
+            self.deadlines
+                .set(Alarm::OldEntries(id), cx.now() + OLD_ENTRY);
+        }
         let keys = keys(&secret);
         let channel = Channel {
             address6: Network::address6(keys.id(), &cx.me()),
@@ -161,7 +171,7 @@ impl Vnet {
             carried: (BTreeSet::new(), Time::ZERO),
             announced: false,
             directory_reads: 0,
-            directory: Directory::new(with.page),
+            directory: Directory::restored(with.page, &with.left, cx.now()),
             settling: Settling::new(cx.now()),
             checked_at: Time::ZERO,
             cache: BTreeMap::new(),
@@ -200,7 +210,7 @@ impl Vnet {
             }
         }
         let older = channel.older.iter();
-        removals.extend(older.map(|epoch| epoch.removal(cx.keypair())));
+        removals.extend(older.flat_map(|epoch| epoch.removals(cx.keypair())));
         for request in removals {
             let token = self.token(Purpose::Nothing);
             cx.put(token, request);
@@ -241,6 +251,8 @@ impl Vnet {
                 .collect(),
             government,
             page: channel.directory.page(),
+            left: channel.directory.left().to_vec(),
+            older_pages: channel.older.iter().map(|e| e.pages.clone()).collect(),
         };
         let key = channel.name.clone().into_bytes();
         cx.persist(key, postcard::to_extend(&kept, FORM.to_vec()).ok());
@@ -265,14 +277,19 @@ impl Vnet {
             secret: kept.secret,
             entry,
         };
+        // Of the time when they were not kept they are taken for the same.
+        let pages = kept.older_pages.into_iter().map(Some);
+        let pages = pages.chain(std::iter::repeat(None));
+        let pages = pages.map(|pages| pages.unwrap_or_else(|| vec![kept.page]));
         let beginning = Beginning {
             address: kept.address,
             by_hand: kept.by_hand,
             offers: kept.offers,
             accepted: kept.accepted,
-            older: kept.older,
+            older: kept.older.into_iter().zip(pages).collect(),
             government,
             page: kept.page,
+            left: kept.left,
         };
         self.begin(id, spec, beginning, cx);
     }
@@ -305,9 +322,10 @@ impl KeptGovernment {
 impl Kept {
     fn read(octets: &[u8]) -> Option<Self> {
         if let Some(kept) = octets.strip_prefix(&FORM) {
-            // Of the time when a directory had one page nothing is kept of pages.
-            let in_first = || postcard::from_bytes(&[kept, &[0]].concat()).ok();
-            return postcard::from_bytes(kept).ok().or_else(in_first);
+            // What was kept before ends with the page, or, of the time when a directory had one
+            // page, before it.
+            let mut forms = [&[][..], &[0, 0], &[0, 0, 0]].into_iter();
+            return forms.find_map(|rest| postcard::from_bytes(&[kept, rest].concat()).ok());
         }
         let before: KeptBefore = postcard::from_bytes(octets).ok()?;
         Some(Self {
@@ -321,6 +339,8 @@ impl Kept {
             older: Vec::new(),
             government: None,
             page: 0,
+            left: Vec::new(),
+            older_pages: Vec::new(),
         })
     }
 }
@@ -343,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_of_the_directory_is_kept_and_may_be_missing() {
+    fn the_pages_of_the_directory_are_kept_and_may_be_missing() {
         let kept = Kept {
             name: "office".into(),
             network: "10.77.0.0/16".parse().unwrap(),
@@ -352,14 +372,24 @@ mod tests {
             by_hand: false,
             offers: Offers::default(),
             accepted: Accepted::default(),
-            older: Vec::new(),
+            older: vec![KeptSecret(Secret::new([6; 32]))],
             government: None,
             page: 3,
+            left: vec![5],
+            older_pages: vec![vec![4, 2]],
         };
-        let mut octets = postcard::to_extend(&kept, FORM.to_vec()).unwrap();
-        assert_eq!(Kept::read(&octets).unwrap().page, 3);
-        octets.pop();
-        let before = Kept::read(&octets).unwrap();
-        assert_eq!((before.name.as_str(), before.page), ("office", 0));
+        let octets = postcard::to_extend(&kept, FORM.to_vec()).unwrap();
+        let read = |kept: &[u8]| {
+            let kept = Kept::read(kept).unwrap();
+            (kept.name, kept.page, kept.left, kept.older_pages)
+        };
+        let office = || "office".to_owned();
+        let all = (office(), 3, vec![5], vec![vec![4, 2]]);
+        assert_eq!(read(&octets), all);
+        // What was kept before pages besides its own were, and before any was.
+        let without = octets.len() - [1, 5, 1, 2, 4, 2].len();
+        let empty = Vec::<Vec<u8>>::new;
+        assert_eq!(read(&octets[..without]), (office(), 3, vec![], empty()));
+        assert_eq!(read(&octets[..without - 1]), (office(), 0, vec![], empty()));
     }
 }

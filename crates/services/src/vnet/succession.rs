@@ -36,7 +36,7 @@ use crate::keys::{Secret, seal, unseal};
 pub(super) const EPOCHS_MAX: usize = 16;
 /// For how long the entry in the directory of an epoch that has ended stays there, for members
 /// that were away: as long as it would by itself.
-const OLD_ENTRY: Duration = Duration::from_secs(super::claim::LEASE_S as u64);
+pub(super) const OLD_ENTRY: Duration = Duration::from_secs(super::claim::LEASE_S as u64);
 /// To how many members the signer of a charter sends it, and each that hears of it first.
 const SENT_BY_SIGNER: u64 = 256;
 const SENT_ON: u64 = 8;
@@ -50,14 +50,15 @@ const SENT_MAX: usize = 1024;
 pub(super) struct Epoch {
     pub(super) secret: Secret,
     pub(super) keys: ChannelKeys,
-    /// In which page of its directory this node's entry was.
-    pub(super) page: u8,
+    /// In which pages of its directory this node's entries are still.
+    pub(super) pages: Vec<u8>,
 }
 
 impl Epoch {
-    /// Makes the request that removes this node's entry from its directory.
-    pub(super) fn removal(&self, node: &Keypair) -> PutRequest {
-        self.keys.removal(node, RecordName::Members(self.page))
+    /// Makes the requests that remove this node's entries from its directory.
+    pub(super) fn removals(&self, node: &Keypair) -> impl Iterator<Item = PutRequest> {
+        let names = self.pages.iter().copied().map(RecordName::Members);
+        names.map(|name| self.keys.removal(node, name))
     }
 }
 
@@ -261,13 +262,17 @@ impl Vnet {
         let old: Vec<_> = old
             .map(|name| channel.put_request(name, None, cx))
             .collect();
-        for request in old {
+        let channel = self.channels.get_mut(&id)?;
+        let forgotten = channel.begin_epoch(secret, cx.now());
+        let removals = forgotten
+            .iter()
+            .flat_map(|epoch| epoch.removals(cx.keypair()));
+        let requests: Vec<PutRequest> = old.into_iter().chain(removals).collect();
+        for request in requests {
             let token = self.token(Purpose::Nothing);
             cx.put(token, request);
         }
         let channel = self.channels.get_mut(&id)?;
-        channel.begin_epoch(secret);
-        channel.directory.begin_epoch();
         channel.cache.clear();
         // The others come into the new directory one after the other.
         let known = channel.members.keys().copied();
@@ -280,21 +285,25 @@ impl Vnet {
         self.publish_all(id, cx);
         self.follow_group(id, cx);
         self.put_all_mail(id, cx);
-        self.ask_members(id, cx);
+        self.read_on(id, cx);
         Some(0)
     }
 
     /// The entries in the directories of epochs that have ended are not needed any more.
     pub(super) fn forget_old_entries(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
-        let Some(channel) = self.channels.get(&id) else {
+        let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let older = channel.older.iter();
-        let removals = older.map(|epoch| epoch.removal(cx.keypair()));
-        for request in removals.collect::<Vec<_>>() {
+        let mut removals = Vec::new();
+        for epoch in &mut channel.older {
+            removals.extend(epoch.removals(cx.keypair()));
+            epoch.pages.clear();
+        }
+        for request in removals {
             let token = self.token(Purpose::Nothing);
             cx.put(token, request);
         }
+        self.keep(id, cx);
     }
 
     /// Ends what there was with nodes that are no members any more.
