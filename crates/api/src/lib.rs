@@ -262,7 +262,7 @@ pub enum Answer {
     /// The request was carried out.
     Done,
     /// How the node is.
-    Status(Status),
+    Status(Box<Status>),
     /// Whom the node knows.
     Peers {
         /// Every peer with a session or a place in the routing table.

@@ -277,8 +277,8 @@ fn allows(permits: &[Permit], own: Own<'_>, address: IpAddr, number: u8, port: u
             // A rule for a network opens no member, nor does one for exits, which names everything,
             // open the exit by another address.
             Some(network) => {
-                let is_meant = !is_here && !(is_own && network.is_everything());
-                is_meant && network.contains(address)
+                let is_closed = is_here || (is_own && network.is_everything());
+                !is_closed && network.contains(address)
             }
         };
         let by = permit.ports.as_ref().is_none_or(|(protocol, ports)| {

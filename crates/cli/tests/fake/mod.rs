@@ -120,7 +120,7 @@ async fn answer_streams(mut streams: mpsc::Receiver<StreamCall>, sunk: Arc<Mutex
 
 fn script(request: Request) -> Vec<Answer> {
     match request {
-        Request::Status => vec![Answer::Status(status())],
+        Request::Status => vec![Answer::Status(Box::new(status()))],
         Request::Peers => vec![Answer::Peers {
             peers: vec![peer()],
         }],

@@ -45,7 +45,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let shared = &desk.shared;
     let mut notices = shared.noted();
     notices.extend(closed::notice(desk).await?);
-    Ok(Answer::Status(Status {
+    Ok(Answer::Status(Box::new(Status {
         node_id: desk.sessions.me().to_string(),
         position: position.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -66,7 +66,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         proxies: shared.proxies,
         forwards: forwards::all(desk),
         notices,
-    }))
+    })))
 }
 
 fn service(node: &Node) -> Service {
