@@ -268,6 +268,7 @@ fn a_removed_member_is_shut_out_and_the_others_go_on() {
     office.json(3, &["channel", "leave", "office"]);
     let ticket = invitation["ticket"].as_str().unwrap();
     office.fails(3, &["channel", "join", ticket], 1, "removed this node");
+    assert!(!office.reaches(3, 1));
     assert_eq!(office.json(3, &["channel", "list"])["channels"], json!([]));
     let status = || office.json(1, &["status"])["channels"][0].clone();
     assert_eq!(status()["form"], "governed");
