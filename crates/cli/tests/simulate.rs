@@ -10,7 +10,7 @@ use serde_json::Value;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
 
 /// Every scenario, small.
-const STORIES: [&str; 13] = [
+const STORIES: [&str; 14] = [
     "hops --nodes 32 --routes 40",
     "crash --nodes 32 --routes 40",
     "storm --nodes 24 --values 12",
@@ -24,6 +24,7 @@ const STORIES: [&str; 13] = [
     "riders --nodes 24 --hostile 20 --duration 2m",
     "attack --nodes 24 --hostile 10 --routes 30 --values 4",
     "multicast --nodes 24 --group 8 --values 4",
+    "channel --nodes 24 --members 8 --routes 20 --duration 1m",
 ];
 
 fn simulate(words: &str) -> Output {

@@ -5,6 +5,7 @@
 
 mod attack;
 mod bursts;
+mod channel;
 mod churn;
 mod classes;
 mod compare;
@@ -103,6 +104,8 @@ scenarios! {
     Attack => attack ["routes", "hostile", "behaviour", "values", "plot"];
     /// Members of a group say something to all others: at rest, and while some of them die.
     Multicast => multicast ["group", "tree", "dead", "values", "plot"];
+    /// Hundreds come into a channel at once and use it, and a third of them dies.
+    Channel => channel ["members", "joins-within", "routes", "dead", "duration", "plot"];
 }
 
 impl Scenario {

@@ -263,6 +263,11 @@ impl<P: Participant> World<P> {
         self.ground.bodies[index].part = part;
     }
 
+    /// Returns how many nodes were born so far, which is the number of the next one.
+    pub fn born(&self) -> Index {
+        self.lives.len()
+    }
+
     /// Lets a node's host ask something.
     pub fn command(&mut self, index: Index, command: P::Command) {
         self.input(index, Input::Command(command));

@@ -18,8 +18,9 @@ pub(crate) struct Sim {
     /// (two halves meet again), `latency` (times of lookups), `churn` (nodes come and go),
     /// `storage` (values stay while nodes come and go), `bursts` (upkeep over time),
     /// `classes` (supernodes and clients), `compare` (geometries, ways to forward and a rival
-    /// side by side), `riders` (some take and do not give), `attack` (some turn hostile) or
-    /// `multicast` (members of a group say something to all others)
+    /// side by side), `riders` (some take and do not give), `attack` (some turn hostile),
+    /// `multicast` (members of a group say something to all others) or `channel` (hundreds come
+    /// into a channel at once, and a third of them dies)
     #[arg(required = true)]
     pub(crate) scenario: Option<Scenario>,
     /// How many nodes
@@ -54,7 +55,7 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
     /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts, 20m for classes, 30m for riders]
+    /// storage, 512s for bursts, 20m for classes, 30m for riders, 10m after the deaths for channel]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
@@ -64,10 +65,10 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) polite: Option<u32>,
     /// How many nodes die at once [default: 0 before the lookups of latency, 33.3333 for storm,
-    /// 10 of the members for multicast]
+    /// 10 of the members for multicast, 33.3333 of them for channel]
     #[arg(long, value_name = "PERCENT", value_parser = not_all)]
     pub(crate) dead: Option<u32>,
-    /// In how much time all nodes begin to join [default: 1s]
+    /// In how much time all nodes, or members of a channel, begin to join [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) joins_within: Option<Duration>,
     /// Whose nodes: `enishi`, or the rival `kademlia` (k = 20, alpha = 3) [default: enishi]
@@ -97,6 +98,9 @@ pub(crate) struct Sim {
     /// How many members the group has [default: 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub(crate) group: Option<u32>,
+    /// How many members the channel has [default: 120]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=65_000))]
+    pub(crate) members: Option<u32>,
     /// Along what a group's messages go: `biased` or `scribe` [default: biased]
     #[arg(long, value_name = "NAME")]
     pub(crate) tree: Option<Tree>,

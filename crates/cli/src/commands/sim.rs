@@ -119,6 +119,11 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
         let why = "--group: a group has no more members than there are nodes.";
         return Err(Problem::Usage(why.to_owned()));
     }
+    let members = arguments.members;
+    if members.is_some_and(|members| members > arguments.nodes) {
+        let why = "--members: a channel has no more members than there are nodes.";
+        return Err(Problem::Usage(why.to_owned()));
+    }
     let foreign = given(arguments)
         .into_iter()
         .find(|(name, given)| *given && !scenario.takes().contains(name));
@@ -141,7 +146,7 @@ fn check(scenario: Scenario, arguments: &Sim) -> Result<(), Problem> {
 }
 
 /// The options that not every scenario heeds, and which of them are given.
-fn given(arguments: &Sim) -> [(&'static str, bool); 21] {
+fn given(arguments: &Sim) -> [(&'static str, bool); 22] {
     [
         ("routes", arguments.routes.is_some()),
         ("session-mean", arguments.session_mean.is_some()),
@@ -159,6 +164,7 @@ fn given(arguments: &Sim) -> [(&'static str, bool); 21] {
         ("without", !arguments.without.is_empty()),
         ("clients", arguments.clients.is_some()),
         ("group", arguments.group.is_some()),
+        ("members", arguments.members.is_some()),
         ("tree", arguments.tree.is_some()),
         ("values", arguments.values.is_some()),
         ("by-rule", arguments.by_rule),
@@ -207,6 +213,9 @@ fn options(arguments: &Sim, seed: u64) -> Options {
         group: arguments
             .group
             .map_or(defaults.group, |group| group as usize),
+        members: arguments
+            .members
+            .map_or(defaults.members, |members| members as usize),
         tree: arguments.tree.unwrap_or_default(),
         values: arguments.values,
         by_rule: arguments.by_rule,

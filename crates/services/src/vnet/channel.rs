@@ -66,6 +66,8 @@ pub struct Channel {
     pub(super) by_hand: bool,
     pub(super) address6: Ipv6Addr,
     pub(super) tries: u32,
+    /// How many addresses were drawn since this node has opened the channel or was started.
+    pub(super) draws: u32,
     pub(super) members: BTreeMap<NodeId, Claim>,
     /// Members that were known when the epoch began and have not been seen in its directory yet,
     /// and until when they are taken for members all the same.
@@ -115,6 +117,12 @@ impl Channel {
     /// on the ring change.
     pub fn has_given_up(&self) -> bool {
         self.phase == Phase::Waiting && self.address.is_none() && self.tries > 0
+    }
+
+    /// Returns how many addresses this node has drawn in the channel since it has opened it or was
+    /// started: one, if nobody had that one.
+    pub fn draws(&self) -> u32 {
+        self.draws
     }
 
     /// Returns the IPv6 address.

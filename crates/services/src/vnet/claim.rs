@@ -80,6 +80,7 @@ impl Vnet {
             return;
         }
         let network = channel.network();
+        channel.draws += u32::from(channel.address.is_none());
         let address = *channel
             .address
             .get_or_insert_with(|| network.random_host(cx.rng()));

@@ -167,6 +167,7 @@ impl Vnet {
             address: with.address,
             by_hand: with.by_hand,
             tries: 0,
+            draws: 0,
             members: BTreeMap::new(),
             carried: (BTreeSet::new(), Time::ZERO),
             announced: false,

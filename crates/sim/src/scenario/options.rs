@@ -78,7 +78,7 @@ pub struct Options {
     pub lookup_interval: Duration,
     /// How many of a million die at once before lookups begin.
     pub dead_per_million: u32,
-    /// In how much time all nodes begin to join.
+    /// In how much time all nodes begin to join, the overlay or the channel.
     pub joins_within: Duration,
     /// How many of a million are hostile; none lets the scenario go through several shares.
     pub hostile_per_million: Option<u32>,
@@ -90,7 +90,9 @@ pub struct Options {
     pub clients_per_million: u32,
     /// How many members a multicast group has.
     pub group: usize,
-    /// Along what its messages go.
+    /// How many members a channel has.
+    pub members: usize,
+    /// Along what a group's messages go.
     pub tree: Tree,
     /// How many values are stored, or messages published; none lets the scenario decide.
     pub values: Option<u64>,
@@ -123,6 +125,7 @@ impl Default for Options {
             remedies: Remedies::default(),
             clients_per_million: 0,
             group: 256,
+            members: 120,
             tree: Tree::default(),
             values: None,
             by_rule: false,
