@@ -5,18 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use enishi_lab::wire::LinkKind;
-use enishi_lab::{Daemon, Host, World};
+use enishi_lab::Daemon;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::kinds::Kind;
-use crate::program;
+use super::town::{Node, Town};
 
-/// How long a packet takes to a public host or to a router, each way: 20 ms between two of them,
-/// and a round trip of 40.
-const LINK_DELAY: Duration = Duration::from_millis(10);
 /// How long a pair may take to say the first word.
 const FIRST_MAX: Duration = Duration::from_secs(12);
 /// How long after that a direct way may take.
@@ -46,45 +40,16 @@ pub(super) struct Matrix {
     pub(super) cells: Vec<Cell>,
 }
 
-/// A node at one place.
-struct Node {
-    host: Host,
-    /// None where it could not join.
-    daemon: Option<Daemon>,
-    address: Option<String>,
-}
-
-/// Makes two places of each kind with a node in each, all members of one channel, and tries each
-/// pair of kinds.
+/// Builds a town of these kinds and tries each pair of them.
 ///
 /// # Errors
-/// When the daemon does not build, or the lab cannot be built.
-pub(super) fn measure(root: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> {
-    enishi_lab::install_signal_cleanup()?;
-    enishi_lab::ensure_programs(&[("ping", "iputils-ping"), ("nft", "nftables")])?;
-    let program = program::build(root)?;
-    let data = tempfile::tempdir().context("making a directory for the daemons")?;
-    let mut world = World::new("matrix", LinkKind::of_delay(LINK_DELAY))?;
-    let mut gathering = Gathering {
-        program: &program,
-        data,
-        ticket: String::new(),
-    };
-    // Two whom everybody reaches, besides those that are measured.
-    let helpers = ["s0", "s1"].map(|name| gathering.start(world.public(name)?));
-    let helpers = helpers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    let mut sides: [Vec<Node>; 2] = Default::default();
-    for (number, kind) in kinds.iter().enumerate() {
-        eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
-        for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
-            let host = kind.make(&mut world, &format!("{letter}{number}"))?;
-            side.push(gathering.start(host)?);
-        }
-    }
+/// When the lab cannot be built.
+pub(super) fn measure(program: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> {
+    let town = Town::build(program, kinds)?;
     thread::sleep(SETTLING);
     let pairs = |from: usize| (from..kinds.len()).map(move |to| (from, to));
     let pairs: Vec<(usize, usize)> = (0..kinds.len()).flat_map(pairs).collect();
-    let (next, [from, to]) = (AtomicUsize::new(0), &sides);
+    let (next, [from, to]) = (AtomicUsize::new(0), &town.sides);
     let worker = || {
         let mut cells = Vec::new();
         while let Some((a, b)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -106,48 +71,10 @@ pub(super) fn measure(root: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> {
         done.flatten().flatten().collect::<Vec<_>>()
     });
     cells.sort_by_key(|(pair, _)| *pair);
-    drop(helpers);
     Ok(Matrix {
         kinds: kinds.to_vec(),
         cells: cells.into_iter().map(|(_, cell)| cell).collect(),
     })
-}
-
-/// Whom daemons join by.
-struct Gathering<'p> {
-    program: &'p Path,
-    data: TempDir,
-    ticket: String,
-}
-
-impl Gathering<'_> {
-    /// Starts a daemon on a host and lets it join the channel; the first one makes it.
-    fn start(&mut self, host: Host) -> anyhow::Result<Node> {
-        let data = self.data.path().join(host.name());
-        let bootstrap = ["--bootstrap", &self.ticket];
-        let arguments = if self.ticket.is_empty() {
-            &[][..]
-        } else {
-            &bootstrap
-        };
-        let daemon = Daemon::start(self.program, Some(&host), &data, arguments)?;
-        if self.ticket.is_empty() {
-            daemon.text(&["channel", "create", "lab"])?;
-            self.ticket = daemon.text(&["channel", "invite", "lab", "--uses", "any"])?;
-        } else if daemon.text(&["channel", "join", &self.ticket]).is_err() {
-            return Ok(Node {
-                host,
-                daemon: None,
-                address: None,
-            });
-        }
-        let address = daemon.address().ok().map(|address| address.to_string());
-        Ok(Node {
-            host,
-            daemon: Some(daemon),
-            address,
-        })
-    }
 }
 
 /// Has one node speak to another for the first time; tells after how long it was answered, and
@@ -186,7 +113,7 @@ fn wait(started: Instant, most: Duration, holds: impl Fn(&()) -> bool) -> Option
 /// How packets reach a member.
 fn path(daemon: &Daemon, address: &str) -> Option<String> {
     let told = daemon.json(&["channel", "show", "lab"]).ok()?;
-    let mut members = told["members"].as_array()?.iter();
+    let mut members = told["member_list"].as_array()?.iter();
     let has_it = |member: &&Value| {
         let addresses = member["addresses"].as_array();
         addresses.is_some_and(|all| all.iter().any(|own| own == address))

@@ -3,13 +3,17 @@
 mod kinds;
 mod matrix;
 mod picture;
+mod town;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use crate::options::Options;
+use crate::program;
+use enishi_lab::Daemon;
 use kinds::{KINDS, Kind};
+use town::Town;
 
 /// Runs one command of the lab.
 ///
@@ -20,9 +24,11 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         Some("matrix") => {
             let named = options.value("--kinds")?;
             let (svg, json) = (options.value("--svg")?, options.flag("--json"));
+            let program = options.value("--program")?.map(PathBuf::from);
             options.finish()?;
             let kinds = chosen(named.as_deref())?;
-            let matrix = matrix::measure(root, &kinds)?;
+            let program = program.map_or_else(|| program::build(root), Ok)?;
+            let matrix = matrix::measure(&program, &kinds)?;
             if let Some(file) = svg {
                 std::fs::write(&file, picture::draw(&matrix))
                     .with_context(|| format!("writing {file}"))?;
@@ -33,6 +39,13 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
             }
             Ok(true)
         }
+        Some("open") => {
+            let named = options.value("--kinds")?;
+            let program = options.value("--program")?.map(PathBuf::from);
+            options.finish()?;
+            let program = program.map_or_else(|| program::build(root), Ok)?;
+            open(&program, &chosen(named.as_deref())?)
+        }
         None => {
             for kind in KINDS {
                 println!("{:<18} {}", kind.name, kind.about);
@@ -41,6 +54,33 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         }
         Some(other) => bail!("there is no lab `{other}`; `cargo xtask lab matrix` is one"),
     }
+}
+
+/// Builds a town and leaves it to the person until the end of standard input.
+fn open(program: &Path, kinds: &[Kind]) -> anyhow::Result<bool> {
+    let town = Town::build(program, kinds)?;
+    let named = kinds.iter().map(|kind| kind.name);
+    let sides = town.sides.iter().flat_map(|side| named.clone().zip(side));
+    let all = town
+        .helpers
+        .iter()
+        .map(|node| ("helper", node))
+        .chain(sides);
+    for (kind, node) in all {
+        let joined = node.address.as_deref().unwrap_or("has not joined");
+        let data = node.daemon.as_ref().map(Daemon::data);
+        let data = data.map_or_else(String::new, |data| data.display().to_string());
+        println!(
+            "{kind:<18} {:<32} {joined:<16} {data}",
+            node.host.namespace()
+        );
+    }
+    println!(
+        "\nip netns exec NAMESPACE PROGRAM, and enishi --data DIRECTORY COMMAND. All of it goes with \
+         the end of standard input (Ctrl-D)."
+    );
+    std::io::stdin().lines().for_each(drop);
+    Ok(true)
 }
 
 /// The kinds of these names, or all.
