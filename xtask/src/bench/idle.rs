@@ -14,9 +14,9 @@ use enishi_lab::daemon::JOIN_TIME_MAX;
 use enishi_lab::{Daemon, Host, Lab, until};
 use tempfile::TempDir;
 
-use super::program::build;
 use super::report::{Figure, Report};
 use super::traffic;
+use crate::program::build;
 
 const HOSTS: usize = 11;
 const HOSTS_OF_MANY: usize = 101;
