@@ -454,6 +454,7 @@ impl Dht {
         }
         let Holder { wide, store, .. } = &mut self.holder;
         wide.retain(|(key, owner)| store.one(*key, *owner).is_some());
+        self.reader.expire(cx.now());
     }
 }
 

@@ -162,11 +162,6 @@ impl Reader {
     fn remember(&mut self, key: Key, summary: Summary, records: &[Record], now: Time) {
         self.forget(key);
         let size = bytes(records);
-        if self.bytes + size > REMEMBERED_BYTES_MAX {
-            let old = self.remembered.iter().filter(|(_, r)| r.until <= now);
-            let old: Vec<Key> = old.map(|(key, _)| *key).collect();
-            old.into_iter().for_each(|key| self.forget(key));
-        }
         // What nobody has yet replaces nothing: who reads more than there is room for in turn
         // would find none of it again.
         if records.is_empty() || self.bytes + size > REMEMBERED_BYTES_MAX {
@@ -179,6 +174,13 @@ impl Reader {
             until: now + REMEMBERED_FOR,
         };
         self.remembered.insert(key, remembered);
+    }
+
+    /// Forgets what nobody has read for long.
+    pub(super) fn expire(&mut self, now: Time) {
+        let old = self.remembered.iter().filter(|(_, r)| r.until <= now);
+        let old: Vec<Key> = old.map(|(key, _)| *key).collect();
+        old.into_iter().for_each(|key| self.forget(key));
     }
 
     fn forget(&mut self, key: Key) {
@@ -201,4 +203,64 @@ impl Reader {
 
 fn bytes(records: &[Record]) -> usize {
     records.iter().map(Record::size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use enishi_overlay::Keypair;
+
+    use super::*;
+    use crate::record::{Content, Kind};
+
+    fn records(writer: u32, bytes: usize) -> (Key, Vec<Record>) {
+        let mut seed = [1; 32];
+        seed[..4].copy_from_slice(&writer.to_le_bytes());
+        let writer = Keypair::from_seed(&seed);
+        let content = Content {
+            kind: Kind::Set,
+            writer: writer.id(),
+            owner: writer.id(),
+            seq: 1,
+            since_unix_s: 0,
+            lease_s: 3600,
+            removed: false,
+            value: Bytes::from(vec![7; bytes]),
+        };
+        let record = Record::sign(content, &writer, &writer);
+        (record.key(), vec![record])
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_nobody_reads_goes() {
+        let mut reader = Reader::default();
+        let start = Time::from_secs(1);
+        let summary = Summary::of(&[]);
+        for writer in 0..500 {
+            let (key, records) = records(writer, 4000);
+            reader.remember(key, summary, &records, start);
+            reader.remember(key, summary, &records, start);
+            assert!(reader.bytes <= REMEMBERED_BYTES_MAX);
+        }
+        let kept = reader.remembered.len();
+        assert!((200..300).contains(&kept), "{kept}");
+        // Those that were first stay, and one of them is read again.
+        let (key, first) = records(0, 4000);
+        let get = Get {
+            caller: Caller::Host(1),
+            key,
+            consistency: Consistency::Majority,
+            known: Some(summary),
+        };
+        let later = start + REMEMBERED_FOR / 2;
+        assert_eq!(reader.recall(&get, later).unwrap(), first);
+        reader.expire(start + REMEMBERED_FOR);
+        assert_eq!((reader.remembered.len(), reader.bytes), (1, bytes(&first)));
+        reader.expire(later + REMEMBERED_FOR);
+        assert_eq!((reader.remembered.len(), reader.bytes), (0, 0));
+        assert!(matches!(
+            reader.recall(&get, later),
+            Err(Forgotten::Replaced)
+        ));
+    }
 }
