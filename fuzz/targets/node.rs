@@ -248,7 +248,12 @@ impl<'a> World<'a> {
                 },
                 1 => {
                     let (key, consistency) = (self.key()?, self.consistency()?);
-                    let body = encode(&Question { key, consistency }).into();
+                    let body = encode(&Question {
+                        key,
+                        consistency,
+                        known: self.summary()?,
+                    })
+                    .into();
                     Query::Service { service: 1, body }
                 }
                 2 => Query::Place {
@@ -351,7 +356,7 @@ impl<'a> World<'a> {
 
     fn dht(&mut self) -> Option<()> {
         let (from, token) = (self.peer()?, self.said.dht);
-        let message = match self.octet()? % 11 {
+        let message = match self.octet()? % 12 {
             0 => DhtMessage::Put {
                 token,
                 record: self.record()?,
@@ -371,6 +376,7 @@ impl<'a> World<'a> {
             4 => DhtMessage::Fetch {
                 token,
                 key: self.key()?,
+                known: self.summary()?,
             },
             5 => DhtMessage::FetchReply {
                 token,
@@ -388,6 +394,7 @@ impl<'a> World<'a> {
                 token,
                 nodes: vec![self.contact()?],
             },
+            10 => DhtMessage::Same { token },
             _ => DhtMessage::Records {
                 records: self.list(6, Self::aged)?,
             },

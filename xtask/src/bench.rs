@@ -7,7 +7,6 @@
 mod fifty;
 mod floods;
 mod idle;
-mod program;
 mod report;
 mod sessions;
 mod sim;

@@ -5,13 +5,16 @@
 //! cargo xtask tidy
 //! cargo xtask fuzz  [TARGET] [--seconds N] [--replay FILE]
 //! cargo xtask bench NAME [--runs N] [--json]
+//! cargo xtask lab   [matrix | open] [--kinds A,B] [--program FILE] [--svg FILE] [--json]
 //! ```
 
 mod bench;
 mod fuzz;
+mod lab;
 mod options;
 mod packages;
 mod process;
+mod program;
 mod steps;
 mod suite;
 mod summary;
@@ -32,6 +35,9 @@ Usage: cargo xtask COMMAND
   tidy                                          the rules that no compiler knows
   fuzz  [TARGET] [--seconds N] [--replay FILE]  fuzz one target, or each for N seconds
   bench NAME [--runs N] [--json]                measure; without NAME: list the benchmarks
+  lab   [matrix | open] [--kinds A,B] [--program FILE] [--svg FILE] [--json]
+                                                nodes behind routers of every kind: try all
+                                                pairs, or leave them to you; alone: list the kinds
 ";
 
 fn main() -> ExitCode {
@@ -78,6 +84,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<bool> {
             options.finish()?;
             bench::run(&root, name.as_deref(), runs, json)
         }
+        Some("lab") => lab::run(&root, options),
         Some("help") | None => {
             print!("{USAGE}");
             Ok(true)

@@ -47,6 +47,8 @@ pub struct Route {
     pub accepted: bool,
     /// By way of whom it is reached now: a node id.
     pub via: Option<String>,
+    /// Whether the channel's rules let this node begin nothing there by way of it.
+    pub barred: bool,
     /// The other members that offer it.
     pub routers: Vec<Router>,
 }

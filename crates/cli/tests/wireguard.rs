@@ -8,7 +8,7 @@
 
 mod office;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use enishi_lab::{Daemon, Host, Process, until};
@@ -32,7 +32,6 @@ struct Phone {
     host: Host,
     interface: String,
     addresses: Vec<String>,
-    _process: Process,
 }
 
 impl Site {
@@ -41,6 +40,8 @@ impl Site {
         let programs = [
             ("wireguard-go", "wireguard-go"),
             ("wg-quick", "wireguard-tools"),
+            ("script", "bsdutils"),
+            ("zbarimg", "zbar-tools"),
             ("ping", "iputils-ping"),
             ("curl", "curl"),
             ("dig", "bind9-dnsutils"),
@@ -67,41 +68,43 @@ impl Site {
         self.node().text(&words).unwrap()
     }
 
-    /// Runs WireGuard with a configuration, as `wg-quick` would.
+    /// Adds a client on a terminal, and returns the configuration that a phone's camera sees there.
+    fn scan(&self, name: &str) -> String {
+        let node = &self.office.hosts[NODE];
+        let (program, data) = (PROGRAM, self.office.data(NODE));
+        let add = format!(
+            "{program} --data {} channel wireguard add office {name}",
+            data.display()
+        );
+        let shown = shell(node, &format!("script -qec '{add}' /dev/null"));
+        let picture = self.office.path("code.pgm");
+        std::fs::write(&picture, photographed(&shown)).unwrap();
+        let scanned = shell(node, &format!("zbarimg -q --raw {}", picture.display()));
+        assert!(shown.replace('\r', "").contains(scanned.trim_end()));
+        scanned
+    }
+
+    /// Runs WireGuard with a configuration.
     fn attach(&self, name: &str, configuration: &str) -> Phone {
         // The name is also that of a socket that all namespaces see.
         let interface = format!("{name}{}", std::process::id());
         let file = self.office.path(&format!("{interface}.conf"));
         std::fs::write(&file, configuration).unwrap();
         let host = self.phone.clone();
-        let mut program = host.command("wireguard-go");
-        program.args(["-f", &interface]);
-        let log = self.office.path(&format!("{interface}.log"));
-        let process = host.spawn(program, &log).unwrap();
-        let socket = PathBuf::from(format!("/var/run/wireguard/{interface}.sock"));
-        until(A_WHILE, "wireguard-go runs", || Ok(socket.exists())).unwrap();
         let file = file.display();
         shell(
             &host,
             &format!(
-                "wg-quick strip {file} > {file}.stripped; wg setconf {interface} {file}.stripped; \
-                 ip link set {interface} mtu {} up",
-                line(configuration, "MTU")
+                "chmod 600 {file}; \
+                 WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick up {file} 2>&1"
             ),
         );
-        let list = |key| line(configuration, key).split(", ").map(str::to_owned);
-        for address in list("Address") {
-            shell(&host, &format!("ip address add {address} dev {interface}"));
-        }
-        for network in list("AllowedIPs") {
-            shell(&host, &format!("ip route add {network} dev {interface}"));
-        }
-        let bare = |address: String| address.split('/').next().unwrap().to_owned();
+        let addresses = line(configuration, "Address").split(", ");
+        let bare = |address: &str| address.split('/').next().unwrap().to_owned();
         Phone {
             host,
             interface,
-            addresses: list("Address").map(bare).collect(),
-            _process: process,
+            addresses: addresses.map(bare).collect(),
         }
     }
 
@@ -136,6 +139,23 @@ impl Drop for Phone {
     }
 }
 
+/// Makes a picture (PGM) of the QR code that a terminal shows in half blocks, light on dark.
+fn photographed(shown: &str) -> Vec<u8> {
+    const SCALE: usize = 4;
+    let is_code = |line: &&str| line.starts_with('█');
+    let lines = shown.lines().map(|line| line.trim_end_matches('\r'));
+    let mut rows = Vec::new();
+    for line in lines.filter(is_code) {
+        for half in ["▀█", "▄█"] {
+            let dot = |c| if half.contains(c) { 255_u8 } else { 0 };
+            let row: Vec<u8> = line.chars().flat_map(|c| [dot(c); SCALE]).collect();
+            rows.extend(std::iter::repeat_n(row, SCALE));
+        }
+    }
+    let size = format!("P5 {} {} 255\n", rows[0].len(), rows.len());
+    [size.into_bytes(), rows.concat()].concat()
+}
+
 /// Returns the value of a line of a configuration.
 fn line<'c>(configuration: &'c str, key: &str) -> &'c str {
     let mut lines = configuration.lines();
@@ -168,7 +188,7 @@ fn a_phone_takes_part_in_the_channel_by_way_of_a_node() {
         return;
     };
     let started = Instant::now();
-    let phone = site.attach("wgp", &site.add("phone"));
+    let phone = site.attach("wgp", &site.scan("phone"));
     let (hosts, daemons) = (&site.office.hosts, &site.office.daemons);
     let servers = [&hosts[NODE], &hosts[MEMBER], &site.phone].map(|host| site.serve(host));
     for number in [MEMBER, NODE] {
@@ -282,8 +302,19 @@ fn a_phone_asks_for_names_and_reaches_what_is_behind_a_member() {
         Ok(reaches(&phone.host, known))
     })
     .unwrap();
+    let is_barred = || {
+        let told = node.json(&["route", "list", "office"]).unwrap();
+        let route = told["routes"].as_array().unwrap().iter();
+        let mut route = route.filter(|route| route["network"] == *lan);
+        route.next().unwrap()["barred"].clone()
+    };
+    assert_eq!(is_barred(), false);
+    node.text(&[&allow[..], &["--to", "h1"]].concat()).unwrap();
+    assert_eq!(is_barred(), true);
+    node.text(&["channel", "disallow", "office", "1"]).unwrap();
     node.text(&[&allow[..], &["--to", &to_lan]].concat())
         .unwrap();
+    assert_eq!(is_barred(), false);
     assert!(reaches(&phone.host, "192.168.7.1") && !reaches(&phone.host, known));
     let server = site.serve(&site.office.hosts[MEMBER]);
     let page = ["curl", "-s", "-m", "3", "http://192.168.7.1:8080/page"];

@@ -78,6 +78,11 @@ impl Daemon {
         })
     }
 
+    /// Returns where it keeps its data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Returns the process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

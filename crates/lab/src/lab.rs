@@ -107,6 +107,23 @@ impl Lab {
         Ok(host)
     }
 
+    /// Makes a host that hangs on no cable: whoever asked gives it a device and this address.
+    pub(crate) fn bare_host(&mut self, name: &str, address: Ipv4Addr) -> Result<Host> {
+        let namespace = self.claim(name)?;
+        self.cleanup
+            .make(&namespace, || add_namespace(&namespace))?;
+        let far_end = Port {
+            namespace: namespace.clone(),
+            interface: INTERFACE.to_owned(),
+        };
+        Ok(Host {
+            name: name.to_owned(),
+            namespace,
+            address,
+            far_end,
+        })
+    }
+
     /// Makes two hosts joined directly by one cable of [`MTU`] octets, with the
     /// addresses `10.99.P.1/24` and `10.99.P.2/24`, P from 1 in the order of making.
     ///

@@ -31,6 +31,8 @@ mod ip;
 pub mod lab;
 pub mod process;
 pub mod programs;
+pub mod wire;
+pub mod world;
 
 pub use cleanup::{Cleanup, install_signal_cleanup};
 pub use crowd::{Plan, Said, Story};
@@ -39,3 +41,4 @@ pub use host::Host;
 pub use lab::Lab;
 pub use process::{Output, Process, command, run};
 pub use programs::{ensure_programs, is_root};
+pub use world::World;

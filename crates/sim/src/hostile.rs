@@ -327,7 +327,8 @@ impl Subverted {
             DhtMessage::PutReply { .. }
             | DhtMessage::NearReply { .. }
             | DhtMessage::StoreReply { .. }
-            | DhtMessage::FetchReply { .. } => return Some(Message::Direct { service, body }),
+            | DhtMessage::FetchReply { .. }
+            | DhtMessage::Same { .. } => return Some(Message::Direct { service, body }),
         };
         let body = reply.encode().into();
         out.push(say(from, Message::Direct { service, body }));
@@ -544,7 +545,7 @@ fn say(to: NodeId, message: Message) -> Effect<Subverted> {
 /// The answer of a holder that has nothing.
 fn nothing() -> Reply {
     let records = Vec::new();
-    Reply::Service(wire::encode(&Found { records }).into())
+    Reply::Service(wire::encode(&Found::Records(records)).into())
 }
 
 fn question(number: u32, origin: Contact, target: Position) -> Routed {

@@ -9,7 +9,7 @@ mod forger;
 mod town;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -242,7 +242,8 @@ fn who_knows_only_the_liar_asks_before_it_believes() {
 fn the_way_to_a_member_does_not_carry_packets_of_anothers_address() {
     let (mut world, forger) = with_rogue(25);
     let claim = forger.claim(&contact(&world, ROGUE), address(&world, VICTIM));
-    let wanted: Ipv6Addr = forger.claim_address(&mut world, ROGUE, &claim);
+    let wanted = forger.address6(&key(ROGUE).id());
+    forger.claim_address6(&mut world, ROGUE, wanted, &claim);
     world.tap(ROGUE);
     world.take_events();
     let (channel, address) = (CHANNEL, wanted.into());
@@ -258,6 +259,47 @@ fn the_way_to_a_member_does_not_carry_packets_of_anothers_address() {
         from == witness && is_wish
     });
     assert!(!asked, "the witness wants to exchange packets");
+}
+
+/// Has the witness look for an address, and tells whom it found.
+fn found(world: &mut World, address: IpAddr) -> Option<NodeId> {
+    world.take_events();
+    let channel = CHANNEL;
+    tell(world, WITNESS, Vnet::Resolve { channel, address });
+    run(world, 15);
+    let events = world.take_events().into_iter();
+    let mut attached = events.filter_map(|(_, index, event)| match event {
+        Event::Vnet(VnetEvent::Attached { peer, .. }) if index == WITNESS => Some(peer),
+        _ => None,
+    });
+    attached.next()
+}
+
+#[test]
+fn an_ipv6_address_is_nobodys_but_its_keys() {
+    let (mut world, forger) = with_forger(28);
+    let of_victim = forger.address6(&key(VICTIM).id());
+    let of_rogue = forger.address6(&key(ROGUE).id());
+    for member in [WITNESS, ROGUE] {
+        open(&mut world, member);
+        run(&mut world, 15);
+    }
+    // The rogue is there before its victim, and has the record of the victim's address.
+    let true_one = address(&world, ROGUE);
+    let false_claim = forger.claim_both(&contact(&world, ROGUE), true_one, of_victim);
+    let true_claim = forger.claim(&contact(&world, ROGUE), true_one);
+    for claim in [&false_claim, &true_claim] {
+        forger.claim_address6(&mut world, ROGUE, of_victim, claim);
+        forger.announce(&mut world, WITNESS, claim);
+        run(&mut world, 5);
+        assert_eq!(found(&mut world, of_victim.into()), None);
+        assert!(broadcast(&mut world, ROGUE, of_victim.into()).is_empty());
+    }
+    // The victim comes, and cannot have the record; who knows it as a member finds it.
+    open(&mut world, VICTIM);
+    run(&mut world, 30);
+    assert_eq!(found(&mut world, of_victim.into()), Some(world.id(VICTIM)));
+    assert_eq!(found(&mut world, of_rogue.into()), Some(world.id(ROGUE)));
 }
 
 #[test]

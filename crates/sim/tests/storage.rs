@@ -138,6 +138,79 @@ fn a_value_is_read_anywhere_changed_by_its_owner_and_removed() {
     );
 }
 
+/// Puts entries of a set, reads all of them, and returns what the reading cost all nodes.
+fn read_set(world: &mut World, at: Index, expected: usize) -> u64 {
+    let caller = Caller::Host(3);
+    let read = Dht::Get {
+        caller,
+        key: Key::new(Kind::Set, &keypair(1).id()),
+        consistency: Consistency::Majority,
+    };
+    let sent = |world: &World| -> u64 {
+        let loads = (0..40).map(|index| world.load(index).bytes_sent);
+        loads.sum()
+    };
+    let before = sent(world);
+    world.command(at, Command::Dht(read));
+    world.run_for(Duration::from_secs(2));
+    let cost = sent(world) - before;
+    let mut events = world.take_events().into_iter();
+    let found = events.find_map(|(_, _, event)| match event {
+        Event::Dht(DhtEvent::Got {
+            answer: GetAnswer::Records(records),
+            ..
+        }) => Some(records.len()),
+        _ => None,
+    });
+    assert_eq!(found, Some(expected));
+    cost
+}
+
+fn put_entry(world: &mut World, owner: u8, value: Option<&[u8]>) {
+    let request = Box::new(PutRequest {
+        kind: Kind::Set,
+        writer: keypair(1),
+        owner: keypair(owner),
+        lease_s: 3600,
+        value: value.map(Bytes::copy_from_slice),
+    });
+    let caller = Caller::Host(1);
+    world.command(3, Command::Dht(Dht::Put { caller, request }));
+    world.run_for(Duration::from_secs(5));
+    let mut events = world.take_events().into_iter();
+    let stored = |event| {
+        let answer = match event {
+            Event::Dht(DhtEvent::PutDone { answer, .. }) => Some(answer),
+            _ => None,
+        };
+        matches!(answer, Some(PutAnswer::Stored { .. }))
+    };
+    assert!(events.any(|(_, _, event)| stored(event)));
+}
+
+#[test]
+fn what_a_reader_knows_is_not_sent_again_and_what_is_new_is() {
+    const ENTRY: [u8; 500] = [7; 500];
+    let mut world = world(40);
+    for owner in 10..30 {
+        put_entry(&mut world, owner, Some(&ENTRY));
+    }
+    world.run_for(Duration::from_secs(60));
+    // All of the set goes to the reader once.
+    let set = 20 * ENTRY.len() as u64;
+    let (first, second) = (read_set(&mut world, 17, 20), read_set(&mut world, 17, 20));
+    assert!(first > set, "{first}");
+    assert!(second < first / 4, "{second} instead of {first}");
+    for (owner, value, left) in [(30, Some(&ENTRY[..]), 21), (10, None, 20)] {
+        put_entry(&mut world, owner, value);
+        read_set(&mut world, 17, left);
+        let again = read_set(&mut world, 17, left);
+        assert!(again < first / 4, "{again} instead of {first}");
+    }
+    // Who has read nothing yet is sent all.
+    assert!(read_set(&mut world, 25, 20) > set);
+}
+
 #[test]
 fn the_last_holder_saves_the_value() {
     let mut world = world(60);

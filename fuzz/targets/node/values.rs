@@ -9,7 +9,7 @@ use enishi_overlay::ring::Arc;
 use enishi_overlay::view::{Entry, Role, Seat, Snapshot, ViewUpdate, mark};
 use enishi_overlay::{Contact, Coordinate, NodeId, Position};
 use enishi_services::dht::Consistency;
-use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent};
+use enishi_services::dht::wire::{Aged, Compare, Item, Outcome, Range, RangeContent, Summary};
 use enishi_services::record::{Content, Key, Kind, Record};
 
 use super::{IDS, NODES, SPEAKERS, World, keypairs};
@@ -131,6 +131,11 @@ impl World<'_> {
 
     pub(super) fn consistency(&mut self) -> Option<Consistency> {
         Some([Consistency::Any, Consistency::Majority][usize::from(self.flag()?)])
+    }
+
+    /// What somebody says it knows: nothing, or that there is nothing.
+    pub(super) fn summary(&mut self) -> Option<Option<Summary>> {
+        Some(self.flag()?.then(|| Summary::of(&[])))
     }
 
     pub(super) fn record(&mut self) -> Option<Record> {

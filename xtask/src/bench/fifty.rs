@@ -14,8 +14,8 @@ use anyhow::{Context as _, ensure};
 use enishi_lab::{Plan, Story};
 use serde_json::Value;
 
-use super::program::build;
 use super::report::{Figure, Report, mean, p99};
+use crate::program::build;
 
 const PLAN: Plan = Plan {
     daemons: 50,

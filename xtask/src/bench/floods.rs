@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::program::build_example;
 use super::report::{Figure, Report};
+use crate::program::build_example;
 
 /// What is flooded with: wishes to exchange packets in names that mean no channel, a member's
 /// wishes, datagrams of no session, and datagrams of a session whose seal is broken.

@@ -14,9 +14,9 @@ use enishi_lab::daemon::JOIN_TIME_MAX;
 use enishi_lab::{Daemon, Host, Lab, until};
 use tempfile::TempDir;
 
-use super::program::build;
 use super::report::{Figure, Report};
 use super::traffic;
+use crate::program::build;
 
 const HOSTS: usize = 11;
 const HOSTS_OF_MANY: usize = 101;
@@ -112,10 +112,12 @@ impl Place {
         lab: &mut Lab,
         count: usize,
     ) -> anyhow::Result<Vec<(Host, Daemon)>> {
+        let hosts = (0..count).map(|number| lab.host(&format!("h{number}")));
+        let hosts = hosts.collect::<anyhow::Result<Vec<Host>>>()?;
+        lab.acquaint(&hosts.iter().collect::<Vec<_>>())?;
         let mut daemons: Vec<(Host, Daemon)> = Vec::new();
         let mut ticket = String::new();
-        for number in 0..count {
-            let host = lab.host(&format!("h{number}"))?;
+        for (number, host) in hosts.into_iter().enumerate() {
             let bootstrap = ["--bootstrap", &ticket];
             let arguments = if number == 0 { &[][..] } else { &bootstrap };
             let data = self.0.path().join(host.name());

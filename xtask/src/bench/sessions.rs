@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use enishi_lab::{Lab, Process, until};
 
-use super::program::build_example;
 use super::report::{Figure, Report, p99};
 use super::traffic::{self, Direction};
+use crate::program::build_example;
 
 /// How many members there are in the two cases: one session, and a thousand but one.
 const CASES: [u16; 2] = [2, 1000];

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use super::program::build;
 use super::report::{Figure, Report};
+use crate::program::build;
 
 const NODES: &str = "1000";
 const FEW_ROUTES: u32 = 1_000;

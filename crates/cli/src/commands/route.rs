@@ -74,6 +74,7 @@ fn table(cx: &Context, routes: &[enishi_api::Route]) -> String {
             .chain(route.routers.iter().map(name))
             .collect();
         let used = match (&route.via, route.accepted) {
+            (Some(via), _) if route.barred => format!("{} ({})", host(via), label(Label::RulesBar)),
             (Some(via), _) => host(via),
             (None, true) => label(Label::NobodyOffers),
             (None, false) => "-".to_owned(),

@@ -408,6 +408,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Handshake => "last handshake",
         Label::AddressLost => "its address was lost",
         Label::NobodyOffers => "nobody offers it",
+        Label::RulesBar => "barred by rules",
         Label::Members => "members",
         Label::Online => "in touch",
         Label::Host => "host",

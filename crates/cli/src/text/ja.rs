@@ -389,6 +389,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Handshake => "最後のハンドシェイク",
         Label::AddressLost => "アドレスを喪失",
         Label::NobodyOffers => "提供者なし",
+        Label::RulesBar => "規則により不可",
         Label::Members => "メンバー",
         Label::Online => "通信中",
         Label::Host => "ホスト",

@@ -323,6 +323,7 @@ pub(crate) enum Label {
     Texts,
     UsedBy,
     NobodyOffers,
+    RulesBar,
     ThisNode,
     Client,
     Endpoint,

@@ -634,6 +634,7 @@ fn route() -> enishi_api::Route {
         shared: false,
         accepted: true,
         via: Some("n2".to_owned()),
+        barred: true,
         routers: vec![enishi_api::Router {
             node_id: "n2".to_owned(),
             host: "router".to_owned(),

@@ -89,6 +89,7 @@ fn routes(node: &Node, channel: &Channel) -> Vec<Route> {
             accepted: accepted.networks.contains(&network)
                 || (accepted.exit.is_some() && network.is_everything()),
             via: used.map(|route| route.node.to_string()),
+            barred: used.is_some_and(|route| !channel.lets_into(me, network, route.node)),
             routers: routers.collect(),
         }
     };

@@ -7,7 +7,7 @@ use enishi_overlay::NodeId;
 use enishi_overlay::overlay::Asker;
 
 use super::store::{Arrival, Store};
-use super::wire::{self, Aged, DhtMessage, Found, Outcome, Question};
+use super::wire::{self, Aged, DhtMessage, Found, Outcome, Question, Summary};
 use super::{Alarm, Consistency, Cx, Dht, REPLICAS, sure};
 use crate::record::{Key, Kind, Precedence, Record};
 
@@ -45,6 +45,8 @@ struct Copying {
 #[derive(Debug)]
 struct Gathering {
     asker: Asker,
+    /// What the asker knows.
+    known: Option<Summary>,
     key: Key,
     best: Vec<Aged>,
     replies: u32,
@@ -231,7 +233,12 @@ impl Dht {
     }
 
     pub(super) fn on_question(&mut self, asker: Asker, body: &[u8], cx: &mut Cx<'_>) {
-        let Ok(Question { key, consistency }) = wire::decode(body) else {
+        let Ok(Question {
+            key,
+            consistency,
+            known,
+        }) = wire::decode(body)
+        else {
             self.holder.malformed += 1;
             return;
         };
@@ -246,17 +253,19 @@ impl Dht {
         let others = other_holders(key, cx);
         let suffices = any && best.iter().any(|aged| !aged.record.content().removed);
         if suffices || others.is_empty() {
-            return answer(asker, best, cx);
+            return answer(asker, best, known, cx);
         }
         if self.holder.gathering.len() >= WAITING_MAX {
-            return answer(asker, if any { best } else { Vec::new() }, cx);
+            return answer(asker, if any { best } else { Vec::new() }, known, cx);
         }
         let id = self.holder.token();
         let waiting: BTreeSet<NodeId> = others.iter().copied().collect();
         let needed = majority(waiting.len() + 1);
         let first_will_do = any;
+        let mine = Summary::of(&wire::cut(best.clone()));
         let gathering = Gathering {
             asker,
+            known,
             key,
             best,
             replies: 1,
@@ -267,15 +276,35 @@ impl Dht {
         self.holder.gathering.insert(id, gathering);
         self.deadlines.set(Alarm::Gather(id), now + GATHER_TIMEOUT);
         for other in others {
-            cx.send_to(other, DhtMessage::Fetch { token: id, key }.encode());
+            let fetch = DhtMessage::Fetch {
+                token: id,
+                key,
+                known: Some(mine),
+            };
+            cx.send_to(other, fetch.encode());
         }
     }
 
-    pub(super) fn on_fetch(&mut self, from: NodeId, token: u64, key: Key, cx: &mut Cx<'_>) {
+    pub(super) fn on_fetch(
+        &mut self,
+        from: NodeId,
+        token: u64,
+        (key, known): (Key, Option<Summary>),
+        cx: &mut Cx<'_>,
+    ) {
         let now = cx.now();
         let held = self.holder.store.under(key, now);
         let records = wire::cut(held.map(|held| held.aged(now)).collect());
-        cx.send_to(from, DhtMessage::FetchReply { token, records }.encode());
+        let reply = match known.is_some() && known == Some(Summary::of(&records)) {
+            true => DhtMessage::Same { token },
+            false => DhtMessage::FetchReply { token, records },
+        };
+        cx.send_to(from, reply.encode());
+    }
+
+    /// Another holder has what this one had when it asked.
+    pub(super) fn on_same(&mut self, from: NodeId, token: u64, cx: &mut Cx<'_>) {
+        self.gathered(from, token, Vec::new(), cx);
     }
 
     pub(super) fn on_fetch_reply(
@@ -285,9 +314,13 @@ impl Dht {
         records: Vec<Aged>,
         cx: &mut Cx<'_>,
     ) {
-        if self.sure_fetched(from, token, &records, cx) {
-            return;
+        if !self.sure_fetched(from, token, &records, cx) {
+            self.gathered(from, token, records, cx);
         }
+    }
+
+    /// Takes what another holder has besides what is known.
+    fn gathered(&mut self, from: NodeId, token: u64, records: Vec<Aged>, cx: &mut Cx<'_>) {
         let Some(gathering) = self.holder.gathering.get_mut(&token) else {
             return;
         };
@@ -341,8 +374,11 @@ impl Dht {
 
     fn end_gathering(&mut self, id: u64, cx: &mut Cx<'_>) {
         self.deadlines.cancel(Alarm::Gather(id));
-        if let Some(Gathering { asker, best, .. }) = self.holder.gathering.remove(&id) {
-            answer(asker, best, cx);
+        if let Some(Gathering {
+            asker, known, best, ..
+        }) = self.holder.gathering.remove(&id)
+        {
+            answer(asker, best, known, cx);
         }
     }
 
@@ -418,6 +454,7 @@ impl Dht {
         }
         let Holder { wide, store, .. } = &mut self.holder;
         wide.retain(|(key, owner)| store.one(*key, *owner).is_some());
+        self.reader.expire(cx.now());
     }
 }
 
@@ -467,7 +504,11 @@ fn merge(best: &mut Vec<Aged>, new: Aged) {
     }
 }
 
-fn answer(asker: Asker, records: Vec<Aged>, cx: &mut Cx<'_>) {
+fn answer(asker: Asker, records: Vec<Aged>, known: Option<Summary>, cx: &mut Cx<'_>) {
     let records = wire::cut(records);
-    cx.answer(asker, wire::encode(&Found { records }));
+    let found = match known.is_some() && known == Some(Summary::of(&records)) {
+        true => Found::Same,
+        false => Found::Records(records),
+    };
+    cx.answer(asker, wire::encode(&found));
 }

@@ -7,7 +7,8 @@
 //!
 //! **Get.** The question is routed to the node in charge, whose answer returns the same way;
 //! with [`Consistency::Majority`], or when it has nothing, it asks the other
-//! holders first.
+//! holders first. Who has the same already is told so and no more ([`wire::Summary`]): holders
+//! among each other, and readers of what they have read before.
 //!
 //! **Sure gets and puts** find the holders over several disjoint paths and ask each of
 //! them ([`sure`]): where somebody asks for it, and where a plain one found nothing or failed.
@@ -22,6 +23,7 @@
 //! | [`store`] | what this node holds: precedence, leases, quotas |
 //! | `holder` | answers puts, gets and copies |
 //! | `owner` | this node's own records: put, retry, re-put, remove |
+//! | `reader` | this node's gets, and what it remembers of them |
 //! | [`reconcile`] | repair among holders |
 //! | `survey` | which nodes hold a key, for people |
 //! | [`sure`] | gets and puts that hostile nodes cannot hide; confirmation over several paths |
@@ -30,6 +32,7 @@
 
 mod holder;
 mod owner;
+mod reader;
 pub mod reconcile;
 pub mod store;
 pub mod sure;
@@ -186,7 +189,7 @@ enum Alarm {
 pub struct Dht {
     holder: Holder,
     owner: Owner,
-    gets: owner::Gets,
+    reader: reader::Reader,
     surveys: Surveys,
     sures: sure::Sures,
     /// The neighbours with whom all was compared since they became such.
@@ -204,7 +207,7 @@ impl Dht {
         Self {
             holder: Holder::default(),
             owner: Owner::default(),
-            gets: owner::Gets::default(),
+            reader: reader::Reader::default(),
             surveys: Surveys::default(),
             sures: sure::Sures::default(),
             compared_with: BTreeSet::new(),
@@ -240,7 +243,10 @@ impl Dht {
             DhtMessage::StoreReply { token, outcome } => {
                 self.on_store_reply(from, token, outcome, cx);
             }
-            DhtMessage::Fetch { token, key } => self.on_fetch(from, token, key, cx),
+            DhtMessage::Fetch { token, key, known } => {
+                self.on_fetch(from, token, (key, known), cx);
+            }
+            DhtMessage::Same { token } => self.on_same(from, token, cx),
             DhtMessage::FetchReply { token, records } => {
                 if !self.survey_replied(from, token, &records, cx) {
                     self.on_fetch_reply(from, token, records, cx);

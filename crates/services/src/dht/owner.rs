@@ -1,4 +1,4 @@
-//! The owner: this node's own records in the DHT, and its gets.
+//! The owner: this node's own records in the DHT.
 //!
 //! A put is tried with the node in charge, found anew for each try. What was put is
 //! put again, first after a minute, then at intervals that double up to a third of the
@@ -13,10 +13,8 @@ use enishi_overlay::overlay::{Density, Manner};
 use enishi_overlay::view::Entry;
 
 use super::sure::Purpose;
-use super::wire::{self, DhtMessage, Found, Outcome, Question};
-use super::{
-    Alarm, Caller, Consistency, Cx, Dht, Event, GetAnswer, PutAnswer, PutRequest, REPLICAS,
-};
+use super::wire::{DhtMessage, Outcome};
+use super::{Alarm, Caller, Cx, Dht, Event, PutAnswer, PutRequest, REPLICAS};
 use crate::record::{Content, Key, Kind, Record};
 
 /// How often a put is tried.
@@ -27,7 +25,7 @@ const PUT_TIMEOUT: Duration = Duration::from_millis(2500);
 const PUT_PAUSE: Duration = Duration::from_millis(400);
 /// Of how many nodes how close they sit tells something.
 const TELLING: usize = 4;
-/// The most puts, and the most gets, that are under way.
+/// The most puts that are under way.
 const UNDER_WAY_MAX: usize = 512;
 /// When a record is put again for the first time.
 const REPUT_FIRST: Duration = Duration::from_secs(60);
@@ -77,68 +75,7 @@ impl Owner {
     }
 }
 
-/// The gets under way.
-pub(super) type Gets = BTreeMap<u64, (Caller, Key, Consistency)>;
-
 impl Dht {
-    pub(super) fn start_get(
-        &mut self,
-        caller: Caller,
-        key: Key,
-        consistency: Consistency,
-        cx: &mut Cx<'_>,
-    ) {
-        if self.gets.len() >= UNDER_WAY_MAX {
-            return cx.emit(Event::Got {
-                caller,
-                answer: GetAnswer::Failed,
-            });
-        }
-        if consistency == Consistency::Sure {
-            return self.start_sure(Purpose::Get(caller, key), cx);
-        }
-        let token = self.holder.token();
-        self.gets.insert(token, (caller, key, consistency));
-        cx.ask(
-            token,
-            key.position(),
-            matches!(consistency, Consistency::Any | Consistency::Hasty),
-            wire::encode(&Question { key, consistency }),
-        );
-    }
-
-    pub(super) fn get_answered(&mut self, token: u64, body: &[u8], cx: &mut Cx<'_>) {
-        let Ok(Found { records }) = wire::decode(body) else {
-            return self.call_failed(token, cx);
-        };
-        let Some((caller, key, consistency)) = self.gets.remove(&token) else {
-            // An answer to a question that was not asked: a put looks for its holder.
-            return self.call_failed(token, cx);
-        };
-        let genuine: Vec<Record> = records
-            .into_iter()
-            .map(|aged| aged.record)
-            .filter(|record| record.key() == key && !record.content().removed && record.verify())
-            .collect();
-        if genuine.is_empty() && consistency != Consistency::Hasty {
-            // Nothing proves that there is nothing.
-            return self.start_sure(Purpose::Get(caller, key), cx);
-        }
-        let answer = GetAnswer::Records(genuine);
-        cx.emit(Event::Got { caller, answer });
-    }
-
-    pub(super) fn call_failed(&mut self, token: u64, cx: &mut Cx<'_>) {
-        match self.gets.remove(&token) {
-            Some((caller, _, Consistency::Hasty)) => {
-                let answer = GetAnswer::Failed;
-                cx.emit(Event::Got { caller, answer });
-            }
-            Some((caller, key, _)) => self.start_sure(Purpose::Get(caller, key), cx),
-            None => self.try_again(token, cx),
-        }
-    }
-
     pub(super) fn start_put(
         &mut self,
         caller: Caller,
@@ -266,7 +203,7 @@ impl Dht {
         self.try_again(token, cx);
     }
 
-    fn try_again(&mut self, token: u64, cx: &mut Cx<'_>) {
+    pub(super) fn try_again(&mut self, token: u64, cx: &mut Cx<'_>) {
         self.deadlines.cancel(Alarm::Put(token));
         let Some(mut putting) = self.owner.putting.remove(&token) else {
             return;

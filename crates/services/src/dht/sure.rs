@@ -237,7 +237,11 @@ impl Dht {
     }
 
     fn fetch(&mut self, id: u64, key: Key, cx: &mut Cx<'_>) {
-        let message = DhtMessage::Fetch { token: id, key };
+        let message = DhtMessage::Fetch {
+            token: id,
+            key,
+            known: None,
+        };
         self.ask_chosen(id, Stage::Fetching, &message, cx);
     }
 

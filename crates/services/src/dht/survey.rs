@@ -152,7 +152,15 @@ impl Dht {
         self.deadlines
             .set(Alarm::Survey(token), cx.now() + FETCH_TIMEOUT);
         for contact in nearest {
-            cx.send(contact, DhtMessage::Fetch { token, key }.encode());
+            cx.send(
+                contact,
+                DhtMessage::Fetch {
+                    token,
+                    key,
+                    known: None,
+                }
+                .encode(),
+            );
         }
     }
 

@@ -76,6 +76,8 @@ pub enum DhtMessage {
         token: u64,
         /// Under this key.
         key: Key,
+        /// What the sender has itself: a holder that has the same says [`Self::Same`].
+        known: Option<Summary>,
     },
     /// A holder's answer.
     FetchReply {
@@ -117,6 +119,11 @@ pub enum DhtMessage {
         token: u64,
         /// What to keep.
         record: Record,
+    },
+    /// A holder's answer: what the sender of the question has.
+    Same {
+        /// From the question.
+        token: u64,
     },
 }
 
@@ -196,13 +203,36 @@ pub struct Question {
     pub key: Key,
     /// How sure the asker wants to be.
     pub consistency: Consistency,
+    /// What the last answer was, if the asker remembers it.
+    pub known: Option<Summary>,
 }
 
 /// What the node in charge answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
+pub enum Found {
     /// The records, removed ones included.
-    pub records: Vec<Aged>,
+    Records(Vec<Aged>),
+    /// What the asker knows.
+    Same,
+}
+
+/// A hash of the records under one key, their ages left out: who knows them already need not be
+/// sent them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary([u8; 16]);
+
+impl Summary {
+    /// Sums up records as [`cut`] orders them. The work is linear in their octets.
+    pub fn of(records: &[Aged]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for aged in records {
+            // A record's octets tell where it ends.
+            hasher.update(&postcard::to_stdvec(&aged.record).unwrap_or_default());
+        }
+        let mut first = [0; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(first)
+    }
 }
 
 /// The octets are no message of this version, or a list in them is too long.
@@ -235,7 +265,8 @@ impl DhtMessage {
             | Self::StoreReply { .. }
             | Self::Fetch { .. }
             | Self::Near { .. }
-            | Self::Keep { .. } => true,
+            | Self::Keep { .. }
+            | Self::Same { .. } => true,
         };
         if bounded {
             Ok(message)
@@ -337,6 +368,35 @@ mod tests {
             items: vec![item; ITEMS_MAX + 1],
         };
         assert_eq!(DhtMessage::decode(&bad.encode()), Err(DecodeError));
+    }
+
+    #[test]
+    fn a_summary_tells_records_apart_whatever_their_ages() {
+        let record = |seed: u8, seq| {
+            let (writer, owner) = (
+                Keypair::from_seed(&[1; 32]),
+                Keypair::from_seed(&[seed; 32]),
+            );
+            let content = crate::record::Content {
+                kind: crate::record::Kind::Set,
+                writer: writer.id(),
+                owner: owner.id(),
+                seq,
+                since_unix_s: 0,
+                lease_s: 3600,
+                removed: false,
+                value: bytes::Bytes::from_static(b"v"),
+            };
+            let record = Record::sign(content, &writer, &owner);
+            Aged { record, age_s: 0 }
+        };
+        let some = [record(2, 1), record(3, 1)];
+        let mut older = some.clone();
+        older[0].age_s = 9;
+        assert_eq!(Summary::of(&some), Summary::of(&older));
+        for other in [&[record(2, 2), record(3, 1)][..], &some[..1], &[]] {
+            assert_ne!(Summary::of(&some), Summary::of(other));
+        }
     }
 
     #[test]

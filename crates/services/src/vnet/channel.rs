@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::government::{self, Government, Seat};
 use super::hosted::Hosting;
 use super::invitation::Issued;
+use super::routes::Prefix;
 use super::secret::{ChannelKeys, RecordName};
 use super::settle::Settling;
 use super::succession::{EPOCHS_MAX, Epoch};
@@ -149,6 +150,17 @@ impl Channel {
     /// Returns what may pass between this node, `me`, and a member; none for everything.
     pub fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
         self.government.as_ref()?.permits(me, member)
+    }
+
+    /// Tells whether the rules let this node, `me`, begin anything at all in a network behind a
+    /// member.
+    pub fn lets_into(&self, me: NodeId, network: Prefix, by: NodeId) -> bool {
+        let permits = self.member(by).and_then(|member| self.permits(me, member));
+        let leads_there = |permit: &Permit| {
+            let behind = permit.network.as_ref();
+            behind.is_some_and(|behind| behind.overlaps(&network))
+        };
+        permits.is_none_or(|permits| permits.outbound.iter().any(leads_there))
     }
 
     /// Returns in which page of the channel's directory this node's entry is, from 0 on; none as

@@ -64,6 +64,7 @@ impl Vnet {
         cx: &mut Cx<'_>,
     ) {
         let claim = self.found_under(id, address, answer, cx);
+        let claim = claim.or_else(|| self.proven_by_key(id, address, answer));
         match claim.filter(|claim| claim.contact.id() != cx.me()) {
             Some(claim) => {
                 self.learn(id, address, &claim, cx);
@@ -75,6 +76,17 @@ impl Vnet {
                 address,
             }),
         }
+    }
+
+    /// Returns a known member's claim to an IPv6 address where the record is somebody else's. The
+    /// address follows from the node's key: a record can hide it, but not give it to another.
+    fn proven_by_key(&self, id: ChannelId, address: IpAddr, answer: &GetAnswer) -> Option<Claim> {
+        let is_hidden = matches!(answer, GetAnswer::Records(records) if !records.is_empty());
+        let channel = self.channels.get(&id).filter(|_| is_hidden)?;
+        let mut members = channel.members.values();
+        members
+            .find(|claim| address == IpAddr::V6(claim.address6))
+            .cloned()
     }
 
     /// Returns the claim that was found under an address, if it names that, and remembers it for

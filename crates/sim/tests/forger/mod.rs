@@ -38,13 +38,24 @@ impl Forger {
         }
     }
 
-    fn address6(&self) -> Ipv6Addr {
-        Network::address6(&self.id, &self.node.id())
+    /// Returns the IPv6 address that follows from a node's key.
+    pub(crate) fn address6(&self, node: &NodeId) -> Ipv6Addr {
+        Network::address6(&self.id, node)
     }
 
     /// Makes a claim of the forger's to an address, as its octets.
     pub(crate) fn claim(&self, contact: &Contact, address: Ipv4Addr) -> Vec<u8> {
-        let (host, address6) = ("rogue", self.address6());
+        self.claim_both(contact, address, self.address6(&self.node.id()))
+    }
+
+    /// The same with an IPv6 address that need not follow from its key.
+    pub(crate) fn claim_both(
+        &self,
+        contact: &Contact,
+        address: Ipv4Addr,
+        address6: Ipv6Addr,
+    ) -> Vec<u8> {
+        let host = "rogue";
         let offers = Offers::default();
         let said = (&*self.id, contact, host, address, address6, &offers);
         let signed = postcard::to_extend(&said, b"enishi 1 claim\0".to_vec()).unwrap();
@@ -102,13 +113,17 @@ impl Forger {
         self.put(world, at, (&name, owner), None);
     }
 
-    /// Puts a claim under the forger's own IPv6 address, and returns that.
-    pub(crate) fn claim_address(&self, world: &mut World, at: Index, claim: &[u8]) -> Ipv6Addr {
-        let address = self.address6();
+    /// Puts a claim under an IPv6 address.
+    pub(crate) fn claim_address6(
+        &self,
+        world: &mut World,
+        at: Index,
+        address: Ipv6Addr,
+        claim: &[u8],
+    ) {
         let name = [&b"6"[..], &address.octets()].concat();
         let owner = Keypair::from_seed(&self.node.seed());
         self.put(world, at, (&name, owner), Some(claim));
-        address
     }
 
     fn put(

@@ -19,9 +19,9 @@ use anyhow::{Context as _, ensure};
 use enishi_lab::daemon::JOIN_TIME_MAX;
 use enishi_lab::{Daemon, Host, Lab, until};
 
-use super::program::{build, build_example};
 use super::report::{Figure, Report, mean, p99};
 use super::traffic::{self, Direction};
+use crate::program::{build, build_example};
 use contender::{Contender, Place, Running};
 use peers::Peers;
 

@@ -340,6 +340,9 @@ fn names(finding: &Finding) -> Diagnosis {
     let detail = match (asked, found) {
         (Some(asked), true) => format!("by {how}; {asked} leads to this host"),
         (Some(asked), false) => format!("by {how}, but {asked} does not lead to this host"),
+        (None, _) if listening.is_empty() && notice.is_none() => {
+            "none to serve yet: there is no channel".to_owned()
+        }
         (None, _) => format!("by {how}; served at {}", listening.join(", ")),
     };
     let advice = match (asked, found) {

@@ -344,6 +344,9 @@ fn names(finding: &Finding) -> Diagnosis {
     let detail = match (asked, found) {
         (Some(asked), true) => format!("{how} による。{asked} はこのホストに解決されます"),
         (Some(asked), false) => format!("{how} による。{asked} がこのホストに解決されません"),
+        (None, _) if listening.is_empty() && notice.is_none() => {
+            "チャンネルがないため、まだなし".to_owned()
+        }
         (None, _) => format!("{how} による。応答アドレス {}", listening.join("、")),
     };
     let advice = match (asked, found) {

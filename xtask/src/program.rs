@@ -1,4 +1,4 @@
-//! The program under measurement: built for release, as people run it.
+//! The program that is measured: built for release, as people run it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::process::{cargo, follow_quietly};
 
 /// Builds the release daemon and returns its path.
-pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let mut command = cargo(root);
     command.args(["build", "--release", "--package", "enishi-cli"]);
     // Standard output is for the report alone.
@@ -17,7 +17,7 @@ pub(super) fn build(root: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Builds an example program of a package for release and returns its path.
-pub(super) fn build_example(root: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn build_example(root: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let mut command = cargo(root);
     command.args(["build", "--release", "--package", package]);
     command.args(["--example", name]);

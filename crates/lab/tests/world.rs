@@ -1,0 +1,246 @@
+//! The lab's Internet: what hosts see of it, asked by ordinary programs and sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use enishi_lab::wire::{Dependence, INTERNET, LinkKind, NatKind, Outward, Ports};
+use enishi_lab::{Host, World, is_root, until};
+
+use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+
+const DELAY: Duration = Duration::from_millis(10);
+const A_WHILE: Duration = Duration::from_secs(20);
+/// How long nothing must come for it to count as refused.
+const SILENCE: Duration = Duration::from_millis(700);
+const PORT: u16 = 4000;
+
+fn world(prefix: &str) -> Option<World> {
+    if !is_root() {
+        eprintln!("skipped: network namespaces need root");
+        return None;
+    }
+    Some(World::new(prefix, LinkKind::of_delay(DELAY)).unwrap())
+}
+
+/// Runs something in a host's network.
+fn on<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            host.enter().unwrap();
+            work()
+        });
+        inside.join().unwrap()
+    })
+}
+
+fn socket(host: &Host, port: u16) -> UdpSocket {
+    on(host, || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        socket.set_read_timeout(Some(SILENCE)).unwrap();
+        socket
+    })
+}
+
+/// Sends, and returns from where the other one sees it come; none when it does not.
+fn send(from: &UdpSocket, to: &UdpSocket, address: SocketAddr) -> Option<SocketAddr> {
+    from.send_to(b"word", address).unwrap();
+    let mut buffer = [0; 16];
+    let (length, source) = to.recv_from(&mut buffer).ok()?;
+    assert_eq!(&buffer[..length], b"word");
+    Some(source)
+}
+
+fn at(host: &Host, port: u16) -> SocketAddr {
+    (host.address(), port).into()
+}
+
+/// What a router does, found out from outside: RFC 4787's two questions, as STUN asks them (RFC
+/// 5780, section 4).
+fn classified(client: &UdpSocket, first: &Host, second: &Host) -> (Dependence, Dependence) {
+    let servers = [(first, 1000), (first, 1001), (second, 1000)];
+    let sockets = servers.map(|(host, port)| socket(host, port));
+    let ask = |number: usize| {
+        let (host, port) = servers[number];
+        send(client, &sockets[number], at(host, port)).unwrap()
+    };
+    let seen = ask(0);
+    // Before anybody else was spoken to.
+    let answers = |number: usize| send(&sockets[number], client, seen).is_some();
+    assert!(answers(0));
+    let filtering = match (answers(2), answers(1)) {
+        (true, _) => EndpointIndependent,
+        (false, true) => AddressDependent,
+        (false, false) => AddressAndPortDependent,
+    };
+    let mapping = match (ask(2) == seen, ask(1) == seen) {
+        (true, _) => EndpointIndependent,
+        (false, true) => AddressDependent,
+        (false, false) => AddressAndPortDependent,
+    };
+    assert_eq!(ask(0), seen);
+    (mapping, filtering)
+}
+
+#[test]
+fn routers_are_of_the_kind_that_was_asked_for() {
+    let Some(mut world) = world("kinds") else {
+        return;
+    };
+    let servers = ["s1", "s2"].map(|name| world.public(name).unwrap());
+    let all = [
+        EndpointIndependent,
+        AddressDependent,
+        AddressAndPortDependent,
+    ];
+    for (number, mapping) in all.into_iter().enumerate() {
+        for (other, filtering) in all.into_iter().enumerate() {
+            let ports = [Ports::Preserving, Ports::Sequential(1), Ports::Random][other];
+            let home = world.home(NatKind {
+                mapping,
+                filtering,
+                ports,
+                ..NatKind::port_restricted()
+            });
+            let host = world.host(&format!("h{number}{other}"), home.unwrap());
+            let client = socket(&host.unwrap(), PORT);
+            let found = classified(&client, &servers[0], &servers[1]);
+            assert_eq!(found, (mapping, filtering), "{ports:?}");
+        }
+    }
+}
+
+#[test]
+fn the_kernels_router_is_of_the_kind_that_its_manual_says() {
+    let Some(mut world) = world("kernel") else {
+        return;
+    };
+    enishi_lab::ensure_programs(&[("nft", "nftables")]).unwrap();
+    let servers = ["s1", "s2"].map(|name| world.public(name).unwrap());
+    for (name, random, expected) in [
+        ("k1", "", (EndpointIndependent, AddressAndPortDependent)),
+        (
+            "k2",
+            "fully-random",
+            (AddressAndPortDependent, AddressAndPortDependent),
+        ),
+    ] {
+        let router = world.public(name).unwrap();
+        let host = world.behind_kernel(&format!("{name}h"), &router, random);
+        let client = socket(&host.unwrap(), PORT);
+        let found = classified(&client, &servers[0], &servers[1]);
+        assert_eq!(found, expected, "masquerade {random}");
+    }
+}
+
+#[test]
+fn links_take_their_time_and_routers_are_hops() {
+    let Some(mut world) = world("hops") else {
+        return;
+    };
+    let public = world.public("p").unwrap();
+    let carrier = world.home(NatKind::symmetric(Ports::Random)).unwrap();
+    let home = world.behind(carrier, NatKind::port_restricted()).unwrap();
+    let hosts = ["a", "b"].map(|name| world.host(name, home).unwrap());
+    let to = public.address().to_string();
+    let ping = |from: &Host, to: &str| {
+        let words = ["ping", "-c", "5", "-i", "0.1", "-W", "2", to];
+        from.run(&words, A_WHILE).unwrap().stdout
+    };
+    let there = ping(&hosts[0], &to);
+    // Both ways over the public host's cable and the carrier's; the home's takes no time.
+    let least = there.split("min/avg/max/mdev = ").nth(1).unwrap();
+    let least: f64 = least.split('/').next().unwrap().parse().unwrap();
+    assert!((40.0..400.0).contains(&least), "{there}");
+    // Two routers on the way.
+    assert!(there.contains("ttl=62"), "{there}");
+    let beside = ping(&hosts[0], &hosts[1].address().to_string());
+    assert!(
+        beside.contains("ttl=64") && beside.contains(" 0% packet loss"),
+        "{beside}"
+    );
+
+    world.cut_area(carrier, true);
+    assert!(ping(&hosts[0], &to).contains("100% packet loss"));
+    assert!(ping(&hosts[0], &hosts[1].address().to_string()).contains(" 0% packet loss"));
+    world.cut_area(carrier, false);
+    until(A_WHILE, "it is mended", || {
+        Ok(ping(&hosts[0], &to).contains(" 0% packet loss"))
+    })
+    .unwrap();
+}
+
+#[test]
+fn streams_arrive_whole_through_two_routers_that_lose_packets() {
+    const BYTES: usize = 300_000;
+    let Some(mut world) = world("streams") else {
+        return;
+    };
+    let public = world.public("p").unwrap();
+    let home = world
+        .home(NatKind::symmetric(Ports::Sequential(2)))
+        .unwrap();
+    let host = world.host("h", home).unwrap();
+    world.set_area_link(
+        home,
+        LinkKind {
+            loss_ppm: 20_000,
+            jitter: Duration::from_millis(3),
+            ..LinkKind::of_delay(DELAY)
+        },
+    );
+    let listener = on(&public, || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap()
+    });
+    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, from) = listener.accept().unwrap();
+            assert_eq!(from.ip().to_string(), "11.0.0.2");
+            stream.write_all(&sent).unwrap();
+        });
+        let mut stream = on(&host, || TcpStream::connect(at(&public, 80)).unwrap());
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        received
+    });
+    assert!(received == sent, "{} of {BYTES} octets", received.len());
+    assert!(world.counts().lost > 0, "{:?}", world.counts());
+}
+
+#[test]
+fn a_firewall_a_restart_and_a_move_are_noticed() {
+    let Some(mut world) = world("changes") else {
+        return;
+    };
+    let public = world.public("p").unwrap();
+    let server = socket(&public, 53);
+    let kind = NatKind {
+        outward: Outward::NoUdp,
+        ..NatKind::full_cone()
+    };
+    let closed = world.home(kind).unwrap();
+    let behind = socket(&world.host("c", closed).unwrap(), PORT);
+    assert_eq!(send(&behind, &server, at(&public, 53)), None);
+
+    let home = world.home(NatKind::full_cone()).unwrap();
+    let host = world.host("h", home).unwrap();
+    let client = socket(&host, PORT);
+    let before = send(&client, &server, at(&public, 53)).unwrap();
+    assert!(send(&server, &client, before).is_some());
+    world.restart_router(home, true).unwrap();
+    assert_eq!(send(&server, &client, before), None);
+    let after = send(&client, &server, at(&public, 53)).unwrap();
+    assert_ne!(after.ip(), before.ip());
+
+    let moved = world.readdress(&host, INTERNET).unwrap();
+    let now = send(&client, &server, at(&public, 53)).unwrap();
+    assert_eq!(now, at(&moved, PORT));
+    assert_eq!(send(&server, &client, after), None);
+}

@@ -1,0 +1,105 @@
+//! Nodes at places of many kinds, all members of one channel.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use enishi_lab::wire::LinkKind;
+use enishi_lab::{Daemon, Host, World};
+use tempfile::TempDir;
+
+use super::kinds::Kind;
+
+/// How long a packet takes to a public host or to a router, each way: 20 ms between two of them,
+/// and a round trip of 40.
+const LINK_DELAY: Duration = Duration::from_millis(10);
+
+/// The places and their nodes; dropping it ends and removes all.
+pub(super) struct Town {
+    /// Two nodes of each kind, as the kinds were named.
+    pub(super) sides: [Vec<Node>; 2],
+    /// Two whom everybody reaches, besides those that are measured.
+    pub(super) helpers: Vec<Node>,
+    _data: TempDir,
+    _world: World,
+}
+
+/// A node at one place.
+pub(super) struct Node {
+    pub(super) host: Host,
+    /// None where none started.
+    pub(super) daemon: Option<Daemon>,
+    /// Its address in the channel; none where it could not join.
+    pub(super) address: Option<String>,
+}
+
+impl Town {
+    /// Builds the places, and lets the nodes join one after the other.
+    ///
+    /// # Errors
+    /// When the lab cannot be built, or one of the first two nodes does not work.
+    pub(super) fn build(program: &Path, kinds: &[Kind]) -> anyhow::Result<Self> {
+        enishi_lab::install_signal_cleanup()?;
+        enishi_lab::ensure_programs(&[("ping", "iputils-ping"), ("nft", "nftables")])?;
+        let data = tempfile::tempdir().context("making a directory for the daemons")?;
+        let mut world = World::new("town", LinkKind::of_delay(LINK_DELAY))?;
+        let mut gathering = Gathering {
+            program,
+            data: data.path(),
+            ticket: String::new(),
+        };
+        let helpers = ["s0", "s1"].map(|name| gathering.start(world.public(name)?));
+        let helpers = helpers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let mut sides: [Vec<Node>; 2] = Default::default();
+        for (number, kind) in kinds.iter().enumerate() {
+            eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
+            for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
+                let host = kind.make(&mut world, &format!("{letter}{number}"))?;
+                side.push(gathering.start(host)?);
+            }
+        }
+        Ok(Self {
+            sides,
+            helpers,
+            _data: data,
+            _world: world,
+        })
+    }
+}
+
+/// Whom daemons join by.
+struct Gathering<'p> {
+    program: &'p Path,
+    data: &'p Path,
+    ticket: String,
+}
+
+impl Gathering<'_> {
+    /// Starts a daemon on a host and lets it join the channel; the first one makes it.
+    fn start(&mut self, host: Host) -> anyhow::Result<Node> {
+        let data = self.data.join(host.name());
+        let bootstrap = ["--bootstrap", &self.ticket];
+        let arguments = if self.ticket.is_empty() {
+            &[][..]
+        } else {
+            &bootstrap
+        };
+        let daemon = Daemon::start(self.program, Some(&host), &data, arguments)?;
+        if self.ticket.is_empty() {
+            daemon.text(&["channel", "create", "lab"])?;
+            self.ticket = daemon.text(&["channel", "invite", "lab", "--uses", "any"])?;
+        } else if daemon.text(&["channel", "join", &self.ticket]).is_err() {
+            return Ok(Node {
+                host,
+                daemon: Some(daemon),
+                address: None,
+            });
+        }
+        let address = daemon.address().ok().map(|address| address.to_string());
+        Ok(Node {
+            host,
+            daemon: Some(daemon),
+            address,
+        })
+    }
+}
