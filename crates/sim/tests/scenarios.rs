@@ -188,3 +188,39 @@ fn nodes_join_and_answer_though_some_pairs_cannot_talk() {
     assert_eq!(number(&results, "joined"), 60.0, "{results:?}");
     assert_eq!(number(&results, "correct"), 1.0, "{results:?}");
 }
+
+#[test]
+fn forty_come_into_a_channel_at_once_and_outlive_a_third_of_them() {
+    let report = tell(Scenario::Channel, |options| {
+        options.members = 40;
+        options.duration = Some(Duration::from_secs(120));
+    });
+    let results = report.results;
+    // 39 others find one another; nobody has drawn what another has.
+    assert_eq!(number(&results, "draws"), 40.0);
+    assert_eq!(results.duplicates, Some(0));
+    assert_eq!(number(&results, "pages"), 2.0);
+    let [first, last] = ["addressed_p50_s", "know_all_last_s"].map(|name| number(&results, name));
+    assert!(0.3 < first && first < last && last < 60.0, "{results:?}");
+    let times = ["2 after deaths", "3 with newcomers", "1 quiet"];
+    for when in times {
+        let of = |table: &str, name: &str| results.figures.of(table, when, name);
+        assert_eq!(of("lookups", "asked"), Some(200.0), "{when}");
+        assert!(
+            of("lookups", "success") >= Some(0.98),
+            "{when}: {results:?}"
+        );
+        assert!(of("lookups", "p50_ms") > Some(50.0), "{when}: {results:?}");
+        assert_eq!(of("packets_to_all", "sent"), Some(8.0), "{when}");
+        assert_eq!(of("packets_to_all", "heard"), Some(1.0), "{when}");
+        assert_eq!(of("packets_to_all", "heard_twice"), Some(0.0), "{when}");
+    }
+    assert_eq!(number(&results, "dead"), 14.0);
+    // A member that went without a word is listed until a day has passed.
+    assert_eq!(number(&results, "dead_listed"), 1.0);
+    assert!(number(&results, "newcomers_know_all_last_s") < 120.0);
+    assert!(number(&results, "newcomers_known_last_s") < 120.0);
+    // A directory of two pages, read once a minute in a majority of six, was 6,400.
+    let bytes = number(&results, "bytes_per_second_per_member");
+    assert!((50.0..500.0).contains(&bytes), "{bytes}");
+}

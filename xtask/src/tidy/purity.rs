@@ -62,6 +62,7 @@ const FLOATS: &[(&str, &str)] = &[
         "figures for people",
     ),
     ("crates/sim/src/plot/", "pictures for people"),
+    ("crates/sim/src/scenario/channel/", "figures for people"),
     ("crates/sim/src/scenario/classes.rs", "figures for people"),
     ("crates/sim/src/scenario/multicast.rs", "figures for people"),
 ];

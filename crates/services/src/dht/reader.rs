@@ -35,7 +35,7 @@ struct Get {
 /// What a get brought.
 #[derive(Debug)]
 struct Remembered {
-    /// Of all that was sent.
+    /// Of all that was sent, but for marks of removals.
     summary: Summary,
     /// What of it is genuine, and no mark of a removal.
     records: Vec<Record>,

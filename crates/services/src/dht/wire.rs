@@ -216,8 +216,9 @@ pub enum Found {
     Same,
 }
 
-/// A hash of the records under one key, their ages left out: who knows them already need not be
-/// sent them again.
+/// A hash of the records under one key, their ages and the marks of removed ones left out: who
+/// knows them already need not be sent them again. Of marks holders keep a bounded number, not all
+/// the same; and none of them says anything of a record that both have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary([u8; 16]);
 
@@ -225,7 +226,8 @@ impl Summary {
     /// Sums up records as [`cut`] orders them. The work is linear in their octets.
     pub fn of(records: &[Aged]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        for aged in records {
+        let live = records.iter().filter(|a| !a.record.content().removed);
+        for aged in live {
             // A record's octets tell where it ends.
             hasher.update(&postcard::to_stdvec(&aged.record).unwrap_or_default());
         }
@@ -371,8 +373,8 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_tells_records_apart_whatever_their_ages() {
-        let record = |seed: u8, seq| {
+    fn a_summary_tells_records_apart_whatever_their_ages_and_the_marks_beside_them() {
+        let record_or_mark = |seed: u8, seq, removed| {
             let (writer, owner) = (
                 Keypair::from_seed(&[1; 32]),
                 Keypair::from_seed(&[seed; 32]),
@@ -384,16 +386,20 @@ mod tests {
                 seq,
                 since_unix_s: 0,
                 lease_s: 3600,
-                removed: false,
-                value: bytes::Bytes::from_static(b"v"),
+                removed,
+                value: vec![0; usize::from(!removed)].into(),
             };
             let record = Record::sign(content, &writer, &owner);
             Aged { record, age_s: 0 }
         };
+        let record = |seed, seq| record_or_mark(seed, seq, false);
+        let mark = record_or_mark(4, 1, true);
         let some = [record(2, 1), record(3, 1)];
         let mut older = some.clone();
         older[0].age_s = 9;
         assert_eq!(Summary::of(&some), Summary::of(&older));
+        let beside = [some[0].clone(), some[1].clone(), mark];
+        assert_eq!(Summary::of(&some), Summary::of(&beside));
         for other in [&[record(2, 2), record(3, 1)][..], &some[..1], &[]] {
             assert_ne!(Summary::of(&some), Summary::of(other));
         }

@@ -91,6 +91,11 @@ impl Page {
         self.others >= PAGE || self.bytes >= BYTES_FULL
     }
 
+    /// Tells whether others may have found no room here, to whom this node's own entry counts too.
+    fn was_full(&self) -> bool {
+        self.is_full() || self.others + usize::from(self.rank.is_some()) >= PAGE
+    }
+
     fn is_half_full(&self) -> bool {
         self.others >= PAGE_HALF || self.bytes >= BYTES_FULL / 2
     }
@@ -363,7 +368,7 @@ impl Directory {
         let looks_behind = self.passes.is_multiple_of(LOOK_BEHIND);
         let own = usize::from(self.page);
         let is_expected = (self.placed_at.is_some() && next <= own) || next < self.depth;
-        let leads_on = last.is_full() || (last.is_half_full() && looks_behind);
+        let leads_on = last.was_full() || (last.is_half_full() && looks_behind);
         let is_wanted = is_expected || (leads_on && *last != Page::UNKNOWN);
         next < usize::from(PAGES_MAX) && is_wanted
     }

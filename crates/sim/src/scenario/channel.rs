@@ -197,8 +197,9 @@ impl Story {
         tell_times(figures, &NEWCOMERS_ADDRESSED, &addressed, newcomers.len());
         tell_times(figures, &NEWCOMERS_KNOW, &know.micros(), newcomers.len());
         tell_times(figures, &NEWCOMERS_KNOWN, &known.micros(), stayed.len());
-        let share = listed.share().map(|share| share as f64 / 1e4);
-        figures.amount("dead_listed", share);
+        if let Some(share) = listed.share() {
+            figures.share("dead_listed", share, 10_000);
+        }
         let gone = gone.map(|gone| thousandths(gone.as_millis() as u64));
         figures.amount("dead_gone_after_s", gone);
         Replacing {

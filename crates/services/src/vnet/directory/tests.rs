@@ -130,6 +130,16 @@ fn a_thousand_find_room_and_nobody_moves_any_more() {
 }
 
 #[test]
+fn those_who_fill_a_page_look_for_whoever_found_no_room_there() {
+    let mut channel = Channel::new();
+    (0..=PAGE).for_each(|member| drop(channel.come(member)));
+    assert_eq!(channel.used(), 2);
+    for member in 0..=PAGE {
+        assert_eq!(channel.read(member).len(), PAGE + 1, "{member}");
+    }
+}
+
+#[test]
 fn who_come_at_once_spread_over_the_pages() {
     let mut channel = Channel::new();
     for member in 0..120 {

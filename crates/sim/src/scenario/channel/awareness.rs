@@ -58,7 +58,7 @@ impl Awareness {
     pub(super) fn sample(&mut self, world: &World) {
         let elapsed = world.now().since(self.since).as_micros() as u64;
         let apart = self.watched.len().div_ceil(SAMPLED_MAX).max(1);
-        let (mut known, mut all) = (0, 0);
+        let (mut known, mut all) = (0_u64, 0_u64);
         for watched in self.watched.iter().step_by(apart) {
             let Some((_, channel)) = channel(world, watched.index) else {
                 continue;
@@ -67,9 +67,8 @@ impl Awareness {
             known += self.whom.iter().filter(has).count() as u64;
             all += self.whom.len() as u64;
         }
-        if all > 0 {
-            self.shares.push((elapsed, known * 10_000 / all));
-        }
+        let share = (known * 10_000).checked_div(all);
+        self.shares.extend(share.map(|share| (elapsed, share)));
     }
 
     /// Tells whether each knows all, or has known all once.
