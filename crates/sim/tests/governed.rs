@@ -367,6 +367,28 @@ fn the_mail_of_who_was_removed_is_gone() {
 }
 
 #[test]
+fn a_removed_member_does_not_come_back_under_another_key_by_the_proof_that_it_kept() {
+    let mut office = Office::found();
+    let seed = office.invite(FOUNDER, 5, Some(1), None);
+    let kept = office.mail(&seed).unwrap();
+    office.open(9, kept.clone());
+    office.run(20);
+    assert!(office.members(FOUNDER).contains(&office.id(9)));
+    let (channel, node) = (CHANNEL, office.id(9));
+    office.tell(FOUNDER, Vnet::Remove { channel, node });
+    office.run(20);
+    let secret = office.channel(FOUNDER).secret().clone();
+    office.open(10, kept);
+    let stranger = office.id(10);
+    for _ in 0..12 {
+        office.run(5);
+        assert!(!office.members(FOUNDER).contains(&stranger));
+        assert_ne!(*office.channel(10).secret(), secret);
+    }
+    assert_eq!(office.attach(FOUNDER, 10), None);
+}
+
+#[test]
 fn a_revoked_invitation_lets_nobody_in_and_keeps_who_came() {
     let mut office = Office::found();
     let seed = office.invite(FOUNDER, 5, None, None);

@@ -25,8 +25,8 @@ use crate::record::Signature;
 pub const ADMINS_MAX: usize = 16;
 /// The most nodes that are removed by name.
 pub const REMOVED_MAX: usize = 512;
-/// The most invitations that are revoked.
-pub const REVOKED_MAX: usize = 64;
+/// The most invitations that are revoked, those for one of removed nodes among them.
+pub const REVOKED_MAX: usize = 512;
 /// The most members that stay although the invitation by which they came is revoked.
 pub const KEPT_MAX: usize = 256;
 /// The most nodes and invitations that have a role.
@@ -297,14 +297,22 @@ impl Decisions {
         }
     }
 
+    /// Lets nobody in by an invitation any more but those who came and are kept.
+    pub(super) fn revoke(&mut self, invitation: NodeId, kept: Vec<NodeId>) {
+        if !self
+            .revoked
+            .iter()
+            .any(|known| known.invitation == invitation)
+        {
+            self.revoked.push(Revoked { invitation, kept });
+        }
+    }
+
     /// Adds what another charter has removed and revoked.
     pub(super) fn absorb(&mut self, other: &Self) {
         other.removed.iter().for_each(|node| self.remove(*node));
         for revoked in &other.revoked {
-            let known = |own: &Revoked| own.invitation == revoked.invitation;
-            if !self.revoked.iter().any(known) {
-                self.revoked.push(revoked.clone());
-            }
+            self.revoke(revoked.invitation, revoked.kept.clone());
         }
     }
 

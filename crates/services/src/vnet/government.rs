@@ -224,6 +224,18 @@ pub(super) fn invitation(credential: Option<&Credential>) -> Option<NodeId> {
     }
 }
 
+/// Returns the name of the invitation by which a member came, if that lets in one node alone.
+pub(super) fn for_one(credential: Option<&Credential>) -> Option<NodeId> {
+    match &credential?.invitation.as_ref()?.content().subject {
+        Subject::Invitation {
+            keys,
+            single_use: true,
+            ..
+        } if keys.len() == 1 => keys.first().copied(),
+        Subject::Invitation { .. } | Subject::Member(_) => None,
+    }
+}
+
 /// Calls that look after invitations have numbers of their own, by which the channel is found.
 const USES: u64 = 1 << 63;
 

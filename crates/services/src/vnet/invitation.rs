@@ -13,7 +13,7 @@ use enishi_overlay::admission::{Certificate, INVITATION_KEYS_MAX, Subject};
 use enishi_overlay::{Keypair, NodeId, OverlayId};
 use serde::{Deserialize, Serialize};
 
-use super::charter::{Charter, Decisions, Revoked, Role};
+use super::charter::{Charter, Decisions, Role};
 use super::government::{Entry, Guest, MEMBER_S, invitation};
 use super::{Alarm, Channel, ChannelId, ChannelSpec, Cx, Event, Network, Purpose, Vnet};
 use crate::admission::{Invited, invitation_keys};
@@ -245,10 +245,7 @@ impl Vnet {
             decisions
                 .roles
                 .retain(|role| role.of != name || !kept.is_empty());
-            decisions.revoked.push(Revoked {
-                invitation: name,
-                kept,
-            });
+            decisions.revoke(name, kept);
         };
         self.decide_in_new_epoch(id, revoke, cx);
     }

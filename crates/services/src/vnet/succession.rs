@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::charter::{Admin, Admins, CHARTER_BYTES_MAX, Charter, Decisions};
 use super::claim::own_claim;
-use super::government::{Government, Seat, invitation};
+use super::government::{Government, Seat, for_one, invitation};
 use super::members::{open_sealed, seal_claim};
 use super::secret::{ChannelKeys, RecordName, epoch_digest};
 use super::wire::{Claim, Mark, Offers, VnetMessage};
@@ -164,13 +164,23 @@ impl Vnet {
 
     /// Removes a member: it is not spoken with any more, and does not have the new secret. An
     /// administrator is deposed first, or it could sign itself back in; so only the founder
-    /// removes one.
+    /// removes one. An invitation for one by which it came counts no more: it has kept the proof,
+    /// and could show it under another key.
     pub(super) fn remove(&mut self, id: ChannelId, node: NodeId, cx: &mut Cx<'_>) {
         self.appoint(id, node, false, cx);
         let channel = self.channels.get(&id);
-        if channel.is_some_and(|channel| !channel.is_admin(&node)) {
-            self.decide_in_new_epoch(id, |decisions| decisions.remove(node), cx);
-        }
+        let Some(channel) = channel.filter(|channel| !channel.is_admin(&node)) else {
+            return;
+        };
+        let claim = channel.member(node).or_else(|| channel.attached(node));
+        let spent = claim.and_then(|claim| for_one(claim.credential.as_deref()));
+        let remove = move |decisions: &mut Decisions| {
+            decisions.remove(node);
+            spent
+                .into_iter()
+                .for_each(|name| decisions.revoke(name, Vec::new()));
+        };
+        self.decide_in_new_epoch(id, remove, cx);
     }
 
     /// Takes a charter over if it counts more than the present one, and its secret is known.
