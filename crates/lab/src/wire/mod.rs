@@ -1,7 +1,7 @@
 //! The wire: links, routers and an Internet, between hosts that know nothing of it.
 //!
 //! Each host's Ethernet is a TUN device whose other end is one thread of this process. It carries
-//! packets through a [`Fabric`]: with delay, jitter and loss on each link, and through each router
+//! packets through a fabric of areas: with delay, jitter and loss on each link, and through each router
 //! a translation of any kind that RFC 4787 knows, of which the kernel's own has but a few.
 //!
 //! One packet costs some microseconds: enough for whatever is said between some dozen nodes, and too
