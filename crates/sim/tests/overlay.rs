@@ -65,12 +65,11 @@ fn two_halves_meet_again_and_no_address_stays_double() {
         results.ring_whole_after_s.is_some_and(|after| after <= 90),
         "{results:?}"
     );
-    assert!(
-        results
-            .duplicates_resolved_after_s
-            .is_some_and(|after| after <= 90),
-        "{results:?}"
-    );
+    // Of the ring it is not certain when it is whole; of addresses it is soon after that.
+    let resolved = results.duplicates_resolved_after_s;
+    let since_whole = resolved.zip(results.ring_whole_after_s);
+    let since_whole = since_whole.map(|(resolved, whole)| resolved.saturating_sub(whole));
+    assert!(since_whole.is_some_and(|after| after <= 30), "{results:?}");
     assert_eq!(results.success, Some(1.0));
 }
 
