@@ -55,7 +55,8 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
     /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts, 20m for classes, 30m for riders, 10m after the deaths for channel]
+    /// storage, 512s for bursts, 20m for classes, 30m for riders, 10m after the deaths for
+    /// channel], or the split of partition [4m]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
