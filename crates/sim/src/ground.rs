@@ -271,6 +271,12 @@ impl<P: Participant> Ground<P> {
         self.queue.push(at, Happening::Letter(number));
     }
 
+    /// Tells whether two nodes have an open session.
+    pub(crate) fn are_connected(&self, a: u32, b: &NodeId) -> bool {
+        let b = self.by_id.get(b);
+        b.is_some_and(|b| self.network.is_open(self.now, a, *b))
+    }
+
     /// Has a node woken at `due`, or now if that is over. A timer that is in the queue
     /// for an earlier time stays: it finds out by itself that it comes too early.
     pub(crate) fn set_timer(&mut self, index: Index, due: Time) {

@@ -4,7 +4,7 @@
 //! daemon's control lane is a reliable stream (QUIC), so a lost packet does not lose a
 //! message but delays it by a retransmission. A message to a node that is gone, or in
 //! another part, is lost if a session was open, and is reported as undeliverable after
-//! the dial's time if none was.
+//! the dial's time if none was, unless the two have a session by then.
 
 use std::time::Duration;
 
@@ -175,6 +175,12 @@ impl Network {
     /// Tells whether two nodes can never reach each other.
     pub fn is_broken(&self, a: u32, b: u32) -> bool {
         self.internet.is_broken(a, b)
+    }
+
+    /// Tells whether two nodes have an open session.
+    pub fn is_open(&self, now: Time, a: u32, b: u32) -> bool {
+        let session = self.session(pair(a, b));
+        session.is_some_and(|session| now < session.open_until)
     }
 
     /// Ends the session of two nodes.

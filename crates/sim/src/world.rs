@@ -355,7 +355,10 @@ impl<P: Participant> World<P> {
             Happening::Letter(number) => match self.ground.letters.remove(number as usize) {
                 Letter::Message { to, from, message } => self.deliver(to as Index, from, message),
                 Letter::Undeliverable { to, peer } => {
-                    self.input(to as Index, Input::Unreachable(peer));
+                    // The peer may have opened a session meanwhile; the daemon says nothing then.
+                    if !self.ground.are_connected(to, &peer) {
+                        self.input(to as Index, Input::Unreachable(peer));
+                    }
                 }
             },
             Happening::Timer(node) => {
