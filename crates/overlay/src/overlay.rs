@@ -269,6 +269,8 @@ pub struct Overlay {
     effort: Effort,
     greetings: SmallMap<NodeId, Greeting>,
     quarantine: Quarantine,
+    /// When somebody spoke again who had not answered.
+    reunited_at: Option<Time>,
     races: Vec<Race>,
     /// Who refused a link lately.
     refusals: Quarantine,
@@ -332,6 +334,7 @@ impl Overlay {
             rounds: 0,
             greetings: SmallMap::new(),
             quarantine: Quarantine::default(),
+            reunited_at: None,
             races: Vec::new(),
             refusals: Quarantine::default(),
             remembered: Remembered::default(),

@@ -326,7 +326,7 @@ impl Overlay {
             let id = told.place.id;
             !self.near.contains(id)
                 && self.near.would_take(told.place)
-                && !self.quarantine.holds(told.place.position, now)
+                && !self.is_shunned(told.place.position, now)
         });
         if told.is_empty() {
             return;

@@ -10,6 +10,11 @@
 //! for that node goes by way of the peer ([`Overlay::is_vouched_for`]). So each of the two has
 //! its place on the ring in the eyes of the other. (M. Freedman et al., "Non-Transitive
 //! Connectivity and DHTs", WORLDS 2005, call them invisible nodes.)
+//!
+//! Silence is the same whether a node died or the network was split. So when one of those that
+//! did not answer speaks again, the others are said hello to again as soon as somebody names
+//! them ([`Overlay::reunite`]). Else two halves that meet would shun each other for as long as
+//! the dead are left alone.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,10 +54,11 @@ const DOUBT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quarantine(SmallMap<Position, Silence>);
 
-/// That a node did not answer, until when it is left alone, and until when others are not
-/// believed that it is there.
+/// That a node did not answer, and when; until when it is left alone, and until when others are
+/// not believed that it is there.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
+    since: Time,
     until: Time,
     doubted_until: Time,
 }
@@ -71,6 +77,7 @@ impl Quarantine {
 
     fn insert(&mut self, at: Position, now: Time, time: Duration, doubt: Duration) {
         let silence = Silence {
+            since: now,
             until: now + time,
             doubted_until: now + doubt,
         };
@@ -90,6 +97,13 @@ impl Quarantine {
         self.0.get(&at).is_some_and(|silence| silence.until > now)
     }
 
+    /// Tells whether the node is to be left alone because of what came after a moment, if there
+    /// was one.
+    pub(super) fn holds_since(&self, at: Position, now: Time, moment: Option<Time>) -> bool {
+        let silence = self.0.get(&at).filter(|silence| silence.until > now);
+        silence.is_some_and(|silence| moment.is_none_or(|moment| silence.since > moment))
+    }
+
     /// Tells whether the node is to be taken for dead, whatever others say.
     pub(super) fn doubts(&self, at: Position, now: Time) -> bool {
         let silence = self.0.get(&at);
@@ -101,10 +115,9 @@ impl Quarantine {
         self.0.contains_key(&at)
     }
 
-    pub(super) fn release(&mut self, at: Position) {
-        if !self.0.is_empty() {
-            self.0.remove(&at);
-        }
+    /// Leaves a node alone no longer; tells whether it had not answered.
+    pub(super) fn release(&mut self, at: Position) -> bool {
+        !self.0.is_empty() && self.0.remove(&at).is_some()
     }
 }
 
@@ -130,8 +143,32 @@ impl Overlay {
             }
             None => self.position_of(&from),
         };
-        self.quarantine.release(position);
         self.clients.heard(now, from);
+        if self.quarantine.release(position) {
+            self.reunite(now);
+        }
+    }
+
+    /// One that did not answer speaks again: the network may have been split, and the others
+    /// that did not answer may be there, too. Those that peers name are said hello to, at once
+    /// and from now on; messages go by way of them when they have spoken.
+    ///
+    /// Whoever is to cause this again has to leave this node without an answer first. The work
+    /// grows with the peers' views.
+    fn reunite(&mut self, now: Time) {
+        self.reunited_at = Some(now);
+        self.learn_again(now);
+    }
+
+    /// Tells whether a node is not said hello to: it did not answer, and nobody has spoken again
+    /// since.
+    pub(super) fn is_shunned(&self, at: Position, now: Time) -> bool {
+        self.quarantine.holds_since(at, now, self.reunited_at)
+    }
+
+    /// Returns when a node last spoke again that had not answered; none when none has.
+    pub fn reunited_at(&self) -> Option<Time> {
+        self.reunited_at
     }
 
     /// A service waited for a node in vain: a peer is asked for a sign of life.
