@@ -4,7 +4,9 @@
 //! only one, who is near its own position there, and says hello to those who would be
 //! nearer than its present neighbours. A newcomer is a ring of one. Nodes that are
 //! taken for dead are remembered, because after a split of the network they are the
-//! other side; one of them is asked again from time to time.
+//! other side; one of them is asked again from time to time. All lose each other in the same
+//! moment then, so each draws its waits widely: else they would ask together, and after a short
+//! split nobody for most of a minute.
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::view::Entry;
 /// The most nodes that are remembered.
 const REMEMBERED_MAX: usize = 64;
 /// When a lost node is asked again for the first time; then after ever longer, up to
-/// the longest of the six periods.
+/// the longest of the six periods. Each wait is drawn from half to one and a half of that.
 const RECONNECT_FIRST: Duration = Duration::from_secs(3);
 const RECONNECT_LAST: Duration = Duration::from_secs(89);
 /// By how much longer each wait is than the one before.
@@ -93,7 +95,7 @@ impl Overlay {
 
     fn schedule_reconnect(&mut self, now: Time) {
         if let Some(wait) = self.remembered.wait {
-            let wait = self.rng.jitter(wait);
+            let wait = wait / 2 + self.rng.duration_below(wait);
             self.deadlines.set_no_later(Alarm::Reconnect, now + wait);
         }
     }
