@@ -13,7 +13,9 @@
 //! Holders refuse a second owner, so the put itself decides; the gets before and after
 //! keep the document's order and catch what a change of holders lets through. When two
 //! parts of a split overlay meet, the earlier claim stays ([`Record::precedence`]), and
-//! the other node finds that out and draws again.
+//! the other node finds that out and draws again. It looks again soon after its neighbours
+//! changed. But the holders are elsewhere on the ring, and may meet a little later than the
+//! node itself: so after a reunion it looks at growing intervals.
 //!
 //! [`Record::precedence`]: crate::record::Record::precedence
 
@@ -38,7 +40,9 @@ const ALONE_WAIT: Duration = Duration::from_secs(5);
 const RETRY_WAIT: Duration = Duration::from_secs(2);
 /// How often the address is looked at again; a prime, as the overlay's periods are.
 const CHECK_INTERVAL: Duration = Duration::from_secs(31);
-/// How soon after a change of neighbours it is looked at, and how often at most.
+/// How soon after a change of neighbours it is looked at, and how often at most. After a
+/// reunion each wait is as long as the reunion is ago, up to the usual interval: three looks
+/// more, of which each asks the six holders.
 const CHECK_SOON: Duration = Duration::from_secs(3);
 
 impl Vnet {
@@ -208,8 +212,13 @@ impl Vnet {
     }
 
     fn schedule_check(&mut self, id: ChannelId, cx: &mut Cx<'_>) {
-        let wait = cx.rng().jitter(CHECK_INTERVAL);
-        self.deadlines.set(Alarm::Check(id), cx.now() + wait);
+        let now = cx.now();
+        let reunited_at = cx.overlay().reunited_at();
+        let wait = reunited_at.map_or(CHECK_INTERVAL, |at| {
+            now.since(at).clamp(CHECK_SOON, CHECK_INTERVAL)
+        });
+        let wait = cx.rng().jitter(wait);
+        self.deadlines.set(Alarm::Check(id), now + wait);
     }
 
     /// Looks whether the address is still this node's.
