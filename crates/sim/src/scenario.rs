@@ -84,7 +84,7 @@ scenarios! {
     /// All join at almost the same time; a third crashes at once while values are stored.
     Storm => storm ["joins-within", "dead", "values"];
     /// The network splits into halves, which later meet again.
-    Partition => partition ["routes"];
+    Partition => partition ["duration", "routes"];
     /// How long lookups take, with none or some of the nodes suddenly dead.
     Latency => latency ["routes", "dead", "protocol", "transport", "upkeep", "without", "plot"];
     /// Nodes come and go all the time, and lookups go on.

@@ -46,6 +46,9 @@ pub struct Results {
     pub duplicates: Option<u64>,
     /// Seconds until no address was held twice.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicates_gone_after_s: Option<u64>,
+    /// Seconds until those who gave one up had another, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicates_resolved_after_s: Option<u64>,
     /// Nodes that did not know their true neighbours when all was still.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
 //! The overlay at a thousand nodes, grown by the protocol alone.
 
+use std::time::Duration;
+
 use enishi_sim::{Options, Report, Scenario};
 
 fn run(scenario: Scenario, nodes: usize, seed: u64, long_links: Option<u32>) -> Report {
@@ -56,22 +58,51 @@ fn a_fifth_crashes_at_once_and_nothing_acknowledged_is_lost() {
 
 #[test]
 fn two_halves_meet_again_and_no_address_stays_double() {
-    let results = run(Scenario::Partition, 400, 1, None).results;
-    assert!(
-        results.duplicates.is_some_and(|count| count > 0),
-        "the story needs duplicates"
-    );
-    assert!(
-        results.ring_whole_after_s.is_some_and(|after| after <= 90),
-        "{results:?}"
-    );
-    assert!(
-        results
-            .duplicates_resolved_after_s
-            .is_some_and(|after| after <= 30),
-        "{results:?}"
-    );
-    assert_eq!(results.success, Some(1.0));
+    // That two next to each other asked each other in vain right before the halves met, or that
+    // the holders of a claim meet after whoever made it has looked at it, is seldom so.
+    for seed in [1, 6] {
+        let results = run(Scenario::Partition, 400, seed, None).results;
+        assert!(
+            results.duplicates.is_some_and(|count| count > 0),
+            "the story needs duplicates"
+        );
+        assert!(
+            results.ring_whole_after_s.is_some_and(|after| after <= 15),
+            "{results:?}"
+        );
+        assert!(
+            results
+                .duplicates_gone_after_s
+                .is_some_and(|after| after <= 20),
+            "{results:?}"
+        );
+        assert!(
+            results
+                .duplicates_resolved_after_s
+                .is_some_and(|after| after <= 30),
+            "{results:?}"
+        );
+        assert_eq!(results.success, Some(1.0));
+    }
+}
+
+#[test]
+fn a_short_split_heals_as_fast_as_a_long_one() {
+    // So short that everyone still leaves those alone that it has just lost; and that nobody
+    // would ask for half a minute, if all waited alike since then.
+    for split_s in [25, 40] {
+        let options = Options {
+            nodes: 200,
+            duration: Some(Duration::from_secs(split_s)),
+            ..Options::default()
+        };
+        let results = Scenario::Partition.run(&options, &mut |_| {}).results;
+        assert!(
+            results.ring_whole_after_s.is_some_and(|after| after <= 20),
+            "{split_s} s: {results:?}"
+        );
+        assert_eq!(results.success, Some(1.0));
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub struct Options {
     pub upkeep_bytes_per_second: Option<u32>,
     /// How many routes, lookups or gets are asked for and judged.
     pub routes: u64,
-    /// How long the measured part lasts; none lets the scenario decide.
+    /// How long the measured part lasts, or the split; none lets the scenario decide.
     pub duration: Option<Duration>,
     /// How long a node stays on average.
     pub session_mean: Duration,

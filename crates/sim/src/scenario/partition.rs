@@ -14,34 +14,39 @@ use crate::oracle::Census;
 use crate::statistics::{Results, mean, percentile, share};
 use crate::world::{Index, World};
 
-/// How long the network stays split.
-const SPLIT: Duration = Duration::from_secs(120);
+/// How long the network stays split if nothing else is asked for.
+const DURATION: Duration = Duration::from_secs(240);
 /// How long the two parts get to become one.
 const PATIENCE_S: u64 = 600;
 const STEP: Duration = Duration::from_secs(1);
-/// Nodes that take part in a channel, half of them joining it in each part. They share
-/// a network of 126 addresses, so that some take the same.
+/// Nodes that take part in a channel, half of them joining it in each part, when half of the
+/// time is over. They share a network of 126 addresses, so that some take the same.
 const MEMBERS: usize = 60;
 const NETWORK: &str = "192.168.7.0/25";
 
 pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome {
     let world = &mut options.world();
     grow::grow(world, options.nodes, &mut |done| progress(done * 5 / 10));
+    let split = options.duration.unwrap_or(DURATION);
     let everyone: Vec<Index> = world.living().map(|(index, _)| index).collect();
     for (number, index) in everyone.iter().enumerate() {
         world.set_part(*index, number as u32 % 2);
     }
-    world.run_for(SPLIT);
+    world.run_for(split / 2);
     for index in everyone.iter().take(MEMBERS) {
         world.command(*index, Command::Vnet(open()));
     }
-    world.run_for(SPLIT);
+    world.run_for(split - split / 2);
     progress(700);
     let duplicates = held_twice(world);
     for index in &everyone {
         world.set_part(*index, 0);
     }
-    let (whole, resolved) = recover(world);
+    let Recovery {
+        whole,
+        gone,
+        resolved,
+    } = recover(world);
     progress(850);
     let routes = routes::ask(world, options.routes);
     let results = Results {
@@ -50,6 +55,7 @@ pub(super) fn run(options: &Options, progress: &mut impl FnMut(u32)) -> Outcome 
         success: share(routes.succeeded(), routes.asked),
         ring_whole_after_s: whole,
         duplicates: Some(duplicates),
+        duplicates_gone_after_s: gone,
         duplicates_resolved_after_s: resolved,
         ..Results::default()
     };
@@ -71,20 +77,33 @@ fn open() -> vnet::Command {
     }
 }
 
-/// Waits for the ring and the addresses; returns after how many seconds each was right.
-fn recover(world: &mut World) -> (Option<u64>, Option<u64>) {
-    let (mut whole, mut resolved) = (None, None);
+/// After how many seconds what was right again.
+#[derive(Debug, Default)]
+struct Recovery {
+    /// The ring was whole.
+    whole: Option<u64>,
+    /// No address was held twice, to the end.
+    gone: Option<u64>,
+    /// Those who gave an address up had another, too.
+    resolved: Option<u64>,
+}
+
+/// Waits for the ring and the addresses.
+fn recover(world: &mut World) -> Recovery {
+    let mut recovery = Recovery::default();
     for second in 1..=PATIENCE_S {
         world.run_for(STEP);
-        if whole.is_none() && Census::take(world).ring_gaps(world) == 0 {
-            whole = Some(second);
+        if recovery.whole.is_none() && Census::take(world).ring_gaps(world) == 0 {
+            recovery.whole = Some(second);
         }
-        if whole.is_some() && held_twice(world) == 0 && everyone_holds(world) {
-            resolved = Some(second);
+        let none_twice = held_twice(world) == 0;
+        recovery.gone = none_twice.then(|| recovery.gone.unwrap_or(second));
+        if recovery.whole.is_some() && none_twice && everyone_holds(world) {
+            recovery.resolved = Some(second);
             break;
         }
     }
-    (whole, resolved)
+    recovery
 }
 
 fn addresses(world: &World) -> impl Iterator<Item = Option<Ipv4Addr>> {
