@@ -326,6 +326,14 @@ fn an_ended_certificate_ends_the_membership() {
     assert!(office.knows(brief) > 3);
     stored(&office.put(brief, "of brief"));
     office.run_s(700);
+    // Its certificate is looked at again when it speaks; to some it has not spoken since.
+    let id = office.id(brief);
+    for member in 0..MEMBERS {
+        let (nonce, version) = (1, 0);
+        office
+            .world
+            .inject(member, id, Message::Ping { nonce, version });
+    }
     office.keeps_out(brief);
     let late = office.spawn(Some(0), |office, me| Some(office.certified(me, 500)));
     office.run_s(60);

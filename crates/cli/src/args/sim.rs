@@ -54,9 +54,9 @@ pub(crate) struct Sim {
     /// How long half of the nodes stay at least, instead of the mean
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "session_mean")]
     pub(crate) session_median: Option<Duration>,
-    /// How long the measured part lasts in simulated time [default: 30m for churn, 24h for
-    /// storage, 512s for bursts, 20m for classes, 30m for riders, 10m after the deaths for
-    /// channel], or the split of partition [4m]
+    /// How long the measured part lasts in simulated time, or the split [default: 30m for churn,
+    /// 24h for storage, 512s for bursts, 20m for classes, 30m for riders, 10m after the deaths for
+    /// channel, 4m for partition]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// After how long each node asks for something, on average [default: 100s]
