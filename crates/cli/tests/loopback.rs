@@ -6,10 +6,10 @@
 mod node;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -96,7 +96,8 @@ fn three_nodes_share_a_channel_values_and_a_stream() {
         c.ask(&["channel", "list"])["channels"],
         Value::Array(vec![])
     );
-    for node in [a, b, c] {
+    broken_streams(a, &b, text(&joined["address"]));
+    for node in [b, c] {
         stop(node);
     }
 }
@@ -274,6 +275,60 @@ fn stream(a: &Node, b: &Node, address: &str, dir: &Path) {
     });
     assert!(listener.wait().unwrap().success());
     assert!(std::fs::read(received).unwrap() == sent);
+}
+
+/// The listener is told when what it got is not all: after the death of the other program, and
+/// of the other node.
+fn broken_streams(mut a: Node, b: &Node, address: &str) {
+    let listen = || {
+        enishi(&b.data, &["connect", "--listen", "cut"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let connect = |listener: &mut Child, a: &Node| {
+        let mut heard = [0; 4];
+        let mut connector = None;
+        until("the stream opens", || {
+            let mut child = enishi(&a.data, &["connect", address, "cut"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let said = child.stdin.as_mut().unwrap().write_all(b"part");
+            std::thread::sleep(Duration::from_millis(300));
+            let open = said.is_ok() && child.try_wait().unwrap().is_none();
+            connector = open.then_some(child);
+            open
+        });
+        listener
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut heard)
+            .unwrap();
+        assert_eq!(&heard, b"part");
+        connector.unwrap()
+    };
+    let told = |listener: Child| {
+        let output = listener.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("broke off"), "{said}");
+    };
+    let mut listener = listen();
+    let mut connector = connect(&mut listener, &a);
+    connector.kill().unwrap();
+    connector.wait().unwrap();
+    told(listener);
+
+    let mut listener = listen();
+    let mut connector = connect(&mut listener, &a);
+    a.kill();
+    told(listener);
+    assert_eq!(connector.wait().unwrap().code(), Some(1));
 }
 
 fn stop(mut node: Node) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use enishi_api::{Answer, Failure, FailureKind, Request, SOCKET_NAME, StreamRequest};
 use enishi_host::control::{
-    ANSWERS_QUEUED_MAX, BODY_BYTES_MAX, BindError, Call, Control, Duplex, StreamCall,
+    ANSWERS_QUEUED_MAX, BODY_BYTES_MAX, BindError, Call, Control, Duplex, StreamCall, records,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -293,7 +293,7 @@ async fn a_stream_that_is_forbidden_breaks_off() {
     };
     assert!(call.answer.send(Ok(duplex)).is_ok());
     read_head(&mut caller).await;
-    caller.write_all(b"word").await.unwrap();
+    caller.write_all(b"\x00\x04word").await.unwrap();
     let mut word = [0; 4];
     member.read_exact(&mut word).await.unwrap();
     forbid.send(()).unwrap();
@@ -323,8 +323,7 @@ async fn a_stream_flows_both_ways_and_each_way_ends_by_itself() {
     let (mut from_daemon, mut to_daemon) = caller.into_split();
     let to_send = sent.clone();
     let writing = tokio::spawn(async move {
-        to_daemon.write_all(&to_send).await.unwrap();
-        to_daemon.shutdown().await.unwrap();
+        records::pack(&to_send[..], &mut to_daemon).await.unwrap();
         to_daemon
     });
     let mut received = Vec::new();
@@ -338,12 +337,12 @@ async fn a_stream_flows_both_ways_and_each_way_ends_by_itself() {
     // The caller's direction has ended; the other still works.
     member.write_all(b"late answer").await.unwrap();
     drop(member);
-    let mut answer = String::new();
-    timeout(LONG, from_daemon.read_to_string(&mut answer))
+    let mut answer = Vec::new();
+    timeout(LONG, records::unpack(&mut from_daemon, &mut answer))
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(answer, "late answer");
+    assert_eq!(answer, b"late answer");
 }
 
 #[tokio::test]

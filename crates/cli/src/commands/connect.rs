@@ -1,17 +1,18 @@
 //! `enishi connect`: standard input and output become a byte stream to another member.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 
 use enishi_api::StreamRequest;
-use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use enishi_host::control::records::{self, CopyError};
+use tokio::io::{self, AsyncRead};
 
 use super::Context;
 use crate::args::Connect;
 use crate::problem::{Problem, Verdict};
 use crate::text::Message;
 
-/// How much is read from the stream at once, in octets.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// How much of what is typed waits to be sent, in octets.
+const TYPED_BYTES_MAX: usize = 4 * 1024;
 
 /// Copies both ways until both directions have ended; the end of one is passed on
 /// while the other still flows. Someone who types is not waited for once the other
@@ -25,39 +26,44 @@ pub(super) async fn run(cx: &Context, options: Connect) -> Result<Verdict, Probl
     }
     let stream = cx.client.stream(&request).await?;
     let (from_member, to_member) = io::split(stream);
-    let sending = tokio::spawn(send(to_member));
-    let received = receive(from_member).await;
-    let sent = if received.is_err() || std::io::stdin().is_terminal() {
-        Ok(())
-    } else {
-        sending.await.unwrap_or_else(|error| Err(error.into()))
-    };
-    let broke = |error| Problem::No(cx.out.text(&Message::StreamBroke { error: &error }));
-    received?.and(sent).map_err(broke)?;
-    Ok(Verdict::Yes)
-}
-
-async fn send(mut to_member: impl AsyncWrite + Unpin) -> io::Result<()> {
-    io::copy(&mut io::stdin(), &mut to_member).await?;
-    to_member.shutdown().await
-}
-
-/// Copies to standard output; the outer error is that of the output, the inner one
-/// that of the stream.
-async fn receive(mut from_member: impl AsyncRead + Unpin) -> Result<io::Result<()>, Problem> {
-    let mut stdout = io::stdout();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match from_member.read(&mut buffer).await {
-            Ok(0) => return Ok(Ok(())),
-            Ok(count) => {
-                let written = stdout.write_all(&buffer[..count]).await;
-                let written = written.and(stdout.flush().await);
-                written.map_err(|error| Problem::of_output(&error))?;
-            }
-            Err(error) => return Ok(Err(error)),
-        }
+    let (input, typing) = input();
+    let sending = tokio::spawn(records::pack(input, to_member));
+    match records::unpack(from_member, io::stdout()).await {
+        Ok(()) => {}
+        Err(CopyError::Source(error)) => return Err(broke(cx, &error)),
+        Err(CopyError::Sink(error)) => return Err(Problem::of_output(&error)),
     }
+    if let Some(typing) = typing {
+        typing.abort();
+    }
+    match sending.await {
+        Ok(Ok(())) => Ok(Verdict::Yes),
+        Ok(Err(CopyError::Source(error) | CopyError::Sink(error))) => Err(broke(cx, &error)),
+        Err(error) => Err(broke(cx, &error.into())),
+    }
+}
+
+/// What is sent: standard input. With the task that reads it when a person types, whose end is
+/// then the end of what is sent.
+fn input() -> (
+    Box<dyn AsyncRead + Send + Unpin>,
+    Option<tokio::task::JoinHandle<()>>,
+) {
+    let mut stdin = io::stdin();
+    if !std::io::stdin().is_terminal() {
+        return (Box::new(stdin), None);
+    }
+    let (typed, mut keys) = io::duplex(TYPED_BYTES_MAX);
+    let typing = tokio::spawn(async move {
+        // Ends when the stream has: nobody reads then.
+        let _ = io::copy(&mut stdin, &mut keys).await;
+    });
+    (Box::new(typed), Some(typing))
+}
+
+fn broke(cx: &Context, error: &io::Error) -> Problem {
+    let error = (error.kind() != ErrorKind::UnexpectedEof).then_some(error);
+    Problem::No(cx.out.text(&Message::StreamBroke { error }))
 }
 
 fn request(options: Connect) -> StreamRequest {

@@ -346,7 +346,12 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::StreamWaiting { service } => {
             format!("waiting for a stream to the service {service}")
         }
-        Message::StreamBroke { error } => format!("The stream broke off: {error}."),
+        Message::StreamBroke { error: Some(error) } => {
+            format!("The stream broke off: {error}. What came until then is not all of it.")
+        }
+        Message::StreamBroke { error: None } => "The stream broke off before its end: the other \
+            program, a node or the way between them stopped. What came until then is not all of it."
+            .to_owned(),
         Message::Joined { size, peers } => {
             format!("about {size} nodes, {peers} connected with this one")
         }

@@ -333,7 +333,12 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::StreamWaiting { service } => {
             format!("サービス {service} へのストリームを待っています")
         }
-        Message::StreamBroke { error } => format!("ストリームが切れました: {error}。"),
+        Message::StreamBroke { error: Some(error) } => {
+            format!("ストリームが切れました: {error}。届いた分は全部ではありません。")
+        }
+        Message::StreamBroke { error: None } => "ストリームが終わりの前に切れました。相手の\
+            プログラム、ノード、または経路が止まりました。届いた分は全部ではありません。"
+            .to_owned(),
         Message::Joined { size, peers } => {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }

@@ -271,8 +271,9 @@ pub(crate) enum Message<'a> {
     StreamWaiting {
         service: &'a str,
     },
+    /// With what the system says of it, unless only its end is missing.
     StreamBroke {
-        error: &'a io::Error,
+        error: Option<&'a io::Error>,
     },
     Joined {
         size: u64,

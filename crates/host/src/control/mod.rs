@@ -3,7 +3,7 @@
 //! ```text
 //! POST /v1/call      a Request  →  Answers, one JSON object per line, as they come
 //! POST /v1/stream    a StreamRequest with `Upgrade: enishi-stream`
-//!                               →  101 and the bytes, or a Failure
+//!                               →  101 and the bytes as [`records`], or a Failure
 //! GET  /v1/status    the same as the requests Status, Peers and ChannelList,
 //! GET  /v1/peers     for people with curl
 //! GET  /v1/channels
@@ -18,6 +18,7 @@
 //! the answers is dropped, so the node sees its sender closed and stops the work.
 
 mod body;
+pub mod records;
 mod routes;
 mod socket;
 
@@ -82,9 +83,11 @@ pub struct StreamCall {
 
 /// Both directions of a byte stream, as the node sees them.
 pub struct Duplex {
-    /// What comes from the other member; its end is passed on to the caller.
+    /// What comes from the other member; its end is passed on to the caller, and that it broke
+    /// off, too.
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
-    /// What goes to the other member; it is shut down when the caller is through.
+    /// What goes to the other member; it is shut down when the caller is through, and dropped
+    /// without that when the caller broke off.
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// Resolves when the two may exchange nothing more: the stream breaks off then.
     pub forbidden: Pin<Box<dyn Future<Output = ()> + Send>>,

@@ -12,11 +12,12 @@ use enishi_api::{Answer, Failure, FailureKind, Request, StreamRequest};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::io::{self, copy_bidirectional, join};
+use tokio::io;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::debug;
 
 use super::body::{Answers, line};
+use super::records::{self, CopyError};
 use super::{
     ANSWERS_QUEUED_MAX, BODY_BYTES_MAX, Call, Duplex, REQUEST_TIME_MAX, STREAMS_MAX, StreamCall,
 };
@@ -123,18 +124,24 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Copies both ways until both directions have ended, or nothing more may pass; the end of
-/// one direction is passed on while the other still flows.
+/// Copies both ways until both directions have ended, one has broken off, or nothing more may
+/// pass; the end of one direction is passed on while the other still flows.
 async fn copy(upgrade: OnUpgrade, duplex: Duplex, _place: OwnedSemaphorePermit) {
     let upgraded: Upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "the caller left before its stream began"),
     };
-    let mut caller = TokioIo::new(upgraded);
-    let mut member = join(duplex.reader, duplex.writer);
+    let (from_caller, to_caller) = io::split(TokioIo::new(upgraded));
     let copied = tokio::select! {
-        copied = copy_bidirectional(&mut caller, &mut member) => copied.map(drop),
-        () = duplex.forbidden => Err(io::Error::other("it is not allowed any more")),
+        copied = async {
+            tokio::try_join!(
+                records::unpack(from_caller, duplex.writer),
+                records::pack(duplex.reader, to_caller),
+            )
+        } => copied.map(drop),
+        () = duplex.forbidden => {
+            Err(CopyError::Source(io::Error::other("it is not allowed any more")))
+        }
     };
     if let Err(error) = copied {
         debug!(%error, "a stream broke off");

@@ -243,8 +243,9 @@ fn duplex(
 /// Tells a node why it is refused, if that needs no waiting.
 fn refuse_at_once(mut writer: BulkWriter, answer: u8) {
     let mut context = Context::from_waker(Waker::noop());
-    // Otherwise it sees the stream end without an answer.
+    // Otherwise it sees the stream break off without an answer.
     let _ = Pin::new(&mut writer).poll_write(&mut context, &[answer]);
+    let _ = Pin::new(&mut writer).poll_shutdown(&mut context);
 }
 
 async fn refuse(mut writer: BulkWriter, answer: u8) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use iroh::endpoint::{RecvStream, SendDatagramError, SendStream};
+use iroh::endpoint::{RecvStream, SendDatagramError, SendStream, VarInt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -103,11 +103,13 @@ pub struct BulkReader {
 
 /// The sending half of a bulk stream.
 ///
-/// `shutdown` (or dropping it) marks the end, which the other side reads as the end
-/// of the stream; it does not wait until all was received.
+/// `shutdown` marks the end, which the other side reads as the end of the stream; it does
+/// not wait until all was received. Dropped without that, the stream breaks off: the other
+/// side reads an error, so it does not take a part for the whole.
 #[derive(Debug)]
 pub struct BulkWriter {
     stream: SendStream,
+    ended: bool,
     _open: BulkGuard,
 }
 
@@ -124,7 +126,17 @@ impl BulkWriter {
     pub(super) fn new(stream: SendStream, open: BulkGuard) -> Self {
         Self {
             stream,
+            ended: false,
             _open: open,
+        }
+    }
+}
+
+impl Drop for BulkWriter {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Fails when it is closed already.
+            let _ = self.stream.reset(VarInt::from_u32(0));
         }
     }
 }
@@ -153,6 +165,7 @@ impl AsyncWrite for BulkWriter {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ended = true;
         AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 }
