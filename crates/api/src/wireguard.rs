@@ -43,6 +43,9 @@ pub struct WireGuardConfig {
     pub addresses: Vec<IpAddr>,
     /// The configuration as `wg-quick` reads it.
     pub configuration: String,
+    /// What a person should know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 impl fmt::Debug for WireGuardConfig {

@@ -5,7 +5,8 @@
 //! to TCP as long as they do not ask for a connection (a SYN without ACK, RFC 9293, section
 //! 3.5), so that nothing has to be remembered of what makes up most traffic. ICMP errors pass
 //! when anything may. Fragments but the first have no ports: they pass when anything may, and are
-//! of no use without the first.
+//! of no use without the first. One that could overwrite the first one's header of TCP does not pass
+//! (RFC 3128, section 2.1).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -213,10 +214,13 @@ impl Flow {
 
 impl What {
     fn of(packet: &IpPacket<'_>) -> Self {
-        if packet.fragment_offset_bytes() > 0 {
-            return Self::Companion;
-        }
         let number = packet.protocol();
+        match packet.fragment_offset_bytes() {
+            0 => {}
+            // The unit of offsets; the flags of TCP come right after it.
+            8 if number == protocol::TCP => return Self::Other(number),
+            _ => return Self::Companion,
+        }
         let payload = packet.payload();
         let port = |at: usize| {
             let octets = payload.get(at..at + 2)?;
@@ -392,6 +396,16 @@ mod tests {
         assert!(host.passes(Inbound, &packet(protocol::ICMP, (PEER, 7), (ME, 7), 3)));
         host.now += FLOW_TIME;
         assert!(!host.passes(Inbound, &answer));
+    }
+
+    #[test]
+    fn later_fragments_pass_but_not_over_the_flags_of_the_first() {
+        let mut host = Host::new(vec![permit(protocol::TCP, 22..=22)], vec![]);
+        let mut part = packet(protocol::TCP, (PEER, 999), (ME, 23), SYN);
+        for (units, passes) in [(0, false), (1, false), (2, true), (180, true)] {
+            part[7] = units;
+            assert_eq!(host.passes(Inbound, &part), passes, "offset {units}");
+        }
     }
 
     #[test]

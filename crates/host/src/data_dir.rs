@@ -6,12 +6,12 @@
 //! | `node.key` | the node's secret key: 64 hexadecimal digits and a line break, mode 0600 |
 //! | `node.port` | the UDP port of the last run, so that the next one has the same address |
 //! | `node.measure` | what former runs measured (`daemon/measuring.rs`) |
-//! | `state.redb` | what the services keep, mode 0600 ([`crate::store`]) |
+//! | `state.redb`, `state.made` | what the services keep, mode 0600 ([`crate::store`]) |
 //! | `control.sock` | the control interface ([`crate::control`]) |
 //! | `overlay.member`, … | the membership in a closed overlay ([`crate::closed`]) |
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -46,6 +46,17 @@ pub enum DataDirError {
          new node, which gets a new id and new addresses"
     )]
     DamagedKey(PathBuf),
+    /// A file with settings does not hold what was written.
+    #[error(
+        "{path} is damaged ({message}): put a copy of it back; or move it away to start without \
+         what it holds"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The file system refuses.
     #[error("{path} cannot be {tried}: {source}")]
     Io {
@@ -179,6 +190,35 @@ fn write_part(part: &Path, text: &str) -> io::Result<()> {
         .open(part)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// Reads a file with settings that may not be there; none without it.
+///
+/// # Errors
+/// [`DataDirError::Damaged`] when it is too long or its content not understood,
+/// [`DataDirError::Io`].
+pub(crate) fn read_settings<T>(
+    path: &Path,
+    bytes_max: u64,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, DataDirError> {
+    let damaged = |message: String| DataDirError::Damaged {
+        path: path.to_owned(),
+        message,
+    };
+    let mut octets = Zeroizing::new(Vec::new());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path, "read")(error)),
+    };
+    let read = file.take(bytes_max + 1).read_to_end(&mut octets);
+    let count = read.map_err(io_error(path, "read"))?;
+    if count as u64 > bytes_max {
+        return Err(damaged(format!("it is longer than {bytes_max} octets")));
+    }
+    let text = str::from_utf8(&octets).map_err(|error| damaged(error.to_string()))?;
+    parse(text).map(Some).map_err(damaged)
 }
 
 pub(crate) fn parse_key(text: &[u8]) -> Option<Keypair> {

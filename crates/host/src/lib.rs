@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod data_dir;
 pub mod dns;
 pub mod packets;
+mod places;
 pub mod session;
 pub mod socks;
 pub mod store;

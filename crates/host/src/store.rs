@@ -13,10 +13,11 @@
 //!
 //! Only the owner may read the file (mode 0600): it holds the secrets of channels.
 //!
-//! A file that is damaged or of another format is moved aside, never overwritten.
+//! A file that is damaged or of another format is moved aside, never overwritten. One that is
+//! gone or empty is told as well: `state.made` tells that there was one.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic;
@@ -33,11 +34,17 @@ use tokio::sync::mpsc;
 /// The name of the file in the data directory.
 pub const FILE_NAME: &str = "state.redb";
 
+/// The name of the empty file that tells that the store has been made once.
+const MADE_NAME: &str = "state.made";
+
 /// The format of the tables' contents.
 pub const FORMAT: u32 = 1;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const VALUES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("values");
+/// What a person can do whose node has lost its state.
+const AFRESH: &str = "name a node of its overlay with --bootstrap, and join its channels again";
+
 const FORMAT_KEY: &str = "format";
 const CONTACTS_KEY: &str = "contacts";
 
@@ -87,7 +94,7 @@ pub struct Found {
     pub values: Vec<Kept>,
     /// The contacts as they were kept; empty without any.
     pub contacts: Vec<u8>,
-    /// What a person should know: that a file was moved aside, and why.
+    /// What a person should know: that a file was moved aside and why, or is gone.
     pub notice: Option<String>,
 }
 
@@ -119,7 +126,19 @@ impl Store {
         let path = data.join(FILE_NAME);
         let (batches, queue) = blocking::channel::<Batch>();
         let (outcomes, receiver) = mpsc::channel(1);
-        let (database, found) = open_or_move_aside(&path)?;
+        let is_lost =
+            fs::metadata(&path).map_or(0, |file| file.len()) == 0 && data.join(MADE_NAME).exists();
+        let (database, mut found) = open_or_move_aside(&path)?;
+        if is_lost {
+            found.notice = Some(format!(
+                "the state file {} was gone or empty, and the node starts with an empty one: stop \
+                 it and put a copy back; or {AFRESH}",
+                path.display()
+            ));
+        }
+        if let Err(error) = fs::write(data.join(MADE_NAME), "") {
+            tracing::warn!(%error, "should the state file be lost, that cannot be told");
+        }
         let error = {
             let path = path.clone();
             move |source: io::Error| StoreError {
@@ -176,10 +195,9 @@ fn open_or_move_aside(path: &Path) -> Result<(Database, Found), StoreError> {
         ),
     };
     let aside = path.with_file_name(format!("{FILE_NAME}.{suffix}"));
-    std::fs::rename(path, &aside).map_err(|error| refused(format!("{why}; {error}")))?;
+    fs::rename(path, &aside).map_err(|error| refused(format!("{why}; {error}")))?;
     let notice = format!(
-        "{why}; it is kept as {}, and the node starts with an empty one: name a node of its \
-         overlay with --bootstrap, and join its channels again",
+        "{why}; it is kept as {}, and the node starts with an empty one: {AFRESH}",
         aside.display()
     );
     let (database, mut found) = open_guarded(path).map_err(|unfit| match unfit {
@@ -475,6 +493,23 @@ mod tests {
             assert!(aside.starts_with("state.redb.damaged-"), "{aside}");
             assert_eq!(fs::read(dir.path().join(aside)).unwrap(), octets);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_empty_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let open = || {
+            let (store, found, _outcomes) = Store::open(dir.path()).unwrap();
+            store.close();
+            found.notice
+        };
+        assert_eq!((open(), open()), (None, None));
+        fs::write(&path, b"").unwrap();
+        assert!(open().unwrap().contains("gone or empty"));
+        assert_eq!(open(), None);
+        fs::remove_file(&path).unwrap();
+        assert!(open().unwrap().contains("gone or empty"));
     }
 
     #[test]

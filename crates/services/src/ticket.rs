@@ -24,7 +24,7 @@ use enishi_overlay::admission::{Certificate, RefusedError, Subject};
 use enishi_overlay::{Contact, NodeId, OverlayId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::admission::{Invited, Membership};
 use crate::keys::Secret;
@@ -167,10 +167,12 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        if text.trim().starts_with(OVERLAY_PREFIX) {
-            return Err(TicketError::ToOverlay);
-        }
-        let ticket: Self = read_line(text, PREFIX)?;
+        let ticket: Self = read_line(text, PREFIX).map_err(|error| {
+            match error == TicketError::Foreign && plain(text).starts_with(OVERLAY_PREFIX) {
+                true => TicketError::ToOverlay,
+                false => error,
+            }
+        })?;
         are_few(&ticket.contacts)
             .then_some(ticket)
             .ok_or(TicketError::Damaged)
@@ -284,8 +286,19 @@ fn write_line(f: &mut fmt::Formatter<'_>, prefix: &str, content: &impl Serialize
     written
 }
 
+/// Returns an invitation as it was written: mail programs wrap lines, and codes that are scanned
+/// may be in capitals. At most [`TEXT_MAX`] characters and one.
+fn plain(text: &str) -> Zeroizing<String> {
+    let written = text.chars().filter(|c| !c.is_whitespace());
+    let written = written.map(|c| c.to_ascii_lowercase());
+    // All at once, lest parts of a secret stay behind.
+    let mut line = Zeroizing::new(String::with_capacity(text.len()));
+    line.extend(written.take(TEXT_MAX + 1));
+    line
+}
+
 fn read_line<T: DeserializeOwned>(text: &str, prefix: &str) -> Result<T, TicketError> {
-    let text = text.trim();
+    let text = plain(text);
     let rest = text.strip_prefix(prefix).ok_or(TicketError::Foreign)?;
     let Some(body) = rest.strip_prefix(VERSION) else {
         let version: String = rest
@@ -370,6 +383,8 @@ mod tests {
         );
         assert_eq!(text.parse(), Ok(ticket()));
         assert_eq!(format!("  {text}\n").parse(), Ok(ticket()));
+        let wrapped = format!("{}\r\n  {}", &text[..76], text[76..].to_uppercase());
+        assert_eq!(wrapped.parse(), Ok(ticket()));
     }
 
     #[test]

@@ -49,6 +49,9 @@ fn show(cx: &Context, config: WireGuardConfig) -> Result<Verdict, Problem> {
         channel: &config.channel,
         client: &config.client,
     });
+    if let Some(notice) = &config.notice {
+        cx.out.notice(notice);
+    }
     Ok(Verdict::Yes)
 }
 

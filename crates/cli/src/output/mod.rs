@@ -87,6 +87,13 @@ impl Output {
         }
     }
 
+    /// Passes on what the daemon tells a person beside the result.
+    pub(crate) fn notice(&self, notice: &str) {
+        if !self.json {
+            self.tell(notice);
+        }
+    }
+
     /// Tells why the command failed.
     pub(crate) fn problem(&self, problem: &Problem) {
         let Some(message) = problem.message() else {

@@ -35,6 +35,7 @@ use super::channels::{is_name, sentence};
 use super::desk::{Desk, no, usage};
 use super::target::{self, Target};
 use crate::control::Duplex;
+use crate::places::Places;
 use crate::session::{BulkReader, BulkWriter};
 use passage::{Opener, Passage, Passages};
 
@@ -61,10 +62,19 @@ const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);
 type Taker = oneshot::Sender<Result<Duplex, Failure>>;
 
 /// Who waits for a stream, by service.
-#[derive(Default)]
 pub(super) struct Listeners {
     waiting: Mutex<BTreeMap<String, Taker>>,
-    places: Arc<Places>,
+    /// For the streams that are being accepted, by who opened them.
+    places: Arc<Places<NodeId>>,
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            places: Places::new(ACCEPTING_MAX, ACCEPTING_PER_PEER_MAX),
+        }
+    }
 }
 
 impl Listeners {
@@ -91,45 +101,6 @@ impl Listeners {
     fn take(&self, service: &str) -> Option<Taker> {
         let taker = self.waiting().remove(service);
         taker.filter(|taker| !taker.is_closed())
-    }
-}
-
-/// The streams that are being accepted, by who opened them.
-#[derive(Default)]
-struct Places(Mutex<BTreeMap<NodeId, usize>>);
-
-/// A place among them, until it is dropped.
-struct Place {
-    places: Arc<Places>,
-    peer: NodeId,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, peer: NodeId) -> Option<Place> {
-        let mut taken = self.taken();
-        let all: usize = taken.values().sum();
-        if all >= ACCEPTING_MAX || taken.get(&peer) >= Some(&ACCEPTING_PER_PEER_MAX) {
-            return None;
-        }
-        *taken.entry(peer).or_default() += 1;
-        let places = Arc::clone(self);
-        Some(Place { places, peer })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<NodeId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.peer);
-            }
-        }
     }
 }
 
@@ -368,20 +339,5 @@ mod tests {
         let (third, _third) = oneshot::channel();
         assert!(listeners.add("a".to_owned(), third).is_ok());
         assert!(listeners.take("a").is_some() && listeners.take("a").is_none());
-    }
-
-    #[test]
-    fn no_member_takes_all_places() {
-        let places = Arc::new(Places::default());
-        let id = |number| NodeId::from_bytes([number; 32]);
-        let mut taken: Vec<Place> = Vec::new();
-        for peer in (0..20).map(id) {
-            taken.extend((0..ACCEPTING_MAX).map_while(|_| places.take(peer)));
-        }
-        assert_eq!(taken.len(), ACCEPTING_MAX);
-        assert_eq!(taken[ACCEPTING_PER_PEER_MAX].peer, id(1));
-        assert!(places.take(id(30)).is_none());
-        taken.clear();
-        assert!(places.take(id(0)).is_some() && places.taken().is_empty());
     }
 }

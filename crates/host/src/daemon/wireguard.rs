@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use super::channels::{is_name, sentence, unknown};
 use super::desk::{Desk, no, usage};
+use crate::session::Reach;
 use crate::wireguard::clients::{Client, encode_key};
 use crate::wireguard::{WireGuard, public_key_of, random_key};
 
@@ -77,8 +78,8 @@ async fn add(
              (`wireguard_port`)."
         ))
     })?;
-    let endpoint = match endpoint {
-        Some(endpoint) => checked(endpoint)?,
+    let (endpoint, notice) = match endpoint {
+        Some(endpoint) => (checked(endpoint)?, None),
         None => own_endpoint(desk, port)?,
     };
     let used: BTreeSet<Ipv4Addr> = others.iter().map(|other| other.address).collect();
@@ -106,6 +107,7 @@ async fn add(
         client: name,
         addresses: vec![address.0.into(), address.1],
         configuration,
+        notice,
     }))
 }
 
@@ -263,21 +265,26 @@ fn configuration(
     text
 }
 
-/// An address of this node at which others may reach it: a public one if there is one.
-fn own_endpoint(desk: &Desk, port: u16) -> Result<String, Failure> {
+/// An address of this node at which others may reach it: a public one if there is one, else with
+/// what a person should know.
+fn own_endpoint(desk: &Desk, port: u16) -> Result<(String, Option<String>), Failure> {
     let addresses = desk.sessions.addresses();
     let addresses = addresses.iter().map(|address| address.ip().to_canonical());
-    let best = addresses.min_by_key(|address| match address {
-        IpAddr::V4(four) => (four.is_loopback(), four.is_private(), false),
-        IpAddr::V6(six) => (six.is_loopback(), six.is_unique_local(), true),
-    });
-    let endpoint = best.map(|address| SocketAddr::new(address, port).to_string());
-    endpoint.ok_or_else(|| {
-        no(
+    let best = addresses.min_by_key(|address| (Reach::of(*address), address.is_ipv6()));
+    let Some(address) = best else {
+        return Err(no(
             "This node knows no address of its own; say where clients find it: `--endpoint \
             HOST:PORT`.",
+        ));
+    };
+    let notice = (Reach::of(address) != Reach::Internet).then(|| {
+        format!(
+            "{address} is no public address: the client reaches this node only from its own \
+             network. If a router forwards UDP port {port} to this node, remove the client and add \
+             it again with `--endpoint` and the router's address or name."
         )
-    })
+    });
+    Ok((SocketAddr::new(address, port).to_string(), notice))
 }
 
 /// Checks that a text can be an endpoint, and nothing else in a configuration.

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use enishi_dns::{Reply, Transport};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::forward::{read_message, write_message};
 use super::responder::{Door, Responder};
+use crate::places::Places;
 
 /// The longest query by UDP, in octets; none is longer than its one question and some options.
 const QUERY_BYTES_MAX: usize = 4096;
 
-/// How many connections are open at once at one address; further ones wait.
-const STREAMS_MAX: usize = 32;
+/// How many connections are open at once at one address, and of them from one; further ones are
+/// closed at once.
+const STREAMS_MAX: usize = 256;
+const STREAMS_PER_SOURCE_MAX: usize = 8;
 
 /// How long a connection may be idle, or take for one query or answer (RFC 7766, section 6.2.3).
 const STREAM_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -93,11 +95,13 @@ async fn serve_datagrams(socket: UdpSocket, door: Door, responder: Arc<Responder
 }
 
 async fn serve_streams(listener: TcpListener, door: Door, responder: Arc<Responder>) {
-    let room = Arc::new(Semaphore::new(STREAMS_MAX));
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+    let places = Places::new(STREAMS_MAX, STREAMS_PER_SOURCE_MAX);
+    loop {
         let Ok((stream, from)) = listener.accept().await else {
             sleep(ERROR_WAIT).await;
+            continue;
+        };
+        let Some(place) = places.take(from.ip()) else {
             continue;
         };
         let responder = Arc::clone(&responder);
@@ -128,5 +132,53 @@ async fn serve_stream(
             return Ok(());
         };
         timeout(STREAM_IDLE_MAX, write_message(&mut stream, &octets)).await??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpSocket;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::dns::ZoneRequest;
+
+    #[tokio::test]
+    async fn idle_connections_of_one_keep_no_other_out() {
+        let (zones, mut requests) = mpsc::channel::<ZoneRequest>(1);
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let _ = request.send(Arc::default());
+            }
+        });
+        let responder = Arc::new(Responder::new(zones));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve_streams(listener, Door::Loopback, responder));
+
+        let mut idle = Vec::new();
+        for _ in 0..STREAMS_PER_SOURCE_MAX {
+            idle.push(connect(to, 1).await);
+        }
+        let mut further = connect(to, 1).await;
+        assert_eq!(further.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        let mut other = connect(to, 2).await;
+        write_message(&mut other, QUERY).await.unwrap();
+        assert_eq!(read_message(&mut other).await.unwrap()[..2], QUERY[..2]);
+        serving.abort();
+    }
+
+    /// Asks for the address of `a.`.
+    const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+    /// Opens a connection from an address of loopback.
+    async fn connect(to: SocketAddr, from: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        let from = Ipv4Addr::new(127, 0, 0, from);
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
     }
 }

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use super::lock;
-use crate::data_dir::{DataDirError, io_error, write_private};
+use crate::data_dir::{DataDirError, io_error, read_settings, write_private};
 
 /// The file in the data directory.
 const FILE_NAME: &str = "discovery";
+
+/// The longest file, in octets.
+const FILE_BYTES_MAX: u64 = 1024;
 
 /// The channel for which discovery is on; at most one of a node, as the system has one route.
 #[derive(Debug, Default)]
@@ -26,11 +29,13 @@ impl Discovery {
     /// When the file cannot be read.
     pub fn load(data: &Path) -> Result<Self, DataDirError> {
         let path = data.join(FILE_NAME);
-        let channel = match fs::read_to_string(&path) {
-            Ok(name) => Some(name.trim().to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io_error(&path, "read")(error)),
-        };
+        let channel = read_settings(&path, FILE_BYTES_MAX, |text| {
+            let name = text.trim();
+            match name.is_empty() || name.contains(char::is_control) {
+                true => Err("it names no channel".to_owned()),
+                false => Ok(name.to_owned()),
+            }
+        })?;
         Ok(Self {
             data: data.to_owned(),
             channel: Mutex::new(channel),
@@ -81,5 +86,8 @@ mod tests {
         discovery.set(None).unwrap();
         discovery.set(None).unwrap();
         assert_eq!((load(), discovery.channel()), (None, None));
+        fs::write(data.path().join(FILE_NAME), [0xff, 0xfe]).unwrap();
+        let error = Discovery::load(data.path()).unwrap_err().to_string();
+        assert!(error.contains("move it away"), "{error}");
     }
 }

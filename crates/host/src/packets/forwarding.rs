@@ -1,17 +1,17 @@
 //! Passing packets on, which the host does for as long as one of its channels shares a network.
 //!
 //! What was set differently before is written to a file that all who share have locked together
-//! ([`super::shared`]). Whoever is the last of them, or comes after a crash, has it alone, and
+//! ([`Shared`]). Whoever is the last of them, or comes after a crash, has it alone, and
 //! sets back what the file names.
 //!
 //! A host that passes IPv6 packets on forgets the routers that it heard of, and hears of no more,
 //! unless it is told to (`accept_ra`, Linux's Documentation/networking/ip-sysctl.rst): it would cut
 //! itself off.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::{self, Read, Seek, Write};
 
-use super::shared;
+use super::shared::Shared;
 
 /// Between which two values everything is set that is.
 const OFF: &str = "0";
@@ -38,7 +38,7 @@ pub(super) enum Version {
 /// The host passes packets of a version on until the last of these is dropped.
 pub(super) struct Forwarding {
     version: Version,
-    note: File,
+    note: Shared,
 }
 
 impl Version {
@@ -60,7 +60,7 @@ impl Version {
             Self::Four => "forwarding4",
             Self::Six => "forwarding6",
         };
-        let note = shared::open(name)?;
+        let note = Shared::open(name)?;
         Ok(Forwarding {
             version: self,
             note,
@@ -74,19 +74,19 @@ impl Forwarding {
     /// # Errors
     /// When the system refuses; then nothing was switched for good.
     pub(super) fn begin(version: Version) -> io::Result<Self> {
-        let mut sharing = version.open()?;
         for _ in 0..TRIES {
-            match sharing.note.try_lock() {
-                Ok(()) => sharing.switch_on()?,
-                Err(TryLockError::WouldBlock) => {}
+            let mut sharing = version.open()?;
+            let file = &sharing.note.file;
+            match file.try_lock() {
+                Ok(()) if sharing.note.is_named() => sharing.switch_on()?,
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            sharing.note.lock_shared()?;
+            sharing.note.file.lock_shared()?;
             // The last one may have left since.
-            if version.is_on() {
+            if version.is_on() && sharing.note.is_named() {
                 return Ok(sharing);
             }
-            sharing.note.unlock()?;
         }
         Err(io::Error::other("others keep switching it off"))
     }
@@ -117,8 +117,8 @@ impl Forwarding {
     /// Returns what the file names. Nothing else is ever set back.
     fn noted(&mut self) -> io::Result<Vec<String>> {
         let mut text = String::new();
-        self.note.rewind()?;
-        (&self.note)
+        self.note.file.rewind()?;
+        (&self.note.file)
             .take(NOTE_BYTES_MAX)
             .read_to_string(&mut text)?;
         let lines = text.lines().filter(|line| self.is_set_here(line));
@@ -136,15 +136,17 @@ impl Forwarding {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
-        self.note.set_len(0)?;
-        self.note.rewind()?;
-        self.note.write_all(text.as_bytes())
+        self.note.file.set_len(0)?;
+        self.note.file.rewind()?;
+        self.note.file.write_all(text.as_bytes())
     }
 
     /// Sets back what was set, unless others need it.
     fn end(&mut self) -> io::Result<()> {
-        match self.note.try_lock() {
-            Ok(()) => {}
+        match self.note.file.try_lock() {
+            Ok(()) if self.note.is_named() => {}
+            // Another one has set back what there was.
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -161,7 +163,9 @@ impl Forwarding {
                 outcome => outcome?,
             }
         }
-        self.write("")
+        self.write("")?;
+        self.note.remove();
+        Ok(())
     }
 }
 

@@ -6,14 +6,14 @@
 //! puts its own in its place.
 
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use enishi_services::vnet::routes::Prefix;
 
-use super::shared;
+use super::shared::Shared;
 use super::system::{After, family, ip};
 
 /// The table with the way to everything, and the priorities of the rules that lead there.
@@ -39,7 +39,7 @@ const TAKEN: &str = "no exit: everything of this host goes by way of the exit of
 /// dropped.
 pub(super) struct Hold {
     /// Of the host's exit; none where it cannot be had, which is no reason to let packets out.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
     /// For a node with sockets at these ports; none while a part of it does not stand.
     stands_for: Option<BTreeSet<u16>>,
 }
@@ -57,7 +57,7 @@ impl Hold {
             locked = lock();
         }
         let lock = match locked {
-            Ok(file) => Some(file),
+            Ok(lock) => Some(lock),
             Err(TryLockError::WouldBlock) => return Err(TAKEN.to_owned()),
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(%error, "no other node is kept from clearing what holds the exit");
@@ -92,6 +92,15 @@ impl Drop for Hold {
     }
 }
 
+/// The lock, until it is dropped.
+struct Lock(Shared);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
 /// Removes what a node left that crashed while it had an exit, unless another node has one now.
 pub(super) fn release_left() {
     let left = |network: &Prefix| {
@@ -106,10 +115,14 @@ pub(super) fn release_left() {
 }
 
 /// Locks the exit of this host, that is, of this network namespace, until the file is closed.
-fn lock() -> Result<File, TryLockError> {
-    let file = shared::open("exit").map_err(TryLockError::Error)?;
-    file.try_lock()?;
-    Ok(file)
+fn lock() -> Result<Lock, TryLockError> {
+    loop {
+        let shared = Shared::open("exit").map_err(TryLockError::Error)?;
+        shared.file.try_lock()?;
+        if shared.is_named() {
+            return Ok(Lock(shared));
+        }
+    }
 }
 
 /// Has everything of one version of IP refused that has no nearer way, but for these ports.

@@ -126,7 +126,12 @@ impl SystemRoutes {
             self.unshare();
         } else if shares != self.shares {
             self.shares = shares;
-            outcome = outcome.and(self.share());
+            let shared = self.share();
+            if shared.is_err() {
+                // Is tried again the next time.
+                self.unshare();
+            }
+            outcome = outcome.and(shared);
         }
         self.unrouted = noted(outcome);
     }

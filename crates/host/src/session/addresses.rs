@@ -1,6 +1,6 @@
 //! Which addresses are worth telling others, and which are worth dialling.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use enishi_dataplane::addresses_of_host;
 use enishi_overlay::contact::ADDRESSES_MAX;
@@ -25,8 +25,8 @@ pub(super) fn is_dialable(address: &SocketAddr) -> bool {
 pub(super) fn worth_telling(all: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let all = all.into_iter().filter(is_dialable);
     let (mut v4, mut v6): (Vec<_>, Vec<_>) = all.partition(SocketAddr::is_ipv4);
-    v4.sort_by_key(|a| (rank(a.ip()), *a));
-    v6.sort_by_key(|a| (rank(a.ip()), *a));
+    v4.sort_by_key(|a| (Reach::of(a.ip()), *a));
+    v6.sort_by_key(|a| (Reach::of(a.ip()), *a));
     let turns = v4.len().max(v6.len());
     (0..turns)
         .flat_map(|turn| [v4.get(turn), v6.get(turn)])
@@ -56,14 +56,37 @@ pub(super) fn of_the_site(sockets: &[SocketAddr]) -> Vec<SocketAddr> {
     addresses.filter_map(at).collect()
 }
 
-/// Orders addresses by how many can reach them: the whole Internet first.
-fn rank(ip: IpAddr) -> u8 {
-    match ip {
-        _ if ip.is_loopback() => 3,
-        IpAddr::V4(v4) if v4.is_link_local() => 2,
-        IpAddr::V4(v4) => u8::from(v4.is_private()),
-        IpAddr::V6(v6) => u8::from(v6.is_unique_local()),
+/// From where an address can be reached, from the most to the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// From the whole Internet, but for firewalls.
+    Internet,
+    /// From the networks of one site or provider (RFC 1918, RFC 4193, RFC 6598).
+    Site,
+    /// From one link (RFC 3927).
+    Link,
+    /// From this host.
+    Host,
+}
+
+impl Reach {
+    /// Returns from where an address can be reached.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip {
+            _ if ip.is_loopback() => Self::Host,
+            IpAddr::V4(v4) if v4.is_link_local() => Self::Link,
+            IpAddr::V4(v4) if v4.is_private() || is_shared(v4) => Self::Site,
+            IpAddr::V6(v6) if v6.is_unique_local() => Self::Site,
+            _ => Self::Internet,
+        }
     }
+}
+
+/// Tells whether an address is one of those that a provider gives to many customers
+/// (100.64.0.0/10, RFC 6598).
+fn is_shared(v4: Ipv4Addr) -> bool {
+    let [first, second, ..] = v4.octets();
+    first == 100 && second & 0xc0 == 64
 }
 
 #[cfg(test)]
@@ -87,7 +110,8 @@ mod tests {
         let mut all: Vec<SocketAddr> = (1..20)
             .map(|n| format!("[2001:db8::{n}]:1").parse().unwrap())
             .collect();
-        all.extend(["10.0.0.1:1", "198.51.100.1:1"].map(|a| a.parse::<SocketAddr>().unwrap()));
+        let own = ["10.0.0.1:1", "100.64.0.9:1", "198.51.100.1:1"];
+        all.extend(own.map(|a| a.parse::<SocketAddr>().unwrap()));
         let told = worth_telling(all);
         assert_eq!(told.len(), ADDRESSES_MAX);
         assert_eq!(told[0], "198.51.100.1:1".parse().unwrap());

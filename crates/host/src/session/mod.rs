@@ -65,6 +65,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use addresses::Reach;
 pub use book::BOOK_MAX;
 pub use counters::Counters;
 pub use endpoint::{

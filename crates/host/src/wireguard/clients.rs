@@ -3,8 +3,6 @@
 //! It holds what is needed to recognise a client, and its preshared key; not its secret key,
 //! which is told once, in its configuration, and forgotten.
 
-use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -12,11 +10,14 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::data_dir::{DataDirError, io_error, write_private};
+use crate::data_dir::{DataDirError, io_error, read_settings, write_private};
 use enishi_services::keys::Secret;
 
 /// The name of the file.
 const FILE: &str = "wireguard.json";
+
+/// The longest file, in octets: all clients of all channels take a part of it.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// One client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +50,10 @@ impl Clients {
     /// When the file cannot be read, or does not hold clients.
     pub fn load(dir: &Path) -> Result<Self, DataDirError> {
         let path = dir.join(FILE);
-        let clients = match fs::read(&path).map(Zeroizing::new) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|error| io_error(&path, "understood")(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io_error(&path, "read")(error)),
-        };
+        let clients = read_settings(&path, FILE_BYTES_MAX, |text| {
+            serde_json::from_str(text).map_err(|error| error.to_string())
+        })?;
+        let clients = clients.unwrap_or_default();
         let dir = dir.to_owned();
         Ok(Self { dir, clients })
     }
@@ -142,6 +141,7 @@ fn read_secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -1,8 +1,6 @@
 //! The forwards that a person set up: adding, removing, listing, and keeping them over restarts.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::super::channels::{sentence, unknown};
 use super::super::desk::{Desk, no, usage};
 use super::{destination, forwarding};
-use crate::data_dir::{DataDirError, io_error, write_private};
+use crate::data_dir::{DataDirError, read_settings, write_private};
 
 /// The file in the data directory.
 const FILE_NAME: &str = "forwards.json";
@@ -82,12 +80,10 @@ impl Forwards {
     /// Reads those that were kept.
     pub(in super::super) fn load(data: &Path) -> Result<Self, DataDirError> {
         let path = data.join(FILE_NAME);
-        let kept = match read(&path) {
-            Ok(kept) => kept,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io_error(&path, "read")(error)),
-        };
-        let entries = kept.into_iter().take(FORWARDS_MAX);
+        let kept = read_settings(&path, FILE_BYTES_MAX, |text| {
+            serde_json::from_str::<Vec<Kept>>(text).map_err(|error| error.to_string())
+        })?;
+        let entries = kept.unwrap_or_default().into_iter().take(FORWARDS_MAX);
         let table = entries.map(|kept| (kept.id, Entry::new(kept.forward)));
         Ok(Self {
             data: data.to_owned(),
@@ -254,13 +250,6 @@ fn overlap(one: &ForwardAdd, other: &ForwardAdd) -> bool {
         }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Kept>> {
-    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(io::Error::other("it is larger than 64 KiB"));
-    }
-    Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,8 +286,9 @@ mod tests {
         let again = again.table();
         assert_eq!(again.keys().copied().collect::<Vec<_>>(), [3, 5]);
         assert_eq!(again[&5].forward, remote);
-        fs::write(data.path().join(FILE_NAME), "[{}]").unwrap();
-        assert!(Forwards::load(data.path()).is_err());
+        std::fs::write(data.path().join(FILE_NAME), "[{}]").unwrap();
+        let error = Forwards::load(data.path()).err().unwrap().to_string();
+        assert!(error.contains("move it away"), "{error}");
     }
 
     #[test]
