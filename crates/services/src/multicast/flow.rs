@@ -1,5 +1,6 @@
 //! What one author says: what of it came, from where, and who need not be sent it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use enishi_overlay::{NodeId, Time};
 
 use super::AUTHOR_RATE;
 use super::group::Group;
+use super::repair::{PATIENCE, RETRY};
 use super::window::Window;
 use super::wire::Flow;
 use crate::bucket::{Bucket, Rate};
@@ -102,9 +104,11 @@ pub(super) struct FlowState {
 }
 
 /// Something is missing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gap {
-    pub(super) since: Time,
+    /// When numbers were found to be missing, and up to which: each is asked for as long as
+    /// any other, however they follow each other. Those of one [`RETRY`] are taken together.
+    found: VecDeque<(Time, u64)>,
     pub(super) asked_at: Option<Time>,
     pub(super) tries: usize,
     /// Who may have it.
@@ -112,11 +116,26 @@ pub(super) struct Gap {
 }
 
 impl Gap {
-    /// Notes who may have it.
-    pub(super) fn note_source(&mut self, source: NodeId) {
+    /// Notes that something is missing up to a number, and who may have it.
+    fn note(&mut self, up_to: u64, source: NodeId, now: Time) {
+        match self.found.back_mut() {
+            Some((_, last)) if *last >= up_to => {}
+            Some((at, last)) if now.since(*at) < RETRY => *last = up_to,
+            _ => self.found.push_back((now, up_to)),
+        }
         if self.sources.len() < SOURCES_MAX && !self.sources.contains(&source) {
             self.sources.push(source);
         }
+    }
+
+    /// Takes out up to which number all was asked for long enough.
+    fn pop_exhausted(&mut self, now: Time) -> Option<u64> {
+        let (at, up_to) = *self.found.front()?;
+        if now.since(at) < PATIENCE {
+            return None;
+        }
+        self.found.pop_front();
+        Some(up_to)
     }
 }
 
@@ -158,14 +177,27 @@ impl FlowState {
             self.gap = None;
             return false;
         }
-        let gap = self.gap.get_or_insert_with(|| Gap {
-            since: now,
-            asked_at: None,
-            tries: 0,
-            sources: Vec::new(),
-        });
-        gap.note_source(source);
+        let gap = self.gap.get_or_insert_with(Gap::default);
+        gap.note(self.window.end(), source, now);
         true
+    }
+
+    /// Gives up what was asked for long enough; tells whether something was.
+    pub(super) fn give_up(&mut self, now: Time) -> bool {
+        let Some(gap) = &mut self.gap else {
+            return false;
+        };
+        let mut given_up = false;
+        while let Some(up_to) = gap.pop_exhausted(now) {
+            given_up |= self.window.give_up(up_to);
+        }
+        if gap.found.is_empty() {
+            self.window.forget_claims();
+        }
+        if self.window.missing().next().is_none() {
+            self.gap = None;
+        }
+        given_up
     }
 
     /// Takes out what has nothing missing before it.
@@ -292,7 +324,26 @@ mod tests {
             flow.held.insert(number, vec![number as u8].into());
         }
         assert_eq!(flow.release(), [vec![1], vec![2]]);
-        flow.window.give_up();
+        flow.window.give_up(3);
         assert_eq!(flow.release(), [vec![4]]);
+    }
+
+    #[test]
+    fn each_number_is_asked_for_as_long_as_any_other() {
+        let mut flow = FlowState::heard_of(1, Time::ZERO);
+        let source = Keypair::from_seed(&[1; 32]).id();
+        let at = |s| Time::ZERO + Duration::from_secs(s);
+        // Every other one is lost, one each second; none ever comes again.
+        let end = PATIENCE.as_secs() * 3;
+        for s in 0..end {
+            flow.window.note(s * 2 + 2);
+            assert!(flow.note_gap(source, at(s)));
+            assert_eq!(flow.give_up(at(s)), s >= PATIENCE.as_secs(), "{s}");
+            let patient = flow.window.missing().count() as u64;
+            assert_eq!(patient, (s + 1).min(PATIENCE.as_secs()), "{s}");
+            let found = flow.gap.as_ref().map_or(0, |gap| gap.found.len());
+            assert!(found as u64 <= PATIENCE.as_secs());
+        }
+        assert!(flow.give_up(at(end) + PATIENCE) && flow.gap.is_none());
     }
 }

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use enishi_overlay::NodeId;
 use enishi_overlay::small_map::SmallMap;
+use enishi_overlay::{NodeId, Time};
 
 use super::Cx;
 use super::group::{Alarm, Group};
@@ -28,9 +28,9 @@ const ANNOUNCED_TO: usize = 2;
 const DIGEST_INTERVAL: Duration = Duration::from_secs(29);
 const DIGEST_INTERVAL_SCRIBE: Duration = Duration::from_secs(7);
 /// How long an answer is waited for before another is asked.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// How long something that is missing is asked for.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 /// The most messages that are sent again at once.
 const REPAIRS_MAX: usize = 64;
 
@@ -102,7 +102,8 @@ impl Group {
             }
             if let Some(state) = self.flows.get_mut(flow) {
                 state.window.claim(*up_to);
-                missing |= !state.window.has(*up_to) && state.note_gap(from, now);
+                let first = state.window.missing().next();
+                missing |= first.is_some_and(|first| first <= *up_to) && state.note_gap(from, now);
             }
         }
         if missing {
@@ -115,23 +116,19 @@ impl Group {
     pub(super) fn repair(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
         let mut wanted: SmallMap<NodeId, Vec<Want>> = SmallMap::new();
-        let (mut given_up, mut waiting) = (Vec::new(), false);
+        let (mut given_up, mut next): (Vec<Flow>, Option<Time>) = (Vec::new(), None);
         for (flow, state) in self.flows.iter_mut() {
+            if state.give_up(now) {
+                given_up.push(*flow);
+            }
             let Some(gap) = &mut state.gap else {
                 continue;
             };
-            if now.since(gap.since) >= PATIENCE {
-                state.window.give_up();
-                given_up.push(*flow);
-                state.gap = None;
-                continue;
-            }
             let numbers: Vec<u64> = state.window.missing().take(NUMBERS_ASKED_MAX).collect();
             if numbers.is_empty() {
                 state.gap = None;
                 continue;
             }
-            waiting = true;
             if gap.asked_at.is_none_or(|at| now.since(at) >= RETRY) && !gap.sources.is_empty() {
                 let source = gap.sources[gap.tries % gap.sources.len()];
                 gap.tries += 1;
@@ -145,14 +142,16 @@ impl Group {
                 }
                 wanted.get_or_insert_with(source, Vec::new).push(want);
             }
+            let again = gap.asked_at.unwrap_or(now) + RETRY;
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
         self.graft(wanted, cx);
         for flow in given_up {
             self.counters.given_up += 1;
             self.hand_over_held(flow, cx);
         }
-        if waiting {
-            self.deadlines.set_no_later(Alarm::Repair, now + RETRY);
+        if let Some(next) = next {
+            self.deadlines.set_no_later(Alarm::Repair, next);
         }
     }
 
