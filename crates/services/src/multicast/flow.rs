@@ -10,6 +10,7 @@ use enishi_overlay::{NodeId, Time};
 use super::AUTHOR_RATE;
 use super::group::Group;
 use super::repair::{PATIENCE, RETRY};
+use super::store::RETENTION;
 use super::window::Window;
 use super::wire::Flow;
 use crate::bucket::{Bucket, Rate};
@@ -19,10 +20,8 @@ pub(super) const FLOWS_MAX: usize = 4096;
 /// How long an author must have been silent for its numbers to be forgotten: nothing that is
 /// on its way, or can be had again, is as old.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// How many numbers before the first one heard are asked for, by who was a member already.
+/// How many numbers before the first one heard are asked for.
 const REACH: u64 = 32;
-/// From when on a member counts as having been there all the time.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// The most places from which something missing is asked for in turn.
 const SOURCES_MAX: usize = 4;
 
@@ -171,6 +170,14 @@ impl FlowState {
         }
     }
 
+    /// Notes that, as others say, all up to a number was said before this node was there. Once
+    /// the author itself was heard, only its messages tell.
+    pub(super) fn begin_after(&mut self, up_to: u64) {
+        if self.author.is_none() {
+            self.window.skip(up_to);
+        }
+    }
+
     /// Notes that somebody may have what is missing, if something is.
     pub(super) fn note_gap(&mut self, source: NodeId, now: Time) -> bool {
         if self.window.missing().next().is_none() {
@@ -214,18 +221,13 @@ impl FlowState {
 }
 
 impl Group {
-    /// Tells whether this node was there long enough to miss what came before. Who only
-    /// forwards has come for others that were.
-    pub(super) fn is_settled(&self, now: Time) -> bool {
-        self.member.is_none() || now.since(self.since) >= SETTLED_AFTER
-    }
-
-    /// Returns the first number that is wanted of an author who is heard with this one first.
-    pub(super) fn first_wanted(&self, heard: u64, now: Time) -> u64 {
-        match self.is_settled(now) {
-            true => heard.saturating_sub(REACH).max(1),
-            false => heard,
-        }
+    /// Tells whether something of this age was said before this node was a member, and is not
+    /// meant for it. Later than a minute after it joined nothing is: what is older cannot be had
+    /// again, and ages are not signed.
+    pub(super) fn was_before(&self, age_ms: u32, now: Time) -> bool {
+        let member_for = now.since(self.since);
+        let is_new = self.member.is_some() && member_for < RETENTION;
+        is_new && Duration::from_millis(age_ms.into()) > member_for
     }
 
     /// Finds the flow of a genuine message, or makes it. None for an earlier life of an author
@@ -237,7 +239,7 @@ impl Group {
         author: Option<(NodeId, u64)>,
         now: Time,
     ) -> Option<&mut FlowState> {
-        let first = self.first_wanted(number, now);
+        let mut first = first_wanted(number);
         let fresh = self
             .flows
             .get(&flow)
@@ -257,7 +259,11 @@ impl Group {
         }
         let state = self.flows.get_mut(&flow)?;
         if fresh && author.is_some() {
-            // What was claimed of it before proves nothing.
+            // What was claimed of it before proves nothing, but tells where to begin.
+            let claimed = state.window.up_to().saturating_add(1);
+            if claimed <= number {
+                first = first.max(claimed);
+            }
             state.author = author;
             state.window = Window::starting_at(first);
         }
@@ -266,10 +272,10 @@ impl Group {
 
     /// Notes an author of whom only others tell.
     pub(super) fn hear_of(&mut self, flow: Flow, up_to: u64, now: Time) {
-        if up_to == 0 || !self.is_settled(now) || self.make_room(now).is_none() {
+        if up_to == 0 || self.flows.contains_key(&flow) || self.make_room(now).is_none() {
             return;
         }
-        let first = self.first_wanted(up_to + 1, now);
+        let first = first_wanted(up_to.saturating_add(1));
         self.flows.insert(flow, FlowState::heard_of(first, now));
     }
 
@@ -290,9 +296,15 @@ impl Group {
     }
 }
 
+/// Returns the first number that is wanted of an author who is heard with this one first.
+fn first_wanted(heard: u64) -> u64 {
+    heard.saturating_sub(REACH).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::multicast::wire::Tag;
     use enishi_overlay::Keypair;
 
     #[test]
@@ -326,6 +338,23 @@ mod tests {
         assert_eq!(flow.release(), [vec![1], vec![2]]);
         flow.window.give_up(3);
         assert_eq!(flow.release(), [vec![4]]);
+    }
+
+    #[test]
+    fn what_others_say_of_an_author_never_stands_for_what_it_says_itself() {
+        let now = Time::ZERO;
+        let flow = Flow([1; 8]);
+        for (claimed, first) in [(49, 50), (12, 18), (50, 18), (u64::MAX, 18)] {
+            let mut group = Group::of_forwarder(1, Tag([1; 16]), now);
+            group.hear_of(flow, claimed, now);
+            let state = group.flows.get_mut(&flow).expect("it was heard of");
+            state.begin_after(claimed);
+            assert!(state.window.missing().next().is_none());
+            let author = Keypair::from_seed(&[1; 32]).id();
+            let state = group.flow_of(flow, 50, Some((author, 1)), now);
+            let state = state.expect("there is room");
+            assert_eq!(state.window.up_to() + 1, first, "{claimed} were claimed");
+        }
     }
 
     #[test]

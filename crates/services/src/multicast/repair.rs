@@ -12,9 +12,10 @@ use enishi_overlay::small_map::SmallMap;
 use enishi_overlay::{NodeId, Time};
 
 use super::Cx;
+use super::flow::FlowState;
 use super::group::{Alarm, Group};
 use super::store::RETENTION;
-use super::wire::{Body, FLOWS_TOLD_MAX, Flow, Have, NUMBERS_ASKED_MAX, Want};
+use super::wire::{Body, FLOWS_TOLD_MAX, Flow, Have, NUMBERS_ASKED_MAX, Want, millis};
 use crate::calls::Tree;
 
 /// How long after a message it is announced.
@@ -49,10 +50,13 @@ impl Group {
 
     /// What is there of those who were heard of late.
     pub(super) fn digest(&self, cx: &Cx<'_>) -> Body {
+        let (now, is_member) = (cx.now(), self.member.is_some());
         let flows = self.flows.iter();
         let mut lately: Vec<_> = flows
-            .filter(|(_, state)| cx.now().since(state.heard_at) <= RETENTION)
-            .map(|(flow, state)| (state.heard_at, have(*flow, state.window.up_to())))
+            .filter(|(_, state)| now.since(state.heard_at) <= RETENTION)
+            // Of whom a member has only heard it has nothing.
+            .filter(|(_, state)| state.author.is_some() || !is_member)
+            .map(|(flow, state)| (state.heard_at, have(*flow, state, now)))
             .collect();
         lately.sort_by_key(|(heard_at, _)| std::cmp::Reverse(*heard_at));
         lately.truncate(FLOWS_TOLD_MAX);
@@ -80,7 +84,7 @@ impl Group {
             for _ in 0..ANNOUNCED_TO.min(lazy.len()) {
                 let chosen = lazy.swap_remove(cx.rng().below(lazy.len() as u64) as usize);
                 let has = digests.get_or_insert_with(chosen, Vec::new);
-                has.push(have(flow, state.window.up_to()));
+                has.push(have(flow, state, cx.now()));
             }
         }
         for (to, mut has) in std::iter::from_fn(|| digests.pop_first()) {
@@ -96,15 +100,19 @@ impl Group {
             return self.deny_link(from, cx);
         }
         let mut missing = false;
-        for Have { flow, up_to } in has {
-            if !self.flows.contains_key(flow) {
-                self.hear_of(*flow, *up_to, now);
+        for have in has {
+            self.hear_of(have.flow, have.up_to, now);
+            let was_before = self.was_before(have.silent_ms, now);
+            let Some(state) = self.flows.get_mut(&have.flow) else {
+                continue;
+            };
+            if was_before {
+                state.begin_after(have.up_to);
+                continue;
             }
-            if let Some(state) = self.flows.get_mut(flow) {
-                state.window.claim(*up_to);
-                let first = state.window.missing().next();
-                missing |= first.is_some_and(|first| first <= *up_to) && state.note_gap(from, now);
-            }
+            state.window.claim(have.up_to);
+            let first = state.window.missing().next();
+            missing |= first.is_some_and(|first| first <= have.up_to) && state.note_gap(from, now);
         }
         if missing {
             let soon = now + GRAFTED_AFTER;
@@ -198,8 +206,7 @@ impl Group {
                 state.pruned &= !bit;
             }
             let found = want.numbers.iter();
-            let found = found.filter_map(|number| self.store.find(want.flow, *number));
-            again.extend(found.cloned());
+            again.extend(found.filter_map(|number| self.store.find(want.flow, *number, cx.now())));
         }
         again.truncate(REPAIRS_MAX);
         for data in again {
@@ -209,6 +216,10 @@ impl Group {
     }
 }
 
-const fn have(flow: Flow, up_to: u64) -> Have {
-    Have { flow, up_to }
+fn have(flow: Flow, state: &FlowState, now: Time) -> Have {
+    Have {
+        flow,
+        up_to: state.window.up_to(),
+        silent_ms: millis(now.since(state.heard_at)),
+    }
 }

@@ -90,7 +90,7 @@ impl Window {
     }
 
     /// Wants nothing up to a number any more.
-    fn skip(&mut self, up_to: u64) {
+    pub(super) fn skip(&mut self, up_to: u64) {
         self.next = self.next.max(up_to.saturating_add(1));
         self.ahead = self.ahead.split_off(&self.next);
         self.close_up();
@@ -162,13 +162,14 @@ mod tests {
         }
 
         #[test]
-        fn nothing_grows_or_panics(numbers in proptest::collection::vec((any::<u64>(), 0..4), 0..80)) {
+        fn nothing_grows_or_panics(numbers in proptest::collection::vec((any::<u64>(), 0..5), 0..80)) {
             let mut window = Window::starting_at(1);
             for (number, what) in numbers {
                 match what {
                     0 => window.note(number),
                     1 => window.claim(number),
                     2 => window.forget_claims(),
+                    3 => window.skip(number),
                     _ => drop(window.give_up(number)),
                 }
                 prop_assert!(window.ahead.len() <= WINDOW as usize + 1);
