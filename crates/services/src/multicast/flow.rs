@@ -1,5 +1,6 @@
 //! What one author says: what of it came, from where, and who need not be sent it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,8 @@ use enishi_overlay::{NodeId, Time};
 
 use super::AUTHOR_RATE;
 use super::group::Group;
+use super::repair::{PATIENCE, RETRY};
+use super::store::RETENTION;
 use super::window::Window;
 use super::wire::Flow;
 use crate::bucket::{Bucket, Rate};
@@ -17,10 +20,8 @@ pub(super) const FLOWS_MAX: usize = 4096;
 /// How long an author must have been silent for its numbers to be forgotten: nothing that is
 /// on its way, or can be had again, is as old.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// How many numbers before the first one heard are asked for, by who was a member already.
+/// How many numbers before the first one heard are asked for.
 const REACH: u64 = 32;
-/// From when on a member counts as having been there all the time.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// The most places from which something missing is asked for in turn.
 const SOURCES_MAX: usize = 4;
 
@@ -102,9 +103,11 @@ pub(super) struct FlowState {
 }
 
 /// Something is missing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gap {
-    pub(super) since: Time,
+    /// When numbers were found to be missing, and up to which: each is asked for as long as
+    /// any other, however they follow each other. Those of one [`RETRY`] are taken together.
+    found: VecDeque<(Time, u64)>,
     pub(super) asked_at: Option<Time>,
     pub(super) tries: usize,
     /// Who may have it.
@@ -112,11 +115,26 @@ pub(super) struct Gap {
 }
 
 impl Gap {
-    /// Notes who may have it.
-    pub(super) fn note_source(&mut self, source: NodeId) {
+    /// Notes that something is missing up to a number, and who may have it.
+    fn note(&mut self, up_to: u64, source: NodeId, now: Time) {
+        match self.found.back_mut() {
+            Some((_, last)) if *last >= up_to => {}
+            Some((at, last)) if now.since(*at) < RETRY => *last = up_to,
+            _ => self.found.push_back((now, up_to)),
+        }
         if self.sources.len() < SOURCES_MAX && !self.sources.contains(&source) {
             self.sources.push(source);
         }
+    }
+
+    /// Takes out up to which number all was asked for long enough.
+    fn pop_exhausted(&mut self, now: Time) -> Option<u64> {
+        let (at, up_to) = *self.found.front()?;
+        if now.since(at) < PATIENCE {
+            return None;
+        }
+        self.found.pop_front();
+        Some(up_to)
     }
 }
 
@@ -152,20 +170,41 @@ impl FlowState {
         }
     }
 
+    /// Notes that, as others say, all up to a number was said before this node was there. Once
+    /// the author itself was heard, only its messages tell.
+    pub(super) fn begin_after(&mut self, up_to: u64) {
+        if self.author.is_none() {
+            self.window.skip(up_to);
+        }
+    }
+
     /// Notes that somebody may have what is missing, if something is.
     pub(super) fn note_gap(&mut self, source: NodeId, now: Time) -> bool {
         if self.window.missing().next().is_none() {
             self.gap = None;
             return false;
         }
-        let gap = self.gap.get_or_insert_with(|| Gap {
-            since: now,
-            asked_at: None,
-            tries: 0,
-            sources: Vec::new(),
-        });
-        gap.note_source(source);
+        let gap = self.gap.get_or_insert_with(Gap::default);
+        gap.note(self.window.end(), source, now);
         true
+    }
+
+    /// Gives up what was asked for long enough; tells whether something was.
+    pub(super) fn give_up(&mut self, now: Time) -> bool {
+        let Some(gap) = &mut self.gap else {
+            return false;
+        };
+        let mut given_up = false;
+        while let Some(up_to) = gap.pop_exhausted(now) {
+            given_up |= self.window.give_up(up_to);
+        }
+        if gap.found.is_empty() {
+            self.window.forget_claims();
+        }
+        if self.window.missing().next().is_none() {
+            self.gap = None;
+        }
+        given_up
     }
 
     /// Takes out what has nothing missing before it.
@@ -182,18 +221,13 @@ impl FlowState {
 }
 
 impl Group {
-    /// Tells whether this node was there long enough to miss what came before. Who only
-    /// forwards has come for others that were.
-    pub(super) fn is_settled(&self, now: Time) -> bool {
-        self.member.is_none() || now.since(self.since) >= SETTLED_AFTER
-    }
-
-    /// Returns the first number that is wanted of an author who is heard with this one first.
-    pub(super) fn first_wanted(&self, heard: u64, now: Time) -> u64 {
-        match self.is_settled(now) {
-            true => heard.saturating_sub(REACH).max(1),
-            false => heard,
-        }
+    /// Tells whether something of this age was said before this node was a member, and is not
+    /// meant for it. Later than a minute after it joined nothing is: what is older cannot be had
+    /// again, and ages are not signed.
+    pub(super) fn was_before(&self, age_ms: u32, now: Time) -> bool {
+        let member_for = now.since(self.since);
+        let is_new = self.member.is_some() && member_for < RETENTION;
+        is_new && Duration::from_millis(age_ms.into()) > member_for
     }
 
     /// Finds the flow of a genuine message, or makes it. None for an earlier life of an author
@@ -205,7 +239,7 @@ impl Group {
         author: Option<(NodeId, u64)>,
         now: Time,
     ) -> Option<&mut FlowState> {
-        let first = self.first_wanted(number, now);
+        let mut first = first_wanted(number);
         let fresh = self
             .flows
             .get(&flow)
@@ -225,7 +259,11 @@ impl Group {
         }
         let state = self.flows.get_mut(&flow)?;
         if fresh && author.is_some() {
-            // What was claimed of it before proves nothing.
+            // What was claimed of it before proves nothing, but tells where to begin.
+            let claimed = state.window.up_to().saturating_add(1);
+            if claimed <= number {
+                first = first.max(claimed);
+            }
             state.author = author;
             state.window = Window::starting_at(first);
         }
@@ -234,10 +272,10 @@ impl Group {
 
     /// Notes an author of whom only others tell.
     pub(super) fn hear_of(&mut self, flow: Flow, up_to: u64, now: Time) {
-        if up_to == 0 || !self.is_settled(now) || self.make_room(now).is_none() {
+        if up_to == 0 || self.flows.contains_key(&flow) || self.make_room(now).is_none() {
             return;
         }
-        let first = self.first_wanted(up_to + 1, now);
+        let first = first_wanted(up_to.saturating_add(1));
         self.flows.insert(flow, FlowState::heard_of(first, now));
     }
 
@@ -258,9 +296,15 @@ impl Group {
     }
 }
 
+/// Returns the first number that is wanted of an author who is heard with this one first.
+fn first_wanted(heard: u64) -> u64 {
+    heard.saturating_sub(REACH).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::multicast::wire::Tag;
     use enishi_overlay::Keypair;
 
     #[test]
@@ -292,7 +336,43 @@ mod tests {
             flow.held.insert(number, vec![number as u8].into());
         }
         assert_eq!(flow.release(), [vec![1], vec![2]]);
-        flow.window.give_up();
+        flow.window.give_up(3);
         assert_eq!(flow.release(), [vec![4]]);
+    }
+
+    #[test]
+    fn what_others_say_of_an_author_never_stands_for_what_it_says_itself() {
+        let now = Time::ZERO;
+        let flow = Flow([1; 8]);
+        for (claimed, first) in [(49, 50), (12, 18), (50, 18), (u64::MAX, 18)] {
+            let mut group = Group::of_forwarder(1, Tag([1; 16]), now);
+            group.hear_of(flow, claimed, now);
+            let state = group.flows.get_mut(&flow).expect("it was heard of");
+            state.begin_after(claimed);
+            assert!(state.window.missing().next().is_none());
+            let author = Keypair::from_seed(&[1; 32]).id();
+            let state = group.flow_of(flow, 50, Some((author, 1)), now);
+            let state = state.expect("there is room");
+            assert_eq!(state.window.up_to() + 1, first, "{claimed} were claimed");
+        }
+    }
+
+    #[test]
+    fn each_number_is_asked_for_as_long_as_any_other() {
+        let mut flow = FlowState::heard_of(1, Time::ZERO);
+        let source = Keypair::from_seed(&[1; 32]).id();
+        let at = |s| Time::ZERO + Duration::from_secs(s);
+        // Every other one is lost, one each second; none ever comes again.
+        let end = PATIENCE.as_secs() * 3;
+        for s in 0..end {
+            flow.window.note(s * 2 + 2);
+            assert!(flow.note_gap(source, at(s)));
+            assert_eq!(flow.give_up(at(s)), s >= PATIENCE.as_secs(), "{s}");
+            let patient = flow.window.missing().count() as u64;
+            assert_eq!(patient, (s + 1).min(PATIENCE.as_secs()), "{s}");
+            let found = flow.gap.as_ref().map_or(0, |gap| gap.found.len());
+            assert!(found as u64 <= PATIENCE.as_secs());
+        }
+        assert!(flow.give_up(at(end) + PATIENCE) && flow.gap.is_none());
     }
 }

@@ -138,7 +138,7 @@ impl GroupKeys {
         genuine.then_some(opened)
     }
 
-    /// What is bound to the seal: everything outside but the hops.
+    /// What is bound to the seal: everything outside but the hops and the age.
     fn about(&self, data: &Data) -> Vec<u8> {
         let manner = [u8::from(data.direct), u8::from(data.receipts)];
         let number = data.number.to_le_bytes();
@@ -167,6 +167,7 @@ mod tests {
             flow: keys.flow(&author.id(), 7),
             number: 3,
             hops: 0,
+            age_ms: 0,
             direct: false,
             receipts: false,
             sealed: Bytes::new(),
@@ -188,9 +189,13 @@ mod tests {
         );
         let carried = Data {
             hops: 9,
+            age_ms: 9,
             ..data.clone()
         };
-        assert!(keys.open(&carried).is_some(), "hops change on the way");
+        assert!(
+            keys.open(&carried).is_some(),
+            "hops and age change on the way"
+        );
         for other in [
             Data {
                 number: 4,

@@ -8,13 +8,14 @@
 
 use std::time::Duration;
 
-use enishi_overlay::NodeId;
 use enishi_overlay::small_map::SmallMap;
+use enishi_overlay::{NodeId, Time};
 
 use super::Cx;
+use super::flow::FlowState;
 use super::group::{Alarm, Group};
 use super::store::RETENTION;
-use super::wire::{Body, FLOWS_TOLD_MAX, Flow, Have, NUMBERS_ASKED_MAX, Want};
+use super::wire::{Body, FLOWS_TOLD_MAX, Flow, Have, NUMBERS_ASKED_MAX, Want, millis};
 use crate::calls::Tree;
 
 /// How long after a message it is announced.
@@ -28,9 +29,9 @@ const ANNOUNCED_TO: usize = 2;
 const DIGEST_INTERVAL: Duration = Duration::from_secs(29);
 const DIGEST_INTERVAL_SCRIBE: Duration = Duration::from_secs(7);
 /// How long an answer is waited for before another is asked.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// How long something that is missing is asked for.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 /// The most messages that are sent again at once.
 const REPAIRS_MAX: usize = 64;
 
@@ -49,10 +50,13 @@ impl Group {
 
     /// What is there of those who were heard of late.
     pub(super) fn digest(&self, cx: &Cx<'_>) -> Body {
+        let (now, is_member) = (cx.now(), self.member.is_some());
         let flows = self.flows.iter();
         let mut lately: Vec<_> = flows
-            .filter(|(_, state)| cx.now().since(state.heard_at) <= RETENTION)
-            .map(|(flow, state)| (state.heard_at, have(*flow, state.window.up_to())))
+            .filter(|(_, state)| now.since(state.heard_at) <= RETENTION)
+            // Of whom a member has only heard it has nothing.
+            .filter(|(_, state)| state.author.is_some() || !is_member)
+            .map(|(flow, state)| (state.heard_at, have(*flow, state, now)))
             .collect();
         lately.sort_by_key(|(heard_at, _)| std::cmp::Reverse(*heard_at));
         lately.truncate(FLOWS_TOLD_MAX);
@@ -80,7 +84,7 @@ impl Group {
             for _ in 0..ANNOUNCED_TO.min(lazy.len()) {
                 let chosen = lazy.swap_remove(cx.rng().below(lazy.len() as u64) as usize);
                 let has = digests.get_or_insert_with(chosen, Vec::new);
-                has.push(have(flow, state.window.up_to()));
+                has.push(have(flow, state, cx.now()));
             }
         }
         for (to, mut has) in std::iter::from_fn(|| digests.pop_first()) {
@@ -96,14 +100,19 @@ impl Group {
             return self.deny_link(from, cx);
         }
         let mut missing = false;
-        for Have { flow, up_to } in has {
-            if !self.flows.contains_key(flow) {
-                self.hear_of(*flow, *up_to, now);
+        for have in has {
+            self.hear_of(have.flow, have.up_to, now);
+            let was_before = self.was_before(have.silent_ms, now);
+            let Some(state) = self.flows.get_mut(&have.flow) else {
+                continue;
+            };
+            if was_before {
+                state.begin_after(have.up_to);
+                continue;
             }
-            if let Some(state) = self.flows.get_mut(flow) {
-                state.window.claim(*up_to);
-                missing |= !state.window.has(*up_to) && state.note_gap(from, now);
-            }
+            state.window.claim(have.up_to);
+            let first = state.window.missing().next();
+            missing |= first.is_some_and(|first| first <= have.up_to) && state.note_gap(from, now);
         }
         if missing {
             let soon = now + GRAFTED_AFTER;
@@ -115,23 +124,19 @@ impl Group {
     pub(super) fn repair(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
         let mut wanted: SmallMap<NodeId, Vec<Want>> = SmallMap::new();
-        let (mut given_up, mut waiting) = (Vec::new(), false);
+        let (mut given_up, mut next): (Vec<Flow>, Option<Time>) = (Vec::new(), None);
         for (flow, state) in self.flows.iter_mut() {
+            if state.give_up(now) {
+                given_up.push(*flow);
+            }
             let Some(gap) = &mut state.gap else {
                 continue;
             };
-            if now.since(gap.since) >= PATIENCE {
-                state.window.give_up();
-                given_up.push(*flow);
-                state.gap = None;
-                continue;
-            }
             let numbers: Vec<u64> = state.window.missing().take(NUMBERS_ASKED_MAX).collect();
             if numbers.is_empty() {
                 state.gap = None;
                 continue;
             }
-            waiting = true;
             if gap.asked_at.is_none_or(|at| now.since(at) >= RETRY) && !gap.sources.is_empty() {
                 let source = gap.sources[gap.tries % gap.sources.len()];
                 gap.tries += 1;
@@ -145,14 +150,16 @@ impl Group {
                 }
                 wanted.get_or_insert_with(source, Vec::new).push(want);
             }
+            let again = gap.asked_at.unwrap_or(now) + RETRY;
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
         self.graft(wanted, cx);
         for flow in given_up {
             self.counters.given_up += 1;
             self.hand_over_held(flow, cx);
         }
-        if waiting {
-            self.deadlines.set_no_later(Alarm::Repair, now + RETRY);
+        if let Some(next) = next {
+            self.deadlines.set_no_later(Alarm::Repair, next);
         }
     }
 
@@ -199,8 +206,7 @@ impl Group {
                 state.pruned &= !bit;
             }
             let found = want.numbers.iter();
-            let found = found.filter_map(|number| self.store.find(want.flow, *number));
-            again.extend(found.cloned());
+            again.extend(found.filter_map(|number| self.store.find(want.flow, *number, cx.now())));
         }
         again.truncate(REPAIRS_MAX);
         for data in again {
@@ -210,6 +216,10 @@ impl Group {
     }
 }
 
-const fn have(flow: Flow, up_to: u64) -> Have {
-    Have { flow, up_to }
+fn have(flow: Flow, state: &FlowState, now: Time) -> Have {
+    Have {
+        flow,
+        up_to: state.window.up_to(),
+        silent_ms: millis(now.since(state.heard_at)),
+    }
 }

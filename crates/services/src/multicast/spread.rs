@@ -43,6 +43,7 @@ impl Group {
             flow: member.flow,
             number: member.published,
             hops: 0,
+            age_ms: 0,
             direct,
             receipts: receipts.is_some(),
             sealed: Bytes::new(),
@@ -90,6 +91,7 @@ impl Group {
     /// read.
     fn accept(&mut self, from: NodeId, data: &Data, opened: Option<Opened>, cx: &mut Cx<'_>) {
         let now = cx.now();
+        let was_before = self.was_before(data.age_ms, now);
         let author = opened
             .as_ref()
             .map(|opened| (opened.author, opened.incarnation));
@@ -106,6 +108,9 @@ impl Group {
             flow.exploration.note(data.number, from, now);
         }
         flow.window.note(data.number);
+        if was_before {
+            flow.window.skip(data.number);
+        }
         flow.heard_at = now;
         if flow.note_gap(from, now) {
             self.deadlines
@@ -120,8 +125,9 @@ impl Group {
         self.begin_count(data, from, &to, cx);
         self.send_data(&to, data, cx);
         self.announce_later(data.flow, now);
-        if let Some(opened) = opened {
-            self.deliver(data, opened, cx);
+        match opened {
+            Some(opened) if !was_before => self.deliver(data, opened, cx),
+            _ => self.hand_over_held(data.flow, cx),
         }
     }
 

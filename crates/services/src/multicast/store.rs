@@ -6,9 +6,9 @@ use std::time::Duration;
 use enishi_overlay::Time;
 use enishi_overlay::small_map::SmallMap;
 
-use super::wire::{Data, Flow};
+use super::wire::{Data, Flow, millis};
 
-/// How long a message can be had again.
+/// How long after it was said a message can be had again.
 pub(super) const RETENTION: Duration = Duration::from_secs(60);
 /// The most messages of one group.
 const MESSAGES_MAX: usize = 512;
@@ -18,7 +18,8 @@ const BYTES_MAX: usize = 1 << 20;
 /// The messages of one group.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    kept: SmallMap<(Flow, u64), Data>,
+    /// And when each came.
+    kept: SmallMap<(Flow, u64), (Time, Data)>,
     /// In the order in which they came.
     order: VecDeque<(Time, Flow, u64)>,
     bytes: usize,
@@ -29,7 +30,7 @@ impl Store {
     pub(super) fn keep(&mut self, now: Time, data: Data) {
         let slot = (data.flow, data.number);
         self.bytes += data.sealed.len();
-        if let Some(before) = self.kept.insert(slot, data) {
+        if let Some((_, before)) = self.kept.insert(slot, (now, data)) {
             self.bytes -= before.sealed.len();
             return;
         }
@@ -39,9 +40,14 @@ impl Store {
         }
     }
 
-    /// Returns a message of late.
-    pub(super) fn find(&self, flow: Flow, number: u64) -> Option<&Data> {
-        self.kept.get(&(flow, number))
+    /// Returns a message of late, as old as it is by now.
+    pub(super) fn find(&self, flow: Flow, number: u64, now: Time) -> Option<Data> {
+        let (came_at, data) = self.kept.get(&(flow, number))?;
+        let age = Duration::from_millis(data.age_ms.into()) + now.since(*came_at);
+        (age <= RETENTION).then(|| Data {
+            age_ms: millis(age),
+            ..data.clone()
+        })
     }
 
     /// Forgets what is old.
@@ -56,7 +62,7 @@ impl Store {
     fn drop_oldest(&mut self) {
         let oldest = self.order.pop_front();
         let data = oldest.and_then(|(_, flow, number)| self.kept.remove(&(flow, number)));
-        self.bytes -= data.map_or(0, |data| data.sealed.len());
+        self.bytes -= data.map_or(0, |(_, data)| data.sealed.len());
     }
 }
 
@@ -69,6 +75,7 @@ mod tests {
             flow: Flow([1; 8]),
             number,
             hops: 0,
+            age_ms: 0,
             direct: false,
             receipts: false,
             sealed: vec![0; bytes].into(),
@@ -78,13 +85,32 @@ mod tests {
     #[test]
     fn the_oldest_go_by_number_by_size_and_by_age() {
         let mut store = Store::default();
+        let has = |store: &Store, number, at| store.find(Flow([1; 8]), number, at).is_some();
         for number in 0..=MESSAGES_MAX as u64 {
             store.keep(Time::ZERO, data(number, 1));
         }
-        assert!(store.find(Flow([1; 8]), 0).is_none() && store.find(Flow([1; 8]), 1).is_some());
-        store.keep(Time::ZERO + RETENTION, data(9999, BYTES_MAX));
-        assert!(store.find(Flow([1; 8]), 1).is_none() && store.find(Flow([1; 8]), 9999).is_some());
+        assert!(!has(&store, 0, Time::ZERO) && has(&store, 1, Time::ZERO));
+        let later = Time::ZERO + RETENTION;
+        store.keep(later, data(9999, BYTES_MAX));
+        assert!(!has(&store, 1, later) && has(&store, 9999, later));
         store.expire(Time::ZERO + RETENTION * 3);
         assert_eq!((store.bytes, store.kept.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_grows_old_wherever_it_is_kept() {
+        let (half, mut age_ms) = (RETENTION / 2, 0);
+        for keeper in 0..3 {
+            let mut store = Store::default();
+            let kept = Data {
+                age_ms,
+                ..data(1, 1)
+            };
+            store.keep(Time::ZERO, kept);
+            let found = store.find(Flow([1; 8]), 1, Time::ZERO + half);
+            assert_eq!(found.is_some(), keeper < 2, "keeper {keeper}");
+            age_ms = found.map_or(age_ms, |data| data.age_ms);
+        }
+        assert_eq!(age_ms, millis(RETENTION));
     }
 }

@@ -62,29 +62,44 @@ impl Window {
             .max(number.min(self.next.saturating_add(WINDOW)));
     }
 
+    /// Returns the last number that was received or is claimed: none beyond it is missing.
+    pub(super) fn end(&self) -> u64 {
+        let received = self.ahead.last().copied().unwrap_or(self.up_to());
+        received.max(self.claimed)
+    }
+
     /// Visits the missing numbers upwards, at most [`WINDOW`].
     pub(super) fn missing(&self) -> impl Iterator<Item = u64> + '_ {
-        let end = self.ahead.last().copied().unwrap_or(0).max(self.claimed);
-        let numbers = self.next..=end.min(self.next.saturating_add(WINDOW));
+        let numbers = self.next..=self.end().min(self.next.saturating_add(WINDOW));
         numbers.filter(|number| !self.ahead.contains(number))
     }
 
-    /// Gives up what is missing: numbers up to the next that was received, or, when there is
-    /// none, the claims of others.
-    pub(super) fn give_up(&mut self) {
-        match self.ahead.first().copied() {
-            Some(first) => {
-                self.next = first;
-                self.close_up();
-            }
-            None => self.claimed = 0,
+    /// Gives up what is missing up to a number, as far as later ones were received; tells
+    /// whether something was.
+    pub(super) fn give_up(&mut self, up_to: u64) -> bool {
+        let was_missing = self.missing().next().is_some_and(|first| first <= up_to);
+        if let Some(last) = self.ahead.last() {
+            self.skip(up_to.min(*last));
         }
+        was_missing
+    }
+
+    /// Forgets what others claim to have.
+    pub(super) fn forget_claims(&mut self) {
+        self.claimed = 0;
+    }
+
+    /// Wants nothing up to a number any more.
+    pub(super) fn skip(&mut self, up_to: u64) {
+        self.next = self.next.max(up_to.saturating_add(1));
+        self.ahead = self.ahead.split_off(&self.next);
+        self.close_up();
     }
 
     fn close_up(&mut self) {
         while self.ahead.first() == Some(&self.next) {
             self.ahead.pop_first();
-            self.next += 1;
+            self.next = self.next.saturating_add(1);
         }
     }
 }
@@ -107,7 +122,7 @@ mod tests {
         assert_eq!(missing(&window), [3, 4, 6]);
         assert!(window.has(5) && !window.has(4) && !window.is_newest(6));
         window.note(3);
-        window.give_up();
+        assert!(window.give_up(5) && !window.give_up(5));
         assert_eq!((missing(&window), window.up_to()), (vec![6], 5));
         window.claim(9);
         assert_eq!(missing(&window), [6, 8, 9]);
@@ -118,7 +133,8 @@ mod tests {
         let mut window = Window::starting_at(4);
         window.claim(1_000_000);
         assert_eq!(missing(&window).len(), WINDOW as usize + 1);
-        window.give_up();
+        assert!(window.give_up(u64::MAX));
+        window.forget_claims();
         assert!(missing(&window).is_empty());
         assert!(!window.has(4) && window.is_newest(4));
     }
@@ -129,6 +145,10 @@ mod tests {
         window.note(10_000);
         assert!(window.has(10_000 - WINDOW - 1) && !window.has(9_999));
         assert_eq!(missing(&window).len(), WINDOW as usize);
+    }
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), 0..9_u64, (u64::MAX - 9)..=u64::MAX]
     }
 
     proptest! {
@@ -146,13 +166,15 @@ mod tests {
         }
 
         #[test]
-        fn nothing_grows_or_panics(numbers in proptest::collection::vec((any::<u64>(), 0..3), 0..80)) {
+        fn nothing_grows_or_panics(numbers in proptest::collection::vec((number(), 0..5), 0..80)) {
             let mut window = Window::starting_at(1);
             for (number, what) in numbers {
                 match what {
                     0 => window.note(number),
                     1 => window.claim(number),
-                    _ => window.give_up(),
+                    2 => window.forget_claims(),
+                    3 => window.skip(number),
+                    _ => drop(window.give_up(number)),
                 }
                 prop_assert!(window.ahead.len() <= WINDOW as usize + 1);
                 prop_assert!(missing(&window).len() <= WINDOW as usize + 1);

@@ -7,12 +7,12 @@
 //! +--------+-----------------+------------------------------------------+
 //!
 //! data, after its variant:
-//! +--------+----------+------+--------+----------+------------------------------+
-//! | flow   | number   | hops | direct | receipts | sealed, behind its length    |
-//! +--------+----------+------+--------+----------+------------------------------+
-//!   8        1–10       1      1        1          XChaCha20-Poly1305 of:
-//!                                                  author 32 | incarnation | payload
-//!                                                  | signature 64
+//! +--------+----------+------+-----+--------+----------+---------------------------+
+//! | flow   | number   | hops | age | direct | receipts | sealed, behind its length |
+//! +--------+----------+------+-----+--------+----------+---------------------------+
+//!   8        1–10       1      1–5   1        1          XChaCha20-Poly1305 of:
+//!                                                        author 32 | incarnation
+//!                                                        | payload | signature 64
 //! ```
 //!
 //! | body | says |
@@ -20,11 +20,13 @@
 //! | `Data` | a message on its way |
 //! | `Prune` | I have this author's messages from somebody else: keep them |
 //! | `Graft` | send me this author's messages, and these numbers again |
-//! | `Digest` | up to these numbers I have everything |
+//! | `Digest` | up to these numbers I have everything, and nothing came for so long |
 //! | `Receipt` | so many below me have it, of so many |
 //! | `Link` | sealed: whether the sender wants the receiver for a neighbour |
 //! | `Exchange` | sealed: other members |
 //! | `Join`, `Joined`, `Leave` | Scribe: to the next node on the way to the rendezvous |
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::{Contact, Coordinate};
@@ -34,7 +36,7 @@ use super::PAYLOAD_BYTES_MAX;
 use crate::keys::SEAL_BYTES;
 
 /// The first octet; others are refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// What is under a message's seal beside the payload, in octets: author, incarnation, the
 /// payload's length, signature.
 const INSIDE_BYTES: usize = 32 + 10 + 3 + 64;
@@ -64,6 +66,8 @@ pub struct Data {
     pub number: u64,
     /// How many hops it has made, counting the present one.
     pub hops: u8,
+    /// How long ago it was said, in milliseconds, without the time that it was under way.
+    pub age_ms: u32,
     /// Whether the author sends it to every member itself.
     pub direct: bool,
     /// Whether receipts are to be sent back.
@@ -79,6 +83,9 @@ pub struct Have {
     pub flow: Flow,
     /// The last number before the first missing.
     pub up_to: u64,
+    /// For how long nothing of this author has come, in milliseconds: what it said is at least
+    /// as old.
+    pub silent_ms: u32,
 }
 
 /// What is asked for of an author.
@@ -212,6 +219,11 @@ impl Body {
     }
 }
 
+/// Returns a time in milliseconds, as messages carry it.
+pub(super) fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// Reads a value that takes up all octets.
 pub(super) fn whole<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Option<T> {
     let (value, rest) = postcard::take_from_bytes(octets).ok()?;
@@ -231,6 +243,7 @@ mod tests {
             flow: FLOW,
             number: 1 << 40,
             hops: 3,
+            age_ms: 60_000,
             direct: true,
             receipts: false,
             sealed: vec![1; bytes].into(),
@@ -246,6 +259,7 @@ mod tests {
         let has = vec![Have {
             flow: FLOW,
             up_to: 9,
+            silent_ms: 300,
         }];
         for body in [
             data(SEALED_BYTES_MAX),
@@ -276,6 +290,7 @@ mod tests {
         let have = Have {
             flow: FLOW,
             up_to: 1,
+            silent_ms: 0,
         };
         let want = |numbers| Want {
             flow: FLOW,
