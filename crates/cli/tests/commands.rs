@@ -552,7 +552,8 @@ fn a_wireguard_configuration_is_alone_on_standard_output() {
     let fake = Fake::start();
     let added = run(&fake, "channel wireguard add office");
     assert_eq!(stdout(&added), "[Interface]\nMTU = 1280\n");
-    assert!(stderr(&added).contains("wireguard remove office phone"));
+    let said = stderr(&added);
+    assert!(said.contains("wireguard remove office phone") && said.contains("no public address"));
     let (code, added) = json_of(&fake, "channel wireguard add office tablet");
     assert_eq!((code, &added["client"]), (0, &json!("tablet")));
     let listed = run(&fake, "channel wireguard list");

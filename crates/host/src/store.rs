@@ -421,6 +421,7 @@ mod tests {
         let entries = fs::read_dir(data).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != MADE_NAME)
             .collect();
         names.sort();
         names

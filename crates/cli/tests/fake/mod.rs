@@ -607,6 +607,7 @@ fn wireguard(ask: WireGuardAsk) -> Answer {
             client,
             addresses: vec!["10.77.0.9".parse().unwrap()],
             configuration: "[Interface]\nMTU = 1280\n".to_owned(),
+            notice: Some("192.168.7.2 is no public address".to_owned()),
         }),
         WireGuardAsk::Remove { .. } => Answer::WireGuardClients {
             clients: Vec::new(),
