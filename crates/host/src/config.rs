@@ -78,6 +78,8 @@ pub struct Config {
     /// Whether this node tells others how it is when they trace a route through it or
     /// ping it; otherwise it only confirms.
     pub reports_hops: bool,
+    /// Whether this node carries packets between nodes that do not reach each other.
+    pub relay: bool,
     /// For whom messages are passed on, and to whom they are given.
     pub policy: Policy,
     /// The nodes that the policy `trust` serves first, at most 1,024.
@@ -114,6 +116,7 @@ impl Default for Config {
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
+            relay: true,
             policy: Policy::None,
             trusted: Vec::new(),
             carried_per_minute: 6000,
@@ -350,10 +353,10 @@ mod tests {
     fn every_key_is_optional_and_unknown_ones_are_named() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
-                    tun = false\nticket_valid_days = 1\nreports_hops = false\nlog = \"debug\"";
+                    tun = false\nticket_valid_days = 1\nreports_hops = false\nrelay = false\nlog = \"debug\"";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
-        assert!(!config.reports_hops);
+        assert!(!config.reports_hops && !config.relay);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
         assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));

@@ -28,6 +28,7 @@ use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
 use crate::packets::{Discovery, Networks};
+use crate::reach::{Carrier, is_carried};
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
 use crate::wireguard::WireGuard;
@@ -123,7 +124,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
-    let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
+    let (carrier, carrier_inlet, wanted) = Carrier::new(config.relay);
+    let inlets = (&networks, &carrier);
+    let (sessions, events) = listen_at(&data, &keypair, overlay, listen, inlets).await?;
     networks
         .start(sessions.clone())
         .map_err(StartError::Packets)?;
@@ -188,6 +191,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
+    let stop = ending.stopped.clone();
+    tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop));
+    drop(wanted);
     proxies.serve(&desk);
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
@@ -238,15 +244,20 @@ async fn listen_at(
     keypair: &Keypair,
     overlay: OverlayId,
     listen: Vec<SocketAddr>,
-    networks: &Arc<Networks>,
+    (networks, carrier): (&Arc<Networks>, &Arc<Carrier>),
 ) -> Result<(Sessions, mpsc::Receiver<SessionEvent>), BindError> {
     let bind = |listen: Vec<SocketAddr>| {
         let networks = Arc::clone(networks);
+        let (carry, carrier) = (Arc::clone(carrier), Arc::clone(carrier));
         Sessions::bind(SessionConfig {
             keypair: keypair.clone(),
             overlay,
             listen,
-            on_datagram: Arc::new(move |peer, datagram| networks.on_datagram(peer, &datagram)),
+            on_datagram: Arc::new(move |peer, datagram| match is_carried(&datagram) {
+                true => carrier.on_datagram(peer, &datagram),
+                false => networks.on_datagram(peer, &datagram),
+            }),
+            carry,
         })
     };
     let before = data.port().map(|port| with_port(&listen, port));

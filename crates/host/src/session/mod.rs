@@ -49,8 +49,10 @@ mod endpoint;
 mod idle;
 mod lanes;
 mod queue;
+mod selector;
 mod serve;
 mod table;
+mod transport;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -69,17 +71,20 @@ pub use addresses::Reach;
 pub use book::BOOK_MAX;
 pub use counters::Counters;
 pub use endpoint::{
-    BULK_STREAMS_PER_PEER_MAX, BindError, DATAGRAM_SEND_BYTES_MAX, SESSIONS_MAX, SESSIONS_RESERVED,
+    BULK_STREAMS_PER_PEER_MAX, BindError, CARRIED_BYTES_MAX, DATAGRAM_SEND_BYTES_MAX, SESSIONS_MAX,
+    SESSIONS_RESERVED,
 };
 pub use idle::IDLE_MAX;
 pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, QUEUES_BYTES_MAX};
+pub use transport::{Carry, NobodyCarries};
 
 use announce::{Announcer, EVENTS_MAX};
 use book::Book;
 use connection::{CloseCode, Live};
 use counters::Counting;
 use table::{Entry, Table};
+use transport::Transport;
 
 /// How long [`Sessions::open_bulk`] waits for a session and for the peer to allow
 /// one more stream.
@@ -100,6 +105,8 @@ pub struct SessionConfig {
     pub listen: Vec<SocketAddr>,
     /// Called with every datagram, from the task of its session: it must not block.
     pub on_datagram: OnDatagram,
+    /// Takes the packets of sessions with peers that no socket reaches.
+    pub carry: Arc<dyn Carry>,
 }
 
 /// Takes the datagrams of all sessions.
@@ -157,7 +164,8 @@ pub enum SessionEvent {
 pub struct SessionInfo {
     /// The node at the other end.
     pub peer: NodeId,
-    /// The path in use, for people: `direct 192.0.2.1:567`. Empty between two paths.
+    /// The path in use, for people: `direct 192.0.2.1:567`, or `relayed by mbdmgowpeq`. Empty
+    /// between two paths.
     pub path: String,
     /// What sort of path it is; unconnected between two paths.
     pub kind: PathKind,
@@ -218,6 +226,7 @@ struct Shared {
     addresses: watch::Sender<Vec<SocketAddr>>,
     hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
+    transport: Transport,
     counters: Counting,
 }
 
@@ -230,7 +239,9 @@ impl Sessions {
         config: SessionConfig,
     ) -> Result<(Self, mpsc::Receiver<SessionEvent>), BindError> {
         let protocol = endpoint::protocol_name(&config.overlay);
-        let endpoint = endpoint::bind(&config.keypair, protocol.clone(), &config.listen).await?;
+        let transport = Transport::new(config.carry);
+        let (keypair, listen) = (&config.keypair, &config.listen);
+        let endpoint = endpoint::bind(keypair, protocol.clone(), listen, &transport).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let own = own_addresses(&endpoint, &[]);
         let shared = Arc::new(Shared {
@@ -250,6 +261,7 @@ impl Sessions {
             addresses: watch::Sender::new(own),
             hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
+            transport,
             counters: Counting::default(),
         });
         let sessions = Self(shared);
@@ -350,17 +362,33 @@ impl Sessions {
         opened.unwrap_or(Err(BulkError::Busy))
     }
 
+    /// Takes in a packet of at most [`CARRIED_BYTES_MAX`] octets that others carried here, of the
+    /// session with a peer. Whether it is of that peer QUIC finds out. Never waits: without room
+    /// the packet is lost.
+    pub fn deliver(&self, from: NodeId, packet: Bytes) {
+        self.0.transport.deliver(from, packet);
+    }
+
+    /// Opens a session if there is none and returns its datagram lane; none if that fails.
+    pub async fn connect(&self, to: &Contact) -> Option<DatagramLane> {
+        let entry = self.enter(to)?;
+        let mut current = entry.current.clone();
+        self.start_dial(to.id(), entry);
+        current.wait_for(Option::is_some).await.ok()?;
+        self.datagrams(to.id())
+    }
+
     /// Lists the open sessions, in no particular order.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let connected = lock(&self.0.table).connected();
-        let info = |(peer, live): &(NodeId, Arc<Live>)| live.info(*peer);
+        let info = |(peer, live): &(NodeId, Arc<Live>)| live.info(*peer, &self.0.transport);
         connected.iter().map(info).collect()
     }
 
     /// Returns what is known of the session with a peer, `None` when there is none.
     pub fn session(&self, peer: NodeId) -> Option<SessionInfo> {
         let live = lock(&self.0.table).current(peer)?;
-        Some(live.info(peer))
+        Some(live.info(peer, &self.0.transport))
     }
 
     /// Closes the session with a peer at once and drops the frames that wait for it.

@@ -59,7 +59,14 @@ async fn reopen(shared: &Shared) -> Endpoint {
     let mut pause = REOPEN_AFTER;
     loop {
         let protocol = shared.protocol.clone();
-        match endpoint::bind(&shared.keypair, protocol, &shared.listening).await {
+        match endpoint::bind(
+            &shared.keypair,
+            protocol,
+            &shared.listening,
+            &shared.transport,
+        )
+        .await
+        {
             Ok(endpoint) => return endpoint,
             Err(error) if pause == REOPEN_AFTER => debug!(%error, "cannot open the sockets yet"),
             Err(error) => warn!(%error, ?pause, "cannot open the sockets again; trying on"),
