@@ -31,6 +31,7 @@ use super::streams::Listeners;
 use crate::config::Config;
 use crate::dns::Shown;
 use crate::packets::Networks;
+use crate::reach::Carrier;
 use crate::session::Sessions;
 use crate::store::unix_s;
 use crate::wireguard::WireGuard;
@@ -138,6 +139,8 @@ pub(super) struct Shared {
     pub(super) names: Option<Shown>,
     /// The WireGuard clients; none in tests of other parts.
     pub(super) wireguard: Option<WireGuard>,
+    /// Carries packets between nodes; none in tests of other parts.
+    pub(super) carrier: Option<Arc<Carrier>>,
     pub(super) listeners: Listeners,
     pub(super) forwards: Forwards,
     /// Where the proxies listen.
@@ -169,6 +172,7 @@ impl Shared {
             networks,
             names: None,
             wireguard: None,
+            carrier: None,
             listeners: Listeners::default(),
             forwards: Forwards::default(),
             proxies: Proxies::default(),

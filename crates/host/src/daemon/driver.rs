@@ -13,7 +13,7 @@ use enishi_overlay::view::Entry;
 use enishi_overlay::{Keypair, Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
-use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
+use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, reach, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,8 @@ pub(super) struct Inlets {
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) notes: mpsc::Receiver<Note>,
     pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// The nodes that are not reached.
+    pub(super) wanted: mpsc::Receiver<NodeId>,
     pub(super) stop: CancellationToken,
 }
 
@@ -133,6 +135,9 @@ impl Driver {
                 }
                 Some(ask) = inlets.asks.recv() => self.on_ask(&mut node, ask),
                 Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
+                Some(peer) = inlets.wanted.recv() => {
+                    self.handle(&mut node, Input::Command(Command::Reach(reach::Command::Call(peer))));
+                }
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
                     let ways = self.shared.networks.ways(&addresses);
@@ -391,6 +396,7 @@ impl Driver {
             Event::Diag(event) => self.waiting.on_diag(event),
             // The host takes part in no group itself.
             Event::Multicast(_) => {}
+            Event::Reach(event) => self.on_reach(event),
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
                 if let Some(wireguard) = &self.shared.wireguard {
@@ -398,6 +404,22 @@ impl Driver {
                 }
                 // Nobody may be listening.
                 let _ = self.events.send(event);
+            }
+        }
+    }
+
+    fn on_reach(&mut self, event: reach::Event) {
+        match event {
+            reach::Event::Observed(_) => {}
+            reach::Event::Called { by: node, relays }
+            | reach::Event::Answered {
+                contact: node,
+                relays,
+            } => {
+                self.sessions.dial(&node);
+                if let Some(carrier) = &self.shared.carrier {
+                    carrier.learn(node.id(), relays);
+                }
             }
         }
     }

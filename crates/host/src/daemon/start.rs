@@ -149,6 +149,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.forwards = forwards;
     shared.proxies = proxies.addresses();
     shared.wireguard = Some(wireguard);
+    shared.carrier = Some(Arc::clone(&carrier));
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
@@ -186,6 +187,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         outcomes,
         notes: notes_inlet,
         addresses: sessions.watch_addresses(),
+        wanted,
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
@@ -193,7 +195,6 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     tokio::spawn(vitals::observe(desk.clone()));
     let stop = ending.stopped.clone();
     tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop));
-    drop(wanted);
     proxies.serve(&desk);
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));

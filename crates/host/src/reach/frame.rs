@@ -25,10 +25,6 @@ const NODE_BYTES: usize = 32;
 const HEADER_BYTES: usize = 2 + NODE_BYTES;
 const NUMBER_BYTES: usize = 2;
 
-/// How much longer than a packet its frame is, in octets.
-#[cfg(test)]
-pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES;
-
 /// What a datagram says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {

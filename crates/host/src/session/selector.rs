@@ -16,7 +16,7 @@ const IPV6_FIRST: Duration = Duration::from_millis(3);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DirectFirst;
 
-/// What is least is best.
+/// Whether others carry it, and how quick it is: what is least is best.
 type Cost = (bool, Duration);
 
 impl PathSelector for DirectFirst {
@@ -25,7 +25,7 @@ impl PathSelector for DirectFirst {
             cx.paths().filter_map(|path| {
                 // One that is just being closed has none.
                 let rtt = path.stats()?.rtt;
-                let cost = cost(path.network_path().addr_kind(), rtt);
+                let cost = cost(&path.network_path().addr_kind(), rtt);
                 Some((cost, path))
             })
         };
@@ -42,7 +42,7 @@ impl PathSelector for DirectFirst {
     }
 }
 
-fn cost(kind: AddrKind, rtt: Duration) -> Cost {
+fn cost(kind: &AddrKind, rtt: Duration) -> Cost {
     match kind {
         AddrKind::IpV6 => (false, rtt),
         AddrKind::IpV4 => (false, rtt + IPV6_FIRST),
@@ -51,7 +51,7 @@ fn cost(kind: AddrKind, rtt: Duration) -> Cost {
 }
 
 fn is_better(best: Cost, current: Option<Cost>) -> bool {
-    current.is_none_or(|current| best.0 < current.0 || best.1 + GAIN_MIN <= current.1)
+    current.is_none_or(|current| (current.0 && !best.0) || best.1 + GAIN_MIN <= current.1)
 }
 
 #[cfg(test)]
@@ -62,13 +62,13 @@ mod tests {
     fn direct_paths_come_first_and_a_little_quicker_is_no_reason_to_change() {
         let ms = Duration::from_millis;
         let (direct, carried) = (
-            cost(AddrKind::IpV4, ms(90)),
-            cost(AddrKind::Custom(1), ms(2)),
+            cost(&AddrKind::IpV4, ms(90)),
+            cost(&AddrKind::Custom(1), ms(2)),
         );
         assert!(direct < carried);
         assert!(is_better(direct, Some(carried)) && is_better(carried, None));
-        assert!(!is_better(cost(AddrKind::IpV6, ms(90)), Some(direct)));
-        assert!(is_better(cost(AddrKind::IpV6, ms(80)), Some(direct)));
+        assert!(!is_better(cost(&AddrKind::IpV6, ms(90)), Some(direct)));
+        assert!(is_better(cost(&AddrKind::IpV6, ms(80)), Some(direct)));
         assert!(!is_better(direct, Some(direct)));
     }
 }

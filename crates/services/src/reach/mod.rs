@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`wire`] | the messages |
 //! | [`observed`] | which of the addresses that others see are believed, and for how long |
+//! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
@@ -16,6 +17,7 @@
 //! a path from address to address says anything. What is believed is told to the host, which
 //! adds it to the addresses at which the node can be dialled.
 
+pub mod call;
 pub mod nat;
 pub mod observed;
 pub mod wire;
@@ -24,11 +26,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enishi_overlay::{NodeId, PathKind, Time};
+use enishi_overlay::{Contact, NodeId, PathKind, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
 
+use call::Calls;
 use nat::Mapping;
 use observed::Observed;
 use wire::ReachMessage;
@@ -45,6 +48,8 @@ pub enum Command {
     Local(Vec<SocketAddr>),
     /// A peer lives anew, in the same session: it knows nothing of what it was told.
     Restarted(NodeId),
+    /// Call a node that is not reached; answered by [`Event::Answered`] if it is there.
+    Call(NodeId),
 }
 
 /// What is told.
@@ -53,6 +58,20 @@ pub enum Event {
     /// Others see this node at these addresses, at most [`observed::GIVEN_MAX`], the best
     /// attested first; in place of those told before.
     Observed(Vec<SocketAddr>),
+    /// A node calls: it is to be dialled.
+    Called {
+        /// The node, as it says itself.
+        by: Contact,
+        /// Who may carry to it; at most [`call::RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
+    /// A node that was called is to be dialled.
+    Answered {
+        /// The node; without addresses when another one answered for it.
+        contact: Contact,
+        /// Who may carry to it; at most [`call::RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
 }
 
 /// A session whose path is from address to address.
@@ -78,6 +97,7 @@ impl Session {
 pub struct Reach {
     sessions: BTreeMap<NodeId, Session>,
     observed: Observed,
+    calls: Calls,
     /// What the host was told last.
     given: Vec<SocketAddr>,
     /// None until the host has said.
@@ -149,7 +169,8 @@ impl Reach {
             Some(ReachMessage::Seen(address)) => {
                 self.observed.seen(now, from, session.at.ip(), address);
             }
-            None => {}
+            // These come through the overlay.
+            Some(ReachMessage::Call { .. } | ReachMessage::Answer(_)) | None => {}
         }
     }
 
@@ -190,13 +211,16 @@ impl Service for Reach {
                 }
                 self.tell(peer, cx);
             }
+            ServiceInput::Command(Command::Call(to)) => return self.calls.call(to, cx),
+            ServiceInput::Asked { asker, body, .. } => return self.calls.asked(asker, &body, cx),
+            ServiceInput::Answered {
+                token, from, reply, ..
+            } => return self.calls.answered(token, from, &reply, cx),
+            ServiceInput::Failed { token } => return self.calls.failed(token),
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx.now()),
             ServiceInput::Gone(peer) => self.end(peer, cx.now()),
             ServiceInput::Timeout => self.on_timeout(cx),
-            ServiceInput::Asked { .. }
-            | ServiceInput::Answered { .. }
-            | ServiceInput::Failed { .. }
-            | ServiceInput::Searched { .. }
+            ServiceInput::Searched { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }
             | ServiceInput::PutDone { .. }

@@ -92,7 +92,10 @@ fn a_peer_that_moves_is_told_again_but_not_at_every_step() {
     }
     let said = say(at(1) + TELLING_PAUSE, Input::Timeout);
     let last = ReachMessage::Seen("198.51.100.7:49".parse().unwrap());
-    assert_eq!(said.iter().map(|said| said.1).collect::<Vec<_>>(), [last]);
+    assert_eq!(
+        said.iter().map(|said| said.1.clone()).collect::<Vec<_>>(),
+        [last]
+    );
     // One that was restarted knows nothing any more.
     let restarted = crate::Command::Reach(Command::Restarted(peer));
     assert_eq!(say(at(99), Input::Command(restarted)).len(), 1);

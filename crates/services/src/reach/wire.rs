@@ -7,20 +7,46 @@
 //! +--------+--------+---------------------+
 //!
 //! kind  0  seen        SocketAddr: family (0 IPv4, 1 IPv6), 4 or 16 octets, port (varint)
+//!       1  call        the id of whom it is for, contacts
+//!       2  answer      perhaps a contact, contacts
 //! ```
 //!
-//! All of it is of bounded size: at most 22 octets.
+//! All of it is of bounded size: contacts have eight addresses at most, and there are
+//! [`RELAYS_MAX`] of them.
 
 use std::net::SocketAddr;
+
+use enishi_overlay::{Contact, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::call::RELAYS_MAX;
 
 /// The first octet; others are refused.
 const VERSION: u8 = 1;
 
 /// What one node's service says to another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReachMessage {
     /// The sender sees the receiver at this address, as the other end of their session.
     Seen(SocketAddr),
+    /// The sender wants to speak with a node and does not reach it.
+    Call {
+        /// The node.
+        to: NodeId,
+        /// Who may carry to the sender; at most [`RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
+    /// Answers a call.
+    Answer(Answer),
+}
+
+/// How a node that was called is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The node itself; none when another one answers.
+    pub contact: Option<Contact>,
+    /// Who may carry to it; at most [`RELAYS_MAX`], none when it is not there.
+    pub relays: Vec<Contact>,
 }
 
 impl ReachMessage {
@@ -28,6 +54,8 @@ impl ReachMessage {
     pub fn encode(&self) -> Vec<u8> {
         let (kind, body) = match self {
             Self::Seen(address) => (0, postcard::to_stdvec(address)),
+            Self::Call { to, relays } => (1, postcard::to_stdvec(&(to, relays))),
+            Self::Answer(answer) => (2, postcard::to_stdvec(answer)),
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -44,9 +72,21 @@ impl ReachMessage {
                 let (address, rest) = postcard::take_from_bytes(body).ok()?;
                 (Self::Seen(address), rest)
             }
+            1 => {
+                let ((to, relays), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Call { to, relays }, rest)
+            }
+            2 => {
+                let (answer, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Answer(answer), rest)
+            }
             _ => return None,
         };
-        rest.is_empty().then_some(message)
+        let relays = match &message {
+            Self::Seen(_) => 0,
+            Self::Call { relays, .. } | Self::Answer(Answer { relays, .. }) => relays.len(),
+        };
+        (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
     }
 }
 
