@@ -136,6 +136,7 @@ impl Driver {
                 Some(ask) = inlets.asks.recv() => self.on_ask(&mut node, ask),
                 Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
                 Some(peer) = inlets.wanted.recv() => {
+                    tracing::debug!(?peer, "calling a node that is not reached");
                     self.handle(&mut node, Input::Command(Command::Reach(reach::Command::Call(peer))));
                 }
                 Ok(()) = inlets.addresses.changed() => {
@@ -416,6 +417,7 @@ impl Driver {
                 contact: node,
                 relays,
             } => {
+                tracing::debug!(?node, relays = relays.len(), "dialling at the same time");
                 self.sessions.dial(&node);
                 if let Some(carrier) = &self.shared.carrier {
                     carrier.learn(node.id(), relays);

@@ -178,6 +178,7 @@ impl Carrier {
     }
 
     fn add(&self, to: NodeId, relay: NodeId) {
+        tracing::debug!(?to, ?relay, "a way by another node");
         lock(&self.lanes).remove(&relay);
         let held = lock(&self.ways).add(Instant::now(), to, relay);
         for packet in held {
