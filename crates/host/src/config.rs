@@ -46,6 +46,8 @@ pub struct Config {
     /// The UDP addresses to listen on, at most eight; port 0 takes the port of the last
     /// run or any free one. An empty list is all interfaces, IPv4 and IPv6, any port.
     pub listen: Vec<SocketAddr>,
+    /// Whether the site's router is asked to map the node's ports: by PCP, NAT-PMP or UPnP.
+    pub port_mapping: bool,
     /// The name of the overlay; `open` is the one of everybody.
     pub overlay: String,
     /// How this host is called among the members of its channels, up to 63 octets;
@@ -103,6 +105,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![([0, 0, 0, 0], 0).into()],
+            port_mapping: true,
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,

@@ -23,6 +23,7 @@ use super::rates::Rates;
 use super::recorder::Recorder;
 use super::streams;
 use crate::packets::Note;
+use crate::reach::Mapped;
 use crate::session::{SessionEvent, Sessions};
 use crate::store::{Outcome, Slot};
 
@@ -60,6 +61,7 @@ pub(super) struct Inlets {
     pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
     /// The nodes that are not reached.
     pub(super) wanted: mpsc::Receiver<NodeId>,
+    pub(super) mapped: watch::Receiver<Mapped>,
     pub(super) stop: CancellationToken,
 }
 
@@ -115,8 +117,8 @@ impl Driver {
 
     /// Runs until it is told to stop; then takes leave and closes everything.
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
-        let ways = self.shared.networks.ways(&inlets.addresses.borrow());
-        self.handle(&mut node, Input::Command(Command::Vnet(ways)));
+        let addresses = inlets.addresses.borrow_and_update().clone();
+        self.tell_ways(&mut node, &addresses);
         loop {
             let timeout = self.sleep(&node);
             tokio::select! {
@@ -141,15 +143,36 @@ impl Driver {
                 }
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
-                    let ways = self.shared.networks.ways(&addresses);
                     self.shared.networks.moved();
-                    self.handle(&mut node, Input::Addresses(addresses));
-                    self.handle(&mut node, Input::Command(Command::Vnet(ways)));
+                    self.handle(&mut node, Input::Addresses(addresses.clone()));
+                    self.tell_ways(&mut node, &addresses);
+                }
+                Ok(()) = inlets.mapped.changed() => {
+                    let mapped = inlets.mapped.borrow_and_update().clone();
+                    self.shared.networks.set_mapped(mapped.packets);
+                    self.tell_external(&node);
+                    self.tell_ways(&mut node, &inlets.addresses.borrow());
                 }
                 () = timeout => self.handle(&mut node, Input::Timeout),
             }
         }
         self.stop(node, inlets).await;
+    }
+
+    /// Tells the node which addresses are of this host, and where its packets are to be sent.
+    fn tell_ways(&mut self, node: &mut Node, addresses: &[SocketAddr]) {
+        let local = reach::Command::Local(self.sessions.local_addresses());
+        self.handle(node, Input::Command(Command::Reach(local)));
+        let ways = self.shared.networks.ways(addresses);
+        self.handle(node, Input::Command(Command::Vnet(ways)));
+    }
+
+    /// Tells the sessions at which addresses others reach them from outside.
+    fn tell_external(&self, node: &Node) {
+        let mapped = self.shared.mapped.borrow().sessions;
+        let observed = node.reach().observed().iter().copied();
+        let external = mapped.into_iter().chain(observed).collect();
+        self.sessions.set_external_addresses(external);
     }
 
     /// Hands the node what happened and carries out what it wants.
@@ -234,6 +257,8 @@ impl Driver {
                 tracing::debug!(?peer, "the peer was restarted");
                 let restarted = vnet::Command::Restarted(peer);
                 self.handle(node, Input::Command(Command::Vnet(restarted)));
+                let restarted = reach::Command::Restarted(peer);
+                self.handle(node, Input::Command(Command::Reach(restarted)));
             }
             SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
         }
@@ -397,7 +422,7 @@ impl Driver {
             Event::Diag(event) => self.waiting.on_diag(event),
             // The host takes part in no group itself.
             Event::Multicast(_) => {}
-            Event::Reach(event) => self.on_reach(event),
+            Event::Reach(event) => self.on_reach(node, event),
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
                 if let Some(wireguard) = &self.shared.wireguard {
@@ -409,18 +434,18 @@ impl Driver {
         }
     }
 
-    fn on_reach(&mut self, event: reach::Event) {
+    fn on_reach(&mut self, node: &Node, event: reach::Event) {
         match event {
-            reach::Event::Observed(_) => {}
-            reach::Event::Called { by: node, relays }
-            | reach::Event::Answered {
-                contact: node,
+            reach::Event::Observed(_) => self.tell_external(node),
+            reach::Event::Called {
+                by: contact,
                 relays,
-            } => {
-                tracing::debug!(?node, relays = relays.len(), "dialling at the same time");
-                self.sessions.dial(&node);
+            }
+            | reach::Event::Answered { contact, relays } => {
+                tracing::debug!(?contact, relays = relays.len(), "dialling at the same time");
+                self.sessions.dial(&contact);
                 if let Some(carrier) = &self.shared.carrier {
-                    carrier.learn(node.id(), relays);
+                    carrier.learn(contact.id(), relays);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Starting a daemon: everything is opened, made and connected here, in order.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
 use crate::packets::{Discovery, Networks};
-use crate::reach::{Carrier, is_carried};
+use crate::reach::{Carrier, Mapping, is_carried};
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
 use crate::wireguard::WireGuard;
@@ -188,6 +189,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         notes: notes_inlet,
         addresses: sessions.watch_addresses(),
         wanted,
+        mapped: shared.mapped.subscribe(),
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
@@ -203,6 +205,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         tokio::spawn(tell_if_alone(desk.clone()));
     }
     let driver = tokio::spawn(driver.run(node, desk.clone(), inlets));
+    let mapping = mapping(&desk).map(tokio::spawn);
     let names = with_names.then(|| tokio::spawn(dns::serve(desk)));
     let stopped = ending.stopped.clone();
     Ok(Daemon {
@@ -210,11 +213,25 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         control: data.path().join(enishi_api::SOCKET_NAME),
         driver,
         names,
+        mapping,
         server: tokio::spawn(control.serve(calls, streams, stopped.cancelled_owned())),
         sessions,
         ending,
         _data: data,
     })
+}
+
+/// Has the router map the node's ports, if it is to and others could use them.
+fn mapping(desk: &Desk) -> Option<impl Future<Output = ()> + use<>> {
+    let outside = |address: &SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
+    let sessions = desk.sessions.listening().into_iter().find(outside)?;
+    let packets = NonZeroU16::new(desk.shared.networks.port()?)?;
+    let sessions = NonZeroU16::new(sessions.port())?;
+    let mapping = Mapping::new(sessions, packets, desk.shared.mapped.clone());
+    let local = desk.sessions.watch_local_addresses();
+    let stop = desk.ending.stop.clone();
+    let is_wanted = desk.shared.config.port_mapping;
+    is_wanted.then(|| mapping.keep(local, stop))
 }
 
 /// Reads the invitations to join by.

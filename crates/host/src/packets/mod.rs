@@ -93,6 +93,8 @@ pub struct Networks {
     notes: mpsc::Sender<Note>,
     started: OnceLock<Started>,
     wireguard_port: OnceLock<u16>,
+    /// Where the site's router takes packets for this node.
+    mapped: Mutex<Option<SocketAddr>>,
     open: Arc<Open>,
     /// What the system refuses for channels without a device that are to have an exit.
     held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
@@ -118,6 +120,7 @@ impl Networks {
             notes,
             started: OnceLock::new(),
             wireguard_port: OnceLock::new(),
+            mapped: Mutex::default(),
             open: Arc::default(),
             held: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -152,7 +155,7 @@ impl Networks {
     /// Returns what members are to know to send packets here, when sessions are to be dialled
     /// at these addresses.
     pub fn ways(&self, addresses: &[SocketAddr]) -> vnet::Command {
-        let mut candidates: Vec<SocketAddr> = Vec::new();
+        let mut candidates: Vec<SocketAddr> = lock(&self.mapped).iter().copied().collect();
         for address in addresses {
             let Some(started) = self.started.get() else {
                 break;
@@ -164,6 +167,11 @@ impl Networks {
         }
         let aes = Cipher::preferred() == Cipher::Aes256Gcm;
         vnet::Command::Ways { candidates, aes }
+    }
+
+    /// Says at which outer address the site's router takes packets for this node, if it does.
+    pub fn set_mapped(&self, mapped: Option<SocketAddr>) {
+        *lock(&self.mapped) = mapped;
     }
 
     /// Has peers asked at once, from the addresses that this host has now.

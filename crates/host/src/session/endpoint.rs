@@ -148,18 +148,16 @@ pub(super) async fn bind(
     listen: &[SocketAddr],
     transport: &Transport,
 ) -> Result<Endpoint, BindError> {
-    let loopback_only = !listen.is_empty() && listen.iter().all(|a| a.ip().is_loopback());
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&keypair.seed()))
         .alpns(vec![protocol])
         .relay_mode(RelayMode::Disabled)
         .net_report_config(NetReportConfig::minimal())
+        // Ports are mapped for packets as well, by more than UPnP, and more than once.
+        .portmapper_config(PortmapperConfig::Disabled)
         .transport_config(transport_config())
         .add_custom_transport(Arc::new(transport.clone()))
         .path_selector(Arc::new(DirectFirst));
-    if loopback_only {
-        builder = builder.portmapper_config(PortmapperConfig::Disabled);
-    }
     if !listen.is_empty() {
         builder = builder.clear_ip_transports();
     }

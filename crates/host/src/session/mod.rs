@@ -224,6 +224,10 @@ struct Shared {
     strangers: Semaphore,
     announcer: Announcer,
     addresses: watch::Sender<Vec<SocketAddr>>,
+    /// Those among them that this host has itself.
+    local: watch::Sender<Vec<SocketAddr>>,
+    /// Those at which it is reached besides.
+    external: watch::Sender<Vec<SocketAddr>>,
     hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
     transport: Transport,
@@ -243,7 +247,7 @@ impl Sessions {
         let (keypair, listen) = (&config.keypair, &config.listen);
         let endpoint = endpoint::bind(keypair, protocol.clone(), listen, &transport).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let own = own_addresses(&endpoint, &[]);
+        let local = addresses::worth_telling(local_addresses(&endpoint, &[]));
         let shared = Arc::new(Shared {
             keypair: config.keypair,
             incarnation: AtomicU64::new(random_number()),
@@ -258,7 +262,9 @@ impl Sessions {
             dials: Semaphore::new(dial::DIALS_AT_ONCE_MAX),
             strangers: Semaphore::new(dial::STRANGERS_AT_ONCE_MAX),
             announcer: Announcer::new(sender),
-            addresses: watch::Sender::new(own),
+            addresses: watch::Sender::new(local.clone()),
+            local: watch::Sender::new(local),
+            external: watch::Sender::new(Vec::new()),
             hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
             transport,
@@ -284,6 +290,26 @@ impl Sessions {
     /// Returns a receiver that follows [`Self::addresses`] as interfaces change.
     pub fn watch_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.0.addresses.subscribe()
+    }
+
+    /// Returns those addresses at which others may dial this node that its host has itself, best
+    /// first, at most eight.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.0.local.borrow().clone()
+    }
+
+    /// Returns a receiver that follows [`Self::local_addresses`].
+    pub fn watch_local_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.0.local.subscribe()
+    }
+
+    /// Says at which addresses this node is reached besides those of its host: outer ones of
+    /// routers, in place of those named before. They are told others and used in punching holes.
+    pub fn set_external_addresses(&self, external: Vec<SocketAddr>) {
+        self.0.external.send_if_modified(|known| {
+            let before = std::mem::replace(known, external);
+            *known != before
+        });
     }
 
     /// Leaves these out of [`Self::addresses`], in place of those named before: the
@@ -467,11 +493,12 @@ impl fmt::Debug for Sessions {
     }
 }
 
-fn own_addresses(endpoint: &iroh::Endpoint, hidden: &[IpAddr]) -> Vec<SocketAddr> {
+/// What the endpoint itself knows of this host.
+fn local_addresses(endpoint: &iroh::Endpoint, hidden: &[IpAddr]) -> BTreeSet<SocketAddr> {
     let mut own: BTreeSet<SocketAddr> = endpoint.addr().ip_addrs().copied().collect();
     own.extend(addresses::of_the_site(&endpoint.bound_sockets()));
     own.retain(|address| !hidden.contains(&address.ip()));
-    addresses::worth_telling(own)
+    own
 }
 
 /// Draws a number that no other life of this process is likely to have had.

@@ -106,14 +106,9 @@ impl Observed {
             )
         });
         if self.is_of_one_network() {
-            let (first, known) = match ranked.into_iter().next() {
-                Some(first) => first,
-                None => return Vec::new(),
-            };
-            return match now >= known.since + ALONE {
-                true => vec![first],
-                false => Vec::new(),
-            };
+            let first = ranked.into_iter().next();
+            let first = first.filter(|(_, known)| now >= known.since + ALONE);
+            return first.map(|(address, _)| address).into_iter().collect();
         }
         let counts = ranked
             .into_iter()
