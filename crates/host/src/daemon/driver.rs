@@ -136,7 +136,9 @@ impl Driver {
                     }
                 }
                 Some(ask) = inlets.asks.recv() => self.on_ask(&mut node, ask),
-                Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
+                Some(note) = inlets.notes.recv() => {
+                    self.on_note(&mut node, note, &inlets.addresses);
+                }
                 Some(peer) = inlets.wanted.recv() => {
                     tracing::debug!(?peer, "calling a node that is not reached");
                     self.handle(&mut node, Input::Command(Command::Reach(reach::Command::Call(peer))));
@@ -399,7 +401,12 @@ impl Driver {
         self.handle(node, Input::Command(command));
     }
 
-    fn on_note(&mut self, node: &mut Node, note: Note) {
+    fn on_note(
+        &mut self,
+        node: &mut Node,
+        note: Note,
+        addresses: &watch::Receiver<Vec<SocketAddr>>,
+    ) {
         let command = match note {
             Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
             // The peer may be attached already, and only the tables not know it yet. The
@@ -409,6 +416,11 @@ impl Driver {
             Note::Many { .. } if self.outbox.lags() => return,
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
+            Note::Seen { by, at } if self.shared.networks.seen(by, at) => {
+                let addresses = addresses.borrow().clone();
+                return self.tell_ways(node, &addresses);
+            }
+            Note::Seen { .. } => return,
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
     }
