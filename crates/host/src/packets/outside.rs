@@ -105,6 +105,8 @@ mod tests {
             outside.seen(now, id(number), at(number.into()));
         }
         assert_eq!(outside.said.len(), MEMBERS_MAX);
+        now += TELL_INTERVAL;
+        assert!(outside.seen(now, id(1), at(6)));
         assert!(outside.addresses().is_empty());
         outside.clear();
         assert!(outside.seen(now, id(1), at(7)));
