@@ -321,3 +321,25 @@ fn nodes_behind_routers_learn_their_outer_address() {
         });
     }
 }
+
+#[test]
+fn nodes_behind_two_routers_reach_each_other_by_a_third() {
+    let Some(mut net) = Net::open("third") else {
+        return;
+    };
+    let public = net.world.public("p").unwrap();
+    let helper = net.start(&public, None);
+    let ticket = invitation(&helper);
+    let hosts = ["a", "b"].map(|name| {
+        let home = net.world.home(NatKind::port_restricted()).unwrap();
+        net.world.host(name, home).unwrap()
+    });
+    let [one, other] = hosts.map(|host| net.start(&host, Some(&ticket)));
+    for (from, to) in [(&one, &other), (&other, &one)] {
+        let to = status(to);
+        until(A_WHILE, "they have a session", || {
+            Ok(way(from, &to).starts_with("direct 11.0."))
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(from, &to), from.log()));
+    }
+}
