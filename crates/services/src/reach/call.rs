@@ -128,7 +128,8 @@ impl Calls {
 fn relays(overlay: &Overlay, other: NodeId) -> Vec<Contact> {
     let peers = overlay.peers().filter(|peer| {
         let id = peer.contact().id();
-        id != other && overlay.path(id).0 == PathKind::Direct
+        // A session between two paths has none; who carries looks again.
+        id != other && overlay.path(id).0 != PathKind::Relayed
     });
     let mut peers: Vec<_> = peers.collect();
     peers.sort_by_key(|peer| {

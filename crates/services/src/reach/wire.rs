@@ -107,11 +107,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn calls_and_answers_come_back_and_too_many_who_carry_are_refused() {
+        let contact = |number: u8| {
+            let at = ([192, 0, 2, number], 7000).into();
+            Contact::new(NodeId::from_bytes([number; 32]), [at])
+        };
+        let some = |count: usize| (1..=count as u8).map(contact).collect::<Vec<_>>();
+        let to = NodeId::from_bytes([9; 32]);
+        for (count, is_taken) in [(0, true), (RELAYS_MAX, true), (RELAYS_MAX + 1, false)] {
+            for message in [
+                ReachMessage::Call {
+                    to,
+                    relays: some(count),
+                },
+                ReachMessage::Answer(Answer {
+                    contact: (count > 0).then(|| contact(1)),
+                    relays: some(count),
+                }),
+            ] {
+                let read = ReachMessage::decode(&message.encode());
+                assert_eq!(read, is_taken.then_some(message));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            let _ = ReachMessage::decode(&[&[VERSION, 0][..], &octets].concat());
+            for kind in 0..3 {
+                let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
+            }
         }
     }
 }

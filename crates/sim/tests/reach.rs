@@ -1,0 +1,100 @@
+//! What nodes that do not reach each other do about it, by the overlay.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod town;
+
+use std::time::Duration;
+
+use enishi_overlay::{Contact, NodeId};
+use enishi_services::reach::call::RELAYS_MAX;
+use enishi_services::reach::{Command as Reach, Event as Told};
+use enishi_services::{Command, Event};
+use enishi_sim::world::{Index, World};
+
+use town::{grown, setup};
+
+fn id(world: &World, index: Index) -> NodeId {
+    world.node(index).unwrap().id()
+}
+
+fn call(world: &mut World, from: Index, to: NodeId) -> Vec<(Index, Told)> {
+    world.take_events();
+    world.command(from, Command::Reach(Reach::Call(to)));
+    world.run_for(Duration::from_secs(5));
+    let events = world.take_events().into_iter();
+    let told = events.filter_map(|(_, index, event)| match event {
+        Event::Reach(told @ (Told::Called { .. } | Told::Answered { .. })) => Some((index, told)),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Those who may carry are peers of the node, and neither of the two.
+fn carry(world: &World, between: [Index; 2], relays: &[Contact]) {
+    let [node, other] = between;
+    let overlay = world.node(node).unwrap().overlay();
+    assert!((1..=RELAYS_MAX).contains(&relays.len()), "{relays:?}");
+    for relay in relays {
+        assert!(overlay.peer(relay.id()).is_some() && relay.id() != id(world, other));
+        assert!(!relay.addresses().is_empty());
+    }
+}
+
+#[test]
+fn a_call_tells_both_how_the_other_is_reached_and_who_may_carry() {
+    let mut world = grown(setup(3), 60, 30);
+    for (from, to) in [(5, 40), (41, 7), (20, 21)] {
+        let (caller, called) = (id(&world, from), id(&world, to));
+        let mut told = call(&mut world, from, called);
+        told.sort_by_key(|(index, _)| *index != to);
+        // A question may arrive twice.
+        told.dedup();
+        let [
+            (at, Told::Called { by, relays: ours }),
+            (
+                back,
+                Told::Answered {
+                    contact,
+                    relays: theirs,
+                },
+            ),
+        ] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (*at, *back, by.id(), contact.id()),
+            (to, from, caller, called)
+        );
+        assert!(!by.addresses().is_empty() && !contact.addresses().is_empty());
+        carry(&world, [from, to], ours);
+        carry(&world, [to, from], theirs);
+    }
+}
+
+#[test]
+fn who_is_gone_does_not_answer_and_calls_are_followed_no_faster_than_they_may() {
+    let mut world = grown(setup(4), 40, 30);
+    let gone = id(&world, 30);
+    world.kill(30);
+    world.run_for(Duration::from_secs(60));
+    let told = call(&mut world, 5, gone);
+    // Whoever is in charge now has no session with it, so nobody carries.
+    let nobody = |told: &Told| matches!(told, Told::Answered { contact, relays } if contact.addresses().is_empty() && relays.is_empty());
+    assert!(told.iter().all(|(_, told)| nobody(told)), "{told:?}");
+
+    let victim = id(&world, 12);
+    world.take_events();
+    for _ in 0..1_000 {
+        world.command(5, Command::Reach(Reach::Call(victim)));
+    }
+    world.run_for(Duration::from_secs(3));
+    let events = world.take_events().into_iter();
+    let followed = events
+        .filter(|(_, index, event)| {
+            *index == 12 && matches!(event, Event::Reach(Told::Called { .. }))
+        })
+        .count();
+    assert!((1..=64 + 3 * 8).contains(&followed), "{followed}");
+}
