@@ -90,6 +90,28 @@ fn a_client_sends_and_receives_as_long_as_it_lives() {
 }
 
 #[test]
+fn an_allocation_in_use_is_kept() {
+    let mut pair = Pair::new();
+    let peer = address(PEER);
+    pair.pass(Duration::from_secs(1));
+    pair.tell(ClientInput::Permit(peer.ip()));
+    // One question of its own, and from then on no silence.
+    pair.pass(2 * QUIET_MAX);
+    for _ in 0..720 {
+        pair.pass(Duration::from_secs(10));
+        let sent = pair.site.peer_sends(peer, b"tick");
+        assert_eq!(sent.to_clients.len(), 1);
+        pair.deliver(sent);
+    }
+    assert!(
+        !pair
+            .events
+            .iter()
+            .any(|event| matches!(event, ClientEvent::Lost(_)))
+    );
+}
+
+#[test]
 fn a_server_that_is_gone_is_noticed_within_seconds() {
     let mut pair = Pair::new();
     pair.pass(Duration::from_secs(1));

@@ -5,8 +5,9 @@
 //! [`ClientEvent::Lost`] once when the server does not serve it any more; then it is to be
 //! dropped. Whoever wants another tries again, with growing pauses.
 //!
-//! The protocol crate renews allocations every ten minutes or more and notices nothing in
-//! between. A server that was restarted, or cannot be reached, would be missed for that long. So
+//! The protocol crate renews a permission a minute before its five minutes are over, an allocation
+//! a minute before its half hour, and notices nothing in between. A server that was restarted, or
+//! cannot be reached, would be missed for minutes. So
 //! a Refresh of our own goes out whenever nothing was heard for [`QUIET_MAX`], which also keeps
 //! the way through NATs open (RFC 4787, REQ-5), and sooner when something was sent and nothing
 //! came back. A server without the allocation answers 437, one that is gone does not answer.
@@ -67,9 +68,9 @@ const QUESTIONS: u32 = 3;
 /// How often in a row a server may demand another nonce.
 const STALE_MAX: u32 = 4;
 
-/// For how long an allocation is asked for, in seconds: what servers give without being asked
-/// (RFC 8656, section 3.2).
-const LIFETIME_S: u32 = 600;
+/// For how long an allocation is asked for, in seconds: as the protocol machine does, or ours would
+/// end what it thinks to have.
+const LIFETIME_S: u32 = 1800;
 
 /// The most permissions, and the most channels. All are renewed as long as the client lives.
 const PEERS_MAX: usize = 64;
