@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -218,51 +217,56 @@ pub(crate) fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T
 
 /// The programs of coturn.
 pub(crate) struct Coturn {
-    directory: TempDir,
+    logs: TempDir,
     installed: bool,
 }
 
-/// Unpacks coturn, unless it is installed: installing it would start a service.
+/// Where it is unpacked, once for all tests.
+const UNPACKED: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/coturn");
+
+/// Unpacks coturn unless it is there; installing it would start a service. Tests in other processes
+/// wait for the first.
 const UNPACK: &str = r#"
+    exec 9>lock
+    flock 9
+    test ! -e usr/bin/complete || exit 0
     apt-get -q download coturn || { apt-get -q update; apt-get -q download coturn; }
     dpkg-deb -x coturn_*.deb .
     libraries=$(dpkg-deb -f coturn_*.deb Depends | tr , '\n' | sed 's/^ *//; s/[ (|].*//' | grep '^lib')
     apt-get -q -o DPkg::Lock::Timeout=60 install -y --no-install-recommends $libraries
+    touch usr/bin/complete
 "#;
 
 impl Coturn {
     /// Finds it or unpacks it.
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let installed = find_program("turnserver").is_some();
         if !installed {
+            std::fs::create_dir_all(UNPACKED).unwrap();
             let mut unpack = enishi_lab::command("sh");
-            let text = format!("cd {}; {UNPACK}", directory.path().display());
-            unpack.args(["-ec", &text]);
+            unpack.args(["-ec", UNPACK]).current_dir(UNPACKED);
             unpack.env("DEBIAN_FRONTEND", "noninteractive");
             let unpacked = enishi_lab::run(unpack, 3 * A_WHILE).unwrap();
             assert!(unpacked.success(), "{}", unpacked.stderr);
         }
         Self {
-            directory,
+            logs: tempfile::tempdir().unwrap(),
             installed,
         }
     }
 
     /// Returns the path of one of its programs.
     pub(crate) fn program(&self, name: &str) -> String {
-        let unpacked = self.directory.path().join("usr/bin").join(name);
-        let path = if self.installed {
-            PathBuf::from(name)
+        if self.installed {
+            name.to_owned()
         } else {
-            unpacked
-        };
-        path.display().to_string()
+            format!("{UNPACKED}/usr/bin/{name}")
+        }
     }
 
     /// Starts `turnserver` on a host; it listens when this returns.
     pub(crate) fn serve(&self, host: &Host) -> Process {
-        let log = self.directory.path().join("turnserver.log");
+        let log = self.logs.path().join("turnserver.log");
         let (user, password) = USER;
         let mut command = host.command(self.program("turnserver"));
         command.args(["-n", "--lt-cred-mech", "--realm=lab", "--log-file=stdout"]);
@@ -272,7 +276,7 @@ impl Coturn {
         command.arg(format!("--listening-port={PORT}"));
         command.arg(format!("--user={user}:{password}"));
         for file in ["pidfile", "userdb"] {
-            let path = self.directory.path().join(file);
+            let path = self.logs.path().join(file);
             command.arg(format!("--{file}={}", path.display()));
         }
         let process = host.spawn(command, &log).unwrap();
@@ -290,7 +294,7 @@ impl Coturn {
 
     /// Starts `turnutils_peer` on a host, which says everything back.
     pub(crate) fn echo(&self, host: &Host) -> Process {
-        let log = self.directory.path().join("peer.log");
+        let log = self.logs.path().join("peer.log");
         let mut command = host.command(self.program("turnutils_peer"));
         command.args(["-L", &host.address().to_string()]);
         command.args(["-p", &ECHO_PORT.to_string()]);
