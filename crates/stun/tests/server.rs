@@ -167,6 +167,26 @@ fn nothing_is_remembered_of_strangers() {
 }
 
 #[test]
+fn a_flood_of_strangers_ends_no_allocation() {
+    let mut site = Site::new(Limits::default());
+    let mut hand = Hand::new(CLIENT);
+    assert_eq!(hand.allocate(&mut site), None);
+    for number in 0..20_000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let stranger = Hand::new(&format!("203.0.{high}.{low}:1"));
+        site.client_sends(stranger.source, &stranger.request(ALLOCATE, &[]));
+    }
+    let throttled = site.server.counters().throttled_messages;
+    assert!(throttled > 10_000, "{throttled}");
+    assert_eq!(hand.say(&mut site, REFRESH, &[]), None);
+    for _ in 0..1000 {
+        site.client_sends(hand.source, &hand.request(REFRESH, &[]));
+    }
+    let of_client = site.server.counters().throttled_messages - throttled;
+    assert!(of_client > 700, "a client has a rate too: {of_client}");
+}
+
+#[test]
 fn the_nonce_of_another_address_is_of_no_use() {
     let mut site = Site::new(Limits::default());
     let mut hand = Hand::new(CLIENT);

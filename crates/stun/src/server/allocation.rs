@@ -29,7 +29,7 @@ use turn_types::transmit::TransmitBuild;
 use turn_types::{AddressFamily, TransportType};
 
 use super::replies::{self, Signer};
-use super::{Family, IDLE_MAX};
+use super::{Family, IDLE_MAX, REQUESTS_EACH};
 use crate::budget::{Bucket, Rate};
 use crate::clock::{heard, told};
 use crate::credentials::Credentials;
@@ -66,6 +66,7 @@ pub(super) struct Allocation {
     permissions: BTreeMap<IpAddr, Time>,
     channels: BTreeMap<SocketAddr, (u16, Time)>,
     octets: Bucket,
+    requests: Bucket,
     idle_until: Time,
     due: Time,
     scheduled: Option<Time>,
@@ -138,6 +139,7 @@ impl Allocation {
             permissions: BTreeMap::new(),
             channels: BTreeMap::new(),
             octets: Bucket::full(octets, now),
+            requests: Bucket::full(REQUESTS_EACH, now),
             idle_until: now + IDLE_MAX,
             due: now + IDLE_MAX,
             scheduled: None,
@@ -150,6 +152,10 @@ impl Allocation {
 
     pub(super) fn octets(&mut self) -> &mut Bucket {
         &mut self.octets
+    }
+
+    pub(super) fn requests(&mut self) -> &mut Bucket {
+        &mut self.requests
     }
 
     /// Returns when to settle next.

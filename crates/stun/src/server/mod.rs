@@ -177,12 +177,17 @@ impl Server {
     }
 
     fn request(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
-        if !self.requests.take(source.ip(), now) {
-            self.counters.throttled_messages += 1;
-        } else if self.clients.contains_key(&source) {
-            self.known(now, source, request);
-        } else {
-            self.stranger(now, source, request);
+        // A flood of strangers must not keep clients from renewing what they have.
+        let known = self.clients.get_mut(&source);
+        let is_known = known.is_some();
+        let may = match known {
+            Some(allocation) => allocation.requests().take(REQUESTS_EACH, now, 1),
+            None => self.requests.take(source.ip(), now),
+        };
+        match (may, is_known) {
+            (false, _) => self.counters.throttled_messages += 1,
+            (true, true) => self.known(now, source, request),
+            (true, false) => self.stranger(now, source, request),
         }
     }
 
