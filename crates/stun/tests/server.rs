@@ -12,7 +12,9 @@ mod pair;
 use std::time::Duration;
 
 use enishi_overlay::Time;
-use enishi_stun::{Action, ClientEvent, ClientInput, Input, Limits, Loss, QUIET_MAX, Rate, Server};
+use enishi_stun::{
+    Action, ClientEvent, ClientInput, Family, Input, Limits, Loss, QUIET_MAX, Rate, Server,
+};
 use pair::{Hand, PEER, Pair, Site, address, config};
 use stun_types::attribute::{AttributeWrite, ErrorCode};
 use stun_types::message::{Message, MessageWrite as _, MessageWriteExt as _, MessageWriteVec};
@@ -410,6 +412,28 @@ fn of_two_families_the_one_that_can_be_had_is_given() {
     assert_eq!(error.family(), AddressFamily::IPV6);
     assert_eq!(permit(&mut hand, &mut site, PEER), None);
     site.pass(HOUR);
+    assert!(site.open.is_empty());
+}
+
+#[test]
+fn both_families_carry_data() {
+    let mut config = config(Limits::default());
+    config.families.push(Family::V6);
+    let mut site = Site::with(config);
+    let mut hand = Hand::new(CLIENT);
+    let udp = RequestedTransport::new(RequestedTransport::UDP);
+    let both = AdditionalAddressFamily::new(AddressFamily::IPV6);
+    let make = |hand: &Hand| hand.request(ALLOCATE, &[&udp, &both]);
+    assert_eq!(hand.ask(&mut site, ALLOCATE, make).0, None);
+    assert_eq!(site.open.len(), 2);
+    for (peer, inside) in [(PEER, "10.0.0.1:1"), ("[2a00::1]:1", "[::ffff:10.0.0.1]:1")] {
+        assert_eq!(permit(&mut hand, &mut site, inside), Some(403));
+        assert_eq!(permit(&mut hand, &mut site, peer), None);
+        let sent = site.client_sends(hand.source, &send(peer, b"x"));
+        let (relayed, to, _) = &sent.to_peers[0];
+        assert_eq!(relayed.is_ipv4(), to.is_ipv4());
+    }
+    assert_eq!(hand.say(&mut site, REFRESH, &[&Lifetime::new(0)]), None);
     assert!(site.open.is_empty());
 }
 
