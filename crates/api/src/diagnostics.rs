@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Nat;
+
 /// How packets reach another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -216,6 +218,9 @@ pub enum Finding {
         own: Vec<SocketAddr>,
         /// Where peers see it, as they say.
         seen: Vec<Sighting>,
+        /// How it is seen from outside, and whether the router maps ports.
+        #[serde(default)]
+        nat: Box<Nat>,
     },
     /// How the sessions reach their peers.
     Sessions {

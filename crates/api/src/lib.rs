@@ -34,7 +34,9 @@ pub use governed::{
 };
 pub use offers::{Count, Discovery, Offer, OfferAsk};
 pub use routes::{Route, RouteAsk, Router};
-pub use status::{Account, HostName, Names, Peer, Proxies, Refused, Sent, Service, Status};
+pub use status::{
+    Account, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent, Service, Status,
+};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
 

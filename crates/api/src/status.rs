@@ -33,6 +33,9 @@ pub struct Status {
     pub clients: u32,
     /// The addresses at which the node can be dialled.
     pub addresses: Vec<SocketAddr>,
+    /// How the node is seen from outside.
+    #[serde(default)]
+    pub nat: Nat,
     /// How many records the node holds for the overlay.
     pub records_held: u64,
     /// What the node does for others.
@@ -60,6 +63,38 @@ pub struct Status {
     /// What a person should know and maybe act on, for example that the disk is full.
     #[serde(default)]
     pub notices: Vec<String>,
+}
+
+/// How a node is seen from outside its site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nat {
+    /// What kind of translation of addresses there is, as others see it: `none`,
+    /// `endpoint-independent`, `sequential`, `random`, or `unknown` as long as fewer than three
+    /// have told.
+    pub mapping: String,
+    /// At which addresses others see the node, as far as it believes them, at most three.
+    pub observed: Vec<SocketAddr>,
+    /// The outer address at which the router takes datagrams for the node's sessions, if it maps
+    /// that port.
+    pub mapped: Option<SocketAddr>,
+    /// The same for packets of virtual networks.
+    pub mapped_packets: Option<SocketAddr>,
+    /// Which protocols for it the router speaks; none when there is no router, or it was not
+    /// asked.
+    pub router: Option<PortMapping>,
+}
+
+/// The protocols by which a router maps ports on request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortMapping {
+    /// UPnP, Internet Gateway Device.
+    pub upnp: bool,
+    /// NAT-PMP (RFC 6886).
+    pub nat_pmp: bool,
+    /// PCP (RFC 6887).
+    pub pcp: bool,
 }
 
 /// What a node does for others, and for whom.

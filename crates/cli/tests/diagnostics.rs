@@ -106,7 +106,8 @@ fn a_doctor_says_what_is_wrong_and_what_to_do() {
     let expected = "\
 ok       daemon                it runs and answers
 ok       data directory        /data can be written; 1.5 GiB free
-warning  addresses             10.0.0.1:9; peers see it at 192.0.2.9:9 (2 peers)
+warning  addresses             10.0.0.1:9; peers see it at 192.0.2.9:9 (2 peers); the router \
+maps no ports on request
          -> The node is behind a NAT: others reach it once it has dialled them. If it is to be \
 dialled by anybody, forward the UDP port on the router.
 problem  storage               a value could not be stored in the overlay

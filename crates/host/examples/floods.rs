@@ -96,6 +96,7 @@ impl Peer {
             overlay,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             on_datagram: Arc::new(|_, _| {}),
+            carry: Arc::new(enishi_host::session::NobodyCarries),
         };
         let (sessions, events) = Sessions::bind(config).await?;
         let config = Config {

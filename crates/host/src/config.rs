@@ -46,6 +46,8 @@ pub struct Config {
     /// The UDP addresses to listen on, at most eight; port 0 takes the port of the last
     /// run or any free one. An empty list is all interfaces, IPv4 and IPv6, any port.
     pub listen: Vec<SocketAddr>,
+    /// Whether the site's router is asked to map the node's ports: by PCP, NAT-PMP or UPnP.
+    pub port_mapping: bool,
     /// The name of the overlay; `open` is the one of everybody.
     pub overlay: String,
     /// How this host is called among the members of its channels, up to 63 octets;
@@ -78,6 +80,8 @@ pub struct Config {
     /// Whether this node tells others how it is when they trace a route through it or
     /// ping it; otherwise it only confirms.
     pub reports_hops: bool,
+    /// Whether this node carries packets between nodes that do not reach each other.
+    pub relay: bool,
     /// For whom messages are passed on, and to whom they are given.
     pub policy: Policy,
     /// The nodes that the policy `trust` serves first, at most 1,024.
@@ -101,6 +105,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![([0, 0, 0, 0], 0).into()],
+            port_mapping: true,
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,
@@ -114,6 +119,7 @@ impl Default for Config {
             class: Limit::default(),
             ticket_valid_days: 7,
             reports_hops: true,
+            relay: true,
             policy: Policy::None,
             trusted: Vec::new(),
             carried_per_minute: 6000,
@@ -350,10 +356,10 @@ mod tests {
     fn every_key_is_optional_and_unknown_ones_are_named() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let text = "listen = [\"127.0.0.1:4242\"]\noverlay = \"office\"\nhost_name = \"aki\"\n\
-                    tun = false\nticket_valid_days = 1\nreports_hops = false\nlog = \"debug\"";
+                    tun = false\nticket_valid_days = 1\nreports_hops = false\nrelay = false\nlog = \"debug\"";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
-        assert!(!config.reports_hops);
+        assert!(!config.reports_hops && !config.relay);
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
         assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));

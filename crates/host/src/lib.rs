@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod dns;
 pub mod packets;
 mod places;
+pub mod reach;
 pub mod session;
 pub mod socks;
 pub mod store;

@@ -35,6 +35,7 @@ fn config(seed: u8, overlay: &str, port: u16) -> SessionConfig {
         overlay: OverlayId::from_name(overlay),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], port))],
         on_datagram: Arc::new(|_, _| {}),
+        carry: Arc::new(enishi_host::session::NobodyCarries),
     }
 }
 

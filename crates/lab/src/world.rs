@@ -2,16 +2,16 @@
 //! take time and lose packets.
 //!
 //! ```text
-//!   public("p")                                 eth0 11.0.0.1
-//!   home("h", NatKind::symmetric(...))          router 11.0.0.2
+//!   public("p")                                 eth0 11.0.1.1
+//!   home("h", NatKind::symmetric(...))          router 11.0.2.1
 //!      host("a", home)                          eth0 192.168.1.2
 //!      host("b", home)                          eth0 192.168.1.3
 //!   behind(carrier, "g", NatKind::...)          router 192.168.1.4, hosts 192.168.2.2...
 //! ```
 //!
 //! Addresses of the Internet are of 11.0.0.0/8: real ones, for routers refuse to open ports of
-//! addresses that are for documentation or private; and nothing leaves the namespaces. There is no
-//! IPv6 yet.
+//! addresses that are for documentation or private; and nothing leaves the namespaces. Each is in a
+//! network of its own, as strangers are. There is no IPv6 yet.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const RULES_TIME_MAX: Duration = Duration::from_secs(10);
 /// What an area has given so far.
 #[derive(Debug)]
 struct Site {
-    /// The first three octets of its addresses.
+    /// The first three octets of its addresses; in the Internet, the first two.
     network: [u8; 3],
     last: u8,
     link: LinkKind,
@@ -159,7 +159,10 @@ impl World {
         );
         site.last += 1;
         let [a, b, c] = site.network;
-        Ok(Ipv4Addr::new(a, b, c, site.last))
+        Ok(match area {
+            INTERNET => Ipv4Addr::new(a, b, site.last, 1),
+            _ => Ipv4Addr::new(a, b, c, site.last),
+        })
     }
 
     /// Has a network's router start anew: it forgets everything, and has another outer address if

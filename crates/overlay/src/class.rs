@@ -176,6 +176,11 @@ impl Grade {
     pub const fn is_client(self) -> bool {
         matches!(self.class(), Class::Client)
     }
+
+    /// Tells whether it is that of a node which strangers can reach.
+    pub const fn is_reachable(self) -> bool {
+        is_reachable(self.score())
+    }
 }
 
 impl std::fmt::Debug for Grade {

@@ -84,15 +84,16 @@ pub enum Message {
     },
     /// Tells what changed in the sender's view, or all of it.
     ViewUpdate(ViewUpdate),
-    /// Asks the receiver to tell `subject` that the sender is about to dial it.
+    /// Asks the receiver to tell `subject` that the sender is about to dial it, and the sender
+    /// where to.
     Introduce {
         /// A neighbour or link of the receiver.
         subject: NodeId,
     },
-    /// Tells the receiver who is about to dial it, so that it may dial at the same
-    /// time and open its own NAT.
+    /// Tells the receiver who is about to dial it, or whom it wanted to dial, so that both dial
+    /// at the same time and each opens its own NAT.
     Introduced {
-        /// Who is about to dial.
+        /// The other one; first where the sender sees it, if it does not say so itself.
         newcomer: Contact,
     },
     /// A message on its way to the node in charge of a position.

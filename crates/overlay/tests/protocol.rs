@@ -9,7 +9,7 @@ use enishi_overlay::message::{Hello, Query, Reply, Routed};
 use enishi_overlay::overlay::{Effect, Input, Manner};
 use enishi_overlay::silence::Silences;
 use enishi_overlay::view::{Snapshot, ViewUpdate};
-use enishi_overlay::{Contact, Coordinate, Message, OverlayId, Position};
+use enishi_overlay::{Contact, Coordinate, Message, OverlayId, PathKind, Position};
 
 use net::{Net, id};
 
@@ -60,6 +60,68 @@ fn the_neighbour_in_common_makes_two_meet() {
     );
     assert!(net.effects.is_empty());
     assert_eq!(net.overlays[0].counters().messages_refused, 1);
+}
+
+/// Who dials whom, and where first.
+fn dials(net: &Net) -> Vec<(usize, usize, String)> {
+    let dials = net
+        .effects
+        .iter()
+        .filter_map(|(number, effect)| match effect {
+            Effect::Dial(to) => {
+                let first = to.addresses()[0].to_string();
+                Some((*number, net.number(to.id()), first))
+            }
+            _ => None,
+        });
+    dials.collect()
+}
+
+#[test]
+fn two_that_meet_dial_each_other_where_the_third_sees_them() {
+    let mut net = Net::new(3);
+    for number in [1, 2] {
+        let address = Some(([198, 51, 100, number as u8], 1234).into());
+        let (peer, kind) = (id(number), PathKind::Direct);
+        let path = Input::Path {
+            peer,
+            kind,
+            address,
+        };
+        net.input(0, path);
+    }
+    let (from, subject) = (id(1), id(2));
+    let message = Message::Introduce { subject };
+    net.input(0, Input::Message { from, message });
+    let expected = [(1, 2, "198.51.100.2:1234"), (2, 1, "198.51.100.1:1234")];
+    assert_eq!(
+        dials(&net),
+        expected.map(|(who, whom, first)| (who, whom, first.to_owned()))
+    );
+    // Who has just gone is not missed.
+    net.effects.clear();
+    let message = Message::Introduce { subject: id(9) };
+    net.input(0, Input::Message { from, message });
+    assert!(dials(&net).is_empty());
+    assert_eq!(net.overlays[0].counters().messages_refused, 0);
+}
+
+#[test]
+fn whoever_told_of_one_that_keeps_silent_makes_the_two_meet() {
+    let mut net = Net::new(2);
+    net.cut([1, 2]);
+    net.add();
+    net.run_for(Duration::from_millis(1400));
+    assert!(dials(&net).is_empty(), "{:?}", dials(&net));
+    net.run_for(Duration::from_millis(200));
+    let dials = dials(&net);
+    for (who, whom) in [(1, 2), (2, 1)] {
+        assert!(
+            dials.iter().any(|dial| (dial.0, dial.1) == (who, whom)),
+            "{dials:?}"
+        );
+    }
+    assert!(dials.len() <= 4, "{dials:?}");
 }
 
 #[test]

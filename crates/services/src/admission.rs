@@ -171,6 +171,16 @@ impl Gate {
         closed.is_some_and(|closed| closed.peers.standing(peer).is_some())
     }
 
+    /// Tells whether there is one at all.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells whether what a node says gets through.
+    pub(crate) fn lets_speak(&self, peer: NodeId) -> bool {
+        !self.is_closed() || self.has_admitted(peer)
+    }
+
     /// Tells whether other nodes have used up the invitation by which this one came.
     pub fn is_used_up(&self) -> bool {
         self.0

@@ -1,5 +1,5 @@
-//! The node: overlay, DHT, diagnostics, multicast and virtual network control in one pure
-//! state machine.
+//! The node: overlay, DHT, diagnostics, multicast, reach and virtual network control in one
+//! pure state machine.
 //!
 //! [`Node`] is the kernel: it takes inputs, hands them to the overlay and the
 //! services, and returns effects. A service is a process; its system calls are the
@@ -15,6 +15,7 @@ pub mod keys;
 pub mod multicast;
 pub mod names;
 pub mod node;
+pub mod reach;
 pub mod record;
 pub mod recording;
 pub mod service;

@@ -6,7 +6,7 @@
 //!              v                                      |
 //!   +--------------------- Node ------------------------------+
 //!   |  overlay  --effects-->  services  --calls-->  overlay   |
-//!   |  behind the gate        dht  diag  multicast  vnet      |
+//!   |  behind the gate    dht diag multicast reach vnet       |
 //!   +---------------------------------------------------------+
 //! ```
 //!
@@ -31,6 +31,7 @@ use crate::admission::{self, Gate, Membership, Order, Passage};
 use crate::dht::{self, Caller, Dht};
 use crate::diag::{self, Diag};
 use crate::multicast::{self, Multicast, Subscriber};
+use crate::reach::{self, Reach};
 use crate::service::{Call, Context, Service, ServiceId, ServiceInput};
 use crate::vnet::{self, Vnet};
 
@@ -119,6 +120,8 @@ pub enum Command {
     Admission(admission::Command),
     /// Of multicast.
     Multicast(multicast::Command),
+    /// Of how the node is reached.
+    Reach(reach::Command),
 }
 
 /// What the host has to do.
@@ -164,6 +167,8 @@ pub enum Event {
     Vnet(vnet::Event),
     /// Of multicast; only what the host itself subscribed to.
     Multicast(multicast::Event),
+    /// Of how the node is reached.
+    Reach(reach::Event),
 }
 
 /// One node of the overlay with its services.
@@ -175,6 +180,7 @@ pub struct Node {
     dht: Dht,
     diag: Diag,
     multicast: Multicast,
+    reach: Reach,
     vnet: Vnet,
     rng: Rng,
     started_unix_s: u64,
@@ -184,6 +190,7 @@ pub struct Node {
     dht_events: VecDeque<dht::Event>,
     diag_events: VecDeque<diag::Event>,
     multicast_events: VecDeque<multicast::Event>,
+    reach_events: VecDeque<reach::Event>,
     vnet_events: VecDeque<vnet::Event>,
     gate_events: VecDeque<Infallible>,
     outputs: VecDeque<Output>,
@@ -227,6 +234,7 @@ impl Node {
             dht: Dht::new(),
             diag: Diag::default(),
             multicast: Multicast::default(),
+            reach: Reach::default(),
             vnet: Vnet::new(config.host_name),
             rng,
             started_unix_s: config.started_unix_s,
@@ -236,6 +244,7 @@ impl Node {
             dht_events: VecDeque::new(),
             diag_events: VecDeque::new(),
             multicast_events: VecDeque::new(),
+            reach_events: VecDeque::new(),
             vnet_events: VecDeque::new(),
             gate_events: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -296,6 +305,7 @@ impl Node {
                     address,
                 };
                 self.overlay.handle(now, path);
+                self.tell_path(now, peer);
             }
             Input::Load(load) => self.overlay.handle(now, overlay::Input::Load(load)),
             Input::Command(Command::Dht(command)) => {
@@ -312,6 +322,9 @@ impl Node {
             }
             Input::Command(Command::Multicast(command)) => {
                 self.input_multicast(now, ServiceInput::Command(command));
+            }
+            Input::Command(Command::Reach(command)) => {
+                self.input_reach(now, ServiceInput::Command(command));
             }
             Input::Leave => {
                 self.input_vnet(now, ServiceInput::Command(vnet::Command::Suspend));
@@ -337,6 +350,7 @@ impl Node {
             self.dht.next_timeout(),
             self.diag.next_timeout(),
             self.multicast.next_timeout(),
+            self.reach.next_timeout(),
             self.vnet.next_timeout(),
             self.gate.next_timeout(),
         ];
@@ -372,6 +386,11 @@ impl Node {
         &self.multicast
     }
 
+    /// Returns how the node is reached.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// Returns the virtual networks.
     pub fn vnet(&self) -> &Vnet {
         &self.vnet
@@ -386,6 +405,9 @@ impl Node {
     fn receive(&mut self, now: Time, from: NodeId, message: Message) {
         let mut cx = context!(self, gate_events, ServiceId::Admission, now);
         if let Some(message) = self.gate.receive(from, message, &mut cx) {
+            if self.gate.is_closed() {
+                self.tell_path(now, from);
+            }
             self.overlay
                 .handle(now, overlay::Input::Message { from, message });
         }
@@ -405,6 +427,9 @@ impl Node {
         if due(self.multicast.next_timeout()) {
             self.input_multicast(now, ServiceInput::Timeout);
         }
+        if due(self.reach.next_timeout()) {
+            self.input_reach(now, ServiceInput::Timeout);
+        }
         if due(self.vnet.next_timeout()) {
             self.input_vnet(now, ServiceInput::Timeout);
         }
@@ -413,9 +438,19 @@ impl Node {
         }
     }
 
+    /// Tells a service the path of a session, once its peer may speak here.
+    fn tell_path(&mut self, now: Time, peer: NodeId) {
+        if self.gate.lets_speak(peer) {
+            let (kind, address) = self.overlay.path(peer);
+            let mut cx = context!(self, reach_events, ServiceId::Reach, now);
+            self.reach.on_path(peer, kind, address, &mut cx);
+        }
+    }
+
     fn tell_gone(&mut self, now: Time, peer: NodeId) {
         self.input_dht(now, ServiceInput::Gone(peer));
         self.input_multicast(now, ServiceInput::Gone(peer));
+        self.input_reach(now, ServiceInput::Gone(peer));
         self.input_vnet(now, ServiceInput::Gone(peer));
     }
 
@@ -434,6 +469,8 @@ impl Node {
                 self.outputs.push_back(Output::Event(Event::Diag(event)));
             } else if let Some(event) = pop(&mut self.multicast_events) {
                 self.on_multicast_event(now, event);
+            } else if let Some(event) = pop(&mut self.reach_events) {
+                self.outputs.push_back(Output::Event(Event::Reach(event)));
             } else if let Some(event) = pop(&mut self.vnet_events) {
                 self.outputs.push_back(Output::Event(Event::Vnet(event)));
             } else {
@@ -719,6 +756,7 @@ impl Node {
             ServiceId::Vnet => self.input_vnet(now, handed.into_input()),
             ServiceId::Admission => self.input_gate(now, handed.into_input()),
             ServiceId::Multicast => self.input_multicast(now, handed.into_input()),
+            ServiceId::Reach => self.input_reach(now, handed.into_input()),
         }
     }
 
@@ -733,6 +771,10 @@ impl Node {
     fn input_multicast(&mut self, now: Time, input: ServiceInput<multicast::Command>) {
         let id = ServiceId::Multicast;
         hand_to!(self, multicast, multicast_events, id, now, input);
+    }
+
+    fn input_reach(&mut self, now: Time, input: ServiceInput<reach::Command>) {
+        hand_to!(self, reach, reach_events, ServiceId::Reach, now, input);
     }
 
     fn input_vnet(&mut self, now: Time, input: ServiceInput<vnet::Command>) {

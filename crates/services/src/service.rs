@@ -28,6 +28,8 @@ pub enum ServiceId {
     Admission = 4,
     /// Overlay multicast.
     Multicast = 5,
+    /// How nodes are reached.
+    Reach = 6,
 }
 
 impl ServiceId {
@@ -39,6 +41,7 @@ impl ServiceId {
             3 => Some(Self::Vnet),
             4 => Some(Self::Admission),
             5 => Some(Self::Multicast),
+            6 => Some(Self::Reach),
             _ => None,
         }
     }

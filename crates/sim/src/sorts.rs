@@ -110,6 +110,7 @@ fn direct(service: u8, body: &[u8]) -> &'static str {
         }
         Some(ServiceId::Diag) => "diag",
         Some(ServiceId::Vnet) => "vnet",
+        Some(ServiceId::Reach) => "reach",
         // The number follows the version and the group's tag.
         Some(ServiceId::Multicast) => {
             let number = body.get(17).map(|number| usize::from(*number));

@@ -64,7 +64,11 @@ fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Ind
     events
         .filter_map(|(_, index, event)| match event {
             Event::Vnet(event) => Some((index, event)),
-            Event::Joined | Event::Dht(_) | Event::Diag(_) | Event::Multicast(_) => None,
+            Event::Joined
+            | Event::Dht(_)
+            | Event::Diag(_)
+            | Event::Multicast(_)
+            | Event::Reach(_) => None,
         })
         .collect()
 }
@@ -137,7 +141,11 @@ fn keys_are_renewed_even_when_both_ask_at_once() {
         .into_iter()
         .filter_map(|(_, index, event)| match event {
             Event::Vnet(event) => Some((index, event)),
-            Event::Joined | Event::Dht(_) | Event::Diag(_) | Event::Multicast(_) => None,
+            Event::Joined
+            | Event::Dht(_)
+            | Event::Diag(_)
+            | Event::Multicast(_)
+            | Event::Reach(_) => None,
         })
         .collect();
     let (one, other) = (

@@ -40,7 +40,11 @@ fn tell(world: &mut World, at: Index, command: Vnet) -> Vec<(Index, VnetEvent)> 
     events
         .filter_map(|(_, index, event)| match event {
             Event::Vnet(event) => Some((index, event)),
-            Event::Joined | Event::Dht(_) | Event::Diag(_) | Event::Multicast(_) => None,
+            Event::Joined
+            | Event::Dht(_)
+            | Event::Diag(_)
+            | Event::Multicast(_)
+            | Event::Reach(_) => None,
         })
         .collect()
 }

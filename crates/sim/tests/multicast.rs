@@ -88,7 +88,11 @@ impl Told {
                 }) => {
                     told.receipts.push((token, receipts));
                 }
-                Event::Joined | Event::Dht(_) | Event::Diag(_) | Event::Vnet(_) => {}
+                Event::Joined
+                | Event::Dht(_)
+                | Event::Diag(_)
+                | Event::Vnet(_)
+                | Event::Reach(_) => {}
             }
         }
         told

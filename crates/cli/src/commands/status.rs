@@ -1,13 +1,13 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Forward, Peer, Proxies, Refused, Request, Service, Status};
+use enishi_api::{Answer, Channel, Forward, Nat, Peer, Proxies, Refused, Request, Service, Status};
 use serde_json::json;
 
 use super::{Context, names, show};
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
-use crate::text::{Label, Message, octets, or_dash};
+use crate::text::{Label, Message, octets, or_dash, protocols};
 
 /// Tells how the node is.
 pub(super) async fn status(cx: &Context) -> Result<Verdict, Problem> {
@@ -72,6 +72,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Overlay, cx.out.text(&place)),
         (Label::Class, class(cx, status)),
         (Label::Addresses, addresses.join(", ")),
+        (Label::Outside, outside(&status.nat)),
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
         (Label::Names, names::line(status.names.as_deref())),
@@ -101,6 +102,19 @@ fn class(cx: &Context, status: &Status) -> String {
             format!("{}, {clients}", status.class)
         }
     }
+}
+
+/// How the node is seen from outside, once others have told, or a router maps its port.
+fn outside(nat: &Nat) -> String {
+    let mapping = match nat.mapping.as_str() {
+        "" | "unknown" => None,
+        mapping => Some(format!("NAT: {mapping}")),
+    };
+    let observed = nat.observed.iter().map(ToString::to_string);
+    let router = nat.router.map(protocols).unwrap_or_default();
+    let mapped = nat.mapped.map(|mapped| format!("{mapped} ({router})"));
+    let told = mapping.into_iter().chain(observed).chain(mapped);
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// What was passed on for others, and the policy unless it is to serve all alike.

@@ -384,6 +384,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Overlay => "overlay",
         Label::Class => "class",
         Label::Addresses => "addresses",
+        Label::Outside => "from outside",
         Label::Records => "records held",
         Label::Name => "name",
         Label::Names => "names",

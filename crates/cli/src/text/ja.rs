@@ -365,6 +365,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Overlay => "オーバーレイ",
         Label::Class => "クラス",
         Label::Addresses => "アドレス",
+        Label::Outside => "外からの見え方",
         Label::Records => "保持レコード",
         Label::Name => "名前",
         Label::Names => "名前解決",

@@ -13,7 +13,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use enishi_api::{Check, Verdict};
+use enishi_api::{Check, PortMapping, Verdict};
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -300,6 +300,7 @@ pub(crate) enum Label {
     Overlay,
     Class,
     Addresses,
+    Outside,
     Records,
     Name,
     Names,
@@ -498,6 +499,17 @@ pub(crate) fn octets(count: u64) -> String {
     }
     let digits = usize::from(unit > 0);
     format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// The protocols by which a router maps ports.
+pub(crate) fn protocols(router: PortMapping) -> String {
+    let spoken = [
+        (router.upnp, "UPnP"),
+        (router.nat_pmp, "NAT-PMP"),
+        (router.pcp, "PCP"),
+    ];
+    let spoken = spoken.into_iter().filter(|(speaks, _)| *speaks);
+    spoken.map(|(_, name)| name).collect::<Vec<_>>().join(", ")
 }
 
 /// A virtual address, or a dash while there is none.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use enishi_api::{
     Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Count, Discovery,
     Failure, FailureKind, Finding, Forward, ForwardAdd, ForwardWay, Held, Holder, Hop, HopState,
-    HostName, MapLink, MapNode, MapRole, Member, Offer, OpenInvitation, Outcome, OverlayMap,
-    PathKind, Peer, PingSummary, Protocol, Proxies, Refused, Remote, Removal, Request, RoundTrips,
-    Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict, Verification,
-    Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
+    HostName, MapLink, MapNode, MapRole, Member, Nat, Offer, OpenInvitation, Outcome, OverlayMap,
+    PathKind, Peer, PingSummary, PortMapping, Protocol, Proxies, Refused, Remote, Removal, Request,
+    RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
+    Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -370,6 +370,10 @@ fn doctor() -> Vec<Answer> {
             Finding::Addresses {
                 own: vec!["10.0.0.1:9".parse().unwrap()],
                 seen: vec![Sighting { address, peers: 2 }],
+                nat: Box::new(Nat {
+                    router: Some(PortMapping::default()),
+                    ..Nat::default()
+                }),
             },
         ),
         check(
@@ -432,6 +436,7 @@ fn status() -> Status {
         class: "peer".to_owned(),
         clients: 0,
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
+        nat: Default::default(),
         records_held: 3,
         service: Default::default(),
         sent: Default::default(),

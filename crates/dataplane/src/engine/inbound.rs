@@ -38,6 +38,8 @@ pub(super) enum Happened {
     Asked(usize, Probe, Option<SocketAddr>),
     /// A question to be asked: has the peer moved?
     Ask(usize, super::paths::Ask),
+    /// The peer sees this host at another address than before.
+    Seen(PeerKey, SocketAddr),
 }
 
 impl<O: Outside> Driver<O> {
@@ -146,6 +148,7 @@ impl<O: Outside> Driver<O> {
                 Happened::HasWay(slot) => self.send_all_waiting(slot),
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
+                Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
             }
         }
     }
@@ -235,6 +238,11 @@ impl<'b> Entry<'_, 'b> {
                     let bytes = usize::from(answer.bytes);
                     if session.paths.answered(self.now, from, round_trip, bytes) {
                         self.happened.push(Happened::HasWay(slot));
+                    }
+                    let seen_at = Probe::seen_at(opened.content);
+                    if let Some(at) = seen_at.filter(|at| session.seen_at != Some(*at)) {
+                        session.seen_at = Some(at);
+                        self.happened.push(Happened::Seen(session.peer, at));
                     }
                 }
             }

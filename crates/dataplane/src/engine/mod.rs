@@ -213,6 +213,14 @@ pub enum Note {
         /// The index.
         index: u32,
     },
+    /// A peer sees the datagrams of this host come from an address, as it says; told when that
+    /// is another one than it said before.
+    Seen {
+        /// The peer.
+        peer: PeerKey,
+        /// The address.
+        at: SocketAddr,
+    },
     /// Another program removed the device.
     DeviceLost {
         /// Of which network.

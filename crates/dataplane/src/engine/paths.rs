@@ -101,6 +101,8 @@ pub(super) struct Paths {
     taken: Option<Taken>,
     search_pause: Duration,
     next_search: Instant,
+    /// When an address that was heard from may be asked at once again.
+    next_trigger: Instant,
     next_improve: Instant,
     /// When something was last sent to the peer, whichever way, and when something long was.
     spoke: Instant,
@@ -114,6 +116,7 @@ impl Paths {
             taken: None,
             search_pause: SEARCH_FIRST,
             next_search: now,
+            next_trigger: now,
             next_improve: now,
             spoke: now,
             spoke_long: now,
@@ -208,9 +211,19 @@ impl Paths {
                 Some(Ask { to: from, bytes: 0 })
             }
             // Should the old address turn out to be silent, this is where to ask.
-            Some(_) | None => {
+            Some(_) => {
                 self.add(from);
                 None
+            }
+            // What came through there may have opened the way: it is asked at once (the triggered
+            // check of RFC 8445, section 7.3.1.4).
+            None => {
+                self.add(from);
+                let due = now >= self.next_trigger;
+                due.then(|| {
+                    self.next_trigger = now + DOUBT_INTERVAL;
+                    Ask { to: from, bytes: 0 }
+                })
             }
         }
     }

@@ -2,7 +2,7 @@
 //! passed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::paths::Paths;
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) paths: Paths,
     pub(super) counters: Counters,
+    /// Where the peer says to see this host; none before it has.
+    pub(super) seen_at: Option<SocketAddr>,
     /// The keys that are used; those that the peer has not been seen to have yet; those before,
     /// newest first, for datagrams that are still on the way.
     current: Option<Keys>,
@@ -72,6 +74,7 @@ impl Session {
             addresses: Vec::new(),
             paths: Paths::new(now),
             counters: Counters::default(),
+            seen_at: None,
             current: None,
             next: None,
             previous: Vec::new(),
@@ -345,6 +348,17 @@ impl Probe {
         })
     }
 
+    /// Reads from an answer where the peer saw the probe come from; none when it tells nothing
+    /// that can be.
+    pub(super) fn seen_at(content: &[u8]) -> Option<SocketAddr> {
+        let octets = content.get(PROBE_BYTES..ANSWER_BYTES)?;
+        let (ip, port) = octets.split_first_chunk::<16>()?;
+        let port = u16::from_be_bytes(port.try_into().ok()?);
+        let ip = Ipv6Addr::from(*ip).to_canonical();
+        let is_possible = port != 0 && !ip.is_unspecified() && !ip.is_multicast();
+        is_possible.then(|| SocketAddr::new(ip, port))
+    }
+
     /// Writes the answer to a probe that came from an address.
     pub(super) fn answer(self, from: SocketAddr) -> [u8; ANSWER_BYTES] {
         let mut octets = [0; ANSWER_BYTES];
@@ -466,6 +480,8 @@ mod tests {
         let probe = Probe::decode(&tokens.probe(5, Some(there), 1449)).unwrap();
         assert_eq!((probe.micros, probe.bytes), (5, 1449));
         let answer = Probe::decode(&probe.answer(there)).unwrap();
+        assert_eq!(Probe::seen_at(&probe.answer(there)), Some(there));
+        assert_eq!(Probe::seen_at(&[0; ANSWER_BYTES]), None);
         assert!(tokens.fits(answer, there) && !tokens.fits(answer, victim));
         assert!(!tokens.fits(
             Probe {

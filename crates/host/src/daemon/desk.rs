@@ -22,7 +22,7 @@ use enishi_services::diag::wire::{EchoDetail, Found};
 use enishi_services::record::Key;
 use enishi_services::vnet::{ChannelId, ChannelSpec};
 use enishi_services::{Node, diag, vnet};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::closed::Member;
@@ -31,6 +31,7 @@ use super::streams::Listeners;
 use crate::config::Config;
 use crate::dns::Shown;
 use crate::packets::Networks;
+use crate::reach::{Carrier, Mapped};
 use crate::session::Sessions;
 use crate::store::unix_s;
 use crate::wireguard::WireGuard;
@@ -134,10 +135,14 @@ pub(super) struct Shared {
     /// The clock at the start, in seconds since 1970.
     pub(super) started_unix_s: u64,
     pub(super) networks: Arc<Networks>,
+    /// What the site's router maps for the node.
+    pub(super) mapped: watch::Sender<Mapped>,
     /// How names are served; none when they are not.
     pub(super) names: Option<Shown>,
     /// The WireGuard clients; none in tests of other parts.
     pub(super) wireguard: Option<WireGuard>,
+    /// Carries packets between nodes; none in tests of other parts.
+    pub(super) carrier: Option<Arc<Carrier>>,
     pub(super) listeners: Listeners,
     pub(super) forwards: Forwards,
     /// Where the proxies listen.
@@ -167,8 +172,10 @@ impl Shared {
             started: Instant::now(),
             started_unix_s: unix_s(),
             networks,
+            mapped: watch::Sender::default(),
             names: None,
             wireguard: None,
+            carrier: None,
             listeners: Listeners::default(),
             forwards: Forwards::default(),
             proxies: Proxies::default(),

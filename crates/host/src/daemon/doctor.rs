@@ -79,7 +79,7 @@ pub(super) async fn examine(
         report.tell(outcome, finding).await;
     }
     overlay::size(&around, &mut report).await;
-    host::addresses(desk, &echoes, &mut report).await;
+    host::addresses(desk, &echoes, &mut report).await?;
     host::sessions(desk, &mut report).await;
     channels::channels(desk, &mut report).await?;
     channels::names(desk, &mut report).await?;

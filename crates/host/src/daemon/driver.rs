@@ -13,7 +13,7 @@ use enishi_overlay::view::Entry;
 use enishi_overlay::{Keypair, Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
-use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, vnet};
+use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, reach, vnet};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,7 @@ use super::rates::Rates;
 use super::recorder::Recorder;
 use super::streams;
 use crate::packets::Note;
+use crate::reach::Mapped;
 use crate::session::{SessionEvent, Sessions};
 use crate::store::{Outcome, Slot};
 
@@ -58,6 +59,9 @@ pub(super) struct Inlets {
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) notes: mpsc::Receiver<Note>,
     pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// The nodes that are not reached.
+    pub(super) wanted: mpsc::Receiver<NodeId>,
+    pub(super) mapped: watch::Receiver<Mapped>,
     pub(super) stop: CancellationToken,
 }
 
@@ -113,8 +117,8 @@ impl Driver {
 
     /// Runs until it is told to stop; then takes leave and closes everything.
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
-        let ways = self.shared.networks.ways(&inlets.addresses.borrow());
-        self.handle(&mut node, Input::Command(Command::Vnet(ways)));
+        let addresses = inlets.addresses.borrow_and_update().clone();
+        self.tell_ways(&mut node, &addresses);
         loop {
             let timeout = self.sleep(&node);
             tokio::select! {
@@ -132,18 +136,45 @@ impl Driver {
                     }
                 }
                 Some(ask) = inlets.asks.recv() => self.on_ask(&mut node, ask),
-                Some(note) = inlets.notes.recv() => self.on_note(&mut node, note),
+                Some(note) = inlets.notes.recv() => {
+                    self.on_note(&mut node, note, &inlets.addresses);
+                }
+                Some(peer) = inlets.wanted.recv() => {
+                    tracing::debug!(?peer, "calling a node that is not reached");
+                    self.handle(&mut node, Input::Command(Command::Reach(reach::Command::Call(peer))));
+                }
                 Ok(()) = inlets.addresses.changed() => {
                     let addresses = inlets.addresses.borrow_and_update().clone();
-                    let ways = self.shared.networks.ways(&addresses);
                     self.shared.networks.moved();
-                    self.handle(&mut node, Input::Addresses(addresses));
-                    self.handle(&mut node, Input::Command(Command::Vnet(ways)));
+                    self.handle(&mut node, Input::Addresses(addresses.clone()));
+                    self.tell_ways(&mut node, &addresses);
+                }
+                Ok(()) = inlets.mapped.changed() => {
+                    let mapped = inlets.mapped.borrow_and_update().clone();
+                    self.shared.networks.set_mapped(mapped.packets);
+                    self.tell_external(&node);
+                    self.tell_ways(&mut node, &inlets.addresses.borrow());
                 }
                 () = timeout => self.handle(&mut node, Input::Timeout),
             }
         }
         self.stop(node, inlets).await;
+    }
+
+    /// Tells the node which addresses are of this host, and where its packets are to be sent.
+    fn tell_ways(&mut self, node: &mut Node, addresses: &[SocketAddr]) {
+        let local = reach::Command::Local(self.sessions.local_addresses());
+        self.handle(node, Input::Command(Command::Reach(local)));
+        let ways = self.shared.networks.ways(addresses);
+        self.handle(node, Input::Command(Command::Vnet(ways)));
+    }
+
+    /// Tells the sessions at which addresses others reach them from outside.
+    fn tell_external(&self, node: &Node) {
+        let mapped = self.shared.mapped.borrow().sessions;
+        let observed = node.reach().observed().iter().copied();
+        let external = mapped.into_iter().chain(observed).collect();
+        self.sessions.set_external_addresses(external);
     }
 
     /// Hands the node what happened and carries out what it wants.
@@ -228,6 +259,8 @@ impl Driver {
                 tracing::debug!(?peer, "the peer was restarted");
                 let restarted = vnet::Command::Restarted(peer);
                 self.handle(node, Input::Command(Command::Vnet(restarted)));
+                let restarted = reach::Command::Restarted(peer);
+                self.handle(node, Input::Command(Command::Reach(restarted)));
             }
             SessionEvent::Unreachable { peer } => self.handle(node, Input::Unreachable(peer)),
         }
@@ -368,7 +401,12 @@ impl Driver {
         self.handle(node, Input::Command(command));
     }
 
-    fn on_note(&mut self, node: &mut Node, note: Note) {
+    fn on_note(
+        &mut self,
+        node: &mut Node,
+        note: Note,
+        addresses: &watch::Receiver<Vec<SocketAddr>>,
+    ) {
         let command = match note {
             Note::Missing { channel, address } => vnet::Command::Resolve { channel, address },
             // The peer may be attached already, and only the tables not know it yet. The
@@ -378,6 +416,11 @@ impl Driver {
             Note::Many { .. } if self.outbox.lags() => return,
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
+            Note::Seen { by, at } if self.shared.networks.seen(by, at) => {
+                let addresses = addresses.borrow().clone();
+                return self.tell_ways(node, &addresses);
+            }
+            Note::Seen { .. } => return,
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
     }
@@ -391,6 +434,7 @@ impl Driver {
             Event::Diag(event) => self.waiting.on_diag(event),
             // The host takes part in no group itself.
             Event::Multicast(_) => {}
+            Event::Reach(event) => self.on_reach(node, event),
             Event::Vnet(event) => {
                 self.shared.networks.on_event(&event, node.vnet());
                 if let Some(wireguard) = &self.shared.wireguard {
@@ -398,6 +442,23 @@ impl Driver {
                 }
                 // Nobody may be listening.
                 let _ = self.events.send(event);
+            }
+        }
+    }
+
+    fn on_reach(&mut self, node: &Node, event: reach::Event) {
+        match event {
+            reach::Event::Observed(_) => self.tell_external(node),
+            reach::Event::Called {
+                by: contact,
+                relays,
+            }
+            | reach::Event::Answered { contact, relays } => {
+                tracing::debug!(?contact, relays = relays.len(), "dialling at the same time");
+                self.sessions.dial(&contact);
+                if let Some(carrier) = &self.shared.carrier {
+                    carrier.learn(contact.id(), relays);
+                }
             }
         }
     }

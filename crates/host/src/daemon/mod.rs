@@ -112,6 +112,8 @@ pub struct Daemon {
     driver: JoinHandle<()>,
     /// Serves names, if it is to.
     names: Option<JoinHandle<()>>,
+    /// Has ports mapped, if it is to.
+    mapping: Option<JoinHandle<()>>,
     server: JoinHandle<()>,
     /// Locked until the daemon has ended.
     _data: DataDir,
@@ -160,6 +162,11 @@ impl Daemon {
             && tokio::time::timeout(STOP_TIME_MAX, names).await.is_err()
         {
             tracing::warn!("the resolver was not put back in time");
+        }
+        if let Some(mapping) = self.mapping
+            && tokio::time::timeout(STOP_TIME_MAX, mapping).await.is_err()
+        {
+            tracing::warn!("the router was not told in time that no ports are needed");
         }
         self.ending.stopped.cancel();
         // It ends by itself within a second.

@@ -1,6 +1,7 @@
 //! Starting a daemon: everything is opened, made and connected here, in order.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
 use crate::packets::{Discovery, Networks};
+use crate::reach::{Carrier, Mapping, is_carried};
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
 use crate::wireguard::WireGuard;
@@ -123,7 +125,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
-    let (sessions, events) = listen_at(&data, &keypair, overlay, listen, &networks).await?;
+    let (carrier, carrier_inlet, wanted) = Carrier::new(config.relay);
+    let inlets = (&networks, &carrier);
+    let (sessions, events) = listen_at(&data, &keypair, overlay, listen, inlets).await?;
     networks
         .start(sessions.clone())
         .map_err(StartError::Packets)?;
@@ -146,6 +150,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.forwards = forwards;
     shared.proxies = proxies.addresses();
     shared.wireguard = Some(wireguard);
+    shared.carrier = Some(Arc::clone(&carrier));
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
     bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
@@ -183,11 +188,15 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         outcomes,
         notes: notes_inlet,
         addresses: sessions.watch_addresses(),
+        wanted,
+        mapped: shared.mapped.subscribe(),
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
+    let stop = ending.stopped.clone();
+    tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop));
     proxies.serve(&desk);
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
@@ -196,6 +205,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         tokio::spawn(tell_if_alone(desk.clone()));
     }
     let driver = tokio::spawn(driver.run(node, desk.clone(), inlets));
+    let mapping = mapping(&desk).map(tokio::spawn);
     let names = with_names.then(|| tokio::spawn(dns::serve(desk)));
     let stopped = ending.stopped.clone();
     Ok(Daemon {
@@ -203,11 +213,25 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         control: data.path().join(enishi_api::SOCKET_NAME),
         driver,
         names,
+        mapping,
         server: tokio::spawn(control.serve(calls, streams, stopped.cancelled_owned())),
         sessions,
         ending,
         _data: data,
     })
+}
+
+/// Has the router map the node's ports, if it is to and others could use them.
+fn mapping(desk: &Desk) -> Option<impl Future<Output = ()> + use<>> {
+    let outside = |address: &SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
+    let sessions = desk.sessions.listening().into_iter().find(outside)?;
+    let packets = NonZeroU16::new(desk.shared.networks.port()?)?;
+    let sessions = NonZeroU16::new(sessions.port())?;
+    let mapping = Mapping::new(sessions, packets, desk.shared.mapped.clone());
+    let local = desk.sessions.watch_local_addresses();
+    let stop = desk.ending.stop.clone();
+    let is_wanted = desk.shared.config.port_mapping;
+    is_wanted.then(|| mapping.keep(local, stop))
 }
 
 /// Reads the invitations to join by.
@@ -238,15 +262,20 @@ async fn listen_at(
     keypair: &Keypair,
     overlay: OverlayId,
     listen: Vec<SocketAddr>,
-    networks: &Arc<Networks>,
+    (networks, carrier): (&Arc<Networks>, &Arc<Carrier>),
 ) -> Result<(Sessions, mpsc::Receiver<SessionEvent>), BindError> {
     let bind = |listen: Vec<SocketAddr>| {
         let networks = Arc::clone(networks);
+        let (carry, carrier) = (Arc::clone(carrier), Arc::clone(carrier));
         Sessions::bind(SessionConfig {
             keypair: keypair.clone(),
             overlay,
             listen,
-            on_datagram: Arc::new(move |peer, datagram| networks.on_datagram(peer, &datagram)),
+            on_datagram: Arc::new(move |peer, datagram| match is_carried(&datagram) {
+                true => carrier.on_datagram(peer, &datagram),
+                false => networks.on_datagram(peer, &datagram),
+            }),
+            carry,
         })
     };
     let before = data.port().map(|port| with_port(&listen, port));

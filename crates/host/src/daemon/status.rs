@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use enishi_api::{Account, Answer, Failure, Peer, Refused, Sent, Service, Status};
+use enishi_api::{Account, Answer, Failure, Nat, Peer, Refused, Sent, Service, Status};
 use enishi_overlay::class::Class;
 use enishi_overlay::overlay::Counters;
 use enishi_overlay::standing::Policy;
@@ -24,6 +24,7 @@ struct Unread {
 
 pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     let channels = channels::all(desk).await?;
+    let nat = nat(desk).await?;
     let look = |node: &Node| {
         let overlay = node.overlay();
         (
@@ -56,6 +57,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         class: class.name().to_owned(),
         clients: u32::try_from(clients).unwrap_or(u32::MAX),
         addresses: desk.sessions.addresses(),
+        nat,
         records_held: records_held as u64,
         service,
         sent: sent(desk),
@@ -67,6 +69,20 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         forwards: forwards::all(desk),
         notices,
     })))
+}
+
+/// How others see the node, and what the router does for it.
+pub(super) async fn nat(desk: &Desk) -> Result<Nat, Failure> {
+    let look = |node: &Node| (node.reach().mapping(), node.reach().observed().to_vec());
+    let (mapping, observed) = desk.look(look).await?;
+    let mapped = desk.shared.mapped.borrow();
+    Ok(Nat {
+        mapping: mapping.as_str().to_owned(),
+        observed,
+        mapped: mapped.sessions,
+        mapped_packets: mapped.packets,
+        router: mapped.router,
+    })
 }
 
 fn service(node: &Node) -> Service {

@@ -50,6 +50,10 @@ impl Outside for Lanes {
                 from: NodeId::from_bytes(peer),
                 index,
             },
+            engine::Note::Seen { peer, at } => Note::Seen {
+                by: NodeId::from_bytes(peer),
+                at,
+            },
             engine::Note::DeviceLost { network, name } => {
                 return self.open.lost_device(ChannelId(network.0), &name);
             }

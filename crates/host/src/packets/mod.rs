@@ -11,6 +11,7 @@
 //! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
 //! | `open` | devices and networks in user space, by channel |
+//! | `outside` | where members see this node's packets come from |
 //! | `terms` | permits, networks and keys, as the engine takes them |
 //! | `routing` | routes, as the engine and the system are told of them |
 //! | `system` | what the system routes and translates |
@@ -21,6 +22,7 @@ mod forwarding;
 mod hold;
 mod lanes;
 mod open;
+mod outside;
 mod reach;
 mod routing;
 mod shared;
@@ -30,6 +32,7 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use enishi_dataplane::device::{Device, Layer};
@@ -46,6 +49,7 @@ use crate::dns::Place;
 use crate::session::Sessions;
 use lanes::Lanes;
 use open::{Network, Open, make_device, make_stack};
+use outside::Outside;
 use system::SystemRoutes;
 use terms::{filter, keys};
 
@@ -84,6 +88,13 @@ pub enum Note {
         /// The index.
         index: u32,
     },
+    /// A member sees the packets of this host come from an address.
+    Seen {
+        /// Who says so.
+        by: NodeId,
+        /// The address.
+        at: SocketAddr,
+    },
 }
 
 /// The virtual networks of this host.
@@ -93,6 +104,9 @@ pub struct Networks {
     notes: mpsc::Sender<Note>,
     started: OnceLock<Started>,
     wireguard_port: OnceLock<u16>,
+    /// Where the site's router takes packets for this node.
+    mapped: Mutex<Option<SocketAddr>>,
+    outside: Mutex<Outside>,
     open: Arc<Open>,
     /// What the system refuses for channels without a device that are to have an exit.
     held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
@@ -118,6 +132,8 @@ impl Networks {
             notes,
             started: OnceLock::new(),
             wireguard_port: OnceLock::new(),
+            mapped: Mutex::default(),
+            outside: Mutex::default(),
             open: Arc::default(),
             held: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -152,7 +168,8 @@ impl Networks {
     /// Returns what members are to know to send packets here, when sessions are to be dialled
     /// at these addresses.
     pub fn ways(&self, addresses: &[SocketAddr]) -> vnet::Command {
-        let mut candidates: Vec<SocketAddr> = Vec::new();
+        let mut candidates: Vec<SocketAddr> = lock(&self.mapped).iter().copied().collect();
+        candidates.extend(lock(&self.outside).addresses());
         for address in addresses {
             let Some(started) = self.started.get() else {
                 break;
@@ -166,8 +183,20 @@ impl Networks {
         vnet::Command::Ways { candidates, aes }
     }
 
+    /// Says at which outer address the site's router takes packets for this node, if it does.
+    pub fn set_mapped(&self, mapped: Option<SocketAddr>) {
+        *lock(&self.mapped) = mapped;
+    }
+
+    /// A member says where it sees packets of this host come from. Tells whether
+    /// [`Self::ways`] is another now.
+    pub fn seen(&self, by: NodeId, at: SocketAddr) -> bool {
+        lock(&self.outside).seen(Instant::now(), by, at)
+    }
+
     /// Has peers asked at once, from the addresses that this host has now.
     pub fn moved(&self) {
+        lock(&self.outside).clear();
         self.tell(Command::Moved);
     }
 

@@ -21,12 +21,15 @@ pub(super) fn is_dialable(address: &SocketAddr) -> bool {
 /// Picks from a node's own addresses those to tell others, best first.
 ///
 /// IPv4 and IPv6 take turns, so that many temporary IPv6 addresses do not crowd out
-/// the only IPv4 one. At most [`ADDRESSES_MAX`].
+/// the only IPv4 one; and the first address of the site comes third at the latest, since outer
+/// addresses of a router seldom lead back into its site. At most [`ADDRESSES_MAX`].
 pub(super) fn worth_telling(all: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let all = all.into_iter().filter(is_dialable);
     let (mut v4, mut v6): (Vec<_>, Vec<_>) = all.partition(SocketAddr::is_ipv4);
     v4.sort_by_key(|a| (Reach::of(a.ip()), *a));
     v6.sort_by_key(|a| (Reach::of(a.ip()), *a));
+    site_third(&mut v4);
+    site_third(&mut v6);
     let turns = v4.len().max(v6.len());
     (0..turns)
         .flat_map(|turn| [v4.get(turn), v6.get(turn)])
@@ -34,6 +37,13 @@ pub(super) fn worth_telling(all: impl IntoIterator<Item = SocketAddr>) -> Vec<So
         .copied()
         .take(ADDRESSES_MAX)
         .collect()
+}
+
+fn site_third(sorted: &mut [SocketAddr]) {
+    let site = |address: &SocketAddr| Reach::of(address.ip()) == Reach::Site;
+    if let Some(first) = sorted.iter().position(site).filter(|first| *first > 2) {
+        sorted[2..=first].rotate_right(1);
+    }
 }
 
 /// Returns the addresses of this host that reach no further than its site, at which these sockets
@@ -116,5 +126,15 @@ mod tests {
         assert_eq!(told.len(), ADDRESSES_MAX);
         assert_eq!(told[0], "198.51.100.1:1".parse().unwrap());
         assert_eq!(told[2], "10.0.0.1:1".parse().unwrap());
+    }
+
+    #[test]
+    fn outer_addresses_do_not_crowd_out_the_one_of_the_site() {
+        let six = (1..9).map(|n| format!("[2001:db8::{n}]:1"));
+        let four = (1..6).map(|n| format!("198.51.100.1:{n}"));
+        let all = six.chain(four).chain(["192.168.1.2:1".to_owned()]);
+        let told = worth_telling(all.map(|text| text.parse().unwrap()));
+        assert!(told.contains(&"192.168.1.2:1".parse().unwrap()), "{told:?}");
+        assert_eq!(told[0], "198.51.100.1:1".parse().unwrap());
     }
 }

@@ -15,6 +15,7 @@ use super::endpoint::SESSIONS_MAX;
 use super::lanes::{self, BulkGuard, BulkReader, BulkWriter, ControlError, LANE_BULK};
 use super::queue::{ControlQueue, Next};
 use super::table::{Left, LineId};
+use super::transport::Transport;
 use super::{SessionEvent, SessionInfo, Shared, dial, lock};
 
 /// How long a connection that no longer counts is still read.
@@ -91,7 +92,7 @@ impl Live {
     }
 
     /// Returns what people want to know of a session.
-    pub(super) fn info(&self, peer: NodeId) -> SessionInfo {
+    pub(super) fn info(&self, peer: NodeId, transport: &Transport) -> SessionInfo {
         let stats = self.connection.stats();
         let paths = self.connection.paths();
         let path = paths.iter().find(Path::is_selected);
@@ -109,7 +110,10 @@ impl Live {
                 .as_ref()
                 .map_or_else(String::new, |path| match path.remote_addr() {
                     TransportAddr::Ip(address) => format!("direct {address}"),
-                    other => other.to_string(),
+                    _ => match transport.by(peer) {
+                        Some(relay) => format!("relayed by {}", relay.short()),
+                        None => "relayed".to_owned(),
+                    },
                 }),
             rtt: path.map(|path| path.rtt()).unwrap_or_default(),
             bytes_sent: stats.udp_tx.bytes,

@@ -15,6 +15,8 @@ use iroh::{EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{Instrument, debug, debug_span};
 
+use super::selector::DirectFirst;
+use super::transport::Transport;
 use super::{Shared, connection, lock};
 
 /// The most connections at a time. The last [`SESSIONS_RESERVED`] of them are kept
@@ -64,6 +66,11 @@ const INITIAL_MTU_BYTES: u16 = 1_200;
 
 /// The largest UDP payload that discovery tries: 1,500 less the IPv6 and UDP headers.
 const DISCOVERED_MTU_BYTES: u16 = 1_452;
+
+/// The longest packet that other nodes carry, in octets: what fits with who it is for into a
+/// datagram of a session that has found a path of [`DISCOVERED_MTU_BYTES`]. Longer ones are
+/// dropped, so discovery settles below.
+pub const CARRIED_BYTES_MAX: usize = 1_380;
 
 /// Why the node cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -139,17 +146,18 @@ pub(super) async fn bind(
     keypair: &Keypair,
     protocol: Vec<u8>,
     listen: &[SocketAddr],
+    transport: &Transport,
 ) -> Result<Endpoint, BindError> {
-    let loopback_only = !listen.is_empty() && listen.iter().all(|a| a.ip().is_loopback());
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&keypair.seed()))
         .alpns(vec![protocol])
         .relay_mode(RelayMode::Disabled)
         .net_report_config(NetReportConfig::minimal())
-        .transport_config(transport_config());
-    if loopback_only {
-        builder = builder.portmapper_config(PortmapperConfig::Disabled);
-    }
+        // Ports are mapped for packets as well, by more than UPnP, and more than once.
+        .portmapper_config(PortmapperConfig::Disabled)
+        .transport_config(transport_config())
+        .add_custom_transport(Arc::new(transport.clone()))
+        .path_selector(Arc::new(DirectFirst));
     if !listen.is_empty() {
         builder = builder.clear_ip_transports();
     }
@@ -214,7 +222,8 @@ fn transport_config() -> QuicTransportConfig {
         .build()
 }
 
-/// Opens a connection to a node at any of `addresses`, within [`HANDSHAKE_MAX`].
+/// Opens a connection to a node at any of `addresses`, or by way of other nodes, within
+/// [`HANDSHAKE_MAX`].
 ///
 /// The TLS handshake proves that the other end holds the key of `peer`; `None` when
 /// nobody at these addresses does, or they speak another protocol or overlay.
@@ -224,7 +233,9 @@ pub(super) async fn connect(
     addresses: Vec<SocketAddr>,
 ) -> Option<Connection> {
     let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
-    let target = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
+    let sockets = addresses.into_iter().map(TransportAddr::Ip);
+    let carried = shared.transport.address(peer);
+    let target = EndpointAddr::from_parts(key, sockets.chain([carried]));
     let options = ConnectOptions::new().with_additional_alpns(vec![addressee(&peer)]);
     let connecting = async {
         let mut endpoints = shared.endpoint.subscribe();

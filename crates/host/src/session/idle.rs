@@ -68,6 +68,7 @@ mod tests {
             overlay: OverlayId::from_name("idle"),
             listen: vec![([127, 0, 0, 1], 0).into()],
             on_datagram: Arc::new(|_, _| {}),
+            carry: Arc::new(crate::session::NobodyCarries),
         };
         Sessions::bind(config).await.expect("loopback is free")
     }

@@ -49,8 +49,10 @@ mod endpoint;
 mod idle;
 mod lanes;
 mod queue;
+mod selector;
 mod serve;
 mod table;
+mod transport;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -69,17 +71,20 @@ pub use addresses::Reach;
 pub use book::BOOK_MAX;
 pub use counters::Counters;
 pub use endpoint::{
-    BULK_STREAMS_PER_PEER_MAX, BindError, DATAGRAM_SEND_BYTES_MAX, SESSIONS_MAX, SESSIONS_RESERVED,
+    BULK_STREAMS_PER_PEER_MAX, BindError, CARRIED_BYTES_MAX, DATAGRAM_SEND_BYTES_MAX, SESSIONS_MAX,
+    SESSIONS_RESERVED,
 };
 pub use idle::IDLE_MAX;
 pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, QUEUES_BYTES_MAX};
+pub use transport::{Carry, NobodyCarries};
 
 use announce::{Announcer, EVENTS_MAX};
 use book::Book;
 use connection::{CloseCode, Live};
 use counters::Counting;
 use table::{Entry, Table};
+use transport::Transport;
 
 /// How long [`Sessions::open_bulk`] waits for a session and for the peer to allow
 /// one more stream.
@@ -100,6 +105,8 @@ pub struct SessionConfig {
     pub listen: Vec<SocketAddr>,
     /// Called with every datagram, from the task of its session: it must not block.
     pub on_datagram: OnDatagram,
+    /// Takes the packets of sessions with peers that no socket reaches.
+    pub carry: Arc<dyn Carry>,
 }
 
 /// Takes the datagrams of all sessions.
@@ -157,7 +164,8 @@ pub enum SessionEvent {
 pub struct SessionInfo {
     /// The node at the other end.
     pub peer: NodeId,
-    /// The path in use, for people: `direct 192.0.2.1:567`. Empty between two paths.
+    /// The path in use, for people: `direct 192.0.2.1:567`, or `relayed by mbdmgowpeq`. Empty
+    /// between two paths.
     pub path: String,
     /// What sort of path it is; unconnected between two paths.
     pub kind: PathKind,
@@ -216,8 +224,13 @@ struct Shared {
     strangers: Semaphore,
     announcer: Announcer,
     addresses: watch::Sender<Vec<SocketAddr>>,
+    /// Those among them that this host has itself.
+    local: watch::Sender<Vec<SocketAddr>>,
+    /// Those at which it is reached besides.
+    external: watch::Sender<Vec<SocketAddr>>,
     hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
+    transport: Transport,
     counters: Counting,
 }
 
@@ -230,9 +243,11 @@ impl Sessions {
         config: SessionConfig,
     ) -> Result<(Self, mpsc::Receiver<SessionEvent>), BindError> {
         let protocol = endpoint::protocol_name(&config.overlay);
-        let endpoint = endpoint::bind(&config.keypair, protocol.clone(), &config.listen).await?;
+        let transport = Transport::new(config.carry);
+        let (keypair, listen) = (&config.keypair, &config.listen);
+        let endpoint = endpoint::bind(keypair, protocol.clone(), listen, &transport).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let own = own_addresses(&endpoint, &[]);
+        let local = addresses::worth_telling(local_addresses(&endpoint, &[]));
         let shared = Arc::new(Shared {
             keypair: config.keypair,
             incarnation: AtomicU64::new(random_number()),
@@ -247,9 +262,12 @@ impl Sessions {
             dials: Semaphore::new(dial::DIALS_AT_ONCE_MAX),
             strangers: Semaphore::new(dial::STRANGERS_AT_ONCE_MAX),
             announcer: Announcer::new(sender),
-            addresses: watch::Sender::new(own),
+            addresses: watch::Sender::new(local.clone()),
+            local: watch::Sender::new(local),
+            external: watch::Sender::new(Vec::new()),
             hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
+            transport,
             counters: Counting::default(),
         });
         let sessions = Self(shared);
@@ -272,6 +290,26 @@ impl Sessions {
     /// Returns a receiver that follows [`Self::addresses`] as interfaces change.
     pub fn watch_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.0.addresses.subscribe()
+    }
+
+    /// Returns those addresses at which others may dial this node that its host has itself, best
+    /// first, at most eight.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.0.local.borrow().clone()
+    }
+
+    /// Returns a receiver that follows [`Self::local_addresses`].
+    pub fn watch_local_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.0.local.subscribe()
+    }
+
+    /// Says at which addresses this node is reached besides those of its host: outer ones of
+    /// routers, in place of those named before. They are told others and used in punching holes.
+    pub fn set_external_addresses(&self, external: Vec<SocketAddr>) {
+        self.0.external.send_if_modified(|known| {
+            let before = std::mem::replace(known, external);
+            *known != before
+        });
     }
 
     /// Leaves these out of [`Self::addresses`], in place of those named before: the
@@ -350,17 +388,33 @@ impl Sessions {
         opened.unwrap_or(Err(BulkError::Busy))
     }
 
+    /// Takes in a packet of at most [`CARRIED_BYTES_MAX`] octets that others carried here, of the
+    /// session with a peer. Whether it is of that peer QUIC finds out. Never waits: without room
+    /// the packet is lost.
+    pub fn deliver(&self, from: NodeId, packet: Bytes) {
+        self.0.transport.deliver(from, packet);
+    }
+
+    /// Opens a session if there is none and returns its datagram lane; none if that fails.
+    pub async fn connect(&self, to: &Contact) -> Option<DatagramLane> {
+        let entry = self.enter(to)?;
+        let mut current = entry.current.clone();
+        self.start_dial(to.id(), entry);
+        current.wait_for(Option::is_some).await.ok()?;
+        self.datagrams(to.id())
+    }
+
     /// Lists the open sessions, in no particular order.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let connected = lock(&self.0.table).connected();
-        let info = |(peer, live): &(NodeId, Arc<Live>)| live.info(*peer);
+        let info = |(peer, live): &(NodeId, Arc<Live>)| live.info(*peer, &self.0.transport);
         connected.iter().map(info).collect()
     }
 
     /// Returns what is known of the session with a peer, `None` when there is none.
     pub fn session(&self, peer: NodeId) -> Option<SessionInfo> {
         let live = lock(&self.0.table).current(peer)?;
-        Some(live.info(peer))
+        Some(live.info(peer, &self.0.transport))
     }
 
     /// Closes the session with a peer at once and drops the frames that wait for it.
@@ -439,11 +493,12 @@ impl fmt::Debug for Sessions {
     }
 }
 
-fn own_addresses(endpoint: &iroh::Endpoint, hidden: &[IpAddr]) -> Vec<SocketAddr> {
+/// What the endpoint itself knows of this host.
+fn local_addresses(endpoint: &iroh::Endpoint, hidden: &[IpAddr]) -> BTreeSet<SocketAddr> {
     let mut own: BTreeSet<SocketAddr> = endpoint.addr().ip_addrs().copied().collect();
     own.extend(addresses::of_the_site(&endpoint.bound_sockets()));
     own.retain(|address| !hidden.contains(&address.ip()));
-    addresses::worth_telling(own)
+    own
 }
 
 /// Draws a number that no other life of this process is likely to have had.

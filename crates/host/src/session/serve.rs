@@ -6,14 +6,18 @@
 //! whose every child process holds a copy of the sockets from `fork(2)` to `execve(2)`. The
 //! library then gives its endpoint up, and all connections with it.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use iroh::{Endpoint, Watcher};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{CLOSE_MAX, Shared, endpoint, own_addresses, random_number};
+use super::addresses::{is_dialable, worth_telling};
+use super::{CLOSE_MAX, Shared, endpoint, local_addresses, random_number};
 
 /// How long to wait before the sockets are opened again once more; each time twice as long.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
@@ -59,7 +63,14 @@ async fn reopen(shared: &Shared) -> Endpoint {
     let mut pause = REOPEN_AFTER;
     loop {
         let protocol = shared.protocol.clone();
-        match endpoint::bind(&shared.keypair, protocol, &shared.listening).await {
+        match endpoint::bind(
+            &shared.keypair,
+            protocol,
+            &shared.listening,
+            &shared.transport,
+        )
+        .await
+        {
             Ok(endpoint) => return endpoint,
             Err(error) if pause == REOPEN_AFTER => debug!(%error, "cannot open the sockets yet"),
             Err(error) => warn!(%error, ?pause, "cannot open the sockets again; trying on"),
@@ -69,24 +80,58 @@ async fn reopen(shared: &Shared) -> Endpoint {
     }
 }
 
-/// Keeps [`Shared::addresses`] as the endpoint sees them, until it is closed.
+/// Keeps [`Shared::addresses`] as the endpoint sees them and the host was told of, until it is
+/// closed; and tells the endpoint of the latter.
 async fn follow_own_addresses(shared: &Shared, endpoint: &Endpoint) {
     let mut watcher = endpoint.watch_addr();
     let mut hidden = shared.hidden.subscribe();
+    let mut external = shared.external.subscribe();
+    let mut added = BTreeSet::new();
     loop {
-        let own = own_addresses(endpoint, &hidden.borrow_and_update());
-        shared.addresses.send_if_modified(|told| {
-            let changed = *told != own;
-            *told = own;
-            changed
-        });
+        let hidden_now = hidden.borrow_and_update().clone();
+        let mut local = local_addresses(endpoint, &hidden_now);
+        local.retain(|address| !added.contains(address));
+        let wanted = external.borrow_and_update().clone();
+        let wanted = beyond(wanted, &local, &hidden_now);
+        for gone in added.difference(&wanted) {
+            endpoint.remove_external_addr(gone).await;
+        }
+        for new in wanted.difference(&added) {
+            endpoint.add_external_addr(*new).await;
+        }
+        added = wanted;
+        tell(&shared.local, worth_telling(local.iter().copied()));
+        tell(
+            &shared.addresses,
+            worth_telling(local.union(&added).copied()),
+        );
         tokio::select! {
             changed = watcher.updated() => if changed.is_err() { return },
-            // Cannot fail: the sender is part of what this task holds.
+            // Cannot fail, either of them: the senders are part of what this task holds.
             _ = hidden.changed() => {}
+            _ = external.changed() => {}
             // Of addresses that the library leaves out it tells nothing.
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = endpoint.closed() => return,
         }
     }
+}
+
+/// Returns the addresses that are not of this host nor of its virtual networks.
+fn beyond(
+    external: Vec<SocketAddr>,
+    local: &BTreeSet<SocketAddr>,
+    hidden: &[IpAddr],
+) -> BTreeSet<SocketAddr> {
+    let is_beyond = |address: &SocketAddr| {
+        is_dialable(address) && !local.contains(address) && !hidden.contains(&address.ip())
+    };
+    external.into_iter().filter(is_beyond).collect()
+}
+
+fn tell(told: &watch::Sender<Vec<SocketAddr>>, addresses: Vec<SocketAddr>) {
+    told.send_if_modified(|told| {
+        let before = std::mem::replace(told, addresses);
+        *told != before
+    });
 }

@@ -124,7 +124,14 @@ impl Overlay {
 
     pub(super) fn greeting_timed_out(&mut self, now: Time, id: NodeId) {
         match self.greetings.get(&id) {
-            Some(greeting) if greeting.tries < GREETING_TRIES => self.say_hello(now, id),
+            Some(greeting) if greeting.tries < GREETING_TRIES => {
+                // It may be behind a router that lets nobody in whom it has not spoken to.
+                let teller = greeting.teller.filter(|it| self.peers.contains_key(it));
+                if let Some(teller) = teller {
+                    self.ask_introduction(now, teller, id);
+                }
+                self.say_hello(now, id);
+            }
             Some(_) => self.unreachable(now, id),
             None => {}
         }

@@ -587,8 +587,13 @@ impl Overlay {
     }
 
     fn introduce(&mut self, now: Time, to: &NextHop) {
-        let Some(via) = to.via else { return };
-        let subject = to.place.id;
+        if let Some(via) = to.via {
+            self.ask_introduction(now, via, to.place.id);
+        }
+    }
+
+    /// Asks a peer to have another node dial this one, while this one dials it; seldom.
+    pub(super) fn ask_introduction(&mut self, now: Time, via: NodeId, subject: NodeId) {
         let lately = |at: &Time| now.since(*at) < INTRODUCTION_INTERVAL;
         if self.hops.introduced.get(&subject).is_some_and(lately) {
             return;

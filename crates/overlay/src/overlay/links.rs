@@ -335,13 +335,27 @@ impl Overlay {
     }
 
     pub(super) fn on_introduce(&mut self, from: NodeId, subject: NodeId) {
-        let newcomer = self.peers.get(&from).map(|peer| peer.contact.clone());
-        match newcomer {
-            Some(newcomer) if self.peers.contains_key(&subject) => {
-                self.send_to(subject, Message::Introduced { newcomer });
-            }
-            _ => self.refuse(),
+        let Some(newcomer) = self.as_seen(from) else {
+            return self.refuse();
+        };
+        // Otherwise it has just gone.
+        if let Some(sought) = self.as_seen(subject) {
+            self.send_to(subject, Message::Introduced { newcomer });
+            self.send_to(from, Message::Introduced { newcomer: sought });
         }
+    }
+
+    /// Returns a peer's contact, with the address at which this node sees it: if routers are
+    /// between them, it is the one to dial for others as well, once the peer dials them.
+    fn as_seen(&self, id: NodeId) -> Option<Contact> {
+        let contact = self.peers.get(&id)?.contact.clone();
+        let seen = self.paths.address(id);
+        let seen = seen.filter(|seen| !contact.addresses().contains(seen));
+        let Some(seen) = seen else {
+            return Some(contact);
+        };
+        let known = contact.addresses().iter().copied();
+        Some(Contact::new(id, [seen].into_iter().chain(known)))
     }
 
     pub(super) fn on_introduced(&mut self, from: NodeId, newcomer: Contact) {

@@ -415,5 +415,7 @@ impl Overlay {
         for (contact, linked) in peers {
             self.greet(now, &contact, linked);
         }
+        // Those that it did not reach, or that did not reach it, may do so now.
+        self.reunite(now);
     }
 }

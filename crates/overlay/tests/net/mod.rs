@@ -13,6 +13,7 @@ pub(crate) struct Net {
     pub(crate) effects: Vec<(usize, Effect)>,
     pub(crate) sent: Vec<(usize, Contact, Message)>,
     dead: BTreeSet<usize>,
+    cut: Vec<[usize; 2]>,
 }
 
 impl Net {
@@ -24,22 +25,28 @@ impl Net {
             effects: Vec::new(),
             sent: Vec::new(),
             dead: BTreeSet::new(),
+            cut: Vec::new(),
         };
-        for number in 0..size {
-            let id = id(number);
-            let address = ([192, 0, 2, number as u8], 7000).into();
-            let contact = Contact::new(id, [address]);
-            let config = Config::new(OverlayId::from_name("test"));
-            let rng = Rng::from_seed([number as u8; 32]);
-            net.overlays
-                .push(Overlay::new(net.now, contact, config, rng));
-            if number > 0 {
-                let first = net.overlays[0].me().clone();
-                net.input(number, Input::Bootstrap(vec![first]));
-            }
+        for _ in 0..size {
+            net.add();
         }
         net.run_for(Duration::from_secs(10));
         net
+    }
+
+    /// Lets one more join.
+    pub(crate) fn add(&mut self) {
+        let number = self.overlays.len();
+        let address = ([192, 0, 2, number as u8], 7000).into();
+        let contact = Contact::new(id(number), [address]);
+        let config = Config::new(OverlayId::from_name("test"));
+        let rng = Rng::from_seed([number as u8; 32]);
+        self.overlays
+            .push(Overlay::new(self.now, contact, config, rng));
+        if number > 0 {
+            let first = self.overlays[0].me().clone();
+            self.input(number, Input::Bootstrap(vec![first]));
+        }
     }
 
     /// Lets something happen to one, and everything that follows at the same time.
@@ -68,6 +75,11 @@ impl Net {
         self.dead.insert(number);
     }
 
+    /// From now on two do not hear each other.
+    pub(crate) fn cut(&mut self, between: [usize; 2]) {
+        self.cut.push(between);
+    }
+
     /// The number of a node.
     pub(crate) fn number(&self, id: NodeId) -> usize {
         self.overlays
@@ -82,7 +94,11 @@ impl Net {
                 Effect::Send { to, message } => {
                     self.sent.push((from, to.clone(), message.clone()));
                     let to = self.number(to.id());
-                    if !self.dead.contains(&to) {
+                    let is_cut = self
+                        .cut
+                        .iter()
+                        .any(|cut| [[from, to], [to, from]].contains(cut));
+                    if !self.dead.contains(&to) && !is_cut {
                         let from = self.overlays[from].me().id();
                         self.overlays[to].handle(self.now, Input::Message { from, message });
                     }

@@ -50,6 +50,7 @@ pub(super) fn input(input: &Input) -> String {
         Input::Command(Command::Vnet(command)) => told("command", command),
         Input::Command(Command::Admission(command)) => told("command", command),
         Input::Command(Command::Multicast(command)) => told("command", command),
+        Input::Command(Command::Reach(command)) => told("command", command),
         other => short(&format!("{other:?}")),
     }
 }
@@ -76,6 +77,7 @@ pub(super) fn output(output: &Output) -> String {
         Output::Event(Event::Diag(event)) => told("event:", event),
         Output::Event(Event::Vnet(event)) => told("event:", event),
         Output::Event(Event::Multicast(event)) => told("event:", event),
+        Output::Event(Event::Reach(event)) => told("event:", event),
     }
 }
 

@@ -210,7 +210,11 @@ impl Group {
                     round.receipts.extend(receipts);
                     continue;
                 }
-                Event::Joined | Event::Dht(_) | Event::Diag(_) | Event::Vnet(_) => continue,
+                Event::Joined
+                | Event::Dht(_)
+                | Event::Diag(_)
+                | Event::Vnet(_)
+                | Event::Reach(_) => continue,
             };
             let number = heard
                 .payload

@@ -79,7 +79,11 @@ impl Subject for Node {
                 let end = end.map(|(node, hops, time)| End { node, hops, time });
                 Some(Seen::Answered { id, end })
             }
-            Event::Diag(_) | Event::Dht(_) | Event::Vnet(_) | Event::Multicast(_) => None,
+            Event::Diag(_)
+            | Event::Dht(_)
+            | Event::Vnet(_)
+            | Event::Multicast(_)
+            | Event::Reach(_) => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! What `enishi doctor` says, in English.
 
-use enishi_api::{Check, Finding, Outcome, ValueStep};
+use enishi_api::{Check, Finding, Nat, Outcome, ValueStep};
 
-use crate::text::{Diagnosis, octets, or_dash};
+use crate::text::{Diagnosis, octets, or_dash, protocols};
 
 /// Words whether the daemon is there.
 pub(crate) fn daemon(problem: Option<&str>) -> Diagnosis {
@@ -241,7 +241,7 @@ fn clock(stepped_s: i64, ahead_s: Option<i64>, peers: u32, bad: bool) -> Diagnos
 }
 
 fn addresses(finding: &Finding, bad: bool) -> Diagnosis {
-    let Finding::Addresses { own, seen } = finding else {
+    let Finding::Addresses { own, seen, nat } = finding else {
         return said("addresses", "", None);
     };
     let title = "addresses";
@@ -270,9 +270,22 @@ fn addresses(finding: &Finding, bad: bool) -> Diagnosis {
     };
     said(
         title,
-        format!("{own_text}; {seen_text}"),
+        format!("{own_text}; {seen_text}{}", router(nat)),
         bad.then_some(advice),
     )
+}
+
+/// Whether a router maps ports on request.
+fn router(nat: &Nat) -> String {
+    let Some(router) = nat.router else {
+        return String::new();
+    };
+    let spoken = protocols(router);
+    match nat.mapped {
+        Some(mapped) => format!("; the router maps {mapped} to it ({spoken})"),
+        None if spoken.is_empty() => "; the router maps no ports on request".to_owned(),
+        None => format!("; the router refuses to map a port ({spoken})"),
+    }
 }
 
 fn channel(finding: &Finding, bad: bool) -> Diagnosis {

@@ -1,8 +1,8 @@
 //! What `enishi doctor` says, in Japanese.
 
-use enishi_api::{Check, Finding, Outcome, ValueStep};
+use enishi_api::{Check, Finding, Nat, Outcome, ValueStep};
 
-use crate::text::{Diagnosis, octets, or_dash};
+use crate::text::{Diagnosis, octets, or_dash, protocols};
 
 /// Words whether the daemon is there.
 pub(crate) fn daemon(problem: Option<&str>) -> Diagnosis {
@@ -245,7 +245,7 @@ fn clock(stepped_s: i64, ahead_s: Option<i64>, peers: u32, bad: bool) -> Diagnos
 }
 
 fn addresses(finding: &Finding, bad: bool) -> Diagnosis {
-    let Finding::Addresses { own, seen } = finding else {
+    let Finding::Addresses { own, seen, nat } = finding else {
         return said("アドレス", "", None);
     };
     let title = "アドレス";
@@ -274,9 +274,22 @@ fn addresses(finding: &Finding, bad: bool) -> Diagnosis {
     };
     said(
         title,
-        format!("{own_text}。{seen_text}"),
+        format!("{own_text}。{seen_text}{}", router(nat)),
         bad.then_some(advice),
     )
+}
+
+/// ルーターが要求に応じてポートを開くかどうか。
+fn router(nat: &Nat) -> String {
+    let Some(router) = nat.router else {
+        return String::new();
+    };
+    let spoken = protocols(router);
+    match nat.mapped {
+        Some(mapped) => format!("。ルーターが {mapped} を転送しています（{spoken}）"),
+        None if spoken.is_empty() => "。ルーターは要求に応じてポートを開きません".to_owned(),
+        None => format!("。ルーターがポートの転送を拒否しました（{spoken}）"),
+    }
 }
 
 fn channel(finding: &Finding, bad: bool) -> Diagnosis {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use enishi_api::{Finding, Outcome, Sighting};
+use enishi_api::{Failure, Finding, Outcome, Sighting};
 
 use super::{Echoes, Report};
 use crate::daemon::desk::Desk;
-use crate::daemon::machine;
+use crate::daemon::{machine, status};
 use crate::store::unix_s;
 
 /// By how many seconds a clock may differ from those of others: versions of values follow
@@ -86,22 +86,31 @@ fn difference(one: u64, other: u64) -> i64 {
     signed(one).saturating_sub(signed(other))
 }
 
-pub(super) async fn addresses(desk: &Desk, echoes: &Echoes, report: &mut Report<'_>) {
-    let own = desk.sessions.addresses();
+pub(super) async fn addresses(
+    desk: &Desk,
+    echoes: &Echoes,
+    report: &mut Report<'_>,
+) -> Result<(), Failure> {
+    let nat = status::nat(desk).await?;
     let echoes = echoes.values().flatten();
     let details = echoes.filter_map(|(_, echo)| echo.detail);
     let mut seen: BTreeMap<SocketAddr, u32> = BTreeMap::new();
     for address in details.filter_map(|detail| detail.seen_at) {
         *seen.entry(address).or_default() += 1;
     }
-    let outcome = judge_addresses(&own, &seen);
+    // That peers see the node elsewhere does not mean that anybody can dial it there.
+    let mut certain = desk.sessions.local_addresses();
+    certain.extend(nat.mapped);
+    let outcome = judge_addresses(&certain, &seen);
     let seen = seen.into_iter();
     let seen = seen.map(|(address, peers)| Sighting { address, peers });
     let finding = Finding::Addresses {
-        own,
+        own: desk.sessions.addresses(),
         seen: seen.collect(),
+        nat: Box::new(nat),
     };
     report.tell(outcome, finding).await;
+    Ok(())
 }
 
 /// Nobody dials a node without addresses; others only reach one that hides behind a

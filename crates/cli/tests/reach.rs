@@ -1,0 +1,345 @@
+//! Nodes behind routers: what others see of them, and how they are reached. Without root these
+//! tests have nothing to stand on and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enishi_lab::wire::{LinkKind, NatKind};
+use enishi_lab::{Daemon, Host, Process, World, ensure_programs, is_root, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+const DELAY: Duration = Duration::from_millis(10);
+const A_WHILE: Duration = Duration::from_secs(60);
+
+/// An Internet with some nodes.
+struct Net {
+    directory: TempDir,
+    world: World,
+}
+
+impl Net {
+    fn open(name: &str) -> Option<Self> {
+        if !is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return None;
+        }
+        ensure_programs(&[("nft", "nftables")]).unwrap();
+        Some(Self {
+            directory: tempfile::tempdir().unwrap(),
+            world: World::new(name, LinkKind::of_delay(DELAY)).unwrap(),
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&self, host: &Host, ticket: Option<&str>) -> Daemon {
+        let mut words = vec!["--no-tun", "--no-dns"];
+        words.extend(
+            ticket
+                .map(|ticket| ["--bootstrap", ticket])
+                .iter()
+                .flatten(),
+        );
+        let data = self.path(host.name());
+        Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
+    }
+}
+
+fn status(daemon: &Daemon) -> Value {
+    daemon.json(&["status"]).unwrap()
+}
+
+/// Makes a channel and returns an invitation to it.
+fn invitation(daemon: &Daemon) -> String {
+    if status(daemon)["channels"]
+        .as_array()
+        .is_some_and(Vec::is_empty)
+    {
+        daemon.text(&["channel", "create", "lab"]).unwrap();
+    }
+    daemon
+        .text(&["channel", "invite", "lab", "--uses", "any"])
+        .unwrap()
+}
+
+/// Waits until something of the status is so.
+fn wait(daemon: &Daemon, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let waited = until(A_WHILE, what, || {
+        std::thread::sleep(Duration::from_millis(100));
+        last = daemon.json(&["status"])?;
+        Ok(holds(&last))
+    });
+    waited.unwrap_or_else(|error| panic!("{error}: {last:#}\n{}", daemon.log()));
+    last
+}
+
+/// Returns how a daemon reaches another one; `-` without a session.
+fn way(from: &Daemon, to: &Value) -> String {
+    let peers = from.json(&["peers"]).unwrap();
+    let mut peers = peers["peers"].as_array().unwrap().iter();
+    let peer = peers.find(|peer| peer["node_id"] == to["node_id"]);
+    peer.map_or("-", |peer| peer["path"].as_str().unwrap())
+        .to_owned()
+}
+
+/// Which protocols a router speaks.
+struct Spoken {
+    upnp: &'static str,
+    nat_pmp: &'static str,
+    /// What its filter refuses besides.
+    refused: &'static str,
+    /// Which ports it maps.
+    rule: &'static str,
+}
+
+const ALLOWED: &str = "allow 1024-65535 192.168.1.0/24 1024-65535";
+const VERSION_0: &str = "udp dport 5351 @th,64,8 0 drop;";
+const VERSION_2: &str = "udp dport 5351 @th,64,8 2 drop;";
+
+/// Runs a real router's daemon for mapped ports on a host. The package is unpacked rather than
+/// installed, as that would start it on this machine.
+fn miniupnpd(net: &Net, router: &Host, spoken: &Spoken) -> Process {
+    let packages = "miniupnpd-nftables";
+    let download = format!("apt-get -q download {packages}");
+    let unpack = format!(
+        "cd {}; {download} || {{ apt-get -q update; {download}; }}; dpkg-deb -x {packages}_*.deb .",
+        net.directory.path().display()
+    );
+    let mut download = enishi_lab::command("sh");
+    download.args(["-ec", &unpack]);
+    let unpacked = enishi_lab::run(download, 3 * A_WHILE).unwrap();
+    assert!(unpacked.success(), "{}", unpacked.stderr);
+    let refused = spoken.refused;
+    let rules = format!(
+        "table inet filter {{
+           chain miniupnpd {{ }}
+           chain forward {{ type filter hook forward priority 0; policy accept; jump miniupnpd;
+             iifname eth0 ct state established,related accept; iifname eth0 drop; }}
+           chain input {{ type filter hook input priority -1; policy accept; {refused} }}
+           chain prerouting_miniupnpd {{ }}
+           chain postrouting_miniupnpd {{ }}
+           chain prerouting {{ type nat hook prerouting priority -100; jump prerouting_miniupnpd; }}
+           chain postrouting {{ type nat hook postrouting priority 99; jump postrouting_miniupnpd; }}
+         }}"
+    );
+    let done = router.run(&["nft", &rules], A_WHILE).unwrap();
+    assert!(done.success(), "{}", done.stderr);
+    let config = net.path("miniupnpd.conf");
+    let text = format!(
+        "ext_ifname=eth0\next_ip={}\nlistening_ip=lan0\nenable_natpmp={}\nenable_upnp={}\n\
+         ipv6_disable=yes\nsecure_mode=yes\nupnp_table_name=filter\nupnp_nat_table_name=filter\n\
+         min_lifetime=120\nmax_lifetime=86400\nsystem_uptime=no\n\
+         uuid=00000000-0000-0000-0000-000000000001\n{}\ndeny 0-65535 0.0.0.0/0 0-65535\n",
+        router.address(),
+        spoken.nat_pmp,
+        spoken.upnp,
+        spoken.rule
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = router.command(net.path("usr/sbin/miniupnpd"));
+    command.arg("-d").arg("-f").arg(&config);
+    command.arg("-P").arg(net.path("miniupnpd.pid"));
+    router.spawn(command, &net.path("miniupnpd.log")).unwrap()
+}
+
+/// A node behind such a router, and a stranger that has nothing but its invitation.
+fn mapped_by(name: &str, protocol: &str, spoken: &Spoken) {
+    let Some(mut net) = Net::open(name) else {
+        return;
+    };
+    let router = net.world.public("router").unwrap();
+    let inside = net.world.behind_kernel("inside", &router, "").unwrap();
+    let outside = net.world.public("outside").unwrap();
+    let _miniupnpd = miniupnpd(&net, &router, spoken);
+    let node = net.start(&inside, None);
+    let told = wait(&node, "both ports are mapped", |status| {
+        status["nat"]["mapped"].is_string() && status["nat"]["mapped_packets"].is_string()
+    });
+    let mapped = told["nat"]["mapped"].as_str().unwrap();
+    assert!(
+        mapped.starts_with(&format!("{}:", router.address())),
+        "{told:#}"
+    );
+    let router_speaks = &told["nat"]["router"];
+    for known in ["upnp", "nat_pmp", "pcp"] {
+        assert_eq!(
+            router_speaks[known],
+            known == protocol,
+            "{known}: {router_speaks}"
+        );
+    }
+    let told = wait(&node, "the address is told", |status| {
+        status["addresses"]
+            .as_array()
+            .unwrap()
+            .contains(&status["nat"]["mapped"])
+    });
+    // A stranger comes to it.
+    let stranger = net.start(&outside, Some(&invitation(&node)));
+    wait(&stranger, "the stranger joins", |status| {
+        status["joined"] == true
+    });
+    let direct = format!("direct {mapped}");
+    until(A_WHILE, "it came by the mapped address", || {
+        Ok(way(&stranger, &told) == direct)
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", way(&stranger, &told)));
+    // The stranger tells it so, and stands alone with it; the doctor knows of the router.
+    let doctor = node.call(&["doctor"]).unwrap().stdout;
+    assert!(
+        doctor.contains(&format!("the router maps {mapped} to it")),
+        "{doctor}"
+    );
+    // When the node goes, the router is told.
+    drop(stranger);
+    node.text(&["down"]).unwrap();
+    let rules = || {
+        router
+            .run(&["nft", "list", "ruleset"], A_WHILE)
+            .unwrap()
+            .stdout
+    };
+    until(A_WHILE, "the ports are closed", || {
+        Ok(!rules().contains("dnat"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", rules()));
+}
+
+#[test]
+fn a_router_maps_ports_by_upnp() {
+    mapped_by(
+        "upnp",
+        "upnp",
+        &Spoken {
+            upnp: "yes",
+            nat_pmp: "no",
+            refused: "",
+            rule: ALLOWED,
+        },
+    );
+}
+
+#[test]
+fn a_router_maps_ports_by_nat_pmp() {
+    mapped_by(
+        "natpmp",
+        "nat_pmp",
+        &Spoken {
+            upnp: "no",
+            nat_pmp: "yes",
+            refused: VERSION_2,
+            rule: ALLOWED,
+        },
+    );
+}
+
+#[test]
+fn a_router_maps_ports_by_pcp() {
+    mapped_by(
+        "pcp",
+        "pcp",
+        &Spoken {
+            upnp: "no",
+            nat_pmp: "yes",
+            refused: VERSION_0,
+            rule: ALLOWED,
+        },
+    );
+}
+
+#[test]
+fn nothing_is_claimed_of_a_router_that_refuses() {
+    let Some(mut net) = Net::open("refuses") else {
+        return;
+    };
+    let router = net.world.public("router").unwrap();
+    let inside = net.world.behind_kernel("inside", &router, "").unwrap();
+    let spoken = Spoken {
+        upnp: "yes",
+        nat_pmp: "yes",
+        refused: "",
+        rule: "",
+    };
+    let _miniupnpd = miniupnpd(&net, &router, &spoken);
+    let node = net.start(&inside, None);
+    let told = wait(&node, "the router is asked", |status| {
+        status["nat"]["router"]["upnp"] == true
+    });
+    assert_eq!(told["nat"]["mapped"], Value::Null);
+    assert_eq!(told["nat"]["mapped_packets"], Value::Null);
+    assert_eq!(told["addresses"].as_array().unwrap().len(), 1, "{told:#}");
+    let doctor = node.call(&["doctor"]).unwrap().stdout;
+    assert!(
+        doctor.contains("the router refuses to map a port (UPnP"),
+        "{doctor}"
+    );
+}
+
+#[test]
+fn nodes_behind_routers_learn_their_outer_address() {
+    let Some(mut net) = Net::open("outer") else {
+        return;
+    };
+    let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
+    let first = net.start(&helpers[0], None);
+    let ticket = invitation(&first);
+    let others = [1, 2].map(|number| net.start(&helpers[number], Some(&ticket)));
+    let home = net.world.home(NatKind::port_restricted()).unwrap();
+    let symmetric = net
+        .world
+        .home(NatKind::symmetric(enishi_lab::wire::Ports::Random))
+        .unwrap();
+    let [inside, strange] =
+        [("in", home), ("sym", symmetric)].map(|(name, area)| net.world.host(name, area).unwrap());
+    let [node, hidden] = [&inside, &strange].map(|host| net.start(host, Some(&ticket)));
+    let told = wait(&node, "others tell where they see it", |status| {
+        status["nat"]["mapping"] == "endpoint-independent"
+    });
+    let observed = told["nat"]["observed"].as_array().unwrap();
+    assert_eq!(observed.len(), 1, "{told:#}");
+    assert!(
+        told["addresses"].as_array().unwrap().contains(&observed[0]),
+        "{told:#}"
+    );
+    let told = wait(&hidden, "others tell where they see it", |status| {
+        status["nat"]["mapping"] == "random"
+    });
+    assert_eq!(told["nat"]["observed"], serde_json::json!([]), "{told:#}");
+    for public in others.iter().chain([&first]) {
+        wait(public, "a public node knows that it is one", |status| {
+            status["nat"]["mapping"] == "none"
+        });
+    }
+}
+
+#[test]
+fn nodes_behind_two_routers_reach_each_other_by_a_third() {
+    let Some(mut net) = Net::open("third") else {
+        return;
+    };
+    let public = net.world.public("p").unwrap();
+    let helper = net.start(&public, None);
+    let ticket = invitation(&helper);
+    let hosts = ["a", "b"].map(|name| {
+        let home = net.world.home(NatKind::port_restricted()).unwrap();
+        net.world.host(name, home).unwrap()
+    });
+    let [one, other] = hosts.map(|host| net.start(&host, Some(&ticket)));
+    for (from, to) in [(&one, &other), (&other, &one)] {
+        let to = status(to);
+        until(A_WHILE, "they have a session", || {
+            Ok(way(from, &to).starts_with("direct 11.0."))
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(from, &to), from.log()));
+    }
+}

@@ -1,0 +1,114 @@
+//! Where members see this node's packets come from: the outer addresses of the packets' own port.
+//!
+//! Each answer to a probe tells it. What most say is told to others as an address to try; behind a
+//! translation that gives every destination another port nobody says the same, and nothing is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use enishi_overlay::NodeId;
+
+/// The most members of whom it is remembered what they said; the oldest gives way.
+const MEMBERS_MAX: usize = 64;
+
+/// How often others may be told: it takes new keys with each.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The most addresses that are told.
+const TOLD_MAX: usize = 2;
+
+/// What members said.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    /// The latest last, one of each member.
+    said: VecDeque<(NodeId, SocketAddr)>,
+    told: Vec<SocketAddr>,
+    told_at: Option<Instant>,
+}
+
+impl Outside {
+    /// A member says where it sees this node. Tells whether [`Self::addresses`] is another now.
+    pub(super) fn seen(&mut self, now: Instant, by: NodeId, at: SocketAddr) -> bool {
+        self.said.retain(|(member, _)| *member != by);
+        if self.said.len() >= MEMBERS_MAX {
+            self.said.pop_front();
+        }
+        self.said.push_back((by, at));
+        let lately = |at: Instant| now.duration_since(at) < TELL_INTERVAL;
+        let most_said = self.most_said();
+        let tells = self.told != most_said && !self.told_at.is_some_and(lately);
+        if tells {
+            (self.told, self.told_at) = (most_said, Some(now));
+        }
+        tells
+    }
+
+    /// This node moved: what was said is of yesterday.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns the addresses that are told.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.told
+    }
+
+    /// Returns what most say, of those that more than one said, or all if there is but one; in the
+    /// order of addresses, lest a change of order looks like one.
+    fn most_said(&self) -> Vec<SocketAddr> {
+        let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        for (_, address) in &self.said {
+            *counts.entry(*address).or_default() += 1;
+        }
+        let needed = if self.said.len() > 1 { 2 } else { 1 };
+        let mut most: Vec<_> = counts.into_iter().filter(|(_, n)| *n >= needed).collect();
+        most.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let mut addresses: Vec<SocketAddr> = most.into_iter().map(|(at, _)| at).collect();
+        addresses.truncate(TOLD_MAX);
+        addresses.sort_unstable();
+        addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn what_several_say_is_told_and_ports_that_differ_are_not() {
+        let mut now = Instant::now();
+        let mut outside = Outside::default();
+        assert!(outside.seen(now, id(1), at(7)));
+        assert_eq!(outside.addresses(), [at(7)]);
+        now += TELL_INTERVAL;
+        assert!(!outside.seen(now, id(2), at(7)) && !outside.seen(now, id(3), at(8)));
+        assert_eq!(outside.addresses(), [at(7)]);
+        assert!(outside.seen(now, id(1), at(9)));
+        assert!(outside.addresses().is_empty());
+        now += TELL_INTERVAL;
+        assert!(outside.seen(now, id(3), at(9)));
+        // Who changes its mind at once is not followed.
+        outside.seen(now, id(1), at(7));
+        assert!(!outside.seen(now, id(3), at(7)));
+        assert_eq!(outside.addresses(), [at(9)]);
+        now += TELL_INTERVAL;
+        for number in 10..=255 {
+            outside.seen(now, id(number), at(number.into()));
+        }
+        assert_eq!(outside.said.len(), MEMBERS_MAX);
+        now += TELL_INTERVAL;
+        assert!(outside.seen(now, id(1), at(6)));
+        assert!(outside.addresses().is_empty());
+        outside.clear();
+        assert!(outside.seen(now, id(1), at(7)));
+    }
+}

@@ -1,0 +1,398 @@
+//! Hands packets to nodes that carry them to peers that no socket reaches, and carries those of
+//! others.
+//!
+//! A packet goes to a node with which both ends have a session of their own, and over these
+//! sessions as a datagram. So whoever carries sees who speaks with whom, how much and when, and
+//! nothing of what is said; and nobody can send in another's name, since the session proves who
+//! asks. Only sessions that go straight are used for it: nothing is carried twice.
+//!
+//! What a node carries for others has a budget ([`Budget`]); what goes beyond is dropped, as on a
+//! full link, and QUIC slows down.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use enishi_dataplane::reassembly::Reassembly;
+use enishi_overlay::{Contact, NodeId, PathKind};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{Frame, Load};
+use super::ways::{Due, Sending, Ways};
+use crate::session::{CARRIED_BYTES_MAX, Carry, DatagramLane, Sessions};
+
+/// The most packets that wait to be handed over.
+const OUTGOING_MAX: usize = 1_024;
+
+/// How many of them are taken at once.
+const BATCH: usize = 64;
+
+/// The most peers for which a way is to be looked for at once.
+const WANTED_MAX: usize = 64;
+
+/// How often the ways are looked after.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long it is believed that a session goes straight.
+const STRAIGHT_FOR: Duration = Duration::from_secs(1);
+
+/// How long opening a session with a node that may carry may take.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The most nodes of which lanes and budgets are kept.
+const LANES_MAX: usize = 2_048;
+
+/// What is carried for one node, and for all together, in octets a second; and for how long what
+/// was not used is saved.
+const RATE_EACH: u64 = 12_500_000;
+const RATE_ALL: u64 = 50_000_000;
+const SAVED: Duration = Duration::from_millis(250);
+
+/// Carries packets between nodes.
+pub struct Carrier {
+    outgoing: mpsc::Sender<(NodeId, Bytes)>,
+    sessions: OnceLock<Sessions>,
+    ways: Mutex<Ways>,
+    wants: mpsc::Sender<NodeId>,
+    /// Halves that wait for their partners, by who sent the packet.
+    halves: Mutex<HashMap<NodeId, Reassembly>>,
+    numbers: AtomicU16,
+    lanes: Mutex<HashMap<NodeId, Straight>>,
+    /// None on a node that does not carry for others.
+    budget: Option<Mutex<Budget>>,
+    carried_bytes: AtomicU64,
+}
+
+/// What a [`Carrier`] needs to run.
+pub struct Inlet(mpsc::Receiver<(NodeId, Bytes)>);
+
+/// The lane of a session, if that goes straight, as it was a moment ago.
+#[derive(Clone)]
+struct Straight {
+    lane: Option<DatagramLane>,
+    looked: Instant,
+}
+
+/// How much may be carried now.
+struct Budget {
+    all: Tank,
+    each: HashMap<NodeId, Tank>,
+}
+
+struct Tank {
+    bytes: u64,
+    filled: Instant,
+}
+
+impl Carrier {
+    /// Makes one that carries for others, or does not; it begins with [`Self::run`]. The receiver
+    /// gets the peers for which a way is to be looked for.
+    pub fn new(for_others: bool) -> (Arc<Self>, Inlet, mpsc::Receiver<NodeId>) {
+        let now = Instant::now();
+        let (outgoing, inlet) = mpsc::channel(OUTGOING_MAX);
+        let (wants, wanted) = mpsc::channel(WANTED_MAX);
+        let carrier = Self {
+            outgoing,
+            sessions: OnceLock::new(),
+            ways: Mutex::new(Ways::new(now)),
+            wants,
+            halves: Mutex::default(),
+            numbers: AtomicU16::new(0),
+            lanes: Mutex::default(),
+            budget: for_others.then(|| Mutex::new(Budget::new(now))),
+            carried_bytes: AtomicU64::new(0),
+        };
+        (Arc::new(carrier), Inlet(inlet), wanted)
+    }
+
+    /// Hands packets over and looks after the ways until `stop`.
+    pub async fn run(
+        self: Arc<Self>,
+        sessions: Sessions,
+        Inlet(mut inlet): Inlet,
+        stop: CancellationToken,
+    ) {
+        // Nothing came before: the sessions were opened with this carrier.
+        let _ = self.sessions.set(sessions);
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = looks.tick() => self.look(),
+                count = inlet.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for (to, packet) in batch.drain(..) {
+                        self.send(to, packet);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in a datagram of a session for which [`super::is_carried`] holds.
+    pub fn on_datagram(&self, peer: NodeId, datagram: &Bytes) {
+        match Frame::decode(datagram) {
+            Some(Frame::To(to, load)) => self.forward(peer, to, load),
+            Some(Frame::From(from, load)) => self.take(peer, from, load),
+            Some(Frame::NoWay(to)) => lock(&self.ways).refused(to, peer),
+            Some(Frame::Ping(word)) => self.say(peer, &Frame::Pong(word)),
+            Some(Frame::Pong(_)) => lock(&self.ways).heard_relay(Instant::now(), peer),
+            None => {}
+        }
+    }
+
+    /// Uses nodes that may carry to a peer, as soon as there is a session with each.
+    pub fn learn(self: &Arc<Self>, to: NodeId, relays: Vec<Contact>) {
+        let Some(sessions) = self.sessions.get() else {
+            return;
+        };
+        for relay in relays {
+            if [to, sessions.me()].contains(&relay.id()) {
+                continue;
+            }
+            let (carrier, sessions) = (Arc::clone(self), sessions.clone());
+            tokio::spawn(async move {
+                let connected = tokio::time::timeout(CONNECT_TIME_MAX, sessions.connect(&relay));
+                if let Ok(Some(_)) = connected.await {
+                    carrier.add(to, relay.id());
+                }
+            });
+        }
+    }
+
+    /// Returns how many octets were carried for others.
+    pub fn carried_bytes(&self) -> u64 {
+        self.carried_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether it carries for others.
+    pub fn is_for_others(&self) -> bool {
+        self.budget.is_some()
+    }
+
+    fn add(&self, to: NodeId, relay: NodeId) {
+        tracing::debug!(?to, ?relay, "a way by another node");
+        lock(&self.lanes).remove(&relay);
+        let held = lock(&self.ways).add(Instant::now(), to, relay);
+        for packet in held {
+            self.send(to, packet);
+        }
+    }
+
+    fn look(&self) {
+        let due = lock(&self.ways).tick(Instant::now());
+        for due in due {
+            match due {
+                Due::Ask(relay) => self.say(relay, &Frame::Ping([0; 8])),
+                Due::Want(peer) => self.want(peer),
+            }
+        }
+    }
+
+    fn want(&self, peer: NodeId) {
+        let session = self
+            .sessions
+            .get()
+            .and_then(|sessions| sessions.session(peer));
+        match session.map(|session| session.kind) {
+            Some(PathKind::Direct) => lock(&self.ways).forget(peer),
+            // Without room: it is wanted again.
+            _ => drop(self.wants.try_send(peer)),
+        }
+    }
+
+    fn send(&self, to: NodeId, packet: Bytes) {
+        let sending = lock(&self.ways).send(Instant::now(), to, &packet);
+        match sending {
+            Sending::Held => {}
+            Sending::By(relay) => {
+                let Some(lane) = self.straight(relay) else {
+                    return lock(&self.ways).lose(relay);
+                };
+                self.put(&lane, Load::whole(packet), |load| Frame::To(to, load));
+            }
+        }
+    }
+
+    /// Carries a packet of a peer to another one.
+    fn forward(&self, peer: NodeId, to: NodeId, load: Load) {
+        let length = load.octets.len();
+        if peer == to || length > CARRIED_BYTES_MAX {
+            return;
+        }
+        let lane = self.budget.as_ref().and_then(|_| self.straight(to));
+        let (Some(lane), Some(budget)) = (lane, &self.budget) else {
+            return self.say(peer, &Frame::NoWay(to));
+        };
+        if lock(budget).take(Instant::now(), peer, length as u64) {
+            self.carried_bytes
+                .fetch_add(length as u64, Ordering::Relaxed);
+            self.put(&lane, load, |load| Frame::From(peer, load));
+        }
+    }
+
+    /// Takes a packet that a node carried here.
+    fn take(&self, relay: NodeId, from: NodeId, load: Load) {
+        let Some(sessions) = self.sessions.get() else {
+            return;
+        };
+        let now = Instant::now();
+        if from == sessions.me() || !lock(&self.ways).heard(now, from, relay) {
+            return;
+        }
+        let packet = match load.half {
+            None => Some(load.octets),
+            Some((number, half)) => {
+                let mut halves = lock(&self.halves);
+                if halves.len() >= LANES_MAX {
+                    halves.clear();
+                }
+                let waiting = halves.entry(from).or_default();
+                let whole = waiting.insert(now, number, half, &load.octets);
+                whole.map(Bytes::from)
+            }
+        };
+        if let Some(packet) = packet.filter(|packet| packet.len() <= CARRIED_BYTES_MAX) {
+            sessions.deliver(from, packet);
+        }
+    }
+
+    fn put(&self, lane: &DatagramLane, load: Load, frame: impl Fn(Load) -> Frame) {
+        let Some(bytes_max) = lane.bytes_max() else {
+            return;
+        };
+        let number = || self.numbers.fetch_add(1, Ordering::Relaxed);
+        for load in load.fit(bytes_max, number).into_iter().flatten() {
+            // What does not fit, or a lane that has just closed: QUIC sends again.
+            let _ = lane.send(frame(load).encode());
+        }
+    }
+
+    fn say(&self, to: NodeId, frame: &Frame) {
+        if let Some(lane) = self.straight(to) {
+            let _ = lane.send(frame.encode());
+        }
+    }
+
+    /// Returns the lane of the session with a peer, if there is one that goes straight.
+    fn straight(&self, peer: NodeId) -> Option<DatagramLane> {
+        let now = Instant::now();
+        let known = lock(&self.lanes).get(&peer).cloned();
+        if let Some(known) = known.filter(|known| now.duration_since(known.looked) < STRAIGHT_FOR) {
+            return known.lane.filter(|lane| lane.bytes_max().is_some());
+        }
+        let sessions = self.sessions.get()?;
+        let session = sessions.session(peer);
+        let is_straight = session.is_some_and(|session| session.kind == PathKind::Direct);
+        let lane = is_straight.then(|| sessions.datagrams(peer)).flatten();
+        let mut lanes = lock(&self.lanes);
+        if lanes.len() >= LANES_MAX {
+            lanes.retain(|_, known| now.duration_since(known.looked) < STRAIGHT_FOR);
+        }
+        if lanes.len() < LANES_MAX {
+            let looked = now;
+            lanes.insert(
+                peer,
+                Straight {
+                    lane: lane.clone(),
+                    looked,
+                },
+            );
+        }
+        lane
+    }
+}
+
+impl Carry for Carrier {
+    fn carry(&self, to: NodeId, packet: Bytes) {
+        // Without room it is lost, as on any network.
+        let _ = self.outgoing.try_send((to, packet));
+    }
+
+    fn by(&self, to: NodeId) -> Option<NodeId> {
+        lock(&self.ways).by(to)
+    }
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self {
+            all: Tank::full(now, RATE_ALL),
+            each: HashMap::new(),
+        }
+    }
+
+    /// Takes so many octets for a node, if there are as many.
+    fn take(&mut self, now: Instant, node: NodeId, bytes: u64) -> bool {
+        if self.each.len() >= LANES_MAX && !self.each.contains_key(&node) {
+            self.each
+                .retain(|_, tank| now.duration_since(tank.filled) < SAVED);
+            if self.each.len() >= LANES_MAX {
+                return false;
+            }
+        }
+        let tank = self.each.entry(node);
+        let tank = tank.or_insert_with(|| Tank::full(now, RATE_EACH));
+        tank.take(now, RATE_EACH, bytes) && self.all.take(now, RATE_ALL, bytes)
+    }
+}
+
+impl Tank {
+    fn full(now: Instant, rate: u64) -> Self {
+        Self {
+            bytes: Self::size(rate),
+            filled: now,
+        }
+    }
+
+    fn size(rate: u64) -> u64 {
+        rate / 1_000 * SAVED.as_millis() as u64
+    }
+
+    fn take(&mut self, now: Instant, rate: u64, bytes: u64) -> bool {
+        let passed = now.duration_since(self.filled).min(SAVED);
+        let gained = rate * passed.as_micros() as u64 / 1_000_000;
+        self.bytes = (self.bytes + gained).min(Self::size(rate));
+        self.filled = now;
+        let enough = self.bytes >= bytes;
+        if enough {
+            self.bytes -= bytes;
+        }
+        enough
+    }
+}
+
+/// A panic elsewhere does not make what is guarded useless: every change is complete.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_carried_for_one_node_and_for_all_has_a_limit() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(now);
+        let id = |number| NodeId::from_bytes([number; 32]);
+        let mut carried = 0;
+        for _ in 0..1_000 {
+            now += Duration::from_millis(1);
+            carried += (0..20).filter(|_| budget.take(now, id(1), 1_000)).count() as u64 * 1_000;
+        }
+        let expected = RATE_EACH..=RATE_EACH + Tank::size(RATE_EACH);
+        assert!(expected.contains(&carried), "{carried}");
+        for number in 2..=20 {
+            budget.take(now, id(number), 3_000_000);
+        }
+        assert!(!budget.take(now, id(21), Tank::size(RATE_ALL)));
+    }
+}

@@ -1,0 +1,257 @@
+//! Has the site's router map ports of this node, if it does so on request: by PCP (RFC 6887),
+//! NAT-PMP (RFC 6886) or UPnP (Internet Gateway Device).
+//!
+//! Two ports of UDP over IPv4 are mapped, that of the sessions and that of the packets. A
+//! router is asked at the start, when this host's IPv4 addresses change, when a mapping is lost,
+//! and every ten minutes as long as there is none. What it gave is renewed at half of its time and
+//! given back at the end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use enishi_api::PortMapping;
+use portmapper::{Client, Config, Protocol};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::session::Reach;
+
+/// Between two questions as long as a mapping is missing.
+const ASK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How soon a router is asked again that has taken a mapping back.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long one protocol may take to map a port: UPnP searches for a second, then asks three
+/// times by HTTP.
+const MAP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a mapping may take to be given back.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What a router maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    /// Its outer address for the sessions; none when it maps nothing, or to an address that is not
+    /// of the Internet.
+    pub(crate) sessions: Option<SocketAddr>,
+    /// The same for the packets of virtual networks.
+    pub(crate) packets: Option<SocketAddr>,
+    /// Which protocols it speaks; none until it was asked, or if there is none to ask.
+    pub(crate) router: Option<PortMapping>,
+}
+
+/// The ports that a router is to map, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// Of the sessions and the packets.
+    ports: [Port; 2],
+    router: Option<PortMapping>,
+    mapped: watch::Sender<Mapped>,
+}
+
+impl Mapping {
+    /// Prepares to have the ports of sessions and of packets mapped.
+    pub(crate) fn new(
+        sessions: NonZeroU16,
+        packets: NonZeroU16,
+        mapped: watch::Sender<Mapped>,
+    ) -> Self {
+        Self {
+            ports: [sessions, packets].map(|number| Port {
+                number,
+                client: None,
+            }),
+            router: None,
+            mapped,
+        }
+    }
+
+    /// Sees to the mappings until it is told to stop. `local` are the addresses of this host.
+    pub(crate) async fn keep(
+        mut self,
+        mut local: watch::Receiver<Vec<SocketAddr>>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let own = of_ipv4(&local.borrow_and_update());
+            if !own.is_empty() {
+                let until = stop.run_until_cancelled(self.ask());
+                if until.await.is_none() {
+                    break;
+                }
+            }
+            self.tell();
+            let moved = async {
+                // The sessions end with the daemon, which stops this as well.
+                while of_ipv4(&local.borrow_and_update()) == own && local.changed().await.is_ok() {}
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = moved => self.release().await,
+                () = self.changed() => {
+                    self.tell();
+                    // It may be about to be renewed.
+                    stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
+                }
+                () = tokio::time::sleep(ASK_INTERVAL) => {}
+            }
+        }
+        self.release().await;
+    }
+
+    /// Asks for what is missing.
+    async fn ask(&mut self) {
+        if self.ports.iter().all(|port| port.external().is_some()) {
+            return;
+        }
+        self.router = offered().await;
+        let Some(router) = self.router else {
+            return;
+        };
+        let [sessions, packets] = &mut self.ports;
+        tokio::join!(sessions.map(router), packets.map(router));
+    }
+
+    fn tell(&self) {
+        let [sessions, packets] = self.ports.each_ref().map(Port::external);
+        let now = Mapped {
+            sessions,
+            packets,
+            router: self.router,
+        };
+        self.mapped.send_if_modified(|told| {
+            let changed = *told != now;
+            match told.sessions == now.sessions && told.packets == now.packets {
+                true => {}
+                false if sessions.or(packets).is_some() => tracing::info!("the router maps ports"),
+                false => tracing::info!("the router maps no ports any more"),
+            }
+            *told = now;
+            changed
+        });
+    }
+
+    /// Waits until a mapping changes.
+    async fn changed(&self) {
+        let [sessions, packets] = self.ports.each_ref().map(Port::changed);
+        tokio::select! {
+            () = sessions => {}
+            () = packets => {}
+        }
+    }
+
+    /// Gives everything back.
+    async fn release(&mut self) {
+        let [sessions, packets] = &mut self.ports;
+        tokio::join!(sessions.release(), packets.release());
+        self.tell();
+    }
+}
+
+/// A port of this node.
+#[derive(Debug)]
+struct Port {
+    number: NonZeroU16,
+    /// Who has it mapped.
+    client: Option<Client>,
+}
+
+impl Port {
+    /// Returns the outer address, if it is one of the Internet: a router behind another one maps
+    /// to what nobody reaches.
+    fn external(&self) -> Option<SocketAddr> {
+        let mapped = *self.client.as_ref()?.watch_external_address().borrow();
+        let mapped = mapped.filter(|at| Reach::of(IpAddr::V4(*at.ip())) == Reach::Internet);
+        mapped.map(SocketAddr::V4)
+    }
+
+    /// Asks by one protocol after the other, since a router may speak one and refuse by it: PCP
+    /// does so for an hour when the mapping is of a former life of this process.
+    async fn map(&mut self, router: PortMapping) {
+        if self.external().is_some() {
+            return;
+        }
+        self.release().await;
+        for way in Way::ALL.into_iter().filter(|way| way.is_of(router)) {
+            let client = way.client();
+            // Without it the client takes it that there is no such router.
+            let _ = client.probe().await;
+            client.update_local_port(self.number);
+            let mut mapped = client.watch_external_address();
+            let mapped = mapped.wait_for(Option::is_some);
+            let is_mapped = tokio::time::timeout(MAP_TIME_MAX, mapped).await;
+            if matches!(is_mapped, Ok(Ok(_))) {
+                self.client = Some(client);
+                return;
+            }
+        }
+    }
+
+    fn changed(&self) -> impl Future<Output = ()> + use<> {
+        let watched = self.client.as_ref().map(Client::watch_external_address);
+        async move {
+            if let Some(mut watched) = watched {
+                watched.mark_unchanged();
+                if watched.changed().await.is_ok() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn release(&mut self) {
+        if let Some(client) = self.client.take() {
+            client.deactivate();
+            // Is answered once that is done.
+            let _ = tokio::time::timeout(RELEASE_TIME_MAX, client.probe()).await;
+        }
+    }
+}
+
+/// A protocol for it.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
+impl Way {
+    /// The simplest and surest first.
+    const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    fn is_of(self, router: PortMapping) -> bool {
+        match self {
+            Self::Pcp => router.pcp,
+            Self::NatPmp => router.nat_pmp,
+            Self::Upnp => router.upnp,
+        }
+    }
+
+    fn client(self) -> Client {
+        Client::new(Config {
+            enable_upnp: matches!(self, Self::Upnp),
+            enable_pcp: matches!(self, Self::Pcp),
+            enable_nat_pmp: matches!(self, Self::NatPmp),
+            protocol: Protocol::Udp,
+        })
+    }
+}
+
+/// Asks the router which protocols it speaks; none when there is no router.
+async fn offered() -> Option<PortMapping> {
+    let found = Client::default().probe().await.ok()?.ok()?;
+    Some(PortMapping {
+        upnp: found.upnp,
+        nat_pmp: found.nat_pmp,
+        pcp: found.pcp,
+    })
+}
+
+fn of_ipv4(addresses: &[SocketAddr]) -> Vec<IpAddr> {
+    let ips = addresses.iter().map(SocketAddr::ip);
+    ips.filter(|ip| ip.is_ipv4() && !ip.is_loopback()).collect()
+}

@@ -1,0 +1,409 @@
+//! By way of whom each peer is reached, and whether those are still there.
+//!
+//! A peer has up to [`WAYS_MAX`] ways: the first one is used, the others are spare. Two things make
+//! another one the first: the node that carries is silent although it is asked, which ends all ways
+//! by it; or the peer is silent although it is sent something, which may be for any reason between.
+//! So a way that ends is noticed within two seconds, by whoever sends.
+//!
+//! Without any way packets are held for a moment, and a way is wanted.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use enishi_overlay::NodeId;
+
+/// The most peers, and ways of each.
+pub(super) const PEERS_MAX: usize = 1_024;
+pub(super) const WAYS_MAX: usize = 4;
+
+/// The most packets of a peer that wait until there is a way, and for how long.
+const HELD_MAX: usize = 16;
+const HELD_TIME: Duration = Duration::from_secs(3);
+
+/// A node that carries is asked whether it is there when it was silent for so long while it was
+/// used, and again after as long; it is taken to be gone after three questions.
+const ASK_AFTER: Duration = Duration::from_millis(300);
+const GONE_AFTER: Duration = Duration::from_millis(900);
+
+/// A peer from which nothing comes for so long although it was sent something is tried by the next
+/// way. Longer than QUIC waits before it sends again on a path of 100 ms.
+const SILENT_AFTER: Duration = Duration::from_millis(600);
+
+/// For how long after the last packet something is in use.
+const IN_USE: Duration = Duration::from_secs(12);
+
+/// For how long a peer without a way is given time to answer at an address of its own: every dial
+/// tries both.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// How often a way is wanted for a peer that has none, and another one for one that has one.
+const WANT_AGAIN: Duration = Duration::from_millis(1_500);
+const WANT_SPARE: Duration = Duration::from_secs(10);
+
+/// How many peers of whom nothing was known may come by way of others, at once and per second:
+/// anybody can name nodes that are not.
+const STRANGERS_BURST: u32 = 64;
+const STRANGERS_PER_S: u32 = 16;
+
+/// All ways of a node.
+pub(super) struct Ways {
+    peers: HashMap<NodeId, Peer>,
+    relays: HashMap<NodeId, Relay>,
+    strangers: u32,
+    strangers_since: Instant,
+}
+
+#[derive(Default)]
+struct Peer {
+    /// The one in use first.
+    ways: Vec<NodeId>,
+    held: VecDeque<(Instant, Bytes)>,
+    wanted: Option<Instant>,
+    used: Option<Instant>,
+    /// Since when it was sent something and nothing came.
+    unheard: Option<Instant>,
+}
+
+/// A node that carries.
+struct Relay {
+    heard: Instant,
+    used: Instant,
+    asked: Option<Instant>,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// It goes by way of this node.
+    By(NodeId),
+    /// It is held, or lost if too many are.
+    Held,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Ask a node whether it is there.
+    Ask(NodeId),
+    /// Look for a way to a peer.
+    Want(NodeId),
+}
+
+impl Ways {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            peers: HashMap::new(),
+            relays: HashMap::new(),
+            strangers: STRANGERS_BURST,
+            strangers_since: now,
+        }
+    }
+
+    /// Returns by way of whom a peer is reached now.
+    pub(super) fn by(&self, to: NodeId) -> Option<NodeId> {
+        self.peers.get(&to)?.ways.first().copied()
+    }
+
+    /// Tells where a packet to a peer goes, or holds it.
+    pub(super) fn send(&mut self, now: Instant, to: NodeId, packet: &Bytes) -> Sending {
+        let peer = self.peer(now, to);
+        peer.used = Some(now);
+        let unheard = *peer.unheard.get_or_insert(now);
+        if peer.ways.len() > 1 && now.duration_since(unheard) >= SILENT_AFTER {
+            peer.ways.rotate_left(1);
+            peer.unheard = Some(now);
+        }
+        let Some(relay) = peer.ways.first().copied() else {
+            if peer.held.len() < HELD_MAX {
+                peer.held.push_back((now, packet.clone()));
+            }
+            return Sending::Held;
+        };
+        let relay_state = self.relays.entry(relay).or_insert_with(|| Relay::new(now));
+        if now.duration_since(relay_state.used) > ASK_AFTER {
+            // It was not used, so it had no reason to speak.
+            (relay_state.heard, relay_state.asked) = (now, None);
+        }
+        relay_state.used = now;
+        Sending::By(relay)
+    }
+
+    /// Adds a way to a peer, and returns what was held for it if it is the first.
+    pub(super) fn add(&mut self, now: Instant, to: NodeId, relay: NodeId) -> Vec<Bytes> {
+        let peer = self.peer(now, to);
+        if peer.ways.contains(&relay) {
+            return Vec::new();
+        }
+        if peer.ways.len() >= WAYS_MAX {
+            peer.ways.pop();
+        }
+        peer.ways.push(relay);
+        let fresh = |held: &(Instant, Bytes)| now.duration_since(held.0) < HELD_TIME;
+        let held = peer.held.drain(..).filter(fresh);
+        held.map(|(_, packet)| packet).collect()
+    }
+
+    /// A packet came from a peer by way of a node, which therefore is a way to it. Tells whether
+    /// the packet is to be taken: not from more strangers than there may be.
+    pub(super) fn heard(&mut self, now: Instant, from: NodeId, relay: NodeId) -> bool {
+        self.heard_relay(now, relay);
+        if !self.peers.contains_key(&from) && !self.admits_stranger(now) {
+            return false;
+        }
+        let peer = self.peer(now, from);
+        peer.unheard = None;
+        match peer.ways.iter().position(|way| *way == relay) {
+            Some(_) => {}
+            None if peer.ways.len() < WAYS_MAX => peer.ways.push(relay),
+            None => {}
+        }
+        true
+    }
+
+    /// A node that carries gave a sign of life.
+    pub(super) fn heard_relay(&mut self, now: Instant, relay: NodeId) {
+        if let Some(relay) = self.relays.get_mut(&relay) {
+            (relay.heard, relay.asked) = (now, None);
+        }
+    }
+
+    /// A node does not carry to a peer.
+    pub(super) fn refused(&mut self, to: NodeId, relay: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.ways.retain(|way| *way != relay);
+        }
+    }
+
+    /// A peer is reached without anybody's help.
+    pub(super) fn forget(&mut self, peer: NodeId) {
+        self.peers.remove(&peer);
+    }
+
+    /// Ends all ways by a node.
+    pub(super) fn lose(&mut self, relay: NodeId) {
+        self.relays.remove(&relay);
+        for peer in self.peers.values_mut() {
+            peer.ways.retain(|way| *way != relay);
+        }
+    }
+
+    /// Looks after what is in use; called several times a second.
+    pub(super) fn tick(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        let mut gone = Vec::new();
+        for (id, relay) in &mut self.relays {
+            let silent = now.duration_since(relay.heard);
+            if now.duration_since(relay.used) > GONE_AFTER || silent < ASK_AFTER {
+                continue;
+            }
+            if silent >= GONE_AFTER && relay.asked.is_some() {
+                gone.push(*id);
+            } else if relay
+                .asked
+                .is_none_or(|at| now.duration_since(at) >= ASK_AFTER)
+            {
+                relay.asked = Some(now);
+                due.push(Due::Ask(*id));
+            }
+        }
+        gone.into_iter().for_each(|relay| self.lose(relay));
+        self.relays
+            .retain(|_, relay| now.duration_since(relay.used) < IN_USE);
+        for (id, peer) in &mut self.peers {
+            peer.held
+                .retain(|(at, _)| now.duration_since(*at) < HELD_TIME);
+            let unheard = peer.unheard.map(|since| now.duration_since(since));
+            let again = match peer.ways.len() {
+                0 if unheard >= Some(PATIENCE) => WANT_AGAIN,
+                1 => WANT_SPARE,
+                _ => continue,
+            };
+            if peer.is_used(now) && peer.want(now, again) {
+                due.push(Due::Want(*id));
+            }
+        }
+        due
+    }
+
+    /// Finds or makes the entry of a peer; with too many, the one that was not used for longest
+    /// gives way.
+    fn peer(&mut self, now: Instant, id: NodeId) -> &mut Peer {
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&id) {
+            self.peers.retain(|_, peer| peer.is_used(now));
+            let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.used);
+            if let Some(oldest) = oldest
+                .map(|(id, _)| *id)
+                .filter(|_| self.peers.len() >= PEERS_MAX)
+            {
+                self.peers.remove(&oldest);
+            }
+        }
+        self.peers.entry(id).or_default()
+    }
+
+    fn admits_stranger(&mut self, now: Instant) -> bool {
+        let seconds = now.duration_since(self.strangers_since).as_secs();
+        if seconds > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX);
+            let more = more.saturating_mul(STRANGERS_PER_S);
+            self.strangers = self.strangers.saturating_add(more).min(STRANGERS_BURST);
+            self.strangers_since = now;
+        }
+        let admits = self.strangers > 0;
+        self.strangers -= u32::from(admits);
+        admits
+    }
+}
+
+impl Peer {
+    fn is_used(&self, now: Instant) -> bool {
+        self.used
+            .is_some_and(|used| now.duration_since(used) < IN_USE)
+    }
+
+    /// Tells whether to look for a way, which was not done for a while.
+    fn want(&mut self, now: Instant, again: Duration) -> bool {
+        let wants = self.wanted.is_none_or(|at| now.duration_since(at) >= again);
+        if wants {
+            self.wanted = Some(now);
+        }
+        wants
+    }
+}
+
+impl Relay {
+    fn new(now: Instant) -> Self {
+        Self {
+            heard: now,
+            used: now,
+            asked: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u32) -> NodeId {
+        let mut octets = [0; 32];
+        octets[..4].copy_from_slice(&n.to_le_bytes());
+        NodeId::from_bytes(octets)
+    }
+
+    const PACKET: Bytes = Bytes::from_static(b"packet");
+    const LOOK: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn packets_wait_for_a_way_which_is_wanted_when_nobody_answered() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        for _ in 0..2 * HELD_MAX {
+            assert_eq!(ways.send(now, id(1), &PACKET), Sending::Held);
+        }
+        assert_eq!(ways.tick(now), []);
+        now += PATIENCE;
+        assert_eq!(ways.tick(now), [Due::Want(id(1))]);
+        assert_eq!((ways.tick(now), ways.by(id(1))), (vec![], None));
+        assert_eq!(ways.add(now, id(1), id(9)).len(), HELD_MAX);
+        assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+        ways.refused(id(1), id(9));
+        assert_eq!(ways.send(now, id(1), &PACKET), Sending::Held);
+        now += HELD_TIME;
+        assert_eq!(ways.tick(now), [Due::Want(id(1))]);
+        assert!(ways.add(now, id(1), id(8)).is_empty());
+        ways.forget(id(1));
+        assert_eq!(ways.by(id(1)), None);
+    }
+
+    /// Sends a packet every look; returns after how long it goes by another node.
+    fn until_changed(
+        ways: &mut Ways,
+        mut now: Instant,
+        mut looks: impl FnMut(&mut Ways, Instant, &[Due]),
+    ) -> Duration {
+        let started = now;
+        let first = ways.by(id(1));
+        while ways.by(id(1)) == first {
+            now += LOOK;
+            assert!(now - started < Duration::from_secs(5), "it stays");
+            ways.send(now, id(1), &PACKET);
+            let due = ways.tick(now);
+            looks(ways, now, &due);
+        }
+        now - started
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_noticed_within_two_seconds() {
+        let now = Instant::now();
+        let mut ways = Ways::new(now);
+        ways.add(now, id(1), id(8));
+        ways.add(now, id(1), id(9));
+        ways.send(now, id(1), &PACKET);
+        let mut asked = 0;
+        let took = until_changed(&mut ways, now, |ways, now, due| {
+            asked += due.iter().filter(|due| **due == Due::Ask(id(8))).count();
+            // The peer is heard by the other way.
+            ways.heard(now, id(1), id(9));
+        });
+        assert!(
+            took <= Duration::from_secs(2) && asked >= 2,
+            "{took:?} {asked}"
+        );
+        assert_eq!(ways.by(id(1)), Some(id(9)));
+    }
+
+    #[test]
+    fn a_peer_that_is_silent_is_tried_by_the_next_way() {
+        let now = Instant::now();
+        let mut ways = Ways::new(now);
+        ways.add(now, id(1), id(8));
+        ways.add(now, id(1), id(9));
+        let took = until_changed(&mut ways, now, |ways, now, _| ways.heard_relay(now, id(8)));
+        assert!(took <= SILENT_AFTER + 2 * LOOK, "{took:?}");
+    }
+
+    #[test]
+    fn who_answers_stays_and_a_spare_is_wanted() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        ways.add(now, id(1), id(8));
+        let mut wanted = 0;
+        for _ in 0..300 {
+            now += LOOK;
+            assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(8)));
+            for due in ways.tick(now) {
+                match due {
+                    Due::Ask(relay) => ways.heard_relay(now, relay),
+                    Due::Want(_) => wanted += 1,
+                }
+            }
+        }
+        assert!((2..=4).contains(&wanted), "{wanted}");
+        // Unused, nobody is asked.
+        now += IN_USE;
+        assert_eq!(ways.tick(now), []);
+    }
+
+    #[test]
+    fn strangers_are_few_and_ways_and_peers_bounded() {
+        let now = Instant::now();
+        let mut ways = Ways::new(now);
+        let taken = (0..10_000)
+            .filter(|n| ways.heard(now, id(*n), id(99_999)))
+            .count();
+        assert_eq!(taken, STRANGERS_BURST as usize);
+        for n in 0..10 {
+            ways.heard(now, id(0), id(50_000 + n));
+        }
+        assert_eq!(ways.peers[&id(0)].ways.len(), WAYS_MAX);
+        for n in 0..2 * PEERS_MAX as u32 {
+            ways.send(now, id(n), &PACKET);
+        }
+        assert_eq!(ways.peers.len(), PEERS_MAX);
+        ways.lose(id(99_999));
+        assert!(ways.by(id(1)).is_none());
+    }
+}

@@ -1,0 +1,74 @@
+//! Which of a session's paths is used.
+
+use std::time::Duration;
+
+use iroh::endpoint::transports::{
+    AddrKind, FourTuple, PathSelection, PathSelectionContext, PathSelector,
+};
+
+/// By how much another path must be quicker than the one in use, if both are of the same kind.
+const GAIN_MIN: Duration = Duration::from_millis(5);
+
+/// By how much IPv4 must be quicker than IPv6 (the library's own value).
+const IPV6_FIRST: Duration = Duration::from_millis(3);
+
+/// Any direct path rather than one by way of other nodes, and of the same kind the quicker one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DirectFirst;
+
+/// Whether others carry it, and how quick it is: what is least is best.
+type Cost = (bool, Duration);
+
+impl PathSelector for DirectFirst {
+    fn select(&self, cx: &PathSelectionContext<'_>) -> PathSelection {
+        let paths = || {
+            cx.paths().filter_map(|path| {
+                // One that is just being closed has none.
+                let rtt = path.stats()?.rtt;
+                let cost = cost(&path.network_path().addr_kind(), rtt);
+                Some((cost, path))
+            })
+        };
+        let is_current = |at: &FourTuple| cx.current() == Some(at);
+        let current = paths().filter(|(_, path)| is_current(path.network_path()));
+        let current = current.map(|(cost, _)| cost).min();
+        let mut selection = PathSelection::none();
+        if let Some((best, path)) = paths().min_by_key(|(cost, _)| *cost)
+            && is_better(best, current)
+        {
+            selection.set(&path);
+        }
+        selection
+    }
+}
+
+fn cost(kind: &AddrKind, rtt: Duration) -> Cost {
+    match kind {
+        AddrKind::IpV6 => (false, rtt),
+        AddrKind::IpV4 => (false, rtt + IPV6_FIRST),
+        AddrKind::Relay | AddrKind::Custom(_) => (true, rtt),
+    }
+}
+
+fn is_better(best: Cost, current: Option<Cost>) -> bool {
+    current.is_none_or(|current| (current.0 && !best.0) || best.1 + GAIN_MIN <= current.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_paths_come_first_and_a_little_quicker_is_no_reason_to_change() {
+        let ms = Duration::from_millis;
+        let (direct, carried) = (
+            cost(&AddrKind::IpV4, ms(90)),
+            cost(&AddrKind::Custom(1), ms(2)),
+        );
+        assert!(direct < carried);
+        assert!(is_better(direct, Some(carried)) && is_better(carried, None));
+        assert!(!is_better(cost(&AddrKind::IpV6, ms(90)), Some(direct)));
+        assert!(is_better(cost(&AddrKind::IpV6, ms(80)), Some(direct)));
+        assert!(!is_better(direct, Some(direct)));
+    }
+}

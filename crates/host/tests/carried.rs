@@ -1,0 +1,181 @@
+//! Sessions between nodes that do not reach each other, carried by real ones on loopback.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use enishi_host::reach::{Carrier, is_carried};
+use enishi_host::session::{SessionConfig, SessionEvent, Sessions};
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for anything on loopback, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const FOUR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+struct Node {
+    sessions: Sessions,
+    events: mpsc::Receiver<SessionEvent>,
+    carrier: Arc<Carrier>,
+    wanted: mpsc::Receiver<NodeId>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// A node that speaks IPv4, IPv6 or both: nodes without a common one do not reach each other.
+    async fn start(seed: u8, for_others: bool, speaks: &[IpAddr]) -> Self {
+        let (carrier, inlet, wanted) = Carrier::new(for_others);
+        let taker = Arc::clone(&carrier);
+        let (sessions, events) = Sessions::bind(SessionConfig {
+            keypair: Keypair::from_seed(&[seed; 32]),
+            overlay: OverlayId::from_name("test"),
+            listen: speaks.iter().map(|at| SocketAddr::new(*at, 0)).collect(),
+            on_datagram: Arc::new(move |peer, datagram| {
+                assert!(is_carried(&datagram));
+                taker.on_datagram(peer, &datagram);
+            }),
+            carry: Arc::clone(&carrier) as _,
+        })
+        .await
+        .unwrap();
+        let stop = CancellationToken::new();
+        let running = Arc::clone(&carrier).run(sessions.clone(), inlet, stop.clone());
+        tokio::spawn(running);
+        Self {
+            sessions,
+            events,
+            carrier,
+            wanted,
+            stop,
+        }
+    }
+
+    fn id(&self) -> NodeId {
+        self.sessions.me()
+    }
+
+    fn contact(&self) -> Contact {
+        Contact::new(self.id(), self.sessions.addresses())
+    }
+
+    async fn knows(&self, others: &[&Node]) {
+        for other in others {
+            assert!(self.sessions.connect(&other.contact()).await.is_some());
+        }
+    }
+
+    /// Waits until it is told that a session with a peer is open.
+    async fn opened(&mut self, expected: NodeId) {
+        let opened = async {
+            loop {
+                match self.events.recv().await.unwrap() {
+                    SessionEvent::Opened { peer, .. } if peer == expected => return,
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, opened).await.unwrap();
+    }
+
+    async fn kill(self) {
+        self.stop.cancel();
+        self.sessions.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_opens_by_way_of_a_node_that_both_know_and_goes_on_by_another() {
+    let mut a = Node::start(1, true, &[FOUR]).await;
+    let mut b = Node::start(2, true, &[SIX]).await;
+    let r = Node::start(3, true, &[FOUR, SIX]).await;
+    let s = Node::start(4, true, &[FOUR, SIX]).await;
+    a.knows(&[&r, &s]).await;
+    b.knows(&[&r, &s]).await;
+
+    let started = Instant::now();
+    a.sessions.dial(&b.contact());
+    let wanted = timeout(PATIENCE, a.wanted.recv()).await.unwrap();
+    assert_eq!(wanted, Some(b.id()));
+    a.carrier.learn(b.id(), vec![r.contact(), s.contact()]);
+    a.opened(b.id()).await;
+    println!("open after {:?}", started.elapsed());
+    b.opened(a.id()).await;
+    let session = a.sessions.session(b.id()).unwrap();
+    assert_eq!(session.kind, PathKind::Relayed);
+    assert!(session.path.starts_with("relayed by "), "{}", session.path);
+    let first = [&r, &s].map(|node| session.path.ends_with(&node.id().short().to_string()));
+
+    // Octets flow while the node dies by whose way they went.
+    let (_reader, mut writer) = a.sessions.open_bulk(&b.contact()).await.unwrap();
+    let mut arrived = loop {
+        match timeout(PATIENCE, b.events.recv()).await.unwrap().unwrap() {
+            SessionEvent::Bulk { reader, .. } => break reader,
+            _ => {}
+        }
+    };
+    let sending = tokio::spawn(async move {
+        let piece = vec![7; 64 * 1024];
+        for _ in 0..200 {
+            writer.write_all(&piece).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+        writer.shutdown().await.unwrap();
+        writer
+    });
+    let mut count = 0;
+    let mut gap = Duration::ZERO;
+    let mut last = Instant::now();
+    let [r, s] = [r, s].map(Some);
+    let (mut killed, _kept) = if first[0] { (r, s) } else { (s, r) };
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        let read = timeout(PATIENCE, arrived.read(&mut piece)).await.unwrap();
+        let read = read.unwrap();
+        gap = gap.max(last.elapsed());
+        last = Instant::now();
+        count += read;
+        if read == 0 {
+            break;
+        }
+        if count > 2_000_000
+            && let Some(node) = killed.take()
+        {
+            // Without a word, as after `kill -9`.
+            node.stop.cancel();
+            node.sessions.drop_session(a.id());
+            node.sessions.drop_session(b.id());
+            node.kill().await;
+        }
+    }
+    println!("longest gap {gap:?}");
+    assert_eq!(count, 200 * 64 * 1024);
+    sending.await.unwrap();
+    assert!(a.sessions.session(b.id()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_carry_says_so() {
+    let mut a = Node::start(1, true, &[FOUR]).await;
+    let b = Node::start(2, true, &[SIX]).await;
+    let no = Node::start(3, false, &[FOUR, SIX]).await;
+    let r = Node::start(4, true, &[FOUR, SIX]).await;
+    a.knows(&[&no, &r]).await;
+    b.knows(&[&no, &r]).await;
+    a.sessions.dial(&b.contact());
+    timeout(PATIENCE, a.wanted.recv()).await.unwrap();
+    a.carrier.learn(b.id(), vec![no.contact()]);
+    // It is wanted again, for the one way is none.
+    let wanted = timeout(PATIENCE, a.wanted.recv()).await.unwrap();
+    assert_eq!(wanted, Some(b.id()));
+    assert_eq!(no.carrier.carried_bytes(), 0);
+    a.carrier.learn(b.id(), vec![r.contact()]);
+    a.opened(b.id()).await;
+    assert!(r.carrier.carried_bytes() > 1_200);
+}

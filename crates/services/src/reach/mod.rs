@@ -1,0 +1,242 @@
+//! How this node is reached: each side of a session tells the other where it sees it.
+//!
+//! ```text
+//!   A ------ session, by way of a translation ------ B
+//!     <------------- Seen(198.51.100.7:4321) --------
+//! ```
+//!
+//! | part | does |
+//! |---|---|
+//! | [`wire`] | the messages |
+//! | [`observed`] | which of the addresses that others see are believed, and for how long |
+//! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
+//! | [`nat`] | what kind of translation that tells |
+//!
+//! A node behind a translation does not know its outer address, so it is told: when a session
+//! opens, and when its path changes, at most once in [`TELLING_PAUSE`] for each session. Only
+//! a path from address to address says anything. What is believed is told to the host, which
+//! adds it to the addresses at which the node can be dialled.
+
+pub mod call;
+pub mod nat;
+pub mod observed;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enishi_overlay::{Contact, NodeId, PathKind, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::service::{Context, Service, ServiceInput};
+
+use call::Calls;
+use nat::Mapping;
+use observed::Observed;
+use wire::ReachMessage;
+
+/// Between two messages that tell one peer where it is seen.
+pub const TELLING_PAUSE: Duration = Duration::from_secs(10);
+/// The most sessions that are followed: more than there can be.
+const SESSIONS_MAX: usize = 4096;
+
+/// What the host says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// The addresses that this node has itself: not those at which others see it.
+    Local(Vec<SocketAddr>),
+    /// A peer lives anew, in the same session: it knows nothing of what it was told.
+    Restarted(NodeId),
+    /// Call a node that is not reached; answered by [`Event::Answered`] if it is there.
+    Call(NodeId),
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Event {
+    /// Others see this node at these addresses, at most [`observed::GIVEN_MAX`], the best
+    /// attested first; in place of those told before.
+    Observed(Vec<SocketAddr>),
+    /// A node calls: it is to be dialled.
+    Called {
+        /// The node, as it says itself.
+        by: Contact,
+        /// Who may carry to it; at most [`call::RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
+    /// A node that was called is to be dialled.
+    Answered {
+        /// The node; without addresses when another one answered for it.
+        contact: Contact,
+        /// Who may carry to it; at most [`call::RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
+}
+
+/// A session whose path is from address to address.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    /// Where the peer is seen.
+    at: SocketAddr,
+    /// What it was told of that last.
+    told: Option<SocketAddr>,
+    /// When it may be told again.
+    next: Time,
+}
+
+impl Session {
+    /// Returns when the peer is to be told; none when it knows.
+    fn due(&self) -> Option<Time> {
+        (self.told != Some(self.at)).then_some(self.next)
+    }
+}
+
+/// The service.
+#[derive(Debug, Default)]
+pub struct Reach {
+    sessions: BTreeMap<NodeId, Session>,
+    observed: Observed,
+    calls: Calls,
+    /// What the host was told last.
+    given: Vec<SocketAddr>,
+    /// None until the host has said.
+    local: Option<Vec<SocketAddr>>,
+    deadline: Option<Time>,
+}
+
+type Cx<'a> = Context<'a, Event>;
+
+impl Reach {
+    /// Returns the addresses at which others see this node and that are believed.
+    pub fn observed(&self) -> &[SocketAddr] {
+        &self.given
+    }
+
+    /// Returns what kind of translation there is between this node and others.
+    pub fn mapping(&self) -> Mapping {
+        let local = self.local.as_deref().unwrap_or_default();
+        nat::classify(local, self.observed.sightings())
+    }
+
+    /// Follows the path of a session, with a peer that may be spoken with.
+    pub(crate) fn on_path(
+        &mut self,
+        peer: NodeId,
+        kind: PathKind,
+        address: Option<SocketAddr>,
+        cx: &mut Cx<'_>,
+    ) {
+        let at = address.filter(|_| kind == PathKind::Direct);
+        let is_full = self.sessions.len() >= SESSIONS_MAX;
+        match (at.map(observed::canonical), self.sessions.get_mut(&peer)) {
+            (Some(at), Some(session)) if session.at == at => return,
+            (Some(at), Some(session)) => session.at = at,
+            (Some(at), None) if !is_full => {
+                let (told, next) = (None, cx.now());
+                self.sessions.insert(peer, Session { at, told, next });
+            }
+            (None, Some(_)) => self.end(peer, cx.now()),
+            (_, None) => return,
+        }
+        self.tell(peer, cx);
+        self.settle(cx);
+    }
+
+    fn end(&mut self, peer: NodeId, now: Time) {
+        self.sessions.remove(&peer);
+        self.observed.ended(now, peer);
+    }
+
+    /// Tells a peer where it is seen, if it is time to.
+    fn tell(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        if session.due().is_some_and(|due| due <= cx.now()) {
+            session.told = Some(session.at);
+            session.next = cx.now() + TELLING_PAUSE;
+            cx.send_to(peer, ReachMessage::Seen(session.at).encode());
+        }
+    }
+
+    fn receive(&mut self, from: NodeId, octets: &[u8], now: Time) {
+        // Who is not seen at an address cannot see this node at one.
+        let Some(session) = self.sessions.get(&from) else {
+            return;
+        };
+        match ReachMessage::decode(octets) {
+            Some(ReachMessage::Seen(address)) => {
+                self.observed.seen(now, from, session.at.ip(), address);
+            }
+            // These come through the overlay.
+            Some(ReachMessage::Call { .. } | ReachMessage::Answer(_)) | None => {}
+        }
+    }
+
+    fn on_timeout(&mut self, cx: &mut Cx<'_>) {
+        let due = |session: &Session| session.due().is_some_and(|due| due <= cx.now());
+        let sessions = self.sessions.iter().filter(|(_, session)| due(session));
+        let peers: Vec<NodeId> = sessions.map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.tell(peer, cx);
+        }
+    }
+
+    /// Tells the host what has changed, and finds the next deadline.
+    fn settle(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        self.observed.expire(now);
+        let given = self.observed.addresses(now);
+        if given != self.given {
+            self.given.clone_from(&given);
+            cx.emit(Event::Observed(given));
+        }
+        let tellings = self.sessions.values().filter_map(Session::due);
+        let expiries = self.observed.next_timeout(now);
+        self.deadline = tellings.chain(expiries).min();
+    }
+}
+
+impl Service for Reach {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
+        match input {
+            ServiceInput::Command(Command::Local(addresses)) => self.local = Some(addresses),
+            ServiceInput::Command(Command::Restarted(peer)) => {
+                if let Some(session) = self.sessions.get_mut(&peer) {
+                    session.told = None;
+                }
+                self.tell(peer, cx);
+            }
+            ServiceInput::Command(Command::Call(to)) => return self.calls.call(to, cx),
+            ServiceInput::Asked { asker, body, .. } => return self.calls.asked(asker, &body, cx),
+            ServiceInput::Answered {
+                token, from, reply, ..
+            } => return self.calls.answered(token, from, &reply, cx),
+            ServiceInput::Failed { token } => return self.calls.failed(token),
+            ServiceInput::Direct { from, body } => self.receive(from, &body, cx.now()),
+            ServiceInput::Gone(peer) => self.end(peer, cx.now()),
+            ServiceInput::Timeout => self.on_timeout(cx),
+            ServiceInput::Searched { .. }
+            | ServiceInput::HopReport { .. }
+            | ServiceInput::Got { .. }
+            | ServiceInput::PutDone { .. }
+            | ServiceInput::Restored { .. }
+            | ServiceInput::NeighboursChanged
+            | ServiceInput::AddressesChanged
+            | ServiceInput::Heard(_)
+            | ServiceInput::Receipts { .. } => return,
+        }
+        self.settle(cx);
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.deadline
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Two or three whole nodes that tell each other.
+
+use enishi_overlay::{Keypair, Message, OverlayId};
+
+use super::*;
+use crate::service::ServiceId;
+use crate::{Config, Input, Node, Output};
+
+fn node(number: u8) -> Node {
+    let config = Config {
+        overlay: enishi_overlay::Config::new(OverlayId::from_name("reach")),
+        addresses: Vec::new(),
+        host_name: "host".to_owned(),
+        started_unix_s: 1_700_000_000,
+    };
+    Node::new(Keypair::from_seed(&[number; 32]), config, [number; 32])
+}
+
+fn path(peer: NodeId, address: &str) -> Input {
+    Input::Path {
+        peer,
+        kind: PathKind::Direct,
+        address: Some(address.parse().unwrap()),
+    }
+}
+
+/// What a node says of this service to another one, with its whole message.
+fn told(outputs: impl Iterator<Item = Output>) -> Vec<(NodeId, ReachMessage, Message)> {
+    let told = outputs.filter_map(|output| match output {
+        Output::Send { to, message } => match &message {
+            Message::Direct { service, body } if *service == ServiceId::Reach as u8 => {
+                Some((to.id(), ReachMessage::decode(body).unwrap(), message))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    told.collect()
+}
+
+fn observed(outputs: impl Iterator<Item = Output>) -> Vec<Vec<SocketAddr>> {
+    let events = outputs.filter_map(|output| match output {
+        Output::Event(crate::Event::Reach(Event::Observed(addresses))) => Some(addresses),
+        _ => None,
+    });
+    events.collect()
+}
+
+#[test]
+fn who_opens_a_session_is_told_where_it_is_seen() {
+    let (mut inner, mut first, mut second) = (node(1), node(2), node(3));
+    let outer = "198.51.100.7:4321";
+    let now = Time::from_secs(1);
+    let mut events = Vec::new();
+    for (observer, at) in [
+        (&mut first, "20.0.1.1:7000"),
+        (&mut second, "20.0.2.1:7000"),
+    ] {
+        events.extend(observed(inner.handle(now, path(observer.id(), at))));
+        let said = told(observer.handle(now, path(inner.id(), outer)));
+        let [(to, ReachMessage::Seen(address), message)] = &said[..] else {
+            panic!("{said:?}");
+        };
+        assert_eq!((*to, address.to_string().as_str()), (inner.id(), outer));
+        let (from, message) = (observer.id(), message.clone());
+        events.extend(observed(
+            inner.handle(now, Input::Message { from, message }),
+        ));
+    }
+    assert_eq!(events, [vec![outer.parse().unwrap()]]);
+    assert_eq!(inner.reach().observed(), &events[0][..]);
+    // When both are gone, it is forgotten.
+    let after = now + observed::EXPIRY;
+    for observer in [&first, &second] {
+        let ended = observed(inner.handle(now, Input::Closed(observer.id())));
+        assert_eq!(ended, Vec::<Vec<SocketAddr>>::new());
+    }
+    assert!(inner.next_timeout().is_some_and(|at| at <= after));
+    assert_eq!(observed(inner.handle(after, Input::Timeout)), [vec![]]);
+}
+
+#[test]
+fn a_peer_that_moves_is_told_again_but_not_at_every_step() {
+    let (mut here, peer) = (node(1), node(2).id());
+    let mut say = |now: Time, input: Input| told(here.handle(now, input));
+    let at = |second: u64| Time::from_secs(second);
+    assert_eq!(say(at(1), path(peer, "198.51.100.7:1")).len(), 1);
+    assert_eq!(say(at(2), path(peer, "198.51.100.7:1")).len(), 0);
+    for port in 2..50 {
+        let moved = path(peer, &format!("198.51.100.7:{port}"));
+        assert_eq!(say(at(3), moved).len(), 0);
+    }
+    let said = say(at(1) + TELLING_PAUSE, Input::Timeout);
+    let last = ReachMessage::Seen("198.51.100.7:49".parse().unwrap());
+    assert_eq!(
+        said.iter().map(|said| said.1.clone()).collect::<Vec<_>>(),
+        [last]
+    );
+    // One that was restarted knows nothing any more.
+    let restarted = crate::Command::Reach(Command::Restarted(peer));
+    assert_eq!(say(at(99), Input::Command(restarted)).len(), 1);
+    // What is no path from address to address says nothing.
+    let relayed = Input::Path {
+        peer,
+        kind: PathKind::Relayed,
+        address: None,
+    };
+    assert_eq!(say(at(200), relayed).len(), 0);
+}
+
+#[test]
+fn nobody_is_heard_who_is_not_seen_at_an_address() {
+    let (mut here, mut stranger) = (node(1), node(2));
+    let seen = path(here.id(), "198.51.100.7:1");
+    let (_, _, message) = told(stranger.handle(Time::ZERO, seen)).remove(0);
+    let from = stranger.id();
+    let heard = observed(here.handle(Time::ZERO, Input::Message { from, message }));
+    assert_eq!(heard, Vec::<Vec<SocketAddr>>::new());
+    assert_eq!(here.reach().observed.sightings().count(), 0);
+}

@@ -1,0 +1,117 @@
+//! What nodes tell each other about how they are reached.
+//!
+//! ```text
+//!  0        1        2
+//! +--------+--------+---------------------+
+//! | version| kind   | postcard of the body|
+//! +--------+--------+---------------------+
+//!
+//! kind  0  seen        SocketAddr: family (0 IPv4, 1 IPv6), 4 or 16 octets, port (varint)
+//!       1  call        the id of whom it is for, contacts
+//!       2  answer      perhaps a contact, contacts
+//! ```
+//!
+//! All of it is of bounded size: contacts have eight addresses at most, and there are
+//! [`RELAYS_MAX`] of them.
+
+use std::net::SocketAddr;
+
+use enishi_overlay::{Contact, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::call::RELAYS_MAX;
+
+/// The first octet; others are refused.
+const VERSION: u8 = 1;
+
+/// What one node's service says to another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReachMessage {
+    /// The sender sees the receiver at this address, as the other end of their session.
+    Seen(SocketAddr),
+    /// The sender wants to speak with a node and does not reach it.
+    Call {
+        /// The node.
+        to: NodeId,
+        /// Who may carry to the sender; at most [`RELAYS_MAX`].
+        relays: Vec<Contact>,
+    },
+    /// Answers a call.
+    Answer(Answer),
+}
+
+/// How a node that was called is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The node itself; none when another one answers.
+    pub contact: Option<Contact>,
+    /// Who may carry to it; at most [`RELAYS_MAX`], none when it is not there.
+    pub relays: Vec<Contact>,
+}
+
+impl ReachMessage {
+    /// Writes the message.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, body) = match self {
+            Self::Seen(address) => (0, postcard::to_stdvec(address)),
+            Self::Call { to, relays } => (1, postcard::to_stdvec(&(to, relays))),
+            Self::Answer(answer) => (2, postcard::to_stdvec(answer)),
+        };
+        // Serialising into a growing vector fails for no value of these types.
+        let body = body.unwrap_or_default();
+        [&[VERSION, kind][..], &body].concat()
+    }
+
+    /// Reads a message; none when the octets are no message of this version.
+    pub fn decode(octets: &[u8]) -> Option<Self> {
+        let (&[VERSION, kind], body) = octets.split_first_chunk()? else {
+            return None;
+        };
+        let (message, rest) = match kind {
+            0 => {
+                let (address, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Seen(address), rest)
+            }
+            1 => {
+                let ((to, relays), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Call { to, relays }, rest)
+            }
+            2 => {
+                let (answer, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Answer(answer), rest)
+            }
+            _ => return None,
+        };
+        let relays = match &message {
+            Self::Seen(_) => 0,
+            Self::Call { relays, .. } | Self::Answer(Answer { relays, .. }) => relays.len(),
+        };
+        (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_come_back_as_they_were() {
+        for text in ["192.0.2.1:7000", "[2001:db8::1]:65535"] {
+            let message = ReachMessage::Seen(text.parse().unwrap());
+            let mut octets = message.encode();
+            assert!(octets.len() <= 22);
+            assert_eq!(ReachMessage::decode(&octets), Some(message));
+            octets.push(0);
+            assert_eq!(ReachMessage::decode(&octets), None, "something behind it");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = ReachMessage::decode(&octets);
+            let _ = ReachMessage::decode(&[&[VERSION, 0][..], &octets].concat());
+        }
+    }
+}
