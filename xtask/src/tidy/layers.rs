@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("dataplane", &[]),
     ("dns", &["overlay"]),
+    ("stun", &["overlay"]),
     ("lab", &[]),
     ("overlay", &[]),
     ("services", &["overlay"]),

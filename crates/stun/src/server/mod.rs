@@ -1,0 +1,433 @@
+//! A TURN server for standard clients (RFC 8656) over UDP.
+//!
+//! What the protocol is belongs to `turn-server-proto`; what is allowed is decided here, before
+//! a message gets there:
+//!
+//! ```text
+//!   datagram of a client
+//!     | Binding request ---------------> Answerer
+//!     | request of a stranger ---------> 401 with a nonce, nothing is remembered   (admission)
+//!     | ... that proves a user --------> a slot, within the limits                 (admission)
+//!     | request of a client -----------> peers that are allowed, not too many      (allocation)
+//!     | data of a client --------------> budgets ---> relayed address ---> peer
+//!   datagram of a peer ----------------> budgets ---> client
+//! ```
+//!
+//! Each client has a protocol machine of its own (`allocation.rs`), made when it has proved who it
+//! is and dropped with its allocation. One machine for all would remember a nonce for every
+//! address that ever sent a request, true or forged, and never forget it.
+//!
+//! There is no TCP, neither to clients nor to peers; no reservation of a second port (RFC 8656,
+//! section 7.2, lets a server answer 508), and none of ports' DF bit, which it says by 420. The
+//! lifetimes are those of section 3.2 and 7.2: ten minutes unless asked otherwise, an hour at
+//! most, five minutes for permissions and ten for channels.
+
+mod admission;
+mod allocation;
+mod replies;
+mod terms;
+
+pub use terms::{
+    Action, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, ServerConfig,
+};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enishi_overlay::Time;
+use stun_types::message::{BINDING, Message, MessageClass};
+use turn_types::message::{ALLOCATE, SEND};
+
+use crate::answer::{Answered, Answerer, is_stun};
+use crate::budget::{Bucket, Rate, Throttle, subscriber};
+use crate::peers::allowed;
+use admission::{Admission, Judgement};
+use allocation::{Allocation, Effect};
+
+/// How long a client may be without an allocation before its slot is another's.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How many requests of one source are looked at, in messages. Each costs two or three hashes.
+const REQUESTS_EACH: Rate = Rate {
+    per_s: 50,
+    burst: 200,
+};
+
+/// How many requests are looked at in all, in messages.
+const REQUESTS_ALL: Rate = Rate {
+    per_s: 2_000,
+    burst: 4_000,
+};
+
+/// The most sources that are known at a time.
+const SOURCES_MAX: usize = 4_096;
+
+/// A TURN server.
+pub struct Server {
+    listen: SocketAddr,
+    families: Vec<Family>,
+    policy: Policy,
+    limits: Limits,
+    admission: Admission,
+    answerer: Answerer,
+    requests: Throttle,
+    octets: Bucket,
+    clients: BTreeMap<SocketAddr, Allocation>,
+    relays: BTreeMap<SocketAddr, SocketAddr>,
+    deadlines: BTreeSet<(Time, SocketAddr)>,
+    next_opening: u64,
+    actions: Vec<Action>,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut server = f.debug_struct("Server");
+        server.field("allocations", &self.relays.len());
+        server.field("counters", &self.counters);
+        server.finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Starts one. The seed must be secret: the nonces that strangers are given follow from it.
+    pub fn new(config: ServerConfig, seed: [u8; 32]) -> Self {
+        Self {
+            listen: config.listen,
+            families: config.families,
+            policy: config.policy,
+            limits: config.limits,
+            admission: Admission::new(config.realm, config.users, seed),
+            answerer: Answerer::new(),
+            requests: Throttle::new(REQUESTS_EACH, REQUESTS_ALL, SOURCES_MAX),
+            octets: Bucket::full(config.limits.octets_all, Time::ZERO),
+            clients: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            next_opening: 0,
+            actions: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes what happened, and returns what is to be done, in this order.
+    pub fn handle(&mut self, now: Time, input: Input<'_>) -> impl Iterator<Item = Action> + '_ {
+        match input {
+            Input::FromClient { source, datagram } => self.client_sent(now, source, datagram),
+            Input::FromPeer {
+                relayed,
+                source,
+                datagram,
+            } => self.peer_sent(now, relayed, source, datagram),
+            Input::Opened { opening, relayed } => self.opened(now, opening, relayed),
+            Input::Timeout => self.timeout(now),
+        }
+        self.actions.drain(..)
+    }
+
+    /// Returns when [`Input::Timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.deadlines.first().map(|(due, _)| *due)
+    }
+
+    /// Sets other addresses of the node and ranges to be allowed. What is permitted already
+    /// stays so for its five minutes, but nothing is sent there any more.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Returns how many relayed addresses there are.
+    pub fn relayed_addresses(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// Returns what happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Returns what became of Binding requests so far.
+    pub fn answered(&self) -> Answered {
+        self.answerer.answered()
+    }
+
+    fn client_sent(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) {
+        if datagram.len() > DATAGRAM_BYTES_MAX {
+            self.counters.ignored_messages += 1;
+        } else if is_channel_data(datagram) {
+            self.data(now, source, datagram);
+        } else if is_stun(datagram)
+            && let Ok(message) = Message::from_bytes(datagram)
+        {
+            match (message.class(), message.method()) {
+                (MessageClass::Request, BINDING) => {
+                    let answer = self.answerer.answer(now, source, datagram);
+                    self.reply(source, answer);
+                }
+                (MessageClass::Request, _) => self.request(now, source, &message),
+                (MessageClass::Indication, SEND) => self.data(now, source, datagram),
+                (MessageClass::Indication | MessageClass::Success | MessageClass::Error, _) => {
+                    self.counters.ignored_messages += 1;
+                }
+            }
+        } else {
+            self.counters.ignored_messages += 1;
+        }
+    }
+
+    fn request(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
+        // A flood of strangers must not keep clients from renewing what they have.
+        let known = self.clients.get_mut(&source);
+        let is_known = known.is_some();
+        let may = match known {
+            Some(allocation) => allocation.requests().take(REQUESTS_EACH, now, 1),
+            None => self.requests.take(source.ip(), now),
+        };
+        match (may, is_known) {
+            (false, _) => self.counters.throttled_messages += 1,
+            (true, true) => self.known(now, source, request),
+            (true, false) => self.stranger(now, source, request),
+        }
+    }
+
+    /// A request from an address that has no slot yet.
+    fn stranger(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
+        let judgement = self.admission.judge(now, source, request);
+        let user = match judgement {
+            Judgement::Refused(reply) => {
+                self.counters.challenged_messages += 1;
+                return self.reply(source, reply);
+            }
+            Judgement::Proved(user) => user,
+        };
+        if !request.has_method(ALLOCATE) {
+            let reply = self.admission.mismatch(request, user);
+            return self.reply(source, reply);
+        }
+        if let Some(code) = self.too_many(source, user) {
+            self.counters.refused_allocations += 1;
+            let reply = self.admission.refuse(request, user, code);
+            return self.reply(source, reply);
+        }
+        let Some(credentials) = self.admission.credentials(user) else {
+            return;
+        };
+        let realm = self.admission.realm();
+        let made = Allocation::new(
+            now,
+            self.listen,
+            source,
+            realm,
+            user,
+            credentials,
+            self.limits.octets_each,
+        );
+        let Some(allocation) = made else {
+            return;
+        };
+        let reply = allocation.stale(request);
+        self.clients.insert(source, allocation);
+        self.reschedule(now, source);
+        self.counters.challenged_messages += 1;
+        self.reply(source, reply);
+    }
+
+    /// Returns the error for who wants one more than allowed (RFC 8656, section 7.2).
+    fn too_many(&self, source: SocketAddr, user: usize) -> Option<u16> {
+        use stun_types::attribute::ErrorCode;
+        let limits = &self.limits;
+        if self.clients.len() >= limits.allocations_max {
+            return Some(ErrorCode::INSUFFICIENT_CAPACITY);
+        }
+        let place = subscriber(source.ip());
+        let clients = self.clients.iter();
+        let near = clients.filter(|(client, _)| subscriber(client.ip()) == place);
+        let of_user = self.clients.values().filter(|it| it.user() == user);
+        let quota = near.count() >= limits.allocations_per_source_max
+            || of_user.count() >= limits.allocations_per_user_max;
+        quota.then_some(ErrorCode::ALLOCATION_QUOTA_REACHED)
+    }
+
+    /// A request from an address that has a slot.
+    fn known(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
+        let Some(allocation) = self.clients.get_mut(&source) else {
+            return;
+        };
+        let signer = self.admission.signer(request, allocation.user());
+        let policy = &self.policy;
+        let may = |peer| allowed(peer, &policy.own, &policy.extra).is_ok();
+        let peers_max = self.limits.peers_max;
+        let judged = signer.map(|signer| allocation.judge(now, request, &signer, &may, peers_max));
+        match judged {
+            Some(Err(refusal)) => {
+                match refusal.why {
+                    allocation::Why::Denied => self.counters.denied_messages += 1,
+                    allocation::Why::Crowded => self.counters.crowded_messages += 1,
+                    allocation::Why::Unsupported | allocation::Why::Repeated => {}
+                }
+                self.reply(source, refusal.reply);
+            }
+            Some(Ok(())) | None => {
+                let effects = allocation.take(now, request);
+                self.apply(now, source, effects);
+            }
+        }
+    }
+
+    /// Data of a client for a peer, in a Send indication or on a channel.
+    fn data(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) {
+        let Some(allocation) = self.clients.get_mut(&source) else {
+            self.counters.ignored_messages += 1;
+            return;
+        };
+        let Some((relayed, to, datagram)) = allocation.unwrap_data(now, datagram) else {
+            self.counters.ignored_messages += 1;
+            return;
+        };
+        let own = allocation.octets();
+        let all = &mut self.octets;
+        if allowed(to.ip(), &self.policy.own, &self.policy.extra).is_err() {
+            self.counters.denied_messages += 1;
+        } else if spend(own, all, &self.limits, now, datagram.len()) {
+            self.counters.to_peers_octets += datagram.len() as u64;
+            self.actions.push(Action::ToPeer {
+                relayed,
+                to,
+                datagram,
+            });
+        } else {
+            self.counters.dropped_octets += datagram.len() as u64;
+        }
+    }
+
+    fn peer_sent(&mut self, now: Time, relayed: SocketAddr, source: SocketAddr, datagram: &[u8]) {
+        let client = self.relays.get(&relayed).copied();
+        let allocation = client.and_then(|client| self.clients.get_mut(&client));
+        let (Some(to), Some(allocation)) = (client, allocation) else {
+            self.counters.ignored_messages += 1;
+            return;
+        };
+        let fits = datagram.len() <= DATAGRAM_BYTES_MAX
+            && allowed(source.ip(), &self.policy.own, &self.policy.extra).is_ok();
+        let wrapped = if fits {
+            allocation.wrap_data(now, relayed, source, datagram)
+        } else {
+            None
+        };
+        let Some(wrapped) = wrapped else {
+            self.counters.ignored_messages += 1;
+            return;
+        };
+        let own = allocation.octets();
+        let all = &mut self.octets;
+        if spend(own, all, &self.limits, now, datagram.len()) {
+            self.counters.to_clients_octets += datagram.len() as u64;
+            self.actions.push(Action::ToClient {
+                to,
+                datagram: wrapped,
+            });
+        } else {
+            self.counters.dropped_octets += datagram.len() as u64;
+        }
+    }
+
+    fn opened(&mut self, now: Time, opening: Opening, relayed: Option<SocketAddr>) {
+        // An address that is another client's would be both's.
+        let relayed = relayed.filter(|relayed| !self.relays.contains_key(relayed));
+        let waiting = self.clients.get_mut(&opening.client);
+        let Some(allocation) = waiting.filter(|it| it.waits_for(opening.number)) else {
+            self.actions.extend(relayed.map(Action::Close));
+            return;
+        };
+        if let Some(relayed) = relayed {
+            self.relays.insert(relayed, opening.client);
+        }
+        let effects = allocation.opened(now, opening.number, relayed);
+        self.apply(now, opening.client, effects);
+    }
+
+    fn timeout(&mut self, now: Time) {
+        while let Some((_, client)) = self.deadlines.first().copied().filter(|it| it.0 <= now) {
+            let Some(allocation) = self.clients.get_mut(&client) else {
+                self.deadlines.pop_first();
+                continue;
+            };
+            let effects = allocation.settle(now);
+            self.apply(now, client, effects);
+        }
+    }
+
+    fn apply(&mut self, now: Time, client: SocketAddr, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Reply(datagram) => self.reply(client, Some(datagram)),
+                Effect::Open(family, even_port) => {
+                    let number = self.next_opening;
+                    self.next_opening += 1;
+                    let opening = Opening {
+                        number,
+                        client,
+                        family,
+                        even_port,
+                    };
+                    self.open(now, opening);
+                }
+                Effect::Close(relayed) => {
+                    self.relays.remove(&relayed);
+                    self.actions.push(Action::Close(relayed));
+                }
+            }
+        }
+        self.reschedule(now, client);
+    }
+
+    fn open(&mut self, now: Time, opening: Opening) {
+        let Some(allocation) = self.clients.get_mut(&opening.client) else {
+            return;
+        };
+        allocation.wait_for(opening.number, opening.family);
+        if self.families.contains(&opening.family) {
+            self.actions.push(Action::Open(opening));
+        } else {
+            self.opened(now, opening, None);
+        }
+    }
+
+    fn reschedule(&mut self, now: Time, client: SocketAddr) {
+        let Some(allocation) = self.clients.get_mut(&client) else {
+            return;
+        };
+        if let Some(before) = allocation.schedule() {
+            self.deadlines.remove(&(before, client));
+        }
+        if allocation.is_over(now) {
+            self.clients.remove(&client);
+            // Those that were opened while others were waited for in vain.
+            let left = self.relays.extract_if(.., |_, of| *of == client);
+            self.actions
+                .extend(left.map(|(relayed, _)| Action::Close(relayed)));
+        } else {
+            self.deadlines.insert((allocation.due(), client));
+        }
+    }
+
+    fn reply(&mut self, to: SocketAddr, reply: Option<Vec<u8>>) {
+        let action = reply.map(|datagram| Action::ToClient { to, datagram });
+        self.actions.extend(action);
+    }
+}
+
+/// Takes octets from the budget of an allocation and from that of all, or from none.
+fn spend(own: &mut Bucket, all: &mut Bucket, limits: &Limits, now: Time, octets: usize) -> bool {
+    let amount = octets as u64;
+    own.has(limits.octets_each, now, amount)
+        && all.take(limits.octets_all, now, amount)
+        && own.take(limits.octets_each, now, amount)
+}
+
+/// Tells whether a datagram has the form of channel data (RFC 8656, section 12): its first two
+/// bits are 01.
+fn is_channel_data(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first >> 6 == 1)
+}
