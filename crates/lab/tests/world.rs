@@ -202,7 +202,7 @@ fn streams_arrive_whole_through_two_routers_that_lose_packets() {
     let received = thread::scope(|scope| {
         scope.spawn(|| {
             let (mut stream, from) = listener.accept().unwrap();
-            assert_eq!(from.ip().to_string(), "11.0.0.2");
+            assert_eq!(from.ip().to_string(), "11.0.2.1");
             stream.write_all(&sent).unwrap();
         });
         let mut stream = on(&host, || TcpStream::connect(at(&public, 80)).unwrap());
