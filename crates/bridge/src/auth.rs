@@ -148,6 +148,17 @@ impl Authenticator {
         !matches!(self.state, State::Failed(_))
     }
 
+    /// Takes out what is to be said on another connection, after this one has ended.
+    #[must_use]
+    pub fn hand_on(&mut self) -> Self {
+        let state = std::mem::replace(&mut self.state, State::Silent);
+        Self {
+            credentials: self.credentials.clone(),
+            state,
+            worked: self.worked,
+        }
+    }
+
     /// Returns what the proxy was found to want.
     #[must_use]
     pub fn seen(&self) -> ProxyAuth {

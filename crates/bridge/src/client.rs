@@ -5,7 +5,8 @@
 //! [`CONNECTIONS_MAX`] connections are kept, each with one request at a time.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::auth::{Authenticator, Credentials};
 use crate::exchange::{Answer, Answered, Failure, Figures, Near, NearInput, NearOutput, RequestId};
 use crate::probe::{Outcome, Probe, ProbeInput, ProbeOutput, ProxyAuth};
-use crate::way::{Ask, BODY_BYTES_MAX};
+use crate::way::{Ask, BODY_BYTES_MAX, Coding};
 use crate::{CONNECTIONS_MAX, Time};
 
 /// Packets that wait between a client and who uses it, each way.
@@ -33,6 +34,9 @@ const CHANNEL_PACKETS: usize = 2_048;
 
 /// How long making a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
+
+/// So many kept connections in a row that ended in the proxy's hands show that it keeps none.
+const ENDED_MAX: u32 = 3;
 
 /// How often a proxy is asked the same with another answer to its 407.
 const CHALLENGES_MAX: usize = 3;
@@ -360,6 +364,13 @@ struct Carrier {
     prefix: String,
     credentials: Option<Arc<Credentials>>,
     idle: Mutex<Vec<Connection>>,
+    /// What was said to the proxy on connections that have ended: each nonce goes on with the next
+    /// connection, so that a proxy which ends them after each reply need not ask each time.
+    said: Mutex<Vec<Authenticator>>,
+    /// Whether the proxy ever asked who asks.
+    curious: AtomicBool,
+    /// How many kept connections in a row were found to have ended.
+    ended: AtomicU32,
     free: Semaphore,
 }
 
@@ -369,6 +380,8 @@ struct Connection {
     driver: AbortHandle,
     /// Whether the last reply was cut, so that nothing can follow it.
     spent: bool,
+    /// Whether something was answered on it.
+    used: bool,
 }
 
 impl Drop for Connection {
@@ -396,6 +409,9 @@ impl Carrier {
                 .filter(|_| proxy.is_some())
                 .map(Arc::new),
             idle: Mutex::default(),
+            said: Mutex::default(),
+            curious: AtomicBool::new(false),
+            ended: AtomicU32::new(0),
             free: Semaphore::new(CONNECTIONS_MAX),
         }
     }
@@ -404,33 +420,29 @@ impl Carrier {
         let mut auth = ProxyAuth::None;
         let asking = async {
             let _permit = self.free.acquire().await.map_err(|_| Failure::Broken)?;
-            let kept = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
-            let mut connection = match kept.filter(|connection| !connection.sender.is_closed()) {
+            let kept = lock(&self.idle).pop();
+            let mut connection = match kept.filter(Connection::is_open) {
                 Some(connection) => connection,
                 None => self.connect().await.map_err(|_| Failure::Connect)?,
             };
-            let mut answer = connection.ask(self, &ask).await;
-            for _ in 0..CHALLENGES_MAX {
-                match answer {
-                    Ok(None) => {}
-                    Err(_) | Ok(Some(_)) => break,
-                }
-                if connection.sender.is_closed() || connection.spent {
-                    connection.renew(self).await.map_err(|_| Failure::Connect)?;
-                }
-                answer = connection.ask(self, &ask).await;
+            // A proxy that asks may end the connection before it has read a long request, and its
+            // question is lost: it is asked for with a short one.
+            let curious = self.curious.load(Ordering::Relaxed);
+            if curious && connection.auth.seen() == ProxyAuth::None && !ask.body.is_empty() {
+                let short = Ask {
+                    coding: Coding::Path,
+                    body: Bytes::new(),
+                    ..ask.clone()
+                };
+                connection.introduce(self, &short).await?;
             }
+            let answer = connection.introduce(self, &ask).await;
             auth = connection.auth.seen();
-            let answer = answer?.unwrap_or(Answer {
-                status: 407,
-                body: Bytes::new(),
-            });
+            if auth != ProxyAuth::None {
+                self.curious.store(true, Ordering::Relaxed);
+            }
             self.keep(connection);
-            Ok(answer)
+            answer
         };
         let answered = timeout(within, asking)
             .await
@@ -438,22 +450,36 @@ impl Carrier {
         (answered, auth)
     }
 
-    fn keep(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| !connection.sender.is_closed());
-        if !connection.sender.is_closed() && !connection.spent && idle.len() < CONNECTIONS_MAX {
+    /// Keeps a connection for the next request, or what was said on it.
+    fn keep(&self, mut connection: Connection) {
+        let mut idle = lock(&self.idle);
+        let (open, ended) = std::mem::take(&mut *idle)
+            .into_iter()
+            .partition(Connection::is_open);
+        *idle = open;
+        let mut ended: Vec<Connection> = ended;
+        let keeps = self.ended.load(Ordering::Relaxed) < ENDED_MAX;
+        if connection.is_open() && keeps && idle.len() < CONNECTIONS_MAX {
             idle.push(connection);
+        } else {
+            connection.spent = true;
+            ended.push(connection);
         }
+        let mut said = lock(&self.said);
+        said.extend(ended.iter_mut().map(|connection| connection.auth.hand_on()));
+        said.truncate(CONNECTIONS_MAX);
     }
 
     async fn connect(&self) -> io::Result<Connection> {
         let (sender, driver) = self.dial().await?;
-        let auth = Authenticator::new(self.credentials.clone());
+        let said = lock(&self.said).pop();
+        let auth = said.unwrap_or_else(|| Authenticator::new(self.credentials.clone()));
         Ok(Connection {
             sender,
             auth,
             driver,
             spent: false,
+            used: false,
         })
     }
 
@@ -471,6 +497,49 @@ impl Carrier {
 }
 
 impl Connection {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.spent
+    }
+
+    /// Makes the connection anew if it has ended, and keeps what is to be said to the proxy.
+    async fn ready(&mut self, carrier: &Carrier) -> Result<(), Failure> {
+        // A connection that has just ended is seen to have by waiting for it.
+        if !self.is_open() || self.sender.ready().await.is_err() {
+            self.driver.abort();
+            let dialled = carrier.dial().await;
+            (self.sender, self.driver) = dialled.map_err(|_| Failure::Connect)?;
+            (self.spent, self.used) = (false, false);
+        }
+        Ok(())
+    }
+
+    /// Sends a request, and again as long as the proxy asks who asks and can be told.
+    async fn introduce(&mut self, carrier: &Carrier, ask: &Ask) -> Answered {
+        for _ in 0..CHALLENGES_MAX {
+            self.ready(carrier).await?;
+            let kept = self.used;
+            let mut asked = self.ask(carrier, ask).await;
+            if kept && asked == Err(Failure::Broken) {
+                // The proxy ended the connection after the reply before, and did not say so. Who is
+                // asked twice knows it by the number.
+                carrier.ended.fetch_add(1, Ordering::Relaxed);
+                self.spent = true;
+                self.ready(carrier).await?;
+                asked = self.ask(carrier, ask).await;
+            } else if kept {
+                carrier.ended.store(0, Ordering::Relaxed);
+            }
+            self.used = true;
+            if let Some(answer) = asked? {
+                return Ok(answer);
+            }
+        }
+        Ok(Answer {
+            status: 407,
+            body: Bytes::new(),
+        })
+    }
+
     /// Sends a request. `None` when the proxy asked who asks, and can be told.
     async fn ask(&mut self, carrier: &Carrier, ask: &Ask) -> Result<Option<Answer>, Failure> {
         let method = if ask.coding.is_post() { "POST" } else { "GET" };
@@ -497,7 +566,6 @@ impl Connection {
         }
         let request = request.body(Full::new(ask.body.clone()));
         let request = request.map_err(|_| Failure::Connect)?;
-        self.sender.ready().await.map_err(|_| Failure::Broken)?;
         let response = self.sender.send_request(request).await;
         let response = response.map_err(|_| Failure::Broken)?;
         self.read(response).await
@@ -521,14 +589,10 @@ impl Connection {
         let body = body.map(Collected::to_bytes).unwrap_or_default();
         Ok(Some(Answer { status, body }))
     }
+}
 
-    /// Makes the connection anew, and keeps what is to be said to the proxy.
-    async fn renew(&mut self, carrier: &Carrier) -> io::Result<()> {
-        self.driver.abort();
-        (self.sender, self.driver) = carrier.dial().await?;
-        self.spent = false;
-        Ok(())
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seed() -> [u8; 32] {

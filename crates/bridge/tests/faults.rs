@@ -371,7 +371,8 @@ fn each_fault_alone_passes() {
             | Fault::ShortPaths
             | Fault::NoCookies
             | Fault::HostRequired
-            | Fault::OnlyHttp11 => way.coding == Coding::Raw && way.ask_bytes == 256 * 1024,
+            | Fault::OnlyHttp11
+            | Fault::OneReply => way.coding == Coding::Raw && way.ask_bytes == 256 * 1024,
         };
         assert!(expected, "{fault:?}: {outcome:?}");
     }

@@ -5,7 +5,10 @@ use crate::{FRAME_BYTES_FLOOR, FRAME_BYTES_MAX};
 /// How many long frames must pass before longer ones are tried, after growth never failed.
 const RIPE_MIN: u32 = 8;
 
-/// The same, after it failed often.
+/// The same where longer ones are known not to have passed.
+const RIPE_FOUND: u32 = 64;
+
+/// The same, after growth failed often.
 const RIPE_MAX: u32 = 512;
 
 /// A length in octets that is halved when it does not pass, and grows when it does.
@@ -18,16 +21,18 @@ pub struct Size {
 }
 
 impl Size {
-    /// Begins with `now`, and stays at or below `ceiling`; neither is less than
+    /// Begins with `now`, found by trial, and stays at or below `ceiling`; neither is less than
     /// [`FRAME_BYTES_FLOOR`] or more than [`FRAME_BYTES_MAX`].
     #[must_use]
     pub fn new(now: usize, ceiling: usize) -> Self {
         let ceiling = ceiling.clamp(FRAME_BYTES_FLOOR, FRAME_BYTES_MAX);
+        let now = now.clamp(FRAME_BYTES_FLOOR, ceiling);
+        let ripe = if now < ceiling { RIPE_FOUND } else { RIPE_MIN };
         Self {
-            now: now.clamp(FRAME_BYTES_FLOOR, ceiling),
+            now,
             ceiling,
             passed: 0,
-            ripe: RIPE_MIN,
+            ripe,
         }
     }
 
@@ -98,7 +103,7 @@ mod tests {
         let mut size = Size::new(8_000, FRAME_BYTES_MAX);
         (0..1_000).for_each(|_| size.passed(100));
         assert_eq!(size.now(), 8_000);
-        (0..8).for_each(|_| size.passed(8_000));
+        (0..RIPE_FOUND).for_each(|_| size.passed(8_000));
         assert_eq!(size.now(), 16_000);
     }
 }

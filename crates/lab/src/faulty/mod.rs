@@ -75,13 +75,15 @@ pub enum Fault {
     Basic,
     /// User and password, by Digest.
     Digest,
+    /// Connections end after one reply, which does not say so.
+    OneReply,
     /// After a long request with a short reply everything is forbidden for a while.
     Leak,
 }
 
 impl Fault {
     /// All that there are.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoConnect,
         Self::PostForbidden,
         Self::PostCached,
@@ -99,6 +101,7 @@ impl Fault {
         Self::OnlyHttp11,
         Self::Basic,
         Self::Digest,
+        Self::OneReply,
         Self::Leak,
     ];
 }
@@ -160,6 +163,11 @@ impl Faulty {
             cache: BTreeMap::new(),
             nonces: BTreeMap::new(),
         }
+    }
+
+    /// Whether a connection has one reply.
+    pub fn ends_connections(&self) -> bool {
+        self.faults.contains(&Fault::OneReply)
     }
 
     /// Decides about a request at the time `now`.

@@ -116,6 +116,9 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         };
         write_response(&mut writer, &response)?;
+        if lock(&shared.faulty).ends_connections() {
+            break;
+        }
     }
     Ok(())
 }
