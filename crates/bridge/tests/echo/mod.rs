@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 /// Packets under way.
-const WINDOW: usize = 256;
+const WINDOW: usize = 64;
 
 /// How long a packet may take.
-const AGAIN: Duration = Duration::from_millis(1_500);
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// The end that sends first.
 pub(crate) struct Echo {

@@ -1,8 +1,9 @@
 //! The proxy: threads, sockets and as much of HTTP/1.1 as a test needs.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -32,7 +33,21 @@ struct Shared {
     faulty: Mutex<Faulty>,
     ended: AtomicBool,
     /// What is to be shut down at the end.
-    streams: Mutex<Vec<TcpStream>>,
+    streams: Mutex<BTreeMap<u64, TcpStream>>,
+    count: AtomicU64,
+}
+
+/// A connection that is to be shut down at the end, unless it ends before.
+struct Kept<'a> {
+    id: u64,
+    shared: &'a Shared,
+}
+
+/// A connection to a server, and where it leads.
+struct Server<'a> {
+    host: String,
+    reader: BufReader<TcpStream>,
+    _kept: Kept<'a>,
 }
 
 impl FaultyProxy {
@@ -48,6 +63,7 @@ impl FaultyProxy {
             faulty: Mutex::new(Faulty::new(faults, block)),
             ended: AtomicBool::new(false),
             streams: Mutex::default(),
+            count: AtomicU64::new(0),
         });
         let accepting = shared.clone();
         let accepter = Some(thread::spawn(move || accept(&listener, &accepting)));
@@ -71,7 +87,7 @@ impl Drop for FaultyProxy {
         let _ = TcpStream::connect(self.address);
         let joined = self.accepter.take().map(JoinHandle::join);
         drop(joined);
-        for stream in lock(&self.shared.streams).drain(..) {
+        for stream in lock(&self.shared.streams).values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -97,10 +113,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 /// Passes requests on, one after the other.
 fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
     client.set_nodelay(true)?;
-    shared.keep(&client)?;
+    let _kept = shared.keep(&client)?;
     let mut writer = client.try_clone()?;
     let mut reader = BufReader::new(client);
-    let mut server: Option<(String, BufReader<TcpStream>)> = None;
+    let mut server = None;
     while let Some(request) = read_request(&mut reader)? {
         let came = request.clone();
         let verdict = lock(&shared.faulty).request(shared.now(), request);
@@ -123,21 +139,24 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn pass(
-    server: &mut Option<(String, BufReader<TcpStream>)>,
+fn pass<'a>(
+    server: &mut Option<Server<'a>>,
     request: &Request,
-    shared: &Shared,
+    shared: &'a Shared,
 ) -> io::Result<Response> {
     let rest = request.target.strip_prefix("http://").ok_or_else(invalid)?;
     let at = rest.find('/').unwrap_or(rest.len());
     let (host, path) = rest.split_at(at);
-    if server.as_ref().is_none_or(|(other, _)| other != host) {
+    if server.as_ref().is_none_or(|server| server.host != host) {
         let stream = TcpStream::connect(host)?;
         stream.set_nodelay(true)?;
-        shared.keep(&stream)?;
-        *server = Some((host.to_owned(), BufReader::new(stream)));
+        *server = Some(Server {
+            host: host.to_owned(),
+            _kept: shared.keep(&stream)?,
+            reader: BufReader::new(stream),
+        });
     }
-    let (_, stream) = server.as_mut().ok_or_else(invalid)?;
+    let stream = &mut server.as_mut().ok_or_else(invalid)?.reader;
     let path = if path.is_empty() { "/" } else { path };
     let mut head = format!("{} {path} HTTP/1.1\r\n", request.method);
     let kept = |name: &str| {
@@ -171,7 +190,7 @@ fn tunnel(
     shared: &Shared,
 ) -> io::Result<()> {
     let server = TcpStream::connect(to)?;
-    shared.keep(&server)?;
+    let _kept = shared.keep(&server)?;
     writer.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut from_server, mut to_server) = (server.try_clone()?, server);
     let back = thread::spawn(move || {
@@ -267,16 +286,22 @@ impl Shared {
     }
 
     /// Remembers a connection, to shut it down at the end.
-    fn keep(&self, stream: &TcpStream) -> io::Result<()> {
+    fn keep(&self, stream: &TcpStream) -> io::Result<Kept<'_>> {
         let stream = stream.try_clone()?;
-        let mut streams = lock(&self.streams);
-        // Those that have ended no longer have a peer.
-        streams.retain(|stream| stream.peer_addr().is_ok());
+        let id = self.count.fetch_add(1, Ordering::Relaxed);
+        lock(&self.streams).insert(id, stream);
+        let kept = Kept { id, shared: self };
+        // Who comes after the end was not shut down.
         if self.ended.load(Ordering::SeqCst) {
             return Err(invalid());
         }
-        streams.push(stream);
-        Ok(())
+        Ok(kept)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.streams).remove(&self.id);
     }
 }
 
