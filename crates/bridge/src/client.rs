@@ -108,7 +108,7 @@ impl Client {
         self.received.recv().await
     }
 
-    /// Returns how it stands, now and later.
+    /// Returns how it stands, now and later. Nothing is carried while what it lends is held.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
@@ -272,17 +272,14 @@ impl Driver {
                 NearOutput::Ask(id, ask, within) => self.ask(Asker::Near, id, ask, within),
                 // Who does not keep up loses datagrams, as with any socket.
                 NearOutput::Datagram(packet) => drop(self.given.try_send(packet)),
-                NearOutput::Opened => drop(self.told.send_if_modified(|state| {
-                    state.open = true;
-                    true
-                })),
+                // The state tells it.
+                NearOutput::Opened => {}
                 NearOutput::Lost => lost = true,
             }
         }
         self.tell();
         if lost {
             tracing::debug!("the way of the bridge is lost");
-            self.told.send_modify(|state| state.open = false);
             self.probe_now();
         }
     }
@@ -294,8 +291,10 @@ impl Driver {
         };
         self.told.send_if_modified(|state| {
             state.figures = near.figures();
-            let bytes = near.datagram_bytes_max();
-            std::mem::replace(&mut state.datagram_bytes_max, bytes) != bytes
+            let now = (near.is_open(), near.datagram_bytes_max());
+            let before = (state.open, state.datagram_bytes_max);
+            (state.open, state.datagram_bytes_max) = now;
+            now != before
         });
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -277,6 +277,9 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         if head.method != Method::GET && head.method != Method::POST {
+            return not_found();
+        }
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
             return not_found();
         }
         let path = head.uri.path();

@@ -320,3 +320,69 @@ async fn the_lab_proxy_with_each_fault() {
 async fn the_lab_proxy_with_all_faults() {
     faulty(&Fault::ALL).await;
 }
+
+#[tokio::test]
+async fn a_session_goes_on_by_another_way_when_its_own_is_closed() {
+    let proxy = FaultyProxy::start([], Duration::ZERO).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let settings = Settings {
+        bridge: listener.local_addr().unwrap().to_string(),
+        proxy: Some(proxy.address().to_string()),
+        credentials: None,
+        remembered: None,
+    };
+    let mut server = Server::start(listener, Limits::default());
+    let client = Client::start(settings);
+    let mut state = client.state();
+    state.wait_for(|state| state.open).await.unwrap();
+    let Some(Event::Opened(session, _)) = server.recv().await else {
+        panic!("no session");
+    };
+    let faults = [Fault::UnknownAgent, Fault::PostForbidden];
+    proxy.change(faults, Duration::ZERO);
+    let browser = |state: &State| {
+        let way = state.outcome.as_ref().and_then(|outcome| outcome.way);
+        state.open && way.is_some_and(|way| way.agent == Agent::Browser)
+    };
+    client.send("lost".into());
+    let again = state.wait_for(browser);
+    let again = tokio::time::timeout(WITHIN, again).await.is_ok();
+    assert!(again, "no other way: {:?}", *state.borrow());
+    client.send("found".into());
+    loop {
+        let event = tokio::time::timeout(WITHIN, server.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        if event == Event::Datagram(session, "found".into()) {
+            break;
+        }
+        assert!(
+            !matches!(event, Event::Opened(..) | Event::Closed(_)),
+            "{event:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_answered_that_there_is_nothing() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let _server = Server::start(listener, Limits::default());
+    let ask = |head: &'static str| {
+        tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    };
+    for head in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "DELETE /AAAAAAAAAAA HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /AAAAAAAAAAA HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n",
+    ] {
+        assert_eq!(ask(head).await.unwrap(), "HTTP/1.1 404", "{head}");
+    }
+}

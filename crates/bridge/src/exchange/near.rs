@@ -16,7 +16,7 @@ use crate::way::{Ask, Coding, Way};
 use crate::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, Time};
 
 /// A direction in which nothing has passed for this long needs another way.
-const LOST_AFTER: Duration = Duration::from_secs(20);
+const LOST_AFTER: Duration = Duration::from_secs(6);
 
 /// The same, as a number of failures.
 const LOST_FAILURES: u32 = 6;
@@ -220,6 +220,12 @@ impl Near {
             );
         }
         times.into_iter().flatten().min()
+    }
+
+    /// Returns whether there is a session, as far as is known, and a way to it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.token.is_some() && !self.ended
     }
 
     /// Returns the longest datagram that passes upward at this time, in octets.

@@ -74,6 +74,11 @@ impl FaultyProxy {
         })
     }
 
+    /// Has other faults from now on, and forgets everything.
+    pub fn change(&self, faults: impl IntoIterator<Item = Fault>, block: Duration) {
+        *lock(&self.shared.faulty) = Faulty::new(faults, block);
+    }
+
     /// Returns where the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.address
