@@ -16,7 +16,7 @@ const WINDOW: u32 = 64;
 
 /// Takes frames as they come and gives their packets in order, if that is a matter of moments.
 ///
-/// At most [`WINDOW`] frames wait, and none longer than [`PATIENCE`].
+/// At most 64 frames wait, and none longer than 100 ms.
 #[derive(Debug, Default)]
 pub struct Order {
     next: u32,
