@@ -20,12 +20,13 @@
 //! when the process that started them dies; and the namespaces of a lab that was
 //! itself killed are removed by the next lab with the same prefix.
 //!
-//! Linux only, and root only, except for [`programs`] and [`process`].
+//! Linux only, and root only, except for [`programs`], [`process`] and [`faulty`].
 
 mod ask;
 pub mod cleanup;
 pub mod crowd;
 pub mod daemon;
+pub mod faulty;
 pub mod host;
 mod ip;
 pub mod lab;
@@ -37,6 +38,7 @@ pub mod world;
 pub use cleanup::{Cleanup, install_signal_cleanup};
 pub use crowd::{Plan, Said, Story};
 pub use daemon::{Daemon, until};
+pub use faulty::{Fault, Faulty, FaultyProxy};
 pub use host::Host;
 pub use lab::Lab;
 pub use process::{Output, Process, command, run};

@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and that the map names them all.
 //!
-//! `overlay ← services ← sim`; `services, api, dataplane, dns ← host ← cli`.
+//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns ← host ← cli`.
 
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use super::purity::PURE;
 /// Tests may use `lab` besides.
 const LAYERS: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("bridge", &[]),
     ("dataplane", &[]),
     ("dns", &["overlay"]),
     ("stun", &["overlay"]),
@@ -18,7 +19,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("overlay", &[]),
     ("services", &["overlay"]),
     ("sim", &["overlay", "services"]),
-    ("host", &["api", "dataplane", "dns", "overlay", "services"]),
+    (
+        "host",
+        &["api", "bridge", "dataplane", "dns", "overlay", "services"],
+    ),
     ("cli", &["api", "host", "lab", "overlay", "sim"]),
     ("xtask", &["lab"]),
 ];
@@ -106,6 +110,8 @@ mod tests {
         assert_eq!(messages("enishi-overlay", &on("enishi-services", None)), 1);
         assert_eq!(messages("enishi-host", &on("enishi-sim", None)), 1);
         assert_eq!(messages("enishi-lab", &on("enishi-api", None)), 1);
+        assert_eq!(messages("enishi-host", &on("enishi-bridge", None)), 0);
+        assert_eq!(messages("enishi-bridge", &on("enishi-overlay", None)), 1);
         assert_eq!(messages("enishi-cli", &on("enishi-sim", None)), 0);
     }
 

@@ -1,0 +1,149 @@
+//! Frames in the order of their numbers, each once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::Time;
+
+/// How long later frames wait for an earlier one: QUIC takes packets that come late for lost ones,
+/// and sends too little for a while.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many numbers may be ahead of what is waited for; of those behind it so many are remembered.
+const WINDOW: u32 = 64;
+
+/// Takes frames as they come and gives their packets in order, if that is a matter of moments.
+///
+/// At most 64 frames wait, and none longer than 100 ms.
+#[derive(Debug, Default)]
+pub struct Order {
+    next: u32,
+    waiting: BTreeMap<u32, Vec<Bytes>>,
+    since: Time,
+    /// Bit `n`: the number `next - 1 - n` came.
+    came: u64,
+}
+
+impl Order {
+    /// Takes a frame. What can be given on is appended to `out`. Returns `false` when the number came
+    /// before, or is the last that there is.
+    pub fn take(&mut self, now: Time, seq: u32, packets: Vec<Bytes>, out: &mut Vec<Bytes>) -> bool {
+        if seq == u32::MAX {
+            return false;
+        }
+        if seq < self.next {
+            return self.late(seq, packets, out);
+        }
+        if self.waiting.contains_key(&seq) {
+            return false;
+        }
+        if self.waiting.is_empty() {
+            self.since = now;
+        }
+        self.waiting.insert(seq, packets);
+        self.drain(now, out);
+        while self
+            .waiting
+            .keys()
+            .next_back()
+            .is_some_and(|last| last - self.next >= WINDOW)
+        {
+            self.skip(now, out);
+        }
+        true
+    }
+
+    /// Gives on what has waited long enough.
+    pub fn timeout(&mut self, now: Time, out: &mut Vec<Bytes>) {
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.skip(now, out);
+        }
+    }
+
+    /// Returns when something has waited long enough.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        (!self.waiting.is_empty()).then(|| self.since + PATIENCE)
+    }
+
+    /// Returns the number that is waited for: all before it came, or are given up.
+    #[must_use]
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    fn late(&mut self, seq: u32, packets: Vec<Bytes>, out: &mut Vec<Bytes>) -> bool {
+        let behind = self.next - 1 - seq;
+        let fresh = behind < WINDOW && self.came & (1 << behind) == 0;
+        if fresh {
+            self.came |= 1 << behind;
+            out.extend(packets);
+        }
+        fresh
+    }
+
+    fn skip(&mut self, now: Time, out: &mut Vec<Bytes>) {
+        let Some(first) = self.waiting.keys().next() else {
+            return;
+        };
+        let missing = first - self.next;
+        self.came = self.came.checked_shl(missing).unwrap_or(0);
+        self.next = *first;
+        self.drain(now, out);
+    }
+
+    fn drain(&mut self, now: Time, out: &mut Vec<Bytes>) {
+        while let Some(packets) = self.waiting.remove(&self.next) {
+            out.extend(packets);
+            self.next += 1;
+            self.came = self.came << 1 | 1;
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packet(seq: u32) -> Vec<Bytes> {
+        vec![Bytes::copy_from_slice(&seq.to_be_bytes())]
+    }
+
+    #[test]
+    fn a_gap_is_waited_for_and_then_left() {
+        let (mut order, mut out) = (Order::default(), Vec::new());
+        assert!(order.take(Time::ZERO, 1, packet(1), &mut out) && out.is_empty());
+        assert!(order.take(Time::ZERO, 0, packet(0), &mut out));
+        assert_eq!(out.len(), 2);
+        assert!(order.take(Time::ZERO, 3, packet(3), &mut out));
+        order.timeout(PATIENCE / 2, &mut out);
+        assert_eq!(out.len(), 2);
+        order.timeout(PATIENCE, &mut out);
+        assert_eq!((out.len(), order.deadline(), order.next()), (3, None, 4));
+        // It comes after all, and is not kept back.
+        assert!(order.take(PATIENCE, 2, packet(2), &mut out));
+        assert!(!order.take(PATIENCE, 2, packet(2), &mut out));
+        assert_eq!(out.len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_is_given_once_and_little_waits(numbers in proptest::collection::vec(prop_oneof![0_u32..200, any::<u32>()], 0..200)) {
+            let (mut order, mut out) = (Order::default(), Vec::new());
+            for seq in numbers {
+                order.take(Time::ZERO, seq, packet(seq), &mut out);
+                prop_assert!(order.waiting.len() <= WINDOW as usize);
+            }
+            order.timeout(PATIENCE, &mut out);
+            prop_assert!(order.waiting.is_empty());
+            let given = out.len();
+            out.sort();
+            out.dedup();
+            prop_assert_eq!(out.len(), given);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Datagrams through plain HTTP/1.1, for networks where neither UDP nor TCP, neither CONNECT nor
+//! WebSocket passes.
+//!
+//! ```text
+//!   client                     proxy                       server
+//!     | -- POST /x  packets ---> | ----------------------->  |   up: two at a time
+//!     | <------ what waits ----- | <-----------------------  |
+//!     | -- GET /y/poll --------> | ----------------------->  |   down: two wait there, 20 s at most,
+//!     | <-------- packets ------ | <-----------------------  |   and return when there is something
+//! ```
+//!
+//! What is carried are opaque datagrams of at most [`DATAGRAM_BYTES_MAX`] octets. They may be lost and
+//! may change places; whoever uses the bridge (QUIC) lives with that, and protects what it sends:
+//! a proxy reads everything, and could take a session over, so the bridge promises nothing to those
+//! who send plain text.
+//!
+//! Proxies forbid, cache, cut and alter. Requests that do not pass are told by their answers, or by a
+//! checksum, and are put another way: [`probe`] finds a way before the first datagram, and
+//! [`exchange`] goes on adapting.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`frame`] | what a request and a reply carry: numbers, packets, a checksum |
+//! | [`way`] | the dress of a frame: method, encoding, content type, user agent |
+//! | [`exchange`] | both ends of a session, without sockets and clock |
+//! | [`probe`] | what passes a proxy: tried in order, remembered, told in words |
+//! | [`auth`] | what a proxy asks for: Basic and Digest |
+//! | [`client`], [`server`] | thin shells of tokio and hyper around these |
+
+pub mod auth;
+pub mod client;
+pub mod exchange;
+pub mod frame;
+pub mod probe;
+pub mod server;
+pub mod way;
+
+use std::time::Duration;
+
+/// The time since some moment before, the same for one end as long as it lives.
+pub type Time = Duration;
+
+/// The longest datagram that is carried, in octets.
+pub const DATAGRAM_BYTES_MAX: usize = 1_500;
+
+/// The longest frame, in octets.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// The frame that is sent when nothing longer passes, in octets: one QUIC packet of the smallest
+/// length that all paths must take (RFC 9000, section 14), and what is around it.
+pub const FRAME_BYTES_FLOOR: usize = 1_280;
+
+/// Connections of one client to its proxy.
+pub const CONNECTIONS_MAX: usize = 6;

@@ -1,0 +1,425 @@
+//! Both ends and the search for a way, through a faulty proxy in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod echo;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use echo::Echo;
+use enishi_bridge::Time;
+use enishi_bridge::auth::{Authenticator, Credentials};
+use enishi_bridge::exchange::{
+    Answer, Answered, Failure, Far, FarInput, FarOutput, Limits, Near, NearInput, NearOutput,
+    RequestId, SessionId,
+};
+use enishi_bridge::probe::{Outcome, Probe, ProbeInput, ProbeOutput, ProxyAuth};
+use enishi_bridge::way::{Agent, Ask, Coding, ReplyCoding, Way};
+use enishi_lab::faulty::{PASSWORD, Request, Response, USER, Verdict};
+use enishi_lab::{Fault, Faulty};
+use proptest::prelude::*;
+
+/// The time from the client to the proxy, or from there to the server.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// A packet that all paths take.
+const PACKET_BYTES: usize = 1_200;
+
+/// How long the proxy forbids everything after a leak.
+const BLOCK: Duration = Duration::from_secs(5);
+
+enum Event {
+    Reach {
+        request: Asked,
+        ask: Ask,
+    },
+    Answered {
+        request: Asked,
+        answered: Answered,
+        auth: ProxyAuth,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    by_probe: bool,
+    id: u64,
+}
+
+struct World {
+    now: Time,
+    faulty: Faulty,
+    auth: Authenticator,
+    far: Far,
+    events: BTreeMap<(Time, u64), Event>,
+    count: u64,
+    /// What the server has not answered yet.
+    held: BTreeMap<u64, (Asked, Request)>,
+    /// Who waits for an answer.
+    open: BTreeMap<Asked, ()>,
+    under_way_max: usize,
+    arrived: Vec<(SessionId, bytes::Bytes)>,
+}
+
+impl World {
+    fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        let credentials = Credentials::new(USER.into(), PASSWORD.into());
+        Self {
+            now: Time::ZERO,
+            faulty: Faulty::new(faults, BLOCK),
+            auth: Authenticator::new(Some(Arc::new(credentials))),
+            far: Far::new(Limits::default(), [1; 32]),
+            events: BTreeMap::new(),
+            count: 0,
+            held: BTreeMap::new(),
+            open: BTreeMap::new(),
+            under_way_max: 0,
+            arrived: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, request: Asked, ask: Ask, within: Duration) {
+        self.open.insert(request, ());
+        self.under_way_max = self.under_way_max.max(self.open.len());
+        self.schedule(DELAY, Event::Reach { request, ask });
+        let answered = Err(Failure::Silence);
+        self.schedule(
+            within,
+            Event::Answered {
+                request,
+                answered,
+                auth: ProxyAuth::None,
+            },
+        );
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.count += 1;
+        self.events.insert((self.now + after, self.count), event);
+    }
+
+    fn answer(&mut self, request: Asked, answered: Answered) {
+        let auth = self.auth.seen();
+        self.schedule(
+            DELAY,
+            Event::Answered {
+                request,
+                answered,
+                auth,
+            },
+        );
+    }
+
+    /// The proxy has the request, and is asked again as long as it wants to know who asks.
+    fn reach(&mut self, request: Asked, ask: &Ask) {
+        for _ in 0..3 {
+            let http = self.dress(ask);
+            match self.faulty.request(self.now, http.clone()) {
+                Verdict::Drop => return self.answer(request, Err(Failure::Broken)),
+                Verdict::Answer(response) if response.status == 407 => {
+                    let named = response
+                        .headers
+                        .iter()
+                        .filter(|(name, _)| name == "Proxy-Authenticate");
+                    if !self.auth.challenged(named.map(|(_, value)| value.as_str())) {
+                        return self.answer(request, answer(response));
+                    }
+                }
+                Verdict::Answer(response) => {
+                    self.auth.passed();
+                    return self.answer(request, answer(response));
+                }
+                Verdict::Pass(passed) => {
+                    self.auth.passed();
+                    let path = passed.target.strip_prefix("http://bridge").unwrap();
+                    let octets = Ask::undress(path, &passed.body.clone().into()).unwrap();
+                    self.count += 1;
+                    let ask = self.count;
+                    self.held.insert(ask, (request, http));
+                    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+                    return self.far(FarInput::Asked { ask, from, octets });
+                }
+            }
+        }
+        self.answer(request, answer(Response::of(407)));
+    }
+
+    fn dress(&mut self, ask: &Ask) -> Request {
+        let method = if ask.coding.is_post() { "POST" } else { "GET" };
+        let target = format!("http://bridge{}", ask.path);
+        let mut headers = vec![
+            ("Host".to_owned(), "bridge".to_owned()),
+            ("User-Agent".to_owned(), ask.agent.text().to_owned()),
+        ];
+        let kind = ask.coding.content_type();
+        headers.extend(kind.map(|kind| ("Content-Type".to_owned(), kind.to_owned())));
+        let auth = self.auth.header(method, &target, [3; 12]);
+        headers.extend(auth.map(|auth| ("Proxy-Authorization".to_owned(), auth.to_string())));
+        let (method, version) = (method.to_owned(), "HTTP/1.1".to_owned());
+        Request {
+            method,
+            target,
+            version,
+            headers,
+            body: ask.body.to_vec(),
+        }
+    }
+
+    fn far(&mut self, input: FarInput) {
+        let outputs: Vec<FarOutput> = self.far.handle(self.now, input).collect();
+        for output in outputs {
+            match output {
+                FarOutput::Answer { ask, body, .. } => {
+                    let (request, http) = self.held.remove(&ask).unwrap();
+                    let response = Response {
+                        status: 200,
+                        headers: Vec::new(),
+                        body: body.to_vec(),
+                    };
+                    let response = self.faulty.reply(self.now + DELAY, &http, response);
+                    self.answer(request, answer(response));
+                }
+                FarOutput::Datagram(session, packet) => self.arrived.push((session, packet)),
+                FarOutput::Opened(..) | FarOutput::Closed(_) => {}
+            }
+        }
+    }
+
+    /// Lets time pass until something reaches the client, or `until`.
+    fn next(&mut self, until: Option<Time>) -> Option<(Asked, Answered, ProxyAuth)> {
+        loop {
+            let event = self.events.keys().next().map(|(time, _)| *time);
+            let times = [event, self.far.next_timeout(), until];
+            let next = times
+                .into_iter()
+                .flatten()
+                .min()
+                .expect("something happens");
+            self.now = self.now.max(next);
+            if self.far.next_timeout().is_some_and(|time| time <= self.now) {
+                self.far(FarInput::Timeout);
+            }
+            let (key, event) = self.events.pop_first()?;
+            if key.0 > self.now {
+                self.events.insert(key, event);
+                if until.is_some_and(|until| until <= self.now) {
+                    return None;
+                }
+                continue;
+            }
+            match event {
+                Event::Reach { request, ask } => self.reach(request, &ask),
+                Event::Answered {
+                    request,
+                    answered,
+                    auth,
+                } => {
+                    if self.open.remove(&request).is_some() {
+                        return Some((request, answered, auth));
+                    }
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self) -> Outcome {
+        let mut probe = Probe::new([5; 32]);
+        let mut input = ProbeInput::Timeout;
+        loop {
+            let outputs: Vec<ProbeOutput> = probe.handle(self.now, input).collect();
+            for output in outputs {
+                match output {
+                    ProbeOutput::Ask(id, ask, within) => self.ask(
+                        Asked {
+                            by_probe: true,
+                            id: id.0,
+                        },
+                        ask,
+                        within,
+                    ),
+                    ProbeOutput::Done(outcome) => return *outcome,
+                }
+            }
+            input = match self.next(probe.next_timeout()) {
+                Some((request, answered, auth)) => {
+                    ProbeInput::Answered(RequestId(request.id), answered, auth)
+                }
+                None => ProbeInput::Timeout,
+            };
+        }
+    }
+
+    /// Carries packets there and back. Finds another way when one is lost.
+    fn carry(&mut self, way: Way, packets: u32, within: Duration) -> Result<Near, String> {
+        let mut near = Near::new(way, [7; 32]);
+        let mut echo = Echo::new(packets, PACKET_BYTES);
+        let end = self.now + within;
+        let mut input = NearInput::Timeout;
+        let mut opened = false;
+        while !echo.is_done() {
+            if self.now > end {
+                return Err(format!("not within {within:?}: {near:?}"));
+            }
+            let mut outputs: Vec<NearOutput> = near.handle(self.now, input).collect();
+            if opened {
+                for packet in echo.due(self.now) {
+                    outputs.extend(near.handle(self.now, NearInput::Send(packet)));
+                }
+            }
+            let mut lost = false;
+            for output in outputs {
+                match output {
+                    NearOutput::Ask(id, ask, within) => self.ask(
+                        Asked {
+                            by_probe: false,
+                            id: id.0,
+                        },
+                        ask,
+                        within,
+                    ),
+                    NearOutput::Datagram(packet) => echo.take(&packet),
+                    NearOutput::Opened => opened = true,
+                    NearOutput::Lost => lost = true,
+                }
+            }
+            if lost {
+                let way = self.probe().way.ok_or("no way is left")?;
+                near.resume(way);
+            }
+            for (session, packet) in std::mem::take(&mut self.arrived) {
+                self.far(FarInput::Send(session, packet));
+            }
+            let tick = self.now + Duration::from_millis(500);
+            let until = near.next_timeout().map_or(tick, |time| time.min(tick));
+            input = match self.next(Some(until)) {
+                Some((request, answered, _)) if !request.by_probe => {
+                    NearInput::Answered(RequestId(request.id), answered)
+                }
+                Some(_) | None => NearInput::Timeout,
+            };
+        }
+        Ok(near)
+    }
+}
+
+fn answer(response: Response) -> Answered {
+    Ok(Answer {
+        status: response.status,
+        body: response.body.into(),
+    })
+}
+
+fn found(faults: &[Fault]) -> (World, Outcome, Way) {
+    let mut world = World::new(faults.iter().copied());
+    let outcome = world.probe();
+    let way = outcome
+        .way
+        .unwrap_or_else(|| panic!("{faults:?}: no way: {outcome}"));
+    (world, outcome, way)
+}
+
+#[test]
+fn nothing_wrong_leaves_the_plainest_way_and_the_longest_requests() {
+    let (mut world, outcome, way) = found(&[]);
+    let best = Way {
+        coding: Coding::Raw,
+        polls: Coding::Path,
+        reply: ReplyCoding::Raw,
+        agent: Agent::Own,
+        ask_bytes: 256 * 1024,
+        reply_bytes: 256 * 1024,
+        pad: false,
+    };
+    assert_eq!(way, best);
+    assert!(outcome.tried.iter().all(|(_, refusal)| refusal.is_none()));
+    assert!(world.now < Duration::from_secs(1), "{:?}", world.now);
+    let near = world.carry(way, 2_000, Duration::from_secs(10)).unwrap();
+    assert_eq!(near.figures().sent_packets, 2_000);
+    assert_eq!(near.figures().failed_requests, 0);
+    assert!(world.under_way_max <= 6, "{}", world.under_way_max);
+}
+
+#[test]
+fn each_fault_alone_passes() {
+    for fault in Fault::ALL {
+        let (mut world, outcome, way) = found(&[fault]);
+        let took = world.now;
+        assert!(took < Duration::from_secs(30), "{fault:?}: {took:?}");
+        let near = world.carry(way, 1_000, Duration::from_secs(60));
+        let near = near.unwrap_or_else(|text| panic!("{fault:?}: {text}"));
+        assert!(
+            near.figures().dropped_packets == 0,
+            "{fault:?}: {:?}",
+            near.figures()
+        );
+        let expected = match fault {
+            Fault::PostForbidden => way.coding == Coding::Path,
+            Fault::LineEnds | Fault::SevenBits | Fault::CutAtZero => way.coding == Coding::Form,
+            Fault::UnknownType => way.coding == Coding::Upload,
+            Fault::UnknownAgent => way.agent == Agent::Browser,
+            Fault::SmallRequests => way.coding == Coding::Raw && way.ask_bytes == 4_096,
+            Fault::SmallReplies => way.reply_bytes == 4_096,
+            Fault::Basic => outcome.auth == ProxyAuth::Basic,
+            Fault::Digest => outcome.auth == ProxyAuth::Digest,
+            Fault::Leak => outcome.flagged && way.pad,
+            Fault::NoConnect
+            | Fault::PostCached
+            | Fault::Appended
+            | Fault::ShortPaths
+            | Fault::NoCookies
+            | Fault::HostRequired
+            | Fault::OnlyHttp11
+            | Fault::OneReply => way.coding == Coding::Raw && way.ask_bytes == 256 * 1024,
+        };
+        assert!(expected, "{fault:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn all_faults_together_pass() {
+    let (mut world, _, way) = found(&Fault::ALL);
+    world.carry(way, 200, Duration::from_secs(120)).unwrap();
+}
+
+#[test]
+fn a_wrong_password_is_told_and_ends_the_search() {
+    for fault in [Fault::Basic, Fault::Digest] {
+        let mut world = World::new([fault]);
+        world.auth = Authenticator::new(Some(Arc::new(Credentials::new("a".into(), "b".into()))));
+        let outcome = world.probe();
+        assert_eq!((outcome.way, outcome.auth), (None, ProxyAuth::Refused));
+        let mut world = World::new([fault]);
+        world.auth = Authenticator::new(None);
+        assert_eq!(world.probe().auth, ProxyAuth::Missing);
+    }
+}
+
+#[test]
+fn a_way_that_is_closed_in_use_is_replaced_by_another() {
+    for fault in Fault::ALL {
+        let (mut world, _, way) = found(&[]);
+        world.carry(way, 100, Duration::from_secs(10)).unwrap();
+        world.faulty = Faulty::new([fault], BLOCK);
+        let carried = world.carry(way, 500, Duration::from_secs(120));
+        carried.unwrap_or_else(|text| panic!("{fault:?}: {text}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// GET with short addresses is left by every subset.
+    #[test]
+    fn any_subset_that_leaves_one_way_passes(faults in proptest::sample::subsequence(Fault::ALL.to_vec(), 0..=Fault::ALL.len())) {
+        let mut world = World::new(faults.iter().copied());
+        let outcome = world.probe();
+        let way = outcome.way.ok_or_else(|| TestCaseError::fail(format!("no way: {outcome}")))?;
+        prop_assert!(world.now < Duration::from_secs(60));
+        let carried = world.carry(way, 100, Duration::from_secs(120));
+        prop_assert!(carried.is_ok(), "{:?}", carried.err());
+        prop_assert!(world.under_way_max <= 6);
+    }
+}
