@@ -103,7 +103,7 @@ async fn a_session_opens_by_way_of_a_node_that_both_know_and_goes_on_by_another(
     a.sessions.dial(&b.contact());
     let wanted = timeout(PATIENCE, a.wanted.recv()).await.unwrap();
     assert_eq!(wanted, Some(b.id()));
-    a.carrier.learn(b.id(), vec![r.contact(), s.contact()]);
+    a.carrier.learn(b.id(), vec![r.contact(), s.contact()], 6);
     a.opened(b.id()).await;
     println!("open after {:?}", started.elapsed());
     b.opened(a.id()).await;
@@ -170,12 +170,12 @@ async fn a_node_that_does_not_carry_says_so() {
     b.knows(&[&no, &r]).await;
     a.sessions.dial(&b.contact());
     timeout(PATIENCE, a.wanted.recv()).await.unwrap();
-    a.carrier.learn(b.id(), vec![no.contact()]);
+    a.carrier.learn(b.id(), vec![no.contact()], 6);
     // It is wanted again, for the one way is none.
     let wanted = timeout(PATIENCE, a.wanted.recv()).await.unwrap();
     assert_eq!(wanted, Some(b.id()));
     assert_eq!(no.carrier.carried_bytes(), 0);
-    a.carrier.learn(b.id(), vec![r.contact()]);
+    a.carrier.learn(b.id(), vec![r.contact()], 6);
     a.opened(b.id()).await;
     assert!(r.carrier.carried_bytes() > 1_200);
 }

@@ -385,6 +385,8 @@ impl<O: Outside> Driver<O> {
     fn moved(&mut self) {
         for (_, session) in &mut self.sessions {
             session.paths.moved(self.now);
+            // What was told of it is forgotten elsewhere, too.
+            session.seen_at = None;
         }
         self.next_tick = self.now;
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use enishi_overlay::overlay::Manner;
 use enishi_overlay::view::Entry;
-use enishi_overlay::{Keypair, Message, NodeId, PathKind, Time};
+use enishi_overlay::{Contact, Keypair, Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
 use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, reach, vnet};
@@ -29,6 +29,9 @@ use crate::store::{Outcome, Slot};
 
 /// How many session events are worked off before other inputs have their turn.
 const EVENTS_AT_ONCE: usize = 64;
+
+/// With how many nodes that it does not know sessions are opened because another one calls.
+const CALLED_RELAYS_MAX: usize = 2;
 
 /// How long the last values and messages may take at the end.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
@@ -449,17 +452,20 @@ impl Driver {
     fn on_reach(&mut self, node: &Node, event: reach::Event) {
         match event {
             reach::Event::Observed(_) => self.tell_external(node),
-            reach::Event::Called {
-                by: contact,
-                relays,
+            // Anybody can call; who answers was asked.
+            reach::Event::Called { by, relays } => self.meet(&by, relays, CALLED_RELAYS_MAX),
+            reach::Event::Answered { contact, relays } => {
+                self.meet(&contact, relays, reach::call::RELAYS_MAX);
             }
-            | reach::Event::Answered { contact, relays } => {
-                tracing::debug!(?contact, relays = relays.len(), "dialling at the same time");
-                self.sessions.dial(&contact);
-                if let Some(carrier) = &self.shared.carrier {
-                    carrier.learn(contact.id(), relays);
-                }
-            }
+        }
+    }
+
+    /// Dials a node that dials this one at the same time, and uses those who may carry to it.
+    fn meet(&self, node: &Contact, relays: Vec<Contact>, new_max: usize) {
+        tracing::debug!(?node, relays = relays.len(), "dialling at the same time");
+        self.sessions.dial(node);
+        if let Some(carrier) = &self.shared.carrier {
+            carrier.learn(node.id(), relays, new_max);
         }
     }
 

@@ -95,7 +95,12 @@ async fn serve_datagrams(socket: UdpSocket, door: Door, responder: Arc<Responder
 }
 
 async fn serve_streams(listener: TcpListener, door: Door, responder: Arc<Responder>) {
-    let places = Places::new(STREAMS_MAX, STREAMS_PER_SOURCE_MAX);
+    // All programs of this host come from one address.
+    let each_max = match door {
+        Door::Loopback => STREAMS_MAX,
+        Door::Channel { .. } => STREAMS_PER_SOURCE_MAX,
+    };
+    let places = Places::new(STREAMS_MAX, each_max);
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             sleep(ERROR_WAIT).await;
@@ -157,7 +162,12 @@ mod tests {
         let responder = Arc::new(Responder::new(zones));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let to = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve_streams(listener, Door::Loopback, responder));
+        let own = [
+            Ipv4Addr::new(127, 0, 0, 9).into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ];
+        let door = Door::Channel { number: 1, own };
+        let serving = tokio::spawn(serve_streams(listener, door, responder));
 
         let mut idle = Vec::new();
         for _ in 0..STREAMS_PER_SOURCE_MAX {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use enishi_dataplane::reassembly::Reassembly;
 use enishi_overlay::{Contact, NodeId, PathKind};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Frame, Load};
@@ -42,6 +42,17 @@ const STRAIGHT_FOR: Duration = Duration::from_secs(1);
 /// How long opening a session with a node that may carry may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Of how many packets' senders, each by way of one node, halves wait at once; and for how long
+/// after the last one.
+const HALVES_MAX: usize = 128;
+const HALVES_TIME: Duration = Duration::from_secs(1);
+
+/// How many sessions with nodes that may carry are opened at once, since somebody named them.
+const OPENING_MAX: usize = 8;
+
+/// What a packet costs besides its own octets: the headers of what it comes and goes in.
+const OVERHEAD_BYTES: u64 = 100;
+
 /// The most nodes of which lanes and budgets are kept.
 const LANES_MAX: usize = 2_048;
 
@@ -57,13 +68,15 @@ pub struct Carrier {
     sessions: OnceLock<Sessions>,
     ways: Mutex<Ways>,
     wants: mpsc::Sender<NodeId>,
-    /// Halves that wait for their partners, by who sent the packet.
-    halves: Mutex<HashMap<NodeId, Reassembly>>,
+    /// Halves that wait for their partners, by who carried them and who sent the packet: each of
+    /// the two may have numbered it.
+    halves: Mutex<HashMap<(NodeId, NodeId), Halves>>,
     numbers: AtomicU16,
     lanes: Mutex<HashMap<NodeId, Straight>>,
     /// None on a node that does not carry for others.
     budget: Option<Mutex<Budget>>,
     carried_bytes: AtomicU64,
+    opening: Arc<Semaphore>,
 }
 
 /// What a [`Carrier`] needs to run.
@@ -74,6 +87,12 @@ pub struct Inlet(mpsc::Receiver<(NodeId, Bytes)>);
 struct Straight {
     lane: Option<DatagramLane>,
     looked: Instant,
+}
+
+/// Halves, and when the last one came.
+struct Halves {
+    at: Instant,
+    waiting: Reassembly,
 }
 
 /// How much may be carried now.
@@ -104,6 +123,7 @@ impl Carrier {
             lanes: Mutex::default(),
             budget: for_others.then(|| Mutex::new(Budget::new(now))),
             carried_bytes: AtomicU64::new(0),
+            opening: Arc::new(Semaphore::new(OPENING_MAX)),
         };
         (Arc::new(carrier), Inlet(inlet), wanted)
     }
@@ -148,21 +168,33 @@ impl Carrier {
         }
     }
 
-    /// Uses nodes that may carry to a peer, as soon as there is a session with each.
-    pub fn learn(self: &Arc<Self>, to: NodeId, relays: Vec<Contact>) {
+    /// Uses nodes that may carry to a peer, as soon as there is a session with each. For anybody's
+    /// word, at most `new_max` sessions are opened, and [`OPENING_MAX`] at once.
+    pub fn learn(self: &Arc<Self>, to: NodeId, relays: Vec<Contact>, new_max: usize) {
         let Some(sessions) = self.sessions.get() else {
             return;
         };
+        let mut opened = 0;
         for relay in relays {
             if [to, sessions.me()].contains(&relay.id()) {
                 continue;
             }
+            if self.straight(relay.id()).is_some() {
+                self.add(to, relay.id());
+                continue;
+            }
+            let turn = Arc::clone(&self.opening).try_acquire_owned();
+            let (Ok(turn), true) = (turn, opened < new_max) else {
+                continue;
+            };
+            opened += 1;
             let (carrier, sessions) = (Arc::clone(self), sessions.clone());
             tokio::spawn(async move {
                 let connected = tokio::time::timeout(CONNECT_TIME_MAX, sessions.connect(&relay));
                 if let Ok(Some(_)) = connected.await {
                     carrier.add(to, relay.id());
                 }
+                drop(turn);
             });
         }
     }
@@ -187,7 +219,9 @@ impl Carrier {
     }
 
     fn look(&self) {
-        let due = lock(&self.ways).tick(Instant::now());
+        let now = Instant::now();
+        lock(&self.halves).retain(|_, halves| now.duration_since(halves.at) < HALVES_TIME);
+        let due = lock(&self.ways).tick(now);
         for due in due {
             match due {
                 Due::Ask(relay) => self.say(relay, &Frame::Ping([0; 8])),
@@ -224,14 +258,14 @@ impl Carrier {
     /// Carries a packet of a peer to another one.
     fn forward(&self, peer: NodeId, to: NodeId, load: Load) {
         let length = load.octets.len();
-        if peer == to || length > CARRIED_BYTES_MAX {
+        if peer == to || !(1..=CARRIED_BYTES_MAX).contains(&length) {
             return;
         }
         let lane = self.budget.as_ref().and_then(|_| self.straight(to));
         let (Some(lane), Some(budget)) = (lane, &self.budget) else {
             return self.say(peer, &Frame::NoWay(to));
         };
-        if lock(budget).take(Instant::now(), peer, length as u64) {
+        if lock(budget).take(Instant::now(), peer, length as u64 + OVERHEAD_BYTES) {
             self.carried_bytes
                 .fetch_add(length as u64, Ordering::Relaxed);
             self.put(&lane, load, |load| Frame::From(peer, load));
@@ -244,18 +278,29 @@ impl Carrier {
             return;
         };
         let now = Instant::now();
-        if from == sessions.me() || !lock(&self.ways).heard(now, from, relay) {
+        if from == sessions.me() || load.octets.len() > CARRIED_BYTES_MAX {
             return;
+        }
+        let Some(held) = lock(&self.ways).heard(now, from, relay) else {
+            return;
+        };
+        for packet in held {
+            self.send(from, packet);
         }
         let packet = match load.half {
             None => Some(load.octets),
             Some((number, half)) => {
                 let mut halves = lock(&self.halves);
-                if halves.len() >= LANES_MAX {
-                    halves.clear();
+                let is_known = halves.contains_key(&(relay, from));
+                if !is_known && halves.len() >= HALVES_MAX {
+                    return;
                 }
-                let waiting = halves.entry(from).or_default();
-                let whole = waiting.insert(now, number, half, &load.octets);
+                let halves = halves.entry((relay, from)).or_insert_with(|| Halves {
+                    at: now,
+                    waiting: Reassembly::default(),
+                });
+                halves.at = now;
+                let whole = halves.waiting.insert(now, number, half, &load.octets);
                 whole.map(Bytes::from)
             }
         };
@@ -289,8 +334,9 @@ impl Carrier {
             return known.lane.filter(|lane| lane.bytes_max().is_some());
         }
         let sessions = self.sessions.get()?;
-        let session = sessions.session(peer);
-        let is_straight = session.is_some_and(|session| session.kind == PathKind::Direct);
+        // Of nodes that are not there, and perhaps are none, nothing is kept.
+        let session = sessions.session(peer)?;
+        let is_straight = session.kind == PathKind::Direct;
         let lane = is_straight.then(|| sessions.datagrams(peer)).flatten();
         let mut lanes = lock(&self.lanes);
         if lanes.len() >= LANES_MAX {
@@ -340,7 +386,14 @@ impl Budget {
         }
         let tank = self.each.entry(node);
         let tank = tank.or_insert_with(|| Tank::full(now, RATE_EACH));
-        tank.take(now, RATE_EACH, bytes) && self.all.take(now, RATE_ALL, bytes)
+        tank.fill(now, RATE_EACH);
+        self.all.fill(now, RATE_ALL);
+        let enough = tank.bytes >= bytes && self.all.bytes >= bytes;
+        if enough {
+            tank.bytes -= bytes;
+            self.all.bytes -= bytes;
+        }
+        enough
     }
 }
 
@@ -356,16 +409,11 @@ impl Tank {
         rate / 1_000 * SAVED.as_millis() as u64
     }
 
-    fn take(&mut self, now: Instant, rate: u64, bytes: u64) -> bool {
+    fn fill(&mut self, now: Instant, rate: u64) {
         let passed = now.duration_since(self.filled).min(SAVED);
         let gained = rate * passed.as_micros() as u64 / 1_000_000;
         self.bytes = (self.bytes + gained).min(Self::size(rate));
         self.filled = now;
-        let enough = self.bytes >= bytes;
-        if enough {
-            self.bytes -= bytes;
-        }
-        enough
     }
 }
 

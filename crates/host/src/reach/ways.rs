@@ -37,8 +37,13 @@ const IN_USE: Duration = Duration::from_secs(12);
 /// tries both.
 const PATIENCE: Duration = Duration::from_millis(150);
 
-/// How often a way is wanted for a peer that has none, and another one for one that has one.
+/// What is sent so soon after something came confirms it, and need not be answered.
+const CONFIRMS: Duration = Duration::from_millis(50);
+
+/// How often a way is wanted for a peer that has none, twice as long each time up to the longest;
+/// and another one for one that has one.
 const WANT_AGAIN: Duration = Duration::from_millis(1_500);
+const WANT_AGAIN_MAX: Duration = Duration::from_secs(60);
 const WANT_SPARE: Duration = Duration::from_secs(10);
 
 /// How many peers of whom nothing was known may come by way of others, at once and per second:
@@ -60,7 +65,11 @@ struct Peer {
     ways: Vec<NodeId>,
     held: VecDeque<(Instant, Bytes)>,
     wanted: Option<Instant>,
+    /// How often in vain.
+    wants: u32,
     used: Option<Instant>,
+    /// When something came, and by way of whom.
+    heard: Option<(Instant, NodeId)>,
     /// Since when it was sent something and nothing came.
     unheard: Option<Instant>,
 }
@@ -109,9 +118,15 @@ impl Ways {
     pub(super) fn send(&mut self, now: Instant, to: NodeId, packet: &Bytes) -> Sending {
         let peer = self.peer(now, to);
         peer.used = Some(now);
-        let unheard = *peer.unheard.get_or_insert(now);
-        if peer.ways.len() > 1 && now.duration_since(unheard) >= SILENT_AFTER {
-            peer.ways.rotate_left(1);
+        if peer
+            .heard
+            .is_none_or(|(at, _)| now.duration_since(at) > CONFIRMS)
+        {
+            peer.unheard.get_or_insert(now);
+        }
+        let silent = |since: Instant| now.duration_since(since) >= SILENT_AFTER;
+        if peer.ways.len() > 1 && peer.unheard.is_some_and(silent) {
+            peer.change_way();
             peer.unheard = Some(now);
         }
         let Some(relay) = peer.ways.first().copied() else {
@@ -121,7 +136,7 @@ impl Ways {
             return Sending::Held;
         };
         let relay_state = self.relays.entry(relay).or_insert_with(|| Relay::new(now));
-        if now.duration_since(relay_state.used) > ASK_AFTER {
+        if relay_state.asked.is_none() && now.duration_since(relay_state.used) > ASK_AFTER {
             // It was not used, so it had no reason to speak.
             (relay_state.heard, relay_state.asked) = (now, None);
         }
@@ -129,36 +144,34 @@ impl Ways {
         Sending::By(relay)
     }
 
-    /// Adds a way to a peer, and returns what was held for it if it is the first.
+    /// Adds a way to a peer, and returns what was held for it.
     pub(super) fn add(&mut self, now: Instant, to: NodeId, relay: NodeId) -> Vec<Bytes> {
-        let peer = self.peer(now, to);
-        if peer.ways.contains(&relay) {
-            return Vec::new();
-        }
-        if peer.ways.len() >= WAYS_MAX {
-            peer.ways.pop();
-        }
-        peer.ways.push(relay);
-        let fresh = |held: &(Instant, Bytes)| now.duration_since(held.0) < HELD_TIME;
-        let held = peer.held.drain(..).filter(fresh);
-        held.map(|(_, packet)| packet).collect()
+        self.peer(now, to).add(now, relay)
     }
 
-    /// A packet came from a peer by way of a node, which therefore is a way to it. Tells whether
-    /// the packet is to be taken: not from more strangers than there may be.
-    pub(super) fn heard(&mut self, now: Instant, from: NodeId, relay: NodeId) -> bool {
+    /// A packet came from a peer by way of a node, which therefore is a way to it. Returns what was
+    /// held for it; none when the packet is not to be taken: not from more strangers than there
+    /// may be.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        relay: NodeId,
+    ) -> Option<Vec<Bytes>> {
         self.heard_relay(now, relay);
         if !self.peers.contains_key(&from) && !self.admits_stranger(now) {
-            return false;
+            return None;
         }
         let peer = self.peer(now, from);
-        peer.unheard = None;
-        match peer.ways.iter().position(|way| *way == relay) {
-            Some(_) => {}
-            None if peer.ways.len() < WAYS_MAX => peer.ways.push(relay),
-            None => {}
+        peer.heard = Some((now, relay));
+        if peer.ways.len() < WAYS_MAX || peer.ways.contains(&relay) {
+            let held = peer.add(now, relay);
+            if peer.ways.first() == Some(&relay) {
+                peer.unheard = None;
+            }
+            return Some(held);
         }
-        true
+        Some(Vec::new())
     }
 
     /// A node that carries gave a sign of life.
@@ -194,7 +207,8 @@ impl Ways {
         let mut gone = Vec::new();
         for (id, relay) in &mut self.relays {
             let silent = now.duration_since(relay.heard);
-            if now.duration_since(relay.used) > GONE_AFTER || silent < ASK_AFTER {
+            let is_unused = now.duration_since(relay.used) > GONE_AFTER;
+            if (is_unused && relay.asked.is_none()) || silent < ASK_AFTER {
                 continue;
             }
             if silent >= GONE_AFTER && relay.asked.is_some() {
@@ -215,7 +229,7 @@ impl Ways {
                 .retain(|(at, _)| now.duration_since(*at) < HELD_TIME);
             let unheard = peer.unheard.map(|since| now.duration_since(since));
             let again = match peer.ways.len() {
-                0 if unheard >= Some(PATIENCE) => WANT_AGAIN,
+                0 if unheard >= Some(PATIENCE) => peer.pause(),
                 1 => WANT_SPARE,
                 _ => continue,
             };
@@ -262,10 +276,43 @@ impl Peer {
             .is_some_and(|used| now.duration_since(used) < IN_USE)
     }
 
-    /// Tells whether to look for a way, which was not done for a while.
+    /// Adds a way behind the others, in place of the last one if there are too many; returns what
+    /// was held.
+    fn add(&mut self, now: Instant, relay: NodeId) -> Vec<Bytes> {
+        self.wants = 0;
+        if !self.ways.contains(&relay) {
+            if self.ways.len() >= WAYS_MAX {
+                self.ways.pop();
+            }
+            self.ways.push(relay);
+        }
+        let fresh = |held: &(Instant, Bytes)| now.duration_since(held.0) < HELD_TIME;
+        let held = self.held.drain(..).filter(fresh);
+        held.map(|(_, packet)| packet).collect()
+    }
+
+    /// Puts another way first: the one by which the peer itself was heard last, or the next.
+    fn change_way(&mut self) {
+        let heard = self.heard.map(|(_, relay)| relay);
+        let heard = self.ways.iter().position(|way| Some(*way) == heard);
+        self.ways
+            .rotate_left(heard.filter(|at| *at > 0).unwrap_or(1));
+    }
+
+    /// How long to wait before a way is wanted again.
+    fn pause(&self) -> Duration {
+        (WANT_AGAIN * 2_u32.pow(self.wants.min(8))).min(WANT_AGAIN_MAX)
+    }
+
+    /// Tells whether to look for a way, which was not done for a while, and something was sent
+    /// since.
     fn want(&mut self, now: Instant, again: Duration) -> bool {
-        let wants = self.wanted.is_none_or(|at| now.duration_since(at) >= again);
+        let wants = self.wanted.is_none_or(|at| {
+            now.duration_since(at) >= again && self.used.is_some_and(|used| used > at)
+        });
         if wants {
+            // The first one has nothing behind it.
+            self.wants += u32::from(self.wanted.is_some());
             self.wanted = Some(now);
         }
         wants
@@ -308,6 +355,7 @@ mod tests {
         assert_eq!((ways.tick(now), ways.by(id(1))), (vec![], None));
         assert_eq!(ways.add(now, id(1), id(9)).len(), HELD_MAX);
         assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+        now += LOOK;
         ways.refused(id(1), id(9));
         assert_eq!(ways.send(now, id(1), &PACKET), Sending::Held);
         now += HELD_TIME;
@@ -388,11 +436,78 @@ mod tests {
     }
 
     #[test]
+    fn pauses_change_nothing_and_one_that_dies_in_a_pause_is_noticed() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        ways.add(now, id(1), id(8));
+        ways.add(now, id(1), id(9));
+        for _ in 0..20 {
+            // A question, its answer, and what confirms that.
+            ways.send(now, id(1), &PACKET);
+            now += LOOK;
+            ways.heard(now, id(1), id(8));
+            now += CONFIRMS / 2;
+            ways.send(now, id(1), &PACKET);
+            for _ in 0..50 {
+                now += LOOK;
+                for due in ways.tick(now) {
+                    if let Due::Ask(relay) = due {
+                        ways.heard_relay(now, relay);
+                    }
+                }
+            }
+            assert_eq!(ways.by(id(1)), Some(id(8)));
+        }
+        // One packet, and nobody answers any more.
+        ways.send(now, id(1), &PACKET);
+        for _ in 0..20 {
+            now += LOOK;
+            ways.tick(now);
+        }
+        assert_eq!(ways.by(id(1)), Some(id(9)));
+    }
+
+    #[test]
+    fn who_is_heard_another_way_is_answered_that_way() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        for relay in [7, 8, 9] {
+            ways.add(now, id(1), id(relay));
+        }
+        // What goes by 7 is lost, and the peer says it again by 9.
+        for _ in 0..10 {
+            now += LOOK;
+            ways.send(now, id(1), &PACKET);
+            ways.heard_relay(now, id(7));
+            ways.heard(now, id(1), id(9));
+            now += LOOK;
+            ways.send(now, id(1), &PACKET);
+        }
+        assert_eq!(ways.by(id(1)), Some(id(9)));
+    }
+
+    #[test]
+    fn a_way_that_is_not_found_is_wanted_ever_less_often() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        let mut wanted = 0;
+        for _ in 0..1_200 {
+            now += LOOK;
+            ways.send(now, id(1), &PACKET);
+            wanted += ways.tick(now).len();
+        }
+        assert!((5..=9).contains(&wanted), "{wanted} in two minutes");
+        // Of what came by itself the way is known, and what was held goes out.
+        assert!(!ways.heard(now, id(1), id(9)).unwrap().is_empty());
+        assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+    }
+
+    #[test]
     fn strangers_are_few_and_ways_and_peers_bounded() {
         let now = Instant::now();
         let mut ways = Ways::new(now);
         let taken = (0..10_000)
-            .filter(|n| ways.heard(now, id(*n), id(99_999)))
+            .filter(|n| ways.heard(now, id(*n), id(99_999)).is_some())
             .count();
         assert_eq!(taken, STRANGERS_BURST as usize);
         for n in 0..10 {

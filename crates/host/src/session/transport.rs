@@ -223,7 +223,10 @@ impl CustomEndpoint for Transport {
         }
         if count == 0 {
             received.waker = Some(cx.waker().clone());
-            return Poll::Pending;
+            // The library gives an endpoint up when all of its transports fail, and then another one
+            // takes its place. If this one only waited, sockets that died would never be noticed; as
+            // long as one of them waits, an error here is nothing.
+            return Poll::Ready(Err(io::ErrorKind::WouldBlock.into()));
         }
         Poll::Ready(Ok(count))
     }

@@ -40,8 +40,8 @@ const WAITING_TIME: Duration = Duration::from_secs(15);
 
 /// How often this node follows the calls of others.
 const CALLED: Rate = Rate {
-    per_s: 8,
-    burst: 64,
+    per_s: 2,
+    burst: 24,
 };
 
 /// The calls of a node.
@@ -58,7 +58,8 @@ impl Calls {
         let now = cx.now();
         self.waiting
             .retain(|_, (_, since)| now.since(*since) < WAITING_TIME);
-        if to == cx.me() || self.waiting.len() >= WAITING_MAX {
+        let is_called = self.waiting.values().any(|(called, _)| *called == to);
+        if to == cx.me() || is_called || self.waiting.len() >= WAITING_MAX {
             return;
         }
         self.last += 1;
@@ -96,7 +97,7 @@ impl Calls {
         if to == cx.me() && caller.id() != to {
             cx.emit(Event::Called {
                 by: caller,
-                relays: theirs,
+                relays: theirs.iter().map(brief).collect(),
             });
         }
     }
@@ -114,6 +115,7 @@ impl Calls {
         // Of others' addresses nobody else tells.
         let contact = contact.filter(|contact| contact.id() == to && from == to);
         let contact = contact.unwrap_or_else(|| Contact::new(to, []));
+        let relays = relays.iter().map(brief).collect();
         cx.emit(Event::Answered { contact, relays });
     }
 

@@ -38,6 +38,9 @@ use wire::ReachMessage;
 
 /// Between two messages that tell one peer where it is seen.
 pub const TELLING_PAUSE: Duration = Duration::from_secs(10);
+/// Between two changes of the addresses that the host is told: all peers hear of each, and members
+/// agree on new keys.
+const GIVING_PAUSE: Duration = Duration::from_secs(10);
 /// The most sessions that are followed: more than there can be.
 const SESSIONS_MAX: usize = 4096;
 
@@ -100,6 +103,7 @@ pub struct Reach {
     calls: Calls,
     /// What the host was told last.
     given: Vec<SocketAddr>,
+    given_at: Option<Time>,
     /// None until the host has said.
     local: Option<Vec<SocketAddr>>,
     deadline: Option<Time>,
@@ -135,6 +139,7 @@ impl Reach {
             (Some(at), None) if !is_full => {
                 let (told, next) = (None, cx.now());
                 self.sessions.insert(peer, Session { at, told, next });
+                self.observed.resumed(peer);
             }
             (None, Some(_)) => self.end(peer, cx.now()),
             (_, None) => return,
@@ -188,13 +193,20 @@ impl Reach {
         let now = cx.now();
         self.observed.expire(now);
         let given = self.observed.addresses(now);
+        let mut change = None;
         if given != self.given {
-            self.given.clone_from(&given);
-            cx.emit(Event::Observed(given));
+            let next = self.given_at.map(|at| at + GIVING_PAUSE);
+            if next.is_none_or(|next| next <= now) {
+                self.given.clone_from(&given);
+                self.given_at = Some(now);
+                cx.emit(Event::Observed(given));
+            } else {
+                change = next;
+            }
         }
         let tellings = self.sessions.values().filter_map(Session::due);
         let expiries = self.observed.next_timeout(now);
-        self.deadline = tellings.chain(expiries).min();
+        self.deadline = tellings.chain(expiries).chain(change).min();
     }
 }
 

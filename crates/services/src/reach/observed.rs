@@ -79,6 +79,14 @@ impl Observed {
         }
     }
 
+    /// The path to an observer is one again on which it sees this node: it says nothing anew unless
+    /// it sees another address.
+    pub fn resumed(&mut self, observer: NodeId) {
+        if let Some(report) = self.reports.get_mut(&observer) {
+            report.ended = None;
+        }
+    }
+
     /// Forgets what has expired.
     pub fn expire(&mut self, now: Time) {
         self.reports
