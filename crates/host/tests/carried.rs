@@ -115,9 +115,9 @@ async fn a_session_opens_by_way_of_a_node_that_both_know_and_goes_on_by_another(
     // Octets flow while the node dies by whose way they went.
     let (_reader, mut writer) = a.sessions.open_bulk(&b.contact()).await.unwrap();
     let mut arrived = loop {
-        match timeout(PATIENCE, b.events.recv()).await.unwrap().unwrap() {
-            SessionEvent::Bulk { reader, .. } => break reader,
-            _ => {}
+        let event = timeout(PATIENCE, b.events.recv()).await.unwrap();
+        if let Some(SessionEvent::Bulk { reader, .. }) = event {
+            break reader;
         }
     };
     let sending = tokio::spawn(async move {

@@ -169,7 +169,7 @@ impl Carrier {
     }
 
     /// Uses nodes that may carry to a peer, as soon as there is a session with each. For anybody's
-    /// word, at most `new_max` sessions are opened, and [`OPENING_MAX`] at once.
+    /// word, at most `new_max` sessions are opened, and eight at once in all.
     pub fn learn(self: &Arc<Self>, to: NodeId, relays: Vec<Contact>, new_max: usize) {
         let Some(sessions) = self.sessions.get() else {
             return;

@@ -2,10 +2,10 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`carrier`] | hands packets to nodes that carry them, and carries those of others |
-//! | [`frame`] | how a packet looks on its way |
-//! | [`mapping`] | ports that a router maps to this node |
-//! | [`ways`] | by way of whom each peer is reached; no socket, no clock |
+//! | `carrier` | hands packets to nodes that carry them, and carries those of others |
+//! | `frame` | how a packet looks on its way |
+//! | `mapping` | ports that a router maps to this node |
+//! | `ways` | by way of whom each peer is reached; no socket, no clock |
 
 mod carrier;
 mod frame;

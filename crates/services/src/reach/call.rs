@@ -14,8 +14,8 @@
 //! If somebody else is in charge of B's position, for example since B is a client, it names itself
 //! as the one who carries if it has a session with B, and says else that B is not there.
 //!
-//! A call is the word of whoever sends it: what it names is dialled, no more, and as seldom as
-//! [`CALLED`] says.
+//! A call is the word of whoever sends it: what it names is dialled, no more, and twice a second at
+//! most.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
