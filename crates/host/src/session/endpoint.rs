@@ -68,7 +68,7 @@ const INITIAL_MTU_BYTES: u16 = 1_200;
 const DISCOVERED_MTU_BYTES: u16 = 1_452;
 
 /// The longest packet that other nodes carry, in octets: what fits with who it is for into a
-/// datagram of a session that has found a path of [`DISCOVERED_MTU_BYTES`]. Longer ones are
+/// datagram of a session that has found a path of 1,452. Longer ones are
 /// dropped, so discovery settles below.
 pub const CARRIED_BYTES_MAX: usize = 1_380;
 
