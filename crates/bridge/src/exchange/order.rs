@@ -20,8 +20,8 @@ const WINDOW: u32 = 64;
 #[derive(Debug, Default)]
 pub struct Order {
     next: u32,
-    waiting: BTreeMap<u32, Vec<Bytes>>,
-    since: Time,
+    /// With when it came.
+    waiting: BTreeMap<u32, (Time, Vec<Bytes>)>,
     /// Bit `n`: the number `next - 1 - n` came.
     came: u64,
 }
@@ -39,18 +39,15 @@ impl Order {
         if self.waiting.contains_key(&seq) {
             return false;
         }
-        if self.waiting.is_empty() {
-            self.since = now;
-        }
-        self.waiting.insert(seq, packets);
-        self.drain(now, out);
+        self.waiting.insert(seq, (now, packets));
+        self.drain(out);
         while self
             .waiting
             .keys()
             .next_back()
             .is_some_and(|last| last - self.next >= WINDOW)
         {
-            self.skip(now, out);
+            self.skip(out);
         }
         true
     }
@@ -58,14 +55,15 @@ impl Order {
     /// Gives on what has waited long enough.
     pub fn timeout(&mut self, now: Time, out: &mut Vec<Bytes>) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.skip(now, out);
+            self.skip(out);
         }
     }
 
     /// Returns when something has waited long enough.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        (!self.waiting.is_empty()).then(|| self.since + PATIENCE)
+        let came = self.waiting.values().map(|(came, _)| *came);
+        came.min().map(|came| came + PATIENCE)
     }
 
     /// Returns the number that is waited for: all before it came, or are given up.
@@ -84,22 +82,21 @@ impl Order {
         fresh
     }
 
-    fn skip(&mut self, now: Time, out: &mut Vec<Bytes>) {
+    fn skip(&mut self, out: &mut Vec<Bytes>) {
         let Some(first) = self.waiting.keys().next() else {
             return;
         };
         let missing = first - self.next;
         self.came = self.came.checked_shl(missing).unwrap_or(0);
         self.next = *first;
-        self.drain(now, out);
+        self.drain(out);
     }
 
-    fn drain(&mut self, now: Time, out: &mut Vec<Bytes>) {
-        while let Some(packets) = self.waiting.remove(&self.next) {
+    fn drain(&mut self, out: &mut Vec<Bytes>) {
+        while let Some((_, packets)) = self.waiting.remove(&self.next) {
             out.extend(packets);
             self.next += 1;
             self.came = self.came << 1 | 1;
-            self.since = now;
         }
     }
 }
