@@ -416,6 +416,7 @@ impl<'a> World<'a> {
                 direct: self.flag()?,
                 receipts: self.flag()?,
                 sealed: self.body()?,
+                age_ms: self.number()? as u32,
             }),
             2 => Body::Prune { flow },
             3 => Body::Graft {
@@ -428,6 +429,7 @@ impl<'a> World<'a> {
                 has: vec![Have {
                     flow,
                     up_to: self.number()?,
+                    silent_ms: self.number()? as u32,
                 }],
             },
             5 => Body::Receipt {

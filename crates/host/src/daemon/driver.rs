@@ -24,7 +24,7 @@ use super::recorder::Recorder;
 use super::streams;
 use crate::packets::Note;
 use crate::reach::Mapped;
-use crate::session::{SessionEvent, Sessions};
+use crate::session::{External, SessionEvent, Sessions};
 use crate::store::{Outcome, Slot};
 
 /// How many session events are worked off before other inputs have their turn.
@@ -176,8 +176,10 @@ impl Driver {
     fn tell_external(&self, node: &Node) {
         let mapped = self.shared.mapped.borrow().sessions;
         let observed = node.reach().observed().iter().copied();
-        let external = mapped.into_iter().chain(observed).collect();
-        self.sessions.set_external_addresses(external);
+        self.sessions.set_external_addresses(External {
+            told: mapped.into_iter().chain(observed).collect(),
+            tried: node.reach().tried().to_vec(),
+        });
     }
 
     /// Hands the node what happened and carries out what it wants.
@@ -451,7 +453,7 @@ impl Driver {
 
     fn on_reach(&mut self, node: &Node, event: reach::Event) {
         match event {
-            reach::Event::Observed(_) => self.tell_external(node),
+            reach::Event::Observed(_) | reach::Event::Tried(_) => self.tell_external(node),
             // Anybody can call; who answers was asked.
             reach::Event::Called { by, relays } => self.meet(&by, relays, CALLED_RELAYS_MAX),
             reach::Event::Answered { contact, relays } => {

@@ -112,6 +112,15 @@ pub struct SessionConfig {
 /// Takes the datagrams of all sessions.
 pub type OnDatagram = Arc<dyn Fn(NodeId, Bytes) + Send + Sync>;
 
+/// Addresses of this node that are not of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct External {
+    /// At which others may dial it.
+    pub told: Vec<SocketAddr>,
+    /// Which are only tried with peers with whom there is a session, to have that go straight.
+    pub tried: Vec<SocketAddr>,
+}
+
 /// What happened to a session.
 #[derive(Debug)]
 pub enum SessionEvent {
@@ -227,7 +236,7 @@ struct Shared {
     /// Those among them that this host has itself.
     local: watch::Sender<Vec<SocketAddr>>,
     /// Those at which it is reached besides.
-    external: watch::Sender<Vec<SocketAddr>>,
+    external: watch::Sender<External>,
     hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
     transport: Transport,
@@ -264,7 +273,7 @@ impl Sessions {
             announcer: Announcer::new(sender),
             addresses: watch::Sender::new(local.clone()),
             local: watch::Sender::new(local),
-            external: watch::Sender::new(Vec::new()),
+            external: watch::Sender::default(),
             hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
             transport,
@@ -305,7 +314,7 @@ impl Sessions {
 
     /// Says at which addresses this node is reached besides those of its host: outer ones of
     /// routers, in place of those named before. They are told others and used in punching holes.
-    pub fn set_external_addresses(&self, external: Vec<SocketAddr>) {
+    pub fn set_external_addresses(&self, external: External) {
         self.0.external.send_if_modified(|known| {
             let before = std::mem::replace(known, external);
             *known != before

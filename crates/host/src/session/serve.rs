@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::addresses::{is_dialable, worth_telling};
-use super::{CLOSE_MAX, Shared, endpoint, local_addresses, random_number};
+use super::{CLOSE_MAX, External, Shared, endpoint, local_addresses, random_number};
 
 /// How long to wait before the sockets are opened again once more; each time twice as long.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
@@ -91,8 +91,9 @@ async fn follow_own_addresses(shared: &Shared, endpoint: &Endpoint) {
         let hidden_now = hidden.borrow_and_update().clone();
         let mut local = local_addresses(endpoint, &hidden_now);
         local.retain(|address| !added.contains(address));
-        let wanted = external.borrow_and_update().clone();
-        let wanted = beyond(wanted, &local, &hidden_now);
+        let External { told, tried } = external.borrow_and_update().clone();
+        let told = beyond(told, &local, &hidden_now);
+        let wanted = &told | &beyond(tried, &local, &hidden_now);
         for gone in added.difference(&wanted) {
             endpoint.remove_external_addr(gone).await;
         }
@@ -103,7 +104,7 @@ async fn follow_own_addresses(shared: &Shared, endpoint: &Endpoint) {
         tell(&shared.local, worth_telling(local.iter().copied()));
         tell(
             &shared.addresses,
-            worth_telling(local.union(&added).copied()),
+            worth_telling(local.union(&told).copied()),
         );
         tokio::select! {
             changed = watcher.updated() => if changed.is_err() { return },

@@ -61,6 +61,9 @@ pub enum Event {
     /// Others see this node at these addresses, at most [`observed::GIVEN_MAX`], the best
     /// attested first; in place of those told before.
     Observed(Vec<SocketAddr>),
+    /// Somebody sees this node at these addresses, at most [`observed::TRIED_MAX`]: not to be told to
+    /// others, but worth a try where a session is to go straight; in place of those told before.
+    Tried(Vec<SocketAddr>),
     /// A node calls: it is to be dialled.
     Called {
         /// The node, as it says itself.
@@ -104,6 +107,8 @@ pub struct Reach {
     /// What the host was told last.
     given: Vec<SocketAddr>,
     given_at: Option<Time>,
+    tried: Vec<SocketAddr>,
+    tried_at: Option<Time>,
     /// None until the host has said.
     local: Option<Vec<SocketAddr>>,
     deadline: Option<Time>,
@@ -115,6 +120,11 @@ impl Reach {
     /// Returns the addresses at which others see this node and that are believed.
     pub fn observed(&self) -> &[SocketAddr] {
         &self.given
+    }
+
+    /// Returns the addresses at which somebody sees this node, believed or not.
+    pub fn tried(&self) -> &[SocketAddr] {
+        &self.tried
     }
 
     /// Returns what kind of translation there is between this node and others.
@@ -202,6 +212,17 @@ impl Reach {
                 cx.emit(Event::Observed(given));
             } else {
                 change = next;
+            }
+        }
+        let tried = self.observed.tried();
+        if tried != self.tried {
+            let next = self.tried_at.map(|at| at + GIVING_PAUSE);
+            if next.is_none_or(|next| next <= now) {
+                self.tried.clone_from(&tried);
+                self.tried_at = Some(now);
+                cx.emit(Event::Tried(tried));
+            } else {
+                change = change.min(next).or(next);
             }
         }
         let tellings = self.sessions.values().filter_map(Session::due);

@@ -23,6 +23,8 @@ pub const OBSERVERS_MAX: usize = 64;
 pub const NETWORK_OBSERVERS_MAX: usize = 4;
 /// The most addresses that are given out.
 pub const GIVEN_MAX: usize = 3;
+/// The most addresses that are only tried.
+pub const TRIED_MAX: usize = 3;
 /// How long an observer's word holds after its session has ended.
 pub const EXPIRY: Duration = Duration::from_secs(180);
 /// How long the word of a single network is weighed.
@@ -122,6 +124,22 @@ impl Observed {
             .into_iter()
             .filter(|(_, known)| known.networks.len() >= 2);
         counts.map(|(address, _)| address).take(GIVEN_MAX).collect()
+    }
+
+    /// Returns addresses that somebody says and that need not be believed yet: worth a try with a peer
+    /// with whom there is a session anyway. Those that most say first, and of these the oldest.
+    pub fn tried(&self) -> Vec<SocketAddr> {
+        let mut said: BTreeMap<SocketAddr, (usize, Time)> = BTreeMap::new();
+        for report in self.reports.values() {
+            let known = said.entry(report.address).or_insert((0, report.since));
+            *known = (known.0 + 1, known.1.min(report.since));
+        }
+        let mut said: Vec<_> = said.into_iter().collect();
+        said.sort_by_key(|(_, (count, since))| (Reverse(*count), *since));
+        said.truncate(TRIED_MAX);
+        let mut tried: Vec<SocketAddr> = said.into_iter().map(|(at, _)| at).collect();
+        tried.sort_unstable();
+        tried
     }
 
     /// Returns what each observer somewhere in the Internet says.
