@@ -89,9 +89,10 @@ impl Town {
         })
         .unwrap();
         let by = by.unwrap();
+        // One of them may be dead by now.
         let is_it = |helper: &Daemon| {
-            let status = helper.json(&["status"]).unwrap();
-            status["node_id"].as_str().unwrap().starts_with(&by)
+            let status = helper.json(&["status"]);
+            status.is_ok_and(|status| status["node_id"].as_str().unwrap().starts_with(&by))
         };
         self.helpers.iter().position(is_it).unwrap()
     }

@@ -43,10 +43,14 @@ impl Daemon {
         arguments: &[&str],
     ) -> Result<Self> {
         let daemon = Self::launch(program, host, data, arguments)?;
+        let mut last = String::new();
         let there = until(JOIN_TIME_MAX, "the daemon answers", || {
-            Ok(daemon.call(&["status", "--json"])?.success())
+            let asked = daemon.call(&["status", "--json"])?;
+            last.clone_from(&asked.stderr);
+            Ok(asked.success())
         });
-        there.with_context(|| format!("the daemon said:\n{}", daemon.log()))?;
+        there
+            .with_context(|| format!("its command: {last}\nthe daemon said:\n{}", daemon.log()))?;
         Ok(daemon)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Two ports of UDP over IPv4 are mapped, that of the sessions and that of the packets. A
 //! router is asked at the start, when this host's IPv4 addresses change, when a mapping is lost,
-//! and every ten minutes as long as there is none. What it gave is renewed at half of its time and
+//! and at growing intervals as long as there is none. What it gave is renewed at half of its time and
 //! given back at the end.
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::session::Reach;
 
-/// Between two questions as long as a mapping is missing.
-const ASK_INTERVAL: Duration = Duration::from_secs(600);
+/// The first interval between two questions as long as a mapping is missing; each is twice the one
+/// before. A router that has just been switched on, or did not hear the question, is found soon.
+const ASK_INTERVAL_MIN: Duration = Duration::from_secs(5);
+
+/// The longest interval: a router that maps nothing is left alone.
+const ASK_INTERVAL_MAX: Duration = Duration::from_secs(600);
 
 /// How soon a router is asked again that has taken a mapping back.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -74,6 +78,7 @@ impl Mapping {
         mut local: watch::Receiver<Vec<SocketAddr>>,
         stop: CancellationToken,
     ) {
+        let mut interval = ASK_INTERVAL_MIN;
         loop {
             let own = of_ipv4(&local.borrow_and_update());
             if !own.is_empty() {
@@ -89,13 +94,19 @@ impl Mapping {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = moved => self.release().await,
+                () = moved => {
+                    interval = ASK_INTERVAL_MIN;
+                    self.release().await;
+                }
                 () = self.changed() => {
+                    interval = ASK_INTERVAL_MIN;
                     self.tell();
                     // It may be about to be renewed.
                     stop.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await;
                 }
-                () = tokio::time::sleep(ASK_INTERVAL) => {}
+                () = tokio::time::sleep(interval) => {
+                    interval = (2 * interval).min(ASK_INTERVAL_MAX);
+                }
             }
         }
         self.release().await;
@@ -110,6 +121,7 @@ impl Mapping {
         let Some(router) = self.router else {
             return;
         };
+        self.tell();
         let [sessions, packets] = &mut self.ports;
         tokio::join!(sessions.map(router), packets.map(router));
     }
