@@ -25,6 +25,7 @@
 //! | [`exchange`] | both ends of a session, without sockets and clock |
 //! | [`probe`] | what passes a proxy: tried in order, remembered, told in words |
 //! | [`auth`] | what a proxy asks for: Basic and Digest |
+//! | [`tunnel`] | the simpler way: a stream by CONNECT, where a proxy allows it |
 //! | [`client`], [`server`] | thin shells of tokio and hyper around these |
 
 pub mod auth;
@@ -33,6 +34,7 @@ pub mod exchange;
 pub mod frame;
 pub mod probe;
 pub mod server;
+pub mod tunnel;
 pub mod way;
 
 use std::time::Duration;

@@ -85,12 +85,20 @@ impl Server {
     /// the news of a session finds none.
     #[must_use]
     pub fn start(listener: TcpListener, limits: Limits) -> Self {
+        let (given, streams) = mpsc::channel(1);
+        tokio::spawn(accept(listener, given));
+        Self::serve(streams, limits)
+    }
+
+    /// The same for connections that others accept, with the addresses of who opened them.
+    #[must_use]
+    pub fn serve(streams: mpsc::Receiver<(TcpStream, IpAddr)>, limits: Limits) -> Self {
         let (inputs, taken) = mpsc::channel(CHANNEL_INPUTS);
         let (given, events) = mpsc::channel(CHANNEL_EVENTS);
         let (asked, asks) = mpsc::channel(CHANNEL_INPUTS);
         let holder = tokio::spawn(hold(limits, taken, asks, given));
-        let accepter = tokio::spawn(accept(listener, asked, inputs.clone()));
-        let tasks = [holder.abort_handle(), accepter.abort_handle()];
+        let server = tokio::spawn(take(streams, asked, inputs.clone()));
+        let tasks = [holder.abort_handle(), server.abort_handle()];
         Self {
             inputs,
             events,
@@ -187,8 +195,26 @@ async fn hold(
     }
 }
 
-/// The task that takes connections.
-async fn accept(listener: TcpListener, asked: mpsc::Sender<Asked>, inputs: mpsc::Sender<FarInput>) {
+/// The task that accepts connections, until nobody takes them.
+async fn accept(listener: TcpListener, given: mpsc::Sender<(TcpStream, IpAddr)>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = given.closed() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => drop(given.send((stream, from.ip())).await),
+            Err(_) => sleep(ACCEPT_AGAIN).await,
+        }
+    }
+}
+
+/// The task that serves connections.
+async fn take(
+    mut streams: mpsc::Receiver<(TcpStream, IpAddr)>,
+    asked: mpsc::Sender<Asked>,
+    inputs: mpsc::Sender<FarInput>,
+) {
     let shared = Arc::new(Shared {
         asked,
         inputs,
@@ -196,13 +222,9 @@ async fn accept(listener: TcpListener, asked: mpsc::Sender<Asked>, inputs: mpsc:
     });
     let places = Arc::new(Mutex::new(BTreeMap::new()));
     let mut connections = JoinSet::new();
-    loop {
+    while let Some((stream, from)) = streams.recv().await {
         while connections.try_join_next().is_some() {}
-        let Ok((stream, from)) = listener.accept().await else {
-            sleep(ACCEPT_AGAIN).await;
-            continue;
-        };
-        let from = from.ip().to_canonical();
+        let from = from.to_canonical();
         let Some(place) =
             Place::enter(&places, from).filter(|_| connections.len() < CONNECTIONS_MAX)
         else {
@@ -215,6 +237,7 @@ async fn accept(listener: TcpListener, asked: mpsc::Sender<Asked>, inputs: mpsc:
             serve(stream, from, shared).await;
         });
     }
+    while connections.join_next().await.is_some() {}
 }
 
 /// A connection of an address.

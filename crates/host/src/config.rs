@@ -30,6 +30,9 @@ const LISTEN_MAX: usize = 8;
 /// The longest that an invitation may be valid, in days.
 const TICKET_VALID_DAYS_MAX: u32 = 3650;
 
+/// The most ports at which links are taken besides that of the sessions.
+const WEB_PORTS_MAX: usize = 8;
+
 /// The most nodes that can be named as trusted.
 const TRUSTED_MAX: usize = 1024;
 
@@ -82,6 +85,12 @@ pub struct Config {
     pub reports_hops: bool,
     /// Whether this node carries packets between nodes that do not reach each other.
     pub relay: bool,
+    /// Whether this node takes links, which are streams of TCP and requests of HTTP, at the port of
+    /// its sessions: from nodes where no datagram passes.
+    pub links: bool,
+    /// At which other ports of TCP it takes them, at most eight: those that companies let out, as 443
+    /// and 80.
+    pub web_ports: Vec<u16>,
     /// For whom messages are passed on, and to whom they are given.
     pub policy: Policy,
     /// The nodes that the policy `trust` serves first, at most 1,024.
@@ -120,6 +129,8 @@ impl Default for Config {
             ticket_valid_days: 7,
             reports_hops: true,
             relay: true,
+            links: true,
+            web_ports: Vec::new(),
             policy: Policy::None,
             trusted: Vec::new(),
             carried_per_minute: 6000,
@@ -321,6 +332,12 @@ impl Config {
         }
         if !(1..=TICKET_VALID_DAYS_MAX).contains(&config.ticket_valid_days) {
             return wrong("ticket_valid_days", "must be between 1 and 3650");
+        }
+        if config.web_ports.len() > WEB_PORTS_MAX || config.web_ports.contains(&0) {
+            return wrong(
+                "web_ports",
+                "must be at most eight port numbers, each at least 1",
+            );
         }
         if config.wireguard_port == 0 {
             return wrong("wireguard_port", "must be at least 1");

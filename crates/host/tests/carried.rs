@@ -52,7 +52,7 @@ impl Node {
             sessions,
             events,
             carrier,
-            wanted,
+            wanted: wanted.calls,
             stop,
         }
     }

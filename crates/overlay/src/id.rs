@@ -113,6 +113,16 @@ impl Keypair {
         NodeId(self.0.verifying_key().to_bytes())
     }
 
+    /// Agrees on a secret with who holds the key of `other`, by X25519 (RFC 7748) over the Montgomery
+    /// form of both ed25519 keys. None when `other` is no point of the curve, or one of small order.
+    pub fn agree(&self, other: &NodeId) -> Option<Zeroizing<[u8; 32]>> {
+        let other = VerifyingKey::from_bytes(other.as_bytes()).ok()?;
+        let own = Zeroizing::new(self.0.to_scalar_bytes());
+        let shared = other.to_montgomery().mul_clamped(*own);
+        let shared = Zeroizing::new(shared.to_bytes());
+        (*shared != [0; 32]).then_some(shared)
+    }
+
     /// Signs `message` with ed25519 (RFC 8032).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
@@ -173,6 +183,18 @@ mod tests {
         assert_eq!(id.to_string().len(), 52);
         assert_eq!("short".parse::<NodeId>(), Err(ParseNodeIdError));
         assert_eq!("1".repeat(52).parse::<NodeId>(), Err(ParseNodeIdError));
+    }
+
+    #[test]
+    fn two_agree_on_what_no_third_knows() {
+        let [a, b, c] = [1, 2, 3].map(|n| Keypair::from_seed(&[n; 32]));
+        assert_eq!(a.agree(&b.id()), b.agree(&a.id()));
+        assert_ne!(a.agree(&b.id()), a.agree(&c.id()));
+        // The neutral point, and no point at all.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        assert_eq!(a.agree(&NodeId::from_bytes(neutral)), None);
+        assert_eq!(a.agree(&NodeId::from_bytes([2; 32])), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use enishi_lab::wire::LinkKind;
-use enishi_lab::{Daemon, Host, World};
+use enishi_lab::{Daemon, Host, World, until};
 use tempfile::TempDir;
 
 use super::kinds::Kind;
@@ -13,6 +13,12 @@ use super::kinds::Kind;
 /// How long a packet takes to a public host or to a router, each way: 20 ms between two of them,
 /// and a round trip of 40.
 const LINK_DELAY: Duration = Duration::from_millis(10);
+
+/// The configuration of the helpers: where a company lets out the web alone, they are reached.
+const HELPERS: &str = "web_ports = [80, 443]\n";
+
+/// How long a node may take to join, as one tries again who was told that it failed.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The places and their nodes; dropping it ends and removes all.
 pub(super) struct Town {
@@ -48,14 +54,16 @@ impl Town {
             data: data.path(),
             ticket: String::new(),
         };
-        let helpers = ["s0", "s1"].map(|name| gathering.start(world.public(name)?));
+        let config = data.path().join("helpers.toml");
+        std::fs::write(&config, HELPERS).context("writing a configuration")?;
+        let helpers = ["s0", "s1"].map(|name| gathering.start(world.public(name)?, Some(&config)));
         let helpers = helpers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         let mut sides: [Vec<Node>; 2] = Default::default();
         for (number, kind) in kinds.iter().enumerate() {
             eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
             for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
                 let host = kind.make(&mut world, &format!("{letter}{number}"))?;
-                side.push(gathering.start(host)?);
+                side.push(gathering.start(host, None)?);
             }
         }
         Ok(Self {
@@ -76,24 +84,32 @@ struct Gathering<'p> {
 
 impl Gathering<'_> {
     /// Starts a daemon on a host and lets it join the channel; the first one makes it.
-    fn start(&mut self, host: Host) -> anyhow::Result<Node> {
+    fn start(&mut self, host: Host, config: Option<&Path>) -> anyhow::Result<Node> {
         let data = self.data.join(host.name());
-        let bootstrap = ["--bootstrap", &self.ticket];
-        let arguments = if self.ticket.is_empty() {
-            &[][..]
-        } else {
-            &bootstrap
-        };
-        let daemon = Daemon::start(self.program, Some(&host), &data, arguments)?;
+        let mut arguments = Vec::new();
+        if !self.ticket.is_empty() {
+            arguments.extend(["--bootstrap", &self.ticket]);
+        }
+        if let Some(config) = config {
+            arguments.extend([
+                "--config",
+                config.to_str().context("a path that is no text")?,
+            ]);
+        }
+        let daemon = Daemon::start(self.program, Some(&host), &data, &arguments)?;
         if self.ticket.is_empty() {
             daemon.text(&["channel", "create", "lab"])?;
             self.ticket = daemon.text(&["channel", "invite", "lab", "--uses", "any"])?;
-        } else if daemon.text(&["channel", "join", &self.ticket]).is_err() {
-            return Ok(Node {
-                host,
-                daemon: Some(daemon),
-                address: None,
-            });
+        } else {
+            let joins = || Ok(daemon.call(&["channel", "join", &self.ticket])?.success());
+            if let Err(error) = until(JOIN_TIME_MAX, "it joins", joins) {
+                eprintln!("{}: {error}", host.name());
+                return Ok(Node {
+                    host,
+                    daemon: Some(daemon),
+                    address: None,
+                });
+            }
         }
         let address = daemon.address().ok().map(|address| address.to_string());
         Ok(Node {

@@ -12,6 +12,7 @@ use enishi_services::Input;
 use enishi_services::recording::Header;
 use enishi_services::service::ServiceId;
 use enishi_services::ticket::{Ticket, TicketError};
+use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use zeroize::Zeroizing;
 
@@ -29,6 +30,7 @@ use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
 use crate::packets::{Discovery, Networks};
+use crate::reach::link::{self, Linker};
 use crate::reach::{Carrier, Mapping, is_carried};
 use crate::session::{BindError, SessionConfig, SessionEvent, Sessions};
 use crate::store::{Found, Store, StoreError, unix_s};
@@ -188,7 +190,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         outcomes,
         notes: notes_inlet,
         addresses: sessions.watch_addresses(),
-        wanted,
+        wanted: wanted.calls,
         mapped: shared.mapped.subscribe(),
         stop: ending.stop.clone(),
     };
@@ -196,7 +198,16 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
     let stop = ending.stopped.clone();
-    tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop));
+    tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop.clone()));
+    let listeners = link_listeners(&shared, &sessions).await;
+    tokio::spawn(Linker::run(
+        shared.keypair.clone(),
+        Arc::clone(&carrier),
+        sessions.clone(),
+        listeners,
+        wanted.links,
+        stop,
+    ));
     proxies.serve(&desk);
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
@@ -219,6 +230,22 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         ending,
         _data: data,
     })
+}
+
+/// Listens for links, as the configuration says. A port that another program has is passed over, and
+/// noticed.
+async fn link_listeners(shared: &Shared, sessions: &Sessions) -> Vec<TcpListener> {
+    if !shared.config.links {
+        return Vec::new();
+    }
+    let (listeners, failures) = link::bind(&sessions.listening(), &shared.config.web_ports).await;
+    for failure in &failures {
+        tracing::warn!("links cannot be taken at {failure}");
+    }
+    if !failures.is_empty() {
+        shared.note("links", failures.join("; "));
+    }
+    listeners
 }
 
 /// Has the router map the node's ports, if it is to and others could use them.

@@ -6,12 +6,15 @@
 //! nothing of what is said; and nobody can send in another's name, since the session proves who
 //! asks. Only sessions that go straight are used for it: nothing is carried twice.
 //!
+//! A peer may also have a link to this node, which carries what is for it alone: see `link`. That is a
+//! way to the peer by the peer itself.
+//!
 //! What a node carries for others has a budget ([`Budget`]); what goes beyond is dropped, as on a
 //! full link, and QUIC slows down.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,8 +24,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Frame, Load};
+use super::link::Link;
+use super::lock;
 use super::ways::{Due, Sending, Ways};
-use crate::session::{CARRIED_BYTES_MAX, Carry, DatagramLane, Sessions};
+use crate::session::{By, CARRIED_BYTES_MAX, Carry, DatagramLane, Sessions};
 
 /// The most packets that wait to be handed over.
 const OUTGOING_MAX: usize = 1_024;
@@ -53,6 +58,9 @@ const OPENING_MAX: usize = 8;
 /// What a packet costs besides its own octets: the headers of what it comes and goes in.
 const OVERHEAD_BYTES: u64 = 100;
 
+/// The most links.
+const LINKS_MAX: usize = 1_024;
+
 /// The most nodes of which lanes and budgets are kept.
 const LANES_MAX: usize = 2_048;
 
@@ -67,7 +75,8 @@ pub struct Carrier {
     outgoing: mpsc::Sender<(NodeId, Bytes)>,
     sessions: OnceLock<Sessions>,
     ways: Mutex<Ways>,
-    wants: mpsc::Sender<NodeId>,
+    wants: Wants<mpsc::Sender<NodeId>>,
+    links: Mutex<HashMap<NodeId, Link>>,
     /// Halves that wait for their partners, by who carried them and who sent the packet: each of
     /// the two may have numbered it.
     halves: Mutex<HashMap<(NodeId, NodeId), Halves>>,
@@ -81,6 +90,15 @@ pub struct Carrier {
 
 /// What a [`Carrier`] needs to run.
 pub struct Inlet(mpsc::Receiver<(NodeId, Bytes)>);
+
+/// The peers for which a way is to be looked for: two ends of each channel.
+#[derive(Debug)]
+pub struct Wants<End> {
+    /// By asking through the overlay who may carry.
+    pub calls: End,
+    /// By opening a link.
+    pub links: End,
+}
 
 /// The lane of a session, if that goes straight, as it was a moment ago.
 #[derive(Clone)]
@@ -107,17 +125,23 @@ struct Tank {
 }
 
 impl Carrier {
-    /// Makes one that carries for others, or does not; it begins with [`Self::run`]. The receiver
-    /// gets the peers for which a way is to be looked for.
-    pub fn new(for_others: bool) -> (Arc<Self>, Inlet, mpsc::Receiver<NodeId>) {
+    /// Makes one that carries for others, or does not; it begins with [`Self::run`]. The receivers
+    /// get the peers for which a way is to be looked for.
+    pub fn new(for_others: bool) -> (Arc<Self>, Inlet, Wants<mpsc::Receiver<NodeId>>) {
         let now = Instant::now();
         let (outgoing, inlet) = mpsc::channel(OUTGOING_MAX);
-        let (wants, wanted) = mpsc::channel(WANTED_MAX);
+        let [(calls, called), (links, linked)] =
+            [mpsc::channel(WANTED_MAX), mpsc::channel(WANTED_MAX)];
+        let wanted = Wants {
+            calls: called,
+            links: linked,
+        };
         let carrier = Self {
             outgoing,
             sessions: OnceLock::new(),
             ways: Mutex::new(Ways::new(now)),
-            wants,
+            wants: Wants { calls, links },
+            links: Mutex::default(),
             halves: Mutex::default(),
             numbers: AtomicU16::new(0),
             lanes: Mutex::default(),
@@ -199,6 +223,52 @@ impl Carrier {
         }
     }
 
+    /// Uses a link that leads to a peer, in place of one that it had.
+    pub(super) fn link(&self, peer: NodeId, link: Link) {
+        let mut links = lock(&self.links);
+        if links.len() >= LINKS_MAX && !links.contains_key(&peer) {
+            return link.end();
+        }
+        let before = links.insert(peer, link);
+        drop(links);
+        if let Some(before) = before {
+            before.end();
+        }
+        self.add(peer, peer);
+    }
+
+    /// A link has ended.
+    pub(super) fn unlink(&self, peer: NodeId, ended: &Link) {
+        let mut links = lock(&self.links);
+        if links.get(&peer).is_some_and(|link| link.is(ended)) {
+            links.remove(&peer);
+            drop(links);
+            lock(&self.lanes).remove(&peer);
+            lock(&self.ways).refused(peer, peer);
+        }
+    }
+
+    /// Takes what came over a link: a packet, or a sign of life.
+    pub(super) fn on_link(&self, peer: NodeId, packet: Option<Bytes>) {
+        match packet {
+            Some(packet) => self.take(peer, peer, Load::whole(packet)),
+            None => lock(&self.ways).heard_relay(Instant::now(), peer),
+        }
+    }
+
+    /// Tells whether a peer is reached: by datagrams, or in any way that is known.
+    pub(super) fn is_reached(&self, peer: NodeId) -> bool {
+        let is_by_datagrams = || {
+            let session = self.sessions.get()?.session(peer)?;
+            session.address
+        };
+        self.link_to(peer).is_some() || is_by_datagrams().is_some()
+    }
+
+    fn link_to(&self, peer: NodeId) -> Option<Link> {
+        lock(&self.links).get(&peer).cloned()
+    }
+
     /// Returns how many octets were carried for others.
     pub fn carried_bytes(&self) -> u64 {
         self.carried_bytes.load(Ordering::Relaxed)
@@ -224,28 +294,42 @@ impl Carrier {
         let due = lock(&self.ways).tick(now);
         for due in due {
             match due {
-                Due::Ask(relay) => self.say(relay, &Frame::Ping([0; 8])),
+                Due::Ask(relay) => self.ask(relay),
                 Due::Want(peer) => self.want(peer),
             }
         }
     }
 
-    fn want(&self, peer: NodeId) {
-        let session = self
-            .sessions
-            .get()
-            .and_then(|sessions| sessions.session(peer));
-        match session.map(|session| session.kind) {
-            Some(PathKind::Direct) => lock(&self.ways).forget(peer),
-            // Without room: it is wanted again.
-            _ => drop(self.wants.try_send(peer)),
+    /// Asks a node by which packets go whether it is there.
+    fn ask(&self, relay: NodeId) {
+        match self.link_to(relay) {
+            Some(link) => link.ask(),
+            None => self.say(relay, &Frame::Ping([0; 8])),
         }
+    }
+
+    fn want(&self, peer: NodeId) {
+        let session = self.sessions.get().and_then(|all| all.session(peer));
+        if session.is_some_and(|session| session.address.is_some()) {
+            return lock(&self.ways).forget(peer);
+        }
+        // A link that is no way was silent for too long.
+        if let Some(silent) = lock(&self.links).remove(&peer) {
+            silent.end();
+        }
+        // Without room: it is wanted again.
+        let _ = self.wants.calls.try_send(peer);
+        let _ = self.wants.links.try_send(peer);
     }
 
     fn send(&self, to: NodeId, packet: Bytes) {
         let sending = lock(&self.ways).send(Instant::now(), to, &packet);
         match sending {
             Sending::Held => {}
+            Sending::By(relay) if relay == to => match self.link_to(to) {
+                Some(link) => link.send(packet),
+                None => lock(&self.ways).refused(to, to),
+            },
             Sending::By(relay) => {
                 let Some(lane) = self.straight(relay) else {
                     return lock(&self.ways).lose(relay);
@@ -362,8 +446,12 @@ impl Carry for Carrier {
         let _ = self.outgoing.try_send((to, packet));
     }
 
-    fn by(&self, to: NodeId) -> Option<NodeId> {
-        lock(&self.ways).by(to)
+    fn by(&self, to: NodeId) -> Option<By> {
+        let by = lock(&self.ways).by(to)?;
+        match by == to {
+            true => self.link_to(to).map(|link| By::Link(link.about())),
+            false => Some(By::Node(by)),
+        }
     }
 }
 
@@ -415,11 +503,6 @@ impl Tank {
         self.bytes = (self.bytes + gained).min(Self::size(rate));
         self.filled = now;
     }
-}
-
-/// A panic elsewhere does not make what is guarded useless: every change is complete.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! by it; or the peer is silent although it is sent something, which may be for any reason between.
 //! So a way that ends is noticed within two seconds, by whoever sends.
 //!
+//! A way to a peer by the peer itself is a link (see `link`), and goes before those by others. What
+//! carries it may stop for a while and go on, so it is given more time.
+//!
 //! Without any way packets are held for a moment, and a way is wanted.
 
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +28,10 @@ const HELD_TIME: Duration = Duration::from_secs(3);
 /// used, and again after as long; it is taken to be gone after three questions.
 const ASK_AFTER: Duration = Duration::from_millis(300);
 const GONE_AFTER: Duration = Duration::from_millis(900);
+
+/// The same for a link: TCP needs as long to send twice what was lost (RFC 6298, section 5), and a
+/// proxy may hold what is asked back.
+const LINK_GONE_AFTER: Duration = Duration::from_secs(4);
 
 /// A peer from which nothing comes for so long although it was sent something is tried by the next
 /// way. Longer than QUIC waits before it sends again on a path of 100 ms.
@@ -146,7 +153,7 @@ impl Ways {
 
     /// Adds a way to a peer, and returns what was held for it.
     pub(super) fn add(&mut self, now: Instant, to: NodeId, relay: NodeId) -> Vec<Bytes> {
-        self.peer(now, to).add(now, relay)
+        self.peer(now, to).add(now, relay, to == relay)
     }
 
     /// A packet came from a peer by way of a node, which therefore is a way to it. Returns what was
@@ -164,8 +171,9 @@ impl Ways {
         }
         let peer = self.peer(now, from);
         peer.heard = Some((now, relay));
-        if peer.ways.len() < WAYS_MAX || peer.ways.contains(&relay) {
-            let held = peer.add(now, relay);
+        let is_link = from == relay;
+        if is_link || peer.ways.len() < WAYS_MAX || peer.ways.contains(&relay) {
+            let held = peer.add(now, relay, from == relay);
             if peer.ways.first() == Some(&relay) {
                 peer.unheard = None;
             }
@@ -205,13 +213,16 @@ impl Ways {
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         let mut gone = Vec::new();
+        let peers = &self.peers;
         for (id, relay) in &mut self.relays {
+            let is_link = peers.get(id).is_some_and(|peer| peer.ways.contains(id));
+            let gone_after = if is_link { LINK_GONE_AFTER } else { GONE_AFTER };
             let silent = now.duration_since(relay.heard);
             let is_unused = now.duration_since(relay.used) > GONE_AFTER;
             if (is_unused && relay.asked.is_none()) || silent < ASK_AFTER {
                 continue;
             }
-            if silent >= GONE_AFTER && relay.asked.is_some() {
+            if silent >= gone_after && relay.asked.is_some() {
                 gone.push(*id);
             } else if relay
                 .asked
@@ -230,7 +241,7 @@ impl Ways {
             let unheard = peer.unheard.map(|since| now.duration_since(since));
             let again = match peer.ways.len() {
                 0 if unheard >= Some(PATIENCE) => peer.pause(),
-                1 => WANT_SPARE,
+                1 if !peer.ways.contains(id) => WANT_SPARE,
                 _ => continue,
             };
             if peer.is_used(now) && peer.want(now, again) {
@@ -276,15 +287,16 @@ impl Peer {
             .is_some_and(|used| now.duration_since(used) < IN_USE)
     }
 
-    /// Adds a way behind the others, in place of the last one if there are too many; returns what
-    /// was held.
-    fn add(&mut self, now: Instant, relay: NodeId) -> Vec<Bytes> {
+    /// Adds a way behind the others, or before them, in place of the last one if there are too many;
+    /// returns what was held.
+    fn add(&mut self, now: Instant, relay: NodeId, before: bool) -> Vec<Bytes> {
         self.wants = 0;
         if !self.ways.contains(&relay) {
             if self.ways.len() >= WAYS_MAX {
                 self.ways.pop();
             }
-            self.ways.push(relay);
+            let at = if before { 0 } else { self.ways.len() };
+            self.ways.insert(at, relay);
         }
         let fresh = |held: &(Instant, Bytes)| now.duration_since(held.0) < HELD_TIME;
         let held = self.held.drain(..).filter(fresh);
@@ -500,6 +512,25 @@ mod tests {
         // Of what came by itself the way is known, and what was held goes out.
         assert!(!ways.heard(now, id(1), id(9)).unwrap().is_empty());
         assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+    }
+
+    #[test]
+    fn a_link_goes_first_and_is_given_time() {
+        let now = Instant::now();
+        let mut ways = Ways::new(now);
+        for relay in 5..9 {
+            ways.add(now, id(1), id(relay));
+        }
+        ways.add(now, id(1), id(1));
+        assert_eq!(ways.peers[&id(1)].ways[..2], [id(1), id(5)]);
+        let mut ways = Ways::new(now);
+        ways.add(now, id(1), id(1));
+        let took = until_changed(&mut ways, now, |ways, _, due| {
+            let is_there = ways.by(id(1)).is_some();
+            let wants = due.contains(&Due::Want(id(1)));
+            assert!(!is_there || !wants, "{due:?}");
+        });
+        assert!(took >= LINK_GONE_AFTER && took <= LINK_GONE_AFTER + 2 * LOOK);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::endpoint::SESSIONS_MAX;
 use super::lanes::{self, BulkGuard, BulkReader, BulkWriter, ControlError, LANE_BULK};
 use super::queue::{ControlQueue, Next};
 use super::table::{Left, LineId};
-use super::transport::Transport;
+use super::transport::{By, Transport};
 use super::{SessionEvent, SessionInfo, Shared, dial, lock};
 
 /// How long a connection that no longer counts is still read.
@@ -97,24 +97,28 @@ impl Live {
         let paths = self.connection.paths();
         let path = paths.iter().find(Path::is_selected);
         let path = path.or_else(|| paths.iter().next());
-        let (kind, address) = match path.as_ref().map(Path::remote_addr) {
-            Some(TransportAddr::Ip(address)) => (PathKind::Direct, Some(*address)),
-            Some(_) => (PathKind::Relayed, None),
-            None => (PathKind::Unconnected, None),
+        let (kind, address, how) = match path.as_ref().map(Path::remote_addr) {
+            Some(TransportAddr::Ip(address)) => (
+                PathKind::Direct,
+                Some(*address),
+                format!("direct {address}"),
+            ),
+            Some(_) => match transport.by(peer) {
+                Some(By::Link(about)) => (PathKind::Direct, None, format!("direct {about}")),
+                Some(By::Node(relay)) => (
+                    PathKind::Relayed,
+                    None,
+                    format!("relayed by {}", relay.short()),
+                ),
+                None => (PathKind::Relayed, None, "relayed".to_owned()),
+            },
+            None => (PathKind::Unconnected, None, String::new()),
         };
         SessionInfo {
             peer,
             kind,
             address,
-            path: path
-                .as_ref()
-                .map_or_else(String::new, |path| match path.remote_addr() {
-                    TransportAddr::Ip(address) => format!("direct {address}"),
-                    _ => match transport.by(peer) {
-                        Some(relay) => format!("relayed by {}", relay.short()),
-                        None => "relayed".to_owned(),
-                    },
-                }),
+            path: how,
             rtt: path.map(|path| path.rtt()).unwrap_or_default(),
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,

@@ -77,7 +77,7 @@ pub use endpoint::{
 pub use idle::IDLE_MAX;
 pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, QUEUES_BYTES_MAX};
-pub use transport::{Carry, NobodyCarries};
+pub use transport::{By, Carry, NobodyCarries};
 
 use announce::{Announcer, EVENTS_MAX};
 use book::Book;
@@ -173,12 +173,12 @@ pub enum SessionEvent {
 pub struct SessionInfo {
     /// The node at the other end.
     pub peer: NodeId,
-    /// The path in use, for people: `direct 192.0.2.1:567`, or `relayed by mbdmgowpeq`. Empty
-    /// between two paths.
+    /// The path in use, for people: `direct 192.0.2.1:567`, `direct tcp 192.0.2.1:443`, or `relayed by
+    /// mbdmgowpeq`. Empty between two paths.
     pub path: String,
     /// What sort of path it is; unconnected between two paths.
     pub kind: PathKind,
-    /// Where the peer is on that path; `None` when it is not an IP address.
+    /// Where the peer's socket is on that path; `None` when others carry it, or a stream.
     pub address: Option<SocketAddr>,
     /// The smoothed round-trip time of that path.
     pub rtt: Duration,
@@ -370,6 +370,17 @@ impl Sessions {
         if fresh {
             lock(&self.0.table).wake_dial(contact.id());
         }
+    }
+
+    /// Returns where a node may be dialled, as far as the book knows.
+    pub fn addresses_of(&self, peer: NodeId) -> Vec<SocketAddr> {
+        lock(&self.0.book).addresses(peer)
+    }
+
+    /// Tells whether there is a session that goes by datagrams, so that those pass.
+    pub fn has_datagrams(&self) -> bool {
+        let connected = lock(&self.0.table).connected();
+        connected.iter().any(|(_, live)| live.address().is_some())
     }
 
     /// Returns the datagram lane of a session, `None` when there is no session.

@@ -49,8 +49,17 @@ pub trait Carry: Send + Sync + 'static {
     /// is locked: must not block, nor ask anything of a session.
     fn carry(&self, to: NodeId, packet: Bytes);
 
-    /// Tells by way of whom packets to a peer go; none when there is no way.
-    fn by(&self, to: NodeId) -> Option<NodeId>;
+    /// Tells how packets to a peer go; none when there is no way.
+    fn by(&self, to: NodeId) -> Option<By>;
+}
+
+/// How packets go that no socket of the sessions carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By way of another node.
+    Node(NodeId),
+    /// Over a stream to the peer itself, described for people: `tcp 192.0.2.1:443`.
+    Link(Arc<str>),
 }
 
 /// Of a node for which nobody carries packets.
@@ -60,7 +69,7 @@ pub struct NobodyCarries;
 impl Carry for NobodyCarries {
     fn carry(&self, _: NodeId, _: Bytes) {}
 
-    fn by(&self, _: NodeId) -> Option<NodeId> {
+    fn by(&self, _: NodeId) -> Option<By> {
         None
     }
 }
@@ -121,8 +130,8 @@ impl Transport {
         }
     }
 
-    /// Tells by way of whom packets to a peer go.
-    pub(super) fn by(&self, peer: NodeId) -> Option<NodeId> {
+    /// Tells how packets to a peer go.
+    pub(super) fn by(&self, peer: NodeId) -> Option<By> {
         self.0.carry.by(peer)
     }
 }

@@ -1,0 +1,290 @@
+//! How the two ends of a link come to know each other, and what they say afterwards.
+//!
+//! ```text
+//!   opener                                            listener
+//!     | -- 0 Hello: "enishi/1" ------------------------> |
+//!     | <------------------ 1 Nonce: 32 octets drawn --- |
+//!     | -- 2 Proof: ephemeral key, sealed(id, signature) > |
+//!     | <---------------------------- 3 Welcome: a seal -- |
+//!     | <- 4 Packet (octets) / 5 Ping / 6 Pong ---------> |
+//! ```
+//!
+//! The first octet of a message says which it is. Whoever carries the link reads it all, a proxy for
+//! one, so nothing in it names a node: the opener's id is sealed for the listener, by a key agreed on
+//! (X25519, RFC 7748) between a key pair drawn for this link and the listener's own, whose id the
+//! opener knows already. The listener says nothing to who does not know its id. The signature is over
+//! the nonce, so that nobody can show it again; the seal of the welcome proves the listener.
+//!
+//! Packets are those of QUIC, which protects them; a link adds nothing to that.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use enishi_overlay::{Keypair, NodeId, Rng};
+use enishi_services::keys::{SEAL_BYTES, Secret, derive, seal, unseal};
+use tokio::sync::mpsc;
+
+/// What an opener says first.
+const GREETING: &[u8] = b"enishi/1";
+
+/// How long the other end may be silent before the same is said again: what carries a link may lose
+/// messages.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
+const SIGNED: &[u8] = b"enishi 1 link";
+const NAME_BYTES: usize = 32 + 64;
+
+/// The longest message before a link is open, in octets.
+const PROOF_BYTES: usize = 1 + 32 + NAME_BYTES + SEAL_BYTES;
+
+/// The two directions of what carries a link. Sending never waits: without room a message is lost.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) to: mpsc::Sender<Bytes>,
+    pub(super) from: mpsc::Receiver<Bytes>,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Hello,
+    Nonce([u8; 32]),
+    Proof { key: [u8; 32], sealed: Bytes },
+    Welcome(Bytes),
+    Packet(Bytes),
+    Ping,
+    Pong,
+}
+
+impl Message {
+    pub(super) fn encode(&self) -> Bytes {
+        let parts: (u8, &[u8], &[u8]) = match self {
+            Self::Hello => (0, GREETING, &[]),
+            Self::Nonce(nonce) => (1, nonce, &[]),
+            Self::Proof { key, sealed } => (2, key, sealed),
+            Self::Welcome(sealed) => (3, sealed, &[]),
+            Self::Packet(packet) => (4, packet, &[]),
+            Self::Ping => (5, &[], &[]),
+            Self::Pong => (6, &[], &[]),
+        };
+        Bytes::from([&[parts.0], parts.1, parts.2].concat())
+    }
+
+    /// Reads a message; none when it makes no sense.
+    pub(super) fn decode(message: &Bytes) -> Option<Self> {
+        let kind = *message.first()?;
+        let body = message.slice(1..);
+        Some(match kind {
+            0 if body == GREETING => Self::Hello,
+            1 => Self::Nonce(<[u8; 32]>::try_from(&body[..]).ok()?),
+            2 if message.len() == PROOF_BYTES => Self::Proof {
+                key: *body.first_chunk()?,
+                sealed: body.slice(32..),
+            },
+            3 if body.len() == SEAL_BYTES => Self::Welcome(body),
+            4 => Self::Packet(body),
+            5 if body.is_empty() => Self::Ping,
+            6 if body.is_empty() => Self::Pong,
+            _ => return None,
+        })
+    }
+}
+
+/// What both ends know once the opener has drawn its key.
+struct Agreed {
+    proof: Secret,
+    welcome: Secret,
+    signed: Vec<u8>,
+}
+
+impl Agreed {
+    fn new(shared: &[u8; 32], nonce: &[u8; 32], key: &[u8; 32], listener: NodeId) -> Self {
+        let about: [&[u8]; 3] = [nonce, key, listener.as_bytes()];
+        Self {
+            proof: derive("enishi 1 link proof", shared, &about),
+            welcome: derive("enishi 1 link welcome", shared, &about),
+            signed: [&[SIGNED], &about[..]].concat().concat(),
+        }
+    }
+}
+
+/// Opens a link to a node; none when what is there is not that node, or is silent. The caller
+/// limits the time.
+pub(super) async fn open(pipe: &mut Pipe, own: &Keypair, listener: NodeId) -> Option<()> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).ok()?;
+    let mut rng = Rng::from_seed(seed);
+    let drawn = {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        rng.fill(&mut *seed);
+        Keypair::from_seed(&seed)
+    };
+    let key = *drawn.id().as_bytes();
+    let shared = drawn.agree(&listener)?;
+    let nonce = pipe
+        .ask(&Message::Hello, |answer| match answer {
+            Message::Nonce(nonce) => Some(nonce),
+            _ => None,
+        })
+        .await?;
+    let agreed = Agreed::new(&shared, &nonce, &key, listener);
+    let name = [&own.id().as_bytes()[..], &own.sign(&agreed.signed)].concat();
+    let sealed = seal(&mut rng, &agreed.proof, &[], &name).into();
+    let is_it = |answer| match answer {
+        Message::Welcome(sealed) => unseal(&agreed.welcome, &[], &sealed).map(drop),
+        _ => None,
+    };
+    pipe.ask(&Message::Proof { key, sealed }, is_it).await
+}
+
+/// Waits for a node that opens a link, and returns which it is; none when the other end proves to be
+/// none, or goes. The caller limits the time.
+pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<NodeId> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).ok()?;
+    let mut rng = Rng::from_seed(seed);
+    let mut nonce = [0; 32];
+    rng.fill(&mut nonce);
+    loop {
+        match Message::decode(&pipe.from.recv().await?)? {
+            Message::Hello => pipe.say(&Message::Nonce(nonce)),
+            Message::Proof { key, sealed } => {
+                let shared = own.agree(&NodeId::from_bytes(key))?;
+                let agreed = Agreed::new(&shared, &nonce, &key, own.id());
+                let name = unseal(&agreed.proof, &[], &sealed)?;
+                let (id, signature) = name.split_first_chunk::<32>()?;
+                let opener = NodeId::from_bytes(*id);
+                let signature = <[u8; 64]>::try_from(signature).ok()?;
+                let is_it = opener != own.id() && opener.verify(&agreed.signed, &signature);
+                let welcome = seal(&mut rng, &agreed.welcome, &[], &[]);
+                return is_it.then(|| {
+                    pipe.say(&Message::Welcome(welcome.into()));
+                    opener
+                });
+            }
+            _ => return None,
+        }
+    }
+}
+
+impl Pipe {
+    /// Says something; without room it is lost.
+    pub(super) fn say(&self, message: &Message) {
+        let _ = self.to.try_send(message.encode());
+    }
+
+    /// Says something again and again until the answer comes.
+    async fn ask<T>(
+        &mut self,
+        message: &Message,
+        mut is_answer: impl FnMut(Message) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            self.say(message);
+            let answered = async {
+                loop {
+                    // What comes twice, or late, is passed over.
+                    let answer = Message::decode(&self.from.recv().await?)?;
+                    if let Some(answer) = is_answer(answer) {
+                        return Some(answer);
+                    }
+                }
+            };
+            if let Ok(answer) = tokio::time::timeout(SAY_AGAIN, answered).await {
+                return answer;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Pipe, Pipe) {
+        let ((to, from), (back_to, back_from)) = (mpsc::channel(8), mpsc::channel(8));
+        let far = Pipe { to: back_to, from };
+        (
+            Pipe {
+                to,
+                from: back_from,
+            },
+            far,
+        )
+    }
+
+    fn key(n: u8) -> Keypair {
+        Keypair::from_seed(&[n; 32])
+    }
+
+    #[tokio::test]
+    async fn both_ends_learn_who_the_other_is() {
+        let (mut near, mut far) = pair();
+        let listening = tokio::spawn(async move { accept(&mut far, &key(2)).await });
+        assert_eq!(open(&mut near, &key(1), key(2).id()).await, Some(()));
+        assert_eq!(listening.await.unwrap(), Some(key(1).id()));
+    }
+
+    #[tokio::test]
+    async fn who_is_another_node_is_told_nothing() {
+        let (mut near, mut far) = pair();
+        let listening = tokio::spawn(async move { accept(&mut far, &key(3)).await });
+        assert_eq!(open(&mut near, &key(1), key(2).id()).await, None);
+        assert_eq!(listening.await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_proof_counts_once_and_names_nobody() {
+        let (mut near, mut middle) = pair();
+        let opening = tokio::spawn(async move { open(&mut near, &key(1), key(2).id()).await });
+        let hello = middle.from.recv().await.unwrap();
+        assert_eq!(Message::decode(&hello), Some(Message::Hello));
+        middle.say(&Message::Nonce([7; 32]));
+        let proof = middle.from.recv().await.unwrap();
+        let contains = |part: &[u8]| proof.windows(part.len()).any(|w| w == part);
+        assert!(!contains(key(1).id().as_bytes()) && !contains(key(2).id().as_bytes()));
+        opening.abort();
+        // Shown to the listener, which has drawn another nonce.
+        let (near, mut far) = pair();
+        near.to.try_send(hello).unwrap();
+        near.to.try_send(proof).unwrap();
+        assert_eq!(accept(&mut far, &key(2)).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_is_said_again() {
+        let (mut near, mut far) = pair();
+        let listening = tokio::spawn(async move {
+            far.from.recv().await;
+            accept(&mut far, &key(2)).await
+        });
+        assert_eq!(open(&mut near, &key(1), key(2).id()).await, Some(()));
+        assert_eq!(listening.await.unwrap(), Some(key(1).id()));
+    }
+
+    #[test]
+    fn messages_are_read_back_and_noise_is_refused() {
+        let sealed = |length| Bytes::from(vec![9; length]);
+        for message in [
+            Message::Hello,
+            Message::Nonce([1; 32]),
+            Message::Proof {
+                key: [2; 32],
+                sealed: sealed(NAME_BYTES + SEAL_BYTES),
+            },
+            Message::Welcome(sealed(SEAL_BYTES)),
+            Message::Packet(Bytes::from_static(b"packet")),
+            Message::Ping,
+            Message::Pong,
+        ] {
+            let octets = message.encode();
+            assert_eq!(Message::decode(&octets), Some(message.clone()));
+            if !matches!(message, Message::Packet(_)) {
+                let longer = Bytes::from([&octets[..], &[0]].concat());
+                assert_eq!(Message::decode(&longer), None);
+                assert_eq!(Message::decode(&octets.slice(..octets.len() - 1)), None);
+            }
+        }
+        assert_eq!(Message::decode(&Bytes::from_static(&[7])), None);
+    }
+}
