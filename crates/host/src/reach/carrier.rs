@@ -58,8 +58,9 @@ const OPENING_MAX: usize = 8;
 /// What a packet costs besides its own octets: the headers of what it comes and goes in.
 const OVERHEAD_BYTES: u64 = 100;
 
-/// The most links.
+/// The most links, and for how long one is taken that another one has replaced.
 const LINKS_MAX: usize = 1_024;
+const LINK_GRACE: Duration = Duration::from_secs(5);
 
 /// The most nodes of which lanes and budgets are kept.
 const LANES_MAX: usize = 2_048;
@@ -232,7 +233,11 @@ impl Carrier {
         let before = links.insert(peer, link);
         drop(links);
         if let Some(before) = before {
-            before.end();
+            // The peer may be using it until it knows of the new one.
+            tokio::spawn(async move {
+                tokio::time::sleep(LINK_GRACE).await;
+                before.end();
+            });
         }
         self.add(peer, peer);
     }

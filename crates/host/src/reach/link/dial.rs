@@ -1,5 +1,5 @@
-//! Opening a link: all that may pass is tried at once, the dearer a little later, and the first that
-//! proves to lead to the peer is taken.
+//! Opening a link: all that may pass is tried at once, the dearer a little later. The first that is
+//! answered is taken if it proves to lead to the peer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::hello::{self, Pipe};
+use super::hello::{self, Greeted, Pipe};
 use super::{Opened, stream};
 use crate::session::Reach;
 
@@ -29,8 +29,9 @@ const HELLO_TIME_MAX: Duration = Duration::from_secs(4);
 /// By how much later a bridge is tried than a stream, which is quicker.
 const BRIDGE_LATER: Duration = Duration::from_millis(1_500);
 
-/// How long a bridge may take to find out what passes, and all together.
+/// How long a bridge may take to find out what passes, and then coming to know each other.
 const BRIDGE_TIME_MAX: Duration = Duration::from_secs(60);
+const BRIDGE_HELLO_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// How a connection goes out.
 #[derive(Clone, Debug)]
@@ -58,18 +59,34 @@ pub(super) async fn dial(
 ) -> Option<Opened> {
     let mut trials = JoinSet::new();
     for (later, trial) in plan(addresses, &[Route::Direct], thorough) {
-        let own = own.clone();
         trials.spawn(async move {
             tokio::time::sleep(later).await;
-            trial.open(&own, peer).await
+            trial.answered().await
         });
     }
-    while let Some(opened) = trials.join_next().await {
-        if let Ok(Some(opened)) = opened {
-            return Some(opened);
+    while let Some(answered) = trials.join_next().await {
+        let Ok(Some(answered)) = answered else {
+            continue;
+        };
+        let proven = answered.greeted.prove(own, peer);
+        if let Ok(Some(pipe)) = tokio::time::timeout(answered.time_max, proven).await {
+            return Some(Opened {
+                pipe,
+                about: answered.about,
+                held: answered.held,
+            });
         }
     }
     None
+}
+
+/// Something that was tried, at whose other end links are taken.
+struct Answered {
+    greeted: Greeted,
+    about: String,
+    /// How long the rest may take.
+    time_max: Duration,
+    held: Box<dyn Send>,
 }
 
 /// Tells what to try, and how much later.
@@ -128,7 +145,7 @@ impl Route {
 }
 
 impl Trial {
-    async fn open(self, own: &Keypair, peer: NodeId) -> Option<Opened> {
+    async fn answered(self) -> Option<Answered> {
         match self {
             Self::Stream(at, route) => {
                 let about = format!("tcp {at}{}", route.suffix());
@@ -139,11 +156,11 @@ impl Trial {
                         let stream = stream.ok()?.ok()?;
                         // Where this fails it is only slower.
                         let _ = stream.set_nodelay(true);
-                        greet(stream, about, own, peer).await
+                        greet(stream, about).await
                     }
                     Route::Proxy(proxy, credentials) => {
                         let stream = tunnel::connect(&proxy, credentials, &at.to_string()).await;
-                        greet(stream.ok()?, about, own, peer).await
+                        greet(stream.ok()?, about).await
                     }
                 }
             }
@@ -159,7 +176,7 @@ impl Trial {
                     credentials: credentials.as_deref().cloned(),
                     remembered: None,
                 };
-                bridge(settings, about, own, peer).await
+                bridge(settings, about).await
             }
         }
     }
@@ -168,36 +185,28 @@ impl Trial {
 async fn greet(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     about: String,
-    own: &Keypair,
-    peer: NodeId,
-) -> Option<Opened> {
-    let (mut pipe, tasks) = stream::pipe(stream);
-    let greeted = hello::open(&mut pipe, own, peer);
-    tokio::time::timeout(HELLO_TIME_MAX, greeted).await.ok()??;
-    Some(Opened {
-        pipe,
+) -> Option<Answered> {
+    let (pipe, tasks) = stream::pipe(stream);
+    let greeted = tokio::time::timeout(HELLO_TIME_MAX, hello::greet(pipe));
+    Some(Answered {
+        greeted: greeted.await.ok()??,
         about,
+        time_max: HELLO_TIME_MAX,
         held: Box::new(tasks),
     })
 }
 
-async fn bridge(
-    settings: client::Settings,
-    about: String,
-    own: &Keypair,
-    peer: NodeId,
-) -> Option<Opened> {
+async fn bridge(settings: client::Settings, about: String) -> Option<Answered> {
     let (to, from, mut state) = client::Client::start(settings).split();
-    let mut pipe = Pipe { to, from };
     let greeted = async {
         state.wait_for(|state| state.outcome.is_some()).await.ok()?;
-        hello::open(&mut pipe, own, peer).await
+        hello::greet(Pipe { to, from }).await
     };
-    let greeted = tokio::time::timeout(BRIDGE_TIME_MAX, greeted).await;
-    greeted.ok()??;
-    Some(Opened {
-        pipe,
+    let greeted = tokio::time::timeout(BRIDGE_TIME_MAX, greeted);
+    Some(Answered {
+        greeted: greeted.await.ok()??,
         about,
+        time_max: BRIDGE_HELLO_TIME_MAX,
         held: Box::new(()),
     })
 }

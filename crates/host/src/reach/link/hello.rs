@@ -108,33 +108,49 @@ impl Agreed {
     }
 }
 
-/// Opens a link to a node; none when what is there is not that node, or is silent. The caller
-/// limits the time.
-pub(super) async fn open(pipe: &mut Pipe, own: &Keypair, listener: NodeId) -> Option<()> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).ok()?;
-    let mut rng = Rng::from_seed(seed);
-    let drawn = {
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
-        rng.fill(&mut *seed);
-        Keypair::from_seed(&seed)
-    };
-    let key = *drawn.id().as_bytes();
-    let shared = drawn.agree(&listener)?;
+/// A pipe whose other end takes links: of which node, shows only by [`Greeted::prove`].
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pipe: Pipe,
+    nonce: [u8; 32],
+}
+
+/// Finds out whether links are taken at the other end; none when what is there does not speak this.
+/// The caller limits the time.
+pub(super) async fn greet(mut pipe: Pipe) -> Option<Greeted> {
     let nonce = pipe
         .ask(&Message::Hello, |answer| match answer {
             Message::Nonce(nonce) => Some(nonce),
             _ => None,
         })
         .await?;
-    let agreed = Agreed::new(&shared, &nonce, &key, listener);
-    let name = [&own.id().as_bytes()[..], &own.sign(&agreed.signed)].concat();
-    let sealed = seal(&mut rng, &agreed.proof, &[], &name).into();
-    let is_it = |answer| match answer {
-        Message::Welcome(sealed) => unseal(&agreed.welcome, &[], &sealed).map(drop),
-        _ => None,
-    };
-    pipe.ask(&Message::Proof { key, sealed }, is_it).await
+    Some(Greeted { pipe, nonce })
+}
+
+impl Greeted {
+    /// Opens the link; none when what is there is not that node, or is silent. The caller limits the
+    /// time.
+    pub(super) async fn prove(mut self, own: &Keypair, listener: NodeId) -> Option<Pipe> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).ok()?;
+        let mut rng = Rng::from_seed(seed);
+        let drawn = {
+            let mut seed = zeroize::Zeroizing::new([0; 32]);
+            rng.fill(&mut *seed);
+            Keypair::from_seed(&seed)
+        };
+        let key = *drawn.id().as_bytes();
+        let agreed = Agreed::new(&*drawn.agree(&listener)?, &self.nonce, &key, listener);
+        let name = [&own.id().as_bytes()[..], &own.sign(&agreed.signed)].concat();
+        let sealed = seal(&mut rng, &agreed.proof, &[], &name).into();
+        let is_it = |answer| match answer {
+            Message::Welcome(sealed) => unseal(&agreed.welcome, &[], &sealed).map(drop),
+            _ => None,
+        };
+        let proof = Message::Proof { key, sealed };
+        self.pipe.ask(&proof, is_it).await?;
+        Some(self.pipe)
+    }
 }
 
 /// Waits for a node that opens a link, and returns which it is; none when the other end proves to be
@@ -213,30 +229,34 @@ mod tests {
         )
     }
 
+    async fn open(pipe: Pipe, own: &Keypair, listener: NodeId) -> Option<Pipe> {
+        greet(pipe).await?.prove(own, listener).await
+    }
+
     fn key(n: u8) -> Keypair {
         Keypair::from_seed(&[n; 32])
     }
 
     #[tokio::test]
     async fn both_ends_learn_who_the_other_is() {
-        let (mut near, mut far) = pair();
+        let (near, mut far) = pair();
         let listening = tokio::spawn(async move { accept(&mut far, &key(2)).await });
-        assert_eq!(open(&mut near, &key(1), key(2).id()).await, Some(()));
+        assert!(open(near, &key(1), key(2).id()).await.is_some());
         assert_eq!(listening.await.unwrap(), Some(key(1).id()));
     }
 
     #[tokio::test]
     async fn who_is_another_node_is_told_nothing() {
-        let (mut near, mut far) = pair();
+        let (near, mut far) = pair();
         let listening = tokio::spawn(async move { accept(&mut far, &key(3)).await });
-        assert_eq!(open(&mut near, &key(1), key(2).id()).await, None);
+        assert!(open(near, &key(1), key(2).id()).await.is_none());
         assert_eq!(listening.await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn a_proof_counts_once_and_names_nobody() {
-        let (mut near, mut middle) = pair();
-        let opening = tokio::spawn(async move { open(&mut near, &key(1), key(2).id()).await });
+        let (near, mut middle) = pair();
+        let opening = tokio::spawn(async move { open(near, &key(1), key(2).id()).await.is_some() });
         let hello = middle.from.recv().await.unwrap();
         assert_eq!(Message::decode(&hello), Some(Message::Hello));
         middle.say(&Message::Nonce([7; 32]));
@@ -253,12 +273,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_lost_is_said_again() {
-        let (mut near, mut far) = pair();
+        let (near, mut far) = pair();
         let listening = tokio::spawn(async move {
             far.from.recv().await;
             accept(&mut far, &key(2)).await
         });
-        assert_eq!(open(&mut near, &key(1), key(2).id()).await, Some(()));
+        assert!(open(near, &key(1), key(2).id()).await.is_some());
         assert_eq!(listening.await.unwrap(), Some(key(1).id()));
     }
 

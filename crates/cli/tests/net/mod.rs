@@ -1,0 +1,89 @@
+//! An Internet in network namespaces, and daemons in it.
+
+// Each test uses a part of it.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enishi_lab::wire::LinkKind;
+use enishi_lab::{Daemon, Host, World, ensure_programs, is_root, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
+pub(crate) const A_WHILE: Duration = Duration::from_secs(60);
+
+/// A round trip of 40 ms between two public hosts.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// An Internet with some nodes.
+pub(crate) struct Net {
+    pub(crate) directory: TempDir,
+    pub(crate) world: World,
+}
+
+impl Net {
+    /// None without root.
+    pub(crate) fn open(name: &str) -> Option<Self> {
+        if !is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return None;
+        }
+        ensure_programs(&[("nft", "nftables"), ("ping", "iputils-ping")]).unwrap();
+        Some(Self {
+            directory: tempfile::tempdir().unwrap(),
+            world: World::new(name, LinkKind::of_delay(DELAY)).unwrap(),
+        })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts a node with a configuration and further words.
+    pub(crate) fn start(&self, host: &Host, config: &str, words: &[&str]) -> Daemon {
+        let data = self.path(host.name());
+        let file = data.with_extension("toml");
+        std::fs::write(&file, config).unwrap();
+        let mut words = words.to_vec();
+        words.extend(["--config", file.to_str().unwrap()]);
+        Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
+    }
+
+    /// Starts the first node of a channel, and returns it with an invitation.
+    pub(crate) fn found(&self, host: &Host, config: &str) -> (Daemon, String) {
+        let daemon = self.start(host, config, &[]);
+        daemon.text(&["channel", "create", "lab"]).unwrap();
+        let invite = ["channel", "invite", "lab", "--uses", "any"];
+        let ticket = daemon.text(&invite).unwrap();
+        (daemon, ticket)
+    }
+
+    /// Starts a node that joins the channel.
+    pub(crate) fn join(&self, host: &Host, config: &str, ticket: &str) -> Daemon {
+        let daemon = self.start(host, config, &["--bootstrap", ticket]);
+        until(A_WHILE, "it joins the channel", || {
+            Ok(daemon.call(&["channel", "join", ticket])?.success())
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
+        daemon
+    }
+}
+
+pub(crate) fn status(daemon: &Daemon) -> Value {
+    daemon.json(&["status"]).unwrap()
+}
+
+pub(crate) fn id(daemon: &Daemon) -> String {
+    status(daemon)["node_id"].as_str().unwrap().to_owned()
+}
+
+/// Returns how a daemon reaches a node; `-` without a session.
+pub(crate) fn way(from: &Daemon, to: &str) -> String {
+    let peers = from.json(&["peers"]).unwrap();
+    let mut peers = peers["peers"].as_array().unwrap().iter();
+    let peer = peers.find(|peer| peer["node_id"] == to);
+    peer.map_or("-", |peer| peer["path"].as_str().unwrap())
+        .to_owned()
+}
