@@ -14,6 +14,7 @@ mod diagnostics;
 mod forwards;
 mod governed;
 mod offers;
+mod proxy;
 mod routes;
 mod status;
 mod verify;
@@ -33,6 +34,7 @@ pub use governed::{
     Uses,
 };
 pub use offers::{Count, Discovery, Offer, OfferAsk};
+pub use proxy::{ProxyAnswer, ProxyAsk, ProxySource, ProxyState, ProxyTold};
 pub use routes::{Route, RouteAsk, Router};
 pub use status::{
     Account, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent, Service, Status,
@@ -152,6 +154,9 @@ pub enum Request {
     /// Asks of networks behind members, or changes which are offered and used; answered by
     /// [`Answer::Routes`].
     Route(RouteAsk),
+    /// Asks for proxies of this node's connections, or tells of them; answered by
+    /// [`Answer::Proxy`].
+    Proxy(ProxyAsk),
     /// Lists the hosts of a channel by name; answered by [`Answer::Names`].
     ChannelNames {
         /// The channel's name on this node.
@@ -277,6 +282,8 @@ pub enum Answer {
     },
     /// The state of one channel.
     Channel(Channel),
+    /// Which proxies connections of this node take.
+    Proxy(ProxyState),
     /// The networks behind members of channels.
     Routes {
         /// In the order of channels and networks.

@@ -2,6 +2,7 @@
 //! describes them with their defaults.
 
 mod plain;
+mod proxy;
 
 use std::fs;
 use std::io;
@@ -13,6 +14,7 @@ use enishi_overlay::NodeId;
 use enishi_overlay::class::Limit;
 use enishi_overlay::config::UPKEEP_BYTES_PER_S_USUAL;
 use enishi_overlay::standing::Policy;
+use enishi_proxy::{Location, Secret};
 use serde::Deserialize;
 
 /// The name of the configuration file in the data directory.
@@ -72,6 +74,17 @@ pub struct Config {
     pub http_proxy: Option<SocketAddr>,
     /// Which hosts may use the two, besides this one: at most 64 networks.
     pub proxy_clients: Vec<Clients>,
+    /// The proxy that connections to the Internet take, as `http://user:password@host:3128`, or
+    /// `none` for no proxy whatever else is known; none for what others know (`enishi proxy`).
+    pub proxy: Option<Secret>,
+    /// The PAC file that says which proxy connections take, in place of `proxy`.
+    pub proxy_pac: Option<Location>,
+    /// What takes no proxy: domains, addresses, networks; at most 1,024.
+    pub no_proxy: Vec<String>,
+    /// The signed settings file of a company.
+    pub company_settings: Option<Location>,
+    /// The key by which that file has to be signed.
+    pub company_key: Option<Trusted>,
     /// The UDP port at which WireGuard clients attach, as soon as there is one; when it is in
     /// use, one of the 15 after it. At least 1.
     pub wireguard_port: u16,
@@ -124,6 +137,11 @@ impl Default for Config {
             socks: None,
             http_proxy: None,
             proxy_clients: Vec::new(),
+            proxy: None,
+            proxy_pac: None,
+            no_proxy: Vec::new(),
+            company_settings: None,
+            company_key: None,
             wireguard_port: 51_820,
             class: Limit::default(),
             ticket_valid_days: 7,
@@ -354,6 +372,7 @@ impl Config {
         if config.carried_per_minute == 0 {
             return wrong("carried_per_minute", "must be at least 1");
         }
+        config.check_proxy()?;
         Ok(config)
     }
 }

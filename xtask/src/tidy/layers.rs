@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and that the map names them all.
 //!
-//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns ← host ← cli`.
+//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns, proxy ← host ← cli`.
 
 use serde_json::Value;
 
@@ -17,13 +17,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stun", &["overlay"]),
     ("lab", &[]),
     ("overlay", &[]),
+    ("proxy", &["overlay"]),
     ("services", &["overlay"]),
     ("sim", &["overlay", "services"]),
     (
         "host",
-        &["api", "bridge", "dataplane", "dns", "overlay", "services"],
+        &[
+            "api",
+            "bridge",
+            "dataplane",
+            "dns",
+            "overlay",
+            "proxy",
+            "services",
+        ],
     ),
-    ("cli", &["api", "host", "lab", "overlay", "sim"]),
+    ("cli", &["api", "host", "lab", "overlay", "proxy", "sim"]),
     ("xtask", &["lab"]),
 ];
 

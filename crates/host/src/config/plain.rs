@@ -3,6 +3,8 @@
 //! The parser tells which type of the program it expected, and in which one a value came. Both
 //! are put in words of the file; what is not known here is told as the parser tells it.
 
+use std::borrow::Cow;
+
 /// What the parser expects, and what that is in the file.
 const EXPECTED: [(&str, &str); 6] = [
     ("a boolean", "`true` or `false`"),
@@ -33,7 +35,18 @@ pub(super) fn error(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..span.start).unwrap_or(text);
     let number = before.matches('\n').count();
     let line = text.lines().nth(number).unwrap_or_default().trim();
+    let line = without_password(line);
     format!("line {}, `{line}`: {what}", number + 1)
+}
+
+/// Leaves out what stands in a line that may name a user and a password.
+fn without_password(line: &str) -> Cow<'_, str> {
+    match line.split_once('=') {
+        Some((key, value)) if value.contains("://") && value.contains('@') => {
+            format!("{key}= …").into()
+        }
+        _ => line.into(),
+    }
 }
 
 fn message(message: &str) -> String {

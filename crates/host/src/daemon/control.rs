@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, discovery, dns, doctor, government, invitations, map, names,
-    offers, routes, status, streams, verify, wireguard,
+    offers, routes, status, streams, upstream, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -74,6 +74,7 @@ async fn serve(
         Request::Offer(ask) => offers::answer(desk, ask).await,
         Request::ChannelList => channels::list(desk).await,
         Request::Route(ask) => routes::answer(desk, ask).await,
+        Request::Proxy(ask) => upstream::answer(desk, ask).await,
         Request::ChannelNames { name } => dns::names(desk, &name).await,
         Request::Resolve { name } => dns::resolve(desk, &name).await,
         Request::ForwardAdd(add) => forwards::add(desk, add).await,

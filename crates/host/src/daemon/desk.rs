@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::closed::Member;
 use super::gateway::Forwards;
 use super::streams::Listeners;
+use super::upstream::Upstream;
 use crate::config::Config;
 use crate::dns::Shown;
 use crate::packets::Networks;
@@ -147,6 +148,8 @@ pub(super) struct Shared {
     pub(super) forwards: Forwards,
     /// Where the proxies listen.
     pub(super) proxies: Proxies,
+    /// Which proxies connections of this node take.
+    pub(super) upstream: Upstream,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
     /// Messages over a peer's rate.
@@ -179,6 +182,7 @@ impl Shared {
             listeners: Listeners::default(),
             forwards: Forwards::default(),
             proxies: Proxies::default(),
+            upstream: Upstream::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),
             notices: Mutex::default(),

@@ -24,6 +24,7 @@
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
+//! | `upstream` | which proxies connections of this node take |
 
 mod channels;
 mod closed;
@@ -51,6 +52,7 @@ mod start;
 mod status;
 mod streams;
 mod target;
+mod upstream;
 mod verify;
 mod vitals;
 mod wireguard;

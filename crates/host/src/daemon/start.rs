@@ -23,6 +23,7 @@ use super::gateway::{Forwards, Proxies, ProxyError};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
+use super::upstream::Upstream;
 use super::{Daemon, Options, control, dns, vitals};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError, DeviceKind};
@@ -124,6 +125,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let networks = Arc::new(Networks::new(notes, layer, discovery));
     let proxies = Proxies::bind(&config).await?;
     let forwards = Forwards::load(data.path())?;
+    let upstream = Upstream::load(&config, data.path())?;
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
@@ -151,6 +153,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.names = with_names.then(Shown::default);
     shared.forwards = forwards;
     shared.proxies = proxies.addresses();
+    shared.upstream = upstream;
     shared.wireguard = Some(wireguard);
     shared.carrier = Some(Arc::clone(&carrier));
     let shared = Arc::new(shared);

@@ -1,0 +1,129 @@
+//! What the environment says, by the rules of curl (curl(1), "ENVIRONMENT"; libcurl-env(3)).
+//!
+//! | variable | is the proxy of |
+//! |---|---|
+//! | `http_proxy` | `http` and `ws`. In lower case only: a web server makes `HTTP_PROXY` of a header that a client sends, and that anybody may set |
+//! | `https_proxy`, `HTTPS_PROXY` | `https` and `wss` |
+//! | `all_proxy`, `ALL_PROXY` | all for which there is none of the two |
+//! | `no_proxy`, `NO_PROXY` | nothing: what it names goes without |
+//!
+//! The one in lower case goes before the other. An empty one is as none. A proxy that is written without a
+//! scheme is `http`; without a port it is at 1080.
+
+use crate::bypass::Bypass;
+use crate::route::Route;
+use crate::settings::{Choice, Fixed, Settings};
+
+/// What was found in an environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// What it says; none when it says nothing of proxies.
+    pub settings: Option<Settings>,
+    /// Variables that are set and cannot be used, and why; no passwords.
+    pub notices: Vec<String>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads variables as `value` tells them.
+    pub fn read(value: impl Fn(&str) -> Option<String>) -> Self {
+        let mut notices = Vec::new();
+        let value = |names: &[&'static str]| {
+            let values = names.iter().filter_map(|name| Some((*name, value(name)?)));
+            values.into_iter().find(|(_, value)| !value.is_empty())
+        };
+        let mut proxy = |names: &[&'static str]| {
+            let (name, value) = value(names)?;
+            match Route::parse(&zeroize::Zeroizing::new(value)) {
+                Ok(route) => Some(route),
+                Err(error) => {
+                    notices.push(format!("`{name}` in the environment: {error}"));
+                    None
+                }
+            }
+        };
+        let fixed = Fixed {
+            http: proxy(&["http_proxy"]),
+            https: proxy(&["https_proxy", "HTTPS_PROXY"]),
+            other: proxy(&["all_proxy", "ALL_PROXY"]),
+        };
+        let bypass = value(&["no_proxy", "NO_PROXY"]);
+        let bypass = bypass.map(|(_, value)| Bypass::of_variable(&value));
+        let settings = (fixed != Fixed::default()).then(|| Settings {
+            choice: Choice::Fixed(Box::new(fixed)),
+            bypass: bypass.unwrap_or_default(),
+        });
+        Self { settings, notices }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Target;
+
+    fn read(variables: &[(&str, &str)]) -> Environment {
+        Environment::read(|name| {
+            let variable = variables.iter().find(|(known, _)| *known == name);
+            variable.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn route(variables: &[(&str, &str)], url: &str) -> String {
+        let target = Target::parse(url).unwrap();
+        let Some(settings) = read(variables).settings else {
+            return "nothing".to_owned();
+        };
+        if let Some(reason) = settings.bypass.reason(&target) {
+            return reason;
+        }
+        let Choice::Fixed(fixed) = settings.choice else {
+            panic!("the environment names proxies");
+        };
+        fixed.route(&target).to_string()
+    }
+
+    #[test]
+    fn variables_are_read_as_curl_reads_them() {
+        let all = [
+            ("http_proxy", "plain:1"),
+            ("HTTPS_PROXY", "http://upper:2"),
+            ("ALL_PROXY", "socks5://all:3"),
+            ("no_proxy", "example.org,.example.net"),
+        ];
+        assert_eq!(route(&all, "http://x.com"), "PROXY plain:1");
+        assert_eq!(route(&all, "https://x.com"), "PROXY upper:2");
+        assert_eq!(route(&all, "tcp://x.com:9"), "SOCKS5 all:3");
+        assert_eq!(route(&all, "https://a.example.org"), "example.org");
+        assert_eq!(route(&all[2..], "http://x.com"), "SOCKS5 all:3");
+        assert_eq!(route(&all[..1], "https://x.com"), "DIRECT");
+    }
+
+    #[test]
+    fn lower_case_goes_first_and_empty_is_none() {
+        let both = [("https_proxy", "low:1"), ("HTTPS_PROXY", "up:1")];
+        assert_eq!(route(&both, "https://x"), "PROXY low:1");
+        let empty = [("https_proxy", ""), ("HTTPS_PROXY", "up:1")];
+        assert_eq!(route(&empty, "https://x"), "PROXY up:1");
+        assert_eq!(route(&[("https_proxy", "")], "https://x"), "nothing");
+        assert_eq!(route(&[("no_proxy", "x")], "https://x"), "nothing");
+    }
+
+    #[test]
+    fn the_variable_that_a_request_can_set_is_not_read() {
+        assert_eq!(route(&[("HTTP_PROXY", "evil:1")], "http://x"), "nothing");
+    }
+
+    #[test]
+    fn an_unusable_variable_is_told_without_its_password() {
+        let found = read(&[("https_proxy", "gopher://u:secret@h:1")]);
+        assert!(found.settings.is_none());
+        assert!(found.notices[0].contains("https_proxy"));
+        assert!(!found.notices[0].contains("secret"));
+    }
+}
