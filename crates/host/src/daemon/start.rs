@@ -206,7 +206,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     tokio::spawn(Linker::run(
         shared.keypair.clone(),
         Arc::clone(&carrier),
-        sessions.clone(),
+        (sessions.clone(), shared.upstream.proxies.clone()),
         listeners,
         wanted.links,
         stop,

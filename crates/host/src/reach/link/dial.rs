@@ -1,16 +1,18 @@
 //! Opening a link: all that may pass is tried at once, the dearer a little later. The first that is
 //! answered is taken if it proves to lead to the peer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use enishi_bridge::auth::Credentials;
 use enishi_bridge::{client, tunnel};
 use enishi_overlay::{Keypair, NodeId};
+use enishi_proxy::{Proxies, ProxyServer, Route};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_socks::tcp::Socks5Stream;
 
 use super::hello::{self, Greeted, Pipe};
 use super::{Opened, stream};
@@ -21,6 +23,9 @@ pub(super) const WEB_PORTS: [u16; 4] = [443, 80, 8080, 8081];
 
 /// Of how many addresses of a peer ports are tried.
 const ADDRESSES_MAX: usize = 3;
+
+/// How many ways out are tried to one address.
+const ROUTES_MAX: usize = 4;
 
 /// How long making a stream may take, and then coming to know each other.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
@@ -33,15 +38,6 @@ const BRIDGE_LATER: Duration = Duration::from_millis(1_500);
 const BRIDGE_TIME_MAX: Duration = Duration::from_secs(60);
 const BRIDGE_HELLO_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// How a connection goes out.
-#[derive(Clone, Debug)]
-pub(super) enum Route {
-    /// Straight.
-    Direct,
-    /// By an HTTP proxy, host and port.
-    Proxy(String, Option<Arc<Credentials>>),
-}
-
 /// One thing to try.
 #[derive(Clone, Debug)]
 enum Trial {
@@ -50,19 +46,24 @@ enum Trial {
 }
 
 /// Opens a link to a peer at one of its addresses; all ports that may be let out are tried where it is
-/// `thorough`, and bridges. Takes a minute at most.
+/// `thorough`, and bridges. Takes two minutes at most.
 pub(super) async fn dial(
     own: &Keypair,
     peer: NodeId,
     addresses: &[SocketAddr],
+    proxies: &Proxies,
     thorough: bool,
 ) -> Option<Opened> {
     let mut trials = JoinSet::new();
-    for (later, trial) in plan(addresses, &[Route::Direct], thorough) {
-        trials.spawn(async move {
-            tokio::time::sleep(later).await;
-            trial.answered().await
-        });
+    for host in hosts(addresses) {
+        let streams = routes(proxies, "https", host.ip()).await;
+        let bridges = routes(proxies, "http", host.ip()).await;
+        for (later, trial) in plan(host, &streams, &bridges, thorough) {
+            trials.spawn(async move {
+                tokio::time::sleep(later).await;
+                trial.answered().await
+            });
+        }
     }
     while let Some(answered) = trials.join_next().await {
         let Ok(Some(answered)) = answered else {
@@ -80,6 +81,18 @@ pub(super) async fn dial(
     None
 }
 
+/// Returns the addresses of a peer at which something is tried.
+fn hosts(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut hosts: Vec<SocketAddr> = Vec::new();
+    for address in addresses {
+        let is_new = !hosts.contains(address) && Reach::of(address.ip()) != Reach::Host;
+        if is_new && hosts.len() < ADDRESSES_MAX {
+            hosts.push(*address);
+        }
+    }
+    hosts
+}
+
 /// Something that was tried, at whose other end links are taken.
 struct Answered {
     greeted: Greeted,
@@ -89,66 +102,66 @@ struct Answered {
     held: Box<dyn Send>,
 }
 
-/// Tells what to try, and how much later.
-fn plan(addresses: &[SocketAddr], routes: &[Route], thorough: bool) -> Vec<(Duration, Trial)> {
-    let worth = |address: &&SocketAddr| Reach::of(address.ip()) != Reach::Host;
-    let mut hosts: Vec<SocketAddr> = Vec::new();
-    for address in addresses.iter().filter(worth) {
-        if hosts.len() < ADDRESSES_MAX && !hosts.contains(address) {
-            hosts.push(*address);
-        }
-    }
-    let mut plan: Vec<(Duration, Trial)> = Vec::new();
-    for own in hosts {
-        let web = WEB_PORTS.iter().filter(|port| **port != own.port());
-        let ports: Vec<u16> = match thorough {
-            true => std::iter::once(own.port()).chain(web.copied()).collect(),
-            false => vec![own.port()],
-        };
-        for port in ports {
-            let at = SocketAddr::new(own.ip(), port);
-            for route in routes {
-                let is_known = |(_, trial): &(Duration, Trial)| match trial {
-                    Trial::Stream(known, by) => *known == at && by.is(route),
-                    Trial::Bridge(..) => false,
-                };
-                if plan.iter().any(is_known) {
-                    continue;
-                }
-                plan.push((Duration::ZERO, Trial::Stream(at, route.clone())));
-                // What listens at 443 of a proxy is let through by CONNECT alone.
-                if thorough && port != 443 {
-                    plan.push((BRIDGE_LATER, Trial::Bridge(at, route.clone())));
-                }
-            }
+/// Tells what to try at one address of a peer, and how much later.
+fn plan(
+    host: SocketAddr,
+    streams: &[Route],
+    bridges: &[Route],
+    thorough: bool,
+) -> Vec<(Duration, Trial)> {
+    let web = WEB_PORTS.iter().filter(|port| **port != host.port());
+    let ports: Vec<u16> = match thorough {
+        true => std::iter::once(host.port()).chain(web.copied()).collect(),
+        false => vec![host.port()],
+    };
+    let at = |port: u16| SocketAddr::new(host.ip(), port);
+    let mut plan = Vec::new();
+    for port in ports {
+        let stream = |route: &Route| (Duration::ZERO, Trial::Stream(at(port), route.clone()));
+        plan.extend(streams.iter().map(stream));
+        // Proxies let 443 through by CONNECT alone.
+        if thorough && port != 443 {
+            let bridge = |route: &Route| (BRIDGE_LATER, Trial::Bridge(at(port), route.clone()));
+            plan.extend(bridges.iter().map(bridge));
         }
     }
     plan
 }
 
-impl Route {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Direct, Self::Direct) => true,
-            (Self::Proxy(one, _), Self::Proxy(other, _)) => one == other,
-            _ => false,
-        }
-    }
+/// Returns what is said of a route to people.
+fn suffix(route: &Route) -> String {
+    let server = route.server();
+    server.map_or_else(String::new, |server| format!(" by the proxy {server}"))
+}
 
-    /// Returns what is said of it to people.
-    fn suffix(&self) -> String {
-        match self {
-            Self::Direct => String::new(),
-            Self::Proxy(proxy, _) => format!(" by the proxy {proxy}"),
+/// Returns the ways out to a host: straight, and by the proxies that are to be taken.
+async fn routes(proxies: &Proxies, scheme: &str, host: IpAddr) -> Vec<Route> {
+    let mut routes = vec![Route::Direct];
+    let url = match host {
+        IpAddr::V4(host) => format!("{scheme}://{host}/"),
+        IpAddr::V6(host) => format!("{scheme}://[{host}]/"),
+    };
+    for route in proxies.proxies_for(&url).await {
+        if !routes.contains(&route) && routes.len() < ROUTES_MAX {
+            routes.push(route);
         }
     }
+    routes
+}
+
+fn credentials(server: &ProxyServer) -> Option<Credentials> {
+    let said = server.credentials.as_ref()?;
+    Some(Credentials::new(
+        said.user().to_owned(),
+        said.password().to_owned(),
+    ))
 }
 
 impl Trial {
     async fn answered(self) -> Option<Answered> {
         match self {
             Self::Stream(at, route) => {
-                let about = format!("tcp {at}{}", route.suffix());
+                let about = format!("tcp {at}{}", suffix(&route));
                 match route {
                     Route::Direct => {
                         let stream = TcpStream::connect(at);
@@ -158,26 +171,52 @@ impl Trial {
                         let _ = stream.set_nodelay(true);
                         greet(stream, about).await
                     }
-                    Route::Proxy(proxy, credentials) => {
+                    Route::Http(server) => {
+                        let credentials = credentials(&server).map(Arc::new);
+                        let proxy = server.to_string();
                         let stream = tunnel::connect(&proxy, credentials, &at.to_string()).await;
                         greet(stream.ok()?, about).await
                     }
+                    Route::Socks5(server) => {
+                        let stream = tokio::time::timeout(CONNECT_TIME_MAX, socks(&server, at));
+                        greet(stream.await.ok()??, about).await
+                    }
+                    // Not spoken here.
+                    Route::Https(_) => None,
                 }
             }
             Self::Bridge(at, route) => {
-                let about = format!("http {at}{}", route.suffix());
-                let (proxy, credentials) = match route {
-                    Route::Direct => (None, None),
-                    Route::Proxy(proxy, credentials) => (Some(proxy), credentials),
+                let about = format!("http {at}{}", suffix(&route));
+                let server = match &route {
+                    Route::Direct => None,
+                    Route::Http(server) => Some(server),
+                    Route::Https(_) | Route::Socks5(_) => return None,
                 };
                 let settings = client::Settings {
                     bridge: at.to_string(),
-                    proxy,
-                    credentials: credentials.as_deref().cloned(),
+                    proxy: server.map(ToString::to_string),
+                    credentials: server.and_then(credentials),
                     remembered: None,
                 };
                 bridge(settings, about).await
             }
+        }
+    }
+}
+
+/// Opens a stream by a proxy of SOCKS version 5.
+async fn socks(
+    server: &ProxyServer,
+    to: SocketAddr,
+) -> Option<impl AsyncRead + AsyncWrite + Send + 'static> {
+    let proxy = (server.host.as_str(), server.port);
+    match &server.credentials {
+        None => Socks5Stream::connect(proxy, to).await.ok(),
+        Some(said) => {
+            let (user, password) = (said.user(), said.password());
+            Socks5Stream::connect_with_password(proxy, to, user, password)
+                .await
+                .ok()
         }
     }
 }
@@ -218,19 +257,17 @@ mod tests {
     #[test]
     fn what_is_tried_is_bounded_and_each_thing_once() {
         let address = |n: u8, port: u16| SocketAddr::from(([11, 0, 0, n], port));
-        let many: Vec<_> = (0..20).map(|n| address(n / 2, 4_000)).collect();
-        let proxy = Route::Proxy("proxy:3128".to_owned(), None);
-        let routes = [Route::Direct, proxy];
-        let plan_of = |thorough| plan(&many, &routes, thorough);
+        let mut many: Vec<_> = (0..20).map(|n| address(n / 2, 4_000)).collect();
+        many.insert(0, SocketAddr::from(([127, 0, 0, 1], 80)));
+        assert_eq!(hosts(&many), [0, 1, 2].map(|n| address(n, 4_000)));
+        let routes = [Route::Direct, Route::parse("proxy:3128").unwrap()];
+        let count = |port, routes, thorough| plan(address(1, port), routes, routes, thorough).len();
         let ports = 1 + WEB_PORTS.len();
         assert_eq!(
-            plan_of(true).len(),
-            ADDRESSES_MAX * routes.len() * (2 * ports - 1)
+            count(4_000, &routes[..], true),
+            routes.len() * (2 * ports - 1)
         );
-        assert_eq!(plan_of(false).len(), ADDRESSES_MAX * routes.len());
-        let own = [address(1, 80)];
-        assert_eq!(plan(&own, &routes[..1], true).len(), 4 + 3);
-        let loopback = [SocketAddr::from(([127, 0, 0, 1], 80))];
-        assert!(plan(&loopback, &routes, true).is_empty());
+        assert_eq!(count(4_000, &routes[..], false), routes.len());
+        assert_eq!(count(80, &routes[..1], true), 4 + 3);
     }
 }

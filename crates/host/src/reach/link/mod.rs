@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::{Keypair, NodeId};
+use enishi_proxy::Proxies;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,8 @@ pub(crate) struct Linker {
     keypair: Keypair,
     carrier: Arc<Carrier>,
     sessions: Sessions,
+    /// Which proxies connections take.
+    proxies: Proxies,
     /// The peers to which one is being opened.
     opening: Mutex<HashSet<NodeId>>,
     stop: CancellationToken,
@@ -99,7 +102,7 @@ impl Linker {
     pub(crate) async fn run(
         keypair: Keypair,
         carrier: Arc<Carrier>,
-        sessions: Sessions,
+        (sessions, proxies): (Sessions, Proxies),
         listeners: Vec<TcpListener>,
         mut wanted: mpsc::Receiver<NodeId>,
         stop: CancellationToken,
@@ -108,6 +111,7 @@ impl Linker {
             keypair,
             carrier,
             sessions,
+            proxies,
             opening: Mutex::default(),
             stop,
         });
@@ -134,9 +138,14 @@ impl Linker {
         }
         let addresses = self.sessions.addresses_of(peer);
         let is_without_datagrams = !self.sessions.has_datagrams();
-        if let Some(opened) =
-            dial::dial(&self.keypair, peer, &addresses, is_without_datagrams).await
-        {
+        let opened = dial::dial(
+            &self.keypair,
+            peer,
+            &addresses,
+            &self.proxies,
+            is_without_datagrams,
+        );
+        if let Some(opened) = opened.await {
             self.serve(peer, opened);
         }
     }

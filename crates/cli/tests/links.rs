@@ -1,0 +1,134 @@
+//! Nodes in a company's network that nothing leaves but what its proxy lets through: squid, in front
+//! of it. Without root these tests have nothing to stand on and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+mod net;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use enishi_lab::{Host, Process, ensure_programs, until};
+
+use net::{A_WHILE, Net, id, status, way};
+
+/// Where squid listens, seen from within.
+const PROXY: &str = "192.168.1.1:3128";
+
+/// What all of its configurations begin with: as Debian has it, CONNECT to 443 alone.
+const SQUID: &str = "http_port 192.168.1.1:3128\nacl lab src all\nacl SSL_ports port 443\n\
+                     acl CONNECT method CONNECT\nhttp_access deny CONNECT !SSL_ports\n\
+                     cache_mem 16 MB\nnetdb_filename none\npinger_enable off\n\
+                     shutdown_lifetime 0 seconds\nvisible_hostname lab\n";
+
+/// A node behind such a proxy reaches the others.
+struct Case {
+    name: &'static str,
+    /// Lines of the proxy's configuration.
+    squid: &'static str,
+    /// Lines of the node's.
+    node: &'static str,
+    /// Whether that is how the node reaches who listens at the ports of the web.
+    by: fn(&str) -> bool,
+}
+
+fn squid(net: &Net, host: &Host, lines: &str) -> Process {
+    ensure_programs(&[("squid", "squid")]).unwrap();
+    let at = net.path("squid");
+    std::fs::create_dir(&at).unwrap();
+    // squid gives up the rights of root.
+    for path in [net.directory.path(), &at] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    std::fs::write(
+        at.join("users"),
+        "aki:$apr1$labslabs$zJCTe.QeMDUI6mJJ6pbkU.\n",
+    )
+    .unwrap();
+    let at = at.display().to_string();
+    let text = format!(
+        "{SQUID}access_log stdio:{at}/access.log\ncache_log {at}/cache.log\n\
+         pid_filename {at}/squid.pid\ncoredump_dir {at}\n{}http_access allow lab\n",
+        lines.replace("DIRECTORY", &at)
+    );
+    let file = net.path("squid.conf");
+    std::fs::write(&file, text).unwrap();
+    let mut command = host.command("squid");
+    command.args(["-N", "-n", "lab", "-f"]).arg(&file);
+    let process = host.spawn(command, &net.path("squid.log")).unwrap();
+    until(A_WHILE, "squid listens", || {
+        let listening = host.run(&["ss", "-Hltn", "sport = :3128"], A_WHILE)?;
+        Ok(listening.stdout.contains(":3128"))
+    })
+    .unwrap_or_else(|error| {
+        let said = std::fs::read_to_string(net.path("squid.log"));
+        panic!("{error}: {said:?}")
+    });
+    process
+}
+
+fn reaches(case: &Case) {
+    let Some(mut net) = Net::open(case.name) else {
+        return;
+    };
+    let [helper, gate, other] = ["s0", "gate", "o"].map(|name| net.world.public(name).unwrap());
+    let inside = net.world.behind_kernel("inside", &gate, "").unwrap();
+    // Nothing passes the gate itself.
+    let shut = "nft add rule ip lab in accept && \
+                nft 'add chain ip lab shut { type filter hook forward priority 0; policy drop; }'";
+    assert!(gate.run(&["sh", "-ec", shut], A_WHILE).unwrap().success());
+    let _squid = squid(&net, &gate, case.squid);
+    let (first, ticket) = net.found(&helper, "web_ports = [80, 443]\n");
+    let other = net.join(&other, "", &ticket);
+    let started = Instant::now();
+    let node = net.join(&inside, case.node, &ticket);
+    println!("{}: joined after {:?}", case.name, started.elapsed());
+    let helper = id(&first);
+    assert!((case.by)(&way(&node, &helper)), "{}", way(&node, &helper));
+    // Those that are not reached by the proxy are by way of others.
+    let there = other.address().unwrap().to_string();
+    let started = Instant::now();
+    let ping = ["ping", "-c", "3", "-i", "0.2", "-W", "5", &there];
+    let answered = inside.run(&ping, A_WHILE).unwrap();
+    println!("{}: pings within {:?}", case.name, started.elapsed());
+    assert!(answered.success(), "{}\n{}", answered.stdout, node.log());
+    assert!(started.elapsed() < Duration::from_secs(15));
+    assert_eq!(status(&node)["joined"], true);
+}
+
+#[test]
+fn squid_lets_connect_through() {
+    reaches(&Case {
+        name: "connect",
+        squid: "",
+        node: "proxy = \"http://192.168.1.1:3128\"\n",
+        by: |way| {
+            way.starts_with("direct tcp 11.0.")
+                && way.ends_with(&format!(":443 by the proxy {PROXY}"))
+        },
+    });
+}
+
+#[test]
+fn squid_wants_to_know_who_asks() {
+    reaches(&Case {
+        name: "basic",
+        squid: "auth_param basic program /usr/lib/squid/basic_ncsa_auth DIRECTORY/users\n\
+                acl known proxy_auth REQUIRED\nhttp_access deny !known\n",
+        node: "proxy = \"http://aki:sesame@192.168.1.1:3128\"\n",
+        by: |way| way.ends_with(&format!(":443 by the proxy {PROXY}")),
+    });
+}
+
+#[test]
+fn squid_lets_requests_alone_through() {
+    reaches(&Case {
+        name: "requests",
+        squid: "http_access deny CONNECT\n",
+        node: "proxy = \"http://192.168.1.1:3128\"\n",
+        by: |way| way.starts_with("direct http 11.0.") && way.ends_with(PROXY),
+    });
+}
