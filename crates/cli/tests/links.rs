@@ -87,7 +87,10 @@ fn reaches(case: &Case) {
     let node = net.join(&inside, case.node, &ticket);
     println!("{}: joined after {:?}", case.name, started.elapsed());
     let helper = id(&first);
-    assert!((case.by)(&way(&node, &helper)), "{}", way(&node, &helper));
+    until(A_WHILE, "it is reached", || {
+        Ok((case.by)(&way(&node, &helper)))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(&node, &helper), node.log()));
     // Those that are not reached by the proxy are by way of others.
     let there = other.address().unwrap().to_string();
     let started = Instant::now();
