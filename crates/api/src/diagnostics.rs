@@ -149,6 +149,38 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "check")]
 pub enum Finding {
+    /// What there is between the node's addresses and the Internet.
+    Translation {
+        /// How others see it, and what its router does.
+        nat: Box<Nat>,
+        /// Its addresses on this host.
+        own: Vec<SocketAddr>,
+    },
+    /// Over what the node's sessions go.
+    Paths {
+        /// By datagrams from socket to socket.
+        datagrams: u32,
+        /// By streams and requests to the peer itself.
+        streams: u32,
+        /// By way of other nodes.
+        relayed: u32,
+    },
+    /// Which proxies connections to the web take.
+    Proxies {
+        /// Which they are, without passwords, in order; `direct` for none.
+        routes: Vec<String>,
+    },
+    /// Whether links get through to a peer that takes them, in one way.
+    Passage {
+        /// Which way: `tcp 192.0.2.1:443 by the proxy proxy:3128`.
+        way: String,
+        /// After how long the peer answered, in milliseconds; none when it did not.
+        took_ms: Option<u64>,
+        /// What else was found out: what a proxy does to requests, line by line.
+        found: String,
+    },
+    /// Nobody is known with whom it could be tried what passes.
+    NoPassage,
     /// Whether the data directory can be written to.
     DataDirectory {
         /// Its path.

@@ -3,7 +3,7 @@
 //! The daemon serves them as JSON over HTTP on the Unix socket `control.sock` in
 //! its data directory. One request, `POST /v1/call` with a [`Request`], gets a
 //! stream of [`Answer`]s, one JSON object per line: for most requests a single
-//! line, for [`Request::Ping`], [`Request::Trace`] and [`Request::Doctor`] one line per event and the
+//! line, for [`Request::Ping`], [`Request::Trace`], [`Request::Doctor`] and [`Request::DoctorNet`] one line per event and the
 //! summary last. A [`Failure`] takes the place of an answer and ends the stream.
 //! `POST /v1/stream` with a [`StreamRequest`] and `Upgrade: enishi-stream` turns
 //! the connection into the byte stream itself.
@@ -207,6 +207,9 @@ pub enum Request {
     /// Checks the node end to end; answered by an [`Answer::Check`] for each check and by
     /// [`Answer::Checked`] last.
     Doctor,
+    /// Looks how the node gets out of its network, and what passes; answered as
+    /// [`Request::Doctor`].
+    DoctorNet,
     /// Asks for the ring as the node knows it; answered by [`Answer::OverlayMap`].
     OverlayMap {
         /// How many nodes to ask for their neighbours, at most 1,000; 0 for none.

@@ -7,7 +7,7 @@ mod sim;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use enishi_api::Uses;
 use enishi_host::config::{DeviceKind, RecordLimit};
@@ -68,6 +68,13 @@ pub(crate) struct Global {
     pub(crate) lang: Option<Language>,
 }
 
+/// What `enishi doctor` looks at.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DoctorPart {
+    /// How the node gets out of its network, and what passes there
+    Net,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon in the foreground
@@ -113,7 +120,10 @@ pub(crate) enum Command {
     /// or what is stored under a key
     Verify(Verify),
     /// Check the node end to end and say what is wrong and what to do
-    Doctor,
+    Doctor {
+        /// Only this: `net`, how the node gets out of its network, and what passes there
+        part: Option<DoctorPart>,
+    },
     /// Store and read small values in the overlay
     #[command(subcommand)]
     Dht(Dht),

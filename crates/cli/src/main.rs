@@ -75,7 +75,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Route(command) => DaemonCommand::Route(command),
         Command::Verify(options) => DaemonCommand::Verify(options),
-        Command::Doctor => DaemonCommand::Doctor,
+        Command::Doctor { part } => DaemonCommand::Doctor(part),
         Command::Dht(command) => DaemonCommand::Dht(command),
         Command::Connect(options) => DaemonCommand::Connect(options),
     };

@@ -1,10 +1,11 @@
-//! `enishi doctor`.
+//! `enishi doctor`, and `enishi doctor net`.
 
 use enishi_api::{Answer, Check, Outcome, Request};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::Context;
+use crate::args::DoctorPart;
 use crate::client::{Answers, strange};
 use crate::output::progress::Progress;
 use crate::problem::{Problem, Verdict};
@@ -21,9 +22,13 @@ struct Findings {
 }
 
 /// Checks the node; the answer is no when there is a problem, be it that no daemon runs.
-pub(super) async fn run(cx: &Context) -> Result<Verdict, Problem> {
+pub(super) async fn run(cx: &Context, part: Option<DoctorPart>) -> Result<Verdict, Problem> {
     let mut findings = Findings::default();
-    match cx.client.call(&Request::Doctor).await {
+    let request = match part {
+        None => Request::Doctor,
+        Some(DoctorPart::Net) => Request::DoctorNet,
+    };
+    match cx.client.call(&request).await {
         Ok(answers) => {
             let diagnosis = cx.out.language.daemon_diagnosis(None);
             findings.tell(cx, Outcome::Ok, json!({"check": "daemon"}), &diagnosis)?;

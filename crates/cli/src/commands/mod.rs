@@ -25,7 +25,9 @@ mod wireguard;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Forward, Overlay, Ping, Route, Trace, Verify};
+use crate::args::{
+    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Route, Trace, Verify,
+};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -46,7 +48,7 @@ pub(crate) enum DaemonCommand {
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
-    Doctor,
+    Doctor(Option<DoctorPart>),
     Dht(Dht),
     Connect(Connect),
 }
@@ -78,7 +80,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Route(command) => route::run(cx, command).await,
         DaemonCommand::Verify(options) => verify::run(cx, options).await,
-        DaemonCommand::Doctor => doctor::run(cx).await,
+        DaemonCommand::Doctor(part) => doctor::run(cx, part).await,
         DaemonCommand::Dht(command) => dht::run(cx, command).await,
         DaemonCommand::Connect(options) => connect::run(cx, options).await,
     }

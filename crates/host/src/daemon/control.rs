@@ -87,6 +87,7 @@ async fn serve(
         }
         Request::Verify { target, paths } => verify::verify(desk, &target, paths).await,
         Request::Doctor => doctor::examine(desk, answers).await,
+        Request::DoctorNet => doctor::net::examine(desk, answers).await,
         Request::OverlayMap { crawl } => map::map(desk, crawl).await,
         Request::DhtPut {
             key,

@@ -9,9 +9,11 @@
 //! | `host` | disk, files and clock, addresses and ways as others see them |
 //! | `overlay` | whom the node knows, who finds it, what it can store |
 //! | `channels` | devices, members, names of hosts |
+//! | `net` | how the node gets out of its network: an examination of its own |
 
 mod channels;
 mod host;
+pub(super) mod net;
 mod overlay;
 
 use std::collections::BTreeMap;
@@ -46,12 +48,28 @@ struct Report<'a> {
     counts: [u32; 3],
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    fn new(answers: &'a mpsc::Sender<Answer>) -> Self {
+        Self {
+            answers,
+            counts: [0; 3],
+        }
+    }
+
     async fn tell(&mut self, outcome: Outcome, finding: Finding) {
         self.counts[outcome as usize] += 1;
         let check = Check { outcome, finding };
         // The task ends with the caller.
         let _ = self.answers.send(Answer::Check(check)).await;
+    }
+
+    fn conclude(self) -> Answer {
+        let [ok, warnings, problems] = self.counts;
+        Answer::Checked {
+            ok,
+            warnings,
+            problems,
+        }
     }
 }
 
@@ -59,10 +77,7 @@ pub(super) async fn examine(
     desk: &Desk,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<Answer, Failure> {
-    let mut report = Report {
-        answers,
-        counts: [0; 3],
-    };
+    let mut report = Report::new(answers);
     host::directory(desk, &mut report).await;
     host::files(&mut report).await;
     let around = desk.look(Around::of).await?;
@@ -93,12 +108,7 @@ pub(super) async fn examine(
             .tell(Outcome::Warning, Finding::Notice { text })
             .await;
     }
-    let [ok, warnings, problems] = report.counts;
-    Ok(Answer::Checked {
-        ok,
-        warnings,
-        problems,
-    })
+    Ok(report.conclude())
 }
 
 /// Sends an echo request to each of some nodes at the same time.

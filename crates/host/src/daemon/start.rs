@@ -202,7 +202,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     tokio::spawn(vitals::observe(desk.clone()));
     let stop = ending.stopped.clone();
     tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop.clone()));
-    let listeners = link_listeners(&shared, &sessions).await;
+    let listeners = link_listeners(&shared, &sessions);
     tokio::spawn(Linker::run(
         shared.keypair.clone(),
         Arc::clone(&carrier),
@@ -237,11 +237,11 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
 
 /// Listens for links, as the configuration says. A port that another program has is passed over, and
 /// noticed.
-async fn link_listeners(shared: &Shared, sessions: &Sessions) -> Vec<TcpListener> {
+fn link_listeners(shared: &Shared, sessions: &Sessions) -> Vec<TcpListener> {
     if !shared.config.links {
         return Vec::new();
     }
-    let (listeners, failures) = link::bind(&sessions.listening(), &shared.config.web_ports).await;
+    let (listeners, failures) = link::bind(&sessions.listening(), &shared.config.web_ports);
     for failure in &failures {
         tracing::warn!("links cannot be taken at {failure}");
     }

@@ -1,5 +1,7 @@
 //! What `enishi doctor` says, in Japanese.
 
+mod net;
+
 use enishi_api::{Check, Finding, Nat, Outcome, ValueStep};
 
 use crate::text::{Diagnosis, octets, or_dash, protocols};
@@ -107,6 +109,11 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
             ),
         ),
         Finding::Notice { text } => said("お知らせ", text, None),
+        Finding::Translation { .. }
+        | Finding::Paths { .. }
+        | Finding::Proxies { .. }
+        | Finding::Passage { .. }
+        | Finding::NoPassage => net::diagnosis(finding, bad),
     }
 }
 

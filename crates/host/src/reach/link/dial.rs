@@ -3,9 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enishi_bridge::auth::Credentials;
+use enishi_bridge::probe::Outcome;
 use enishi_bridge::{client, tunnel};
 use enishi_overlay::{Keypair, NodeId};
 use enishi_proxy::{Proxies, ProxyServer, Route};
@@ -93,6 +94,31 @@ fn hosts(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     hosts
 }
 
+/// What came of trying one way to a peer.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// Which way.
+    pub(crate) about: String,
+    /// After how long it was answered; none when it was not.
+    pub(crate) took: Option<Duration>,
+    /// What else was found out, for people.
+    pub(crate) found: String,
+}
+
+/// Tries all ways to a peer that may be let through, and tells of each. Takes a minute at most.
+pub(crate) async fn survey(host: SocketAddr, proxies: &Proxies) -> Vec<Passage> {
+    let streams = routes(proxies, "https", host.ip()).await;
+    let bridges = routes(proxies, "http", host.ip()).await;
+    let mut trials = JoinSet::new();
+    let plan = plan(host, &streams, &bridges, true);
+    for (number, (_, trial)) in plan.into_iter().enumerate() {
+        trials.spawn(async move { (number, trial.examine().await) });
+    }
+    let mut passages = trials.join_all().await;
+    passages.sort_by_key(|(number, _)| *number);
+    passages.into_iter().map(|(_, passage)| passage).collect()
+}
+
 /// Something that was tried, at whose other end links are taken.
 struct Answered {
     greeted: Greeted,
@@ -158,10 +184,39 @@ fn credentials(server: &ProxyServer) -> Option<Credentials> {
 }
 
 impl Trial {
-    async fn answered(self) -> Option<Answered> {
+    /// Says in words which way it is.
+    fn about(&self) -> String {
         match self {
+            Self::Stream(at, route) => format!("tcp {at}{}", suffix(route)),
+            Self::Bridge(at, route) => format!("http {at}{}", suffix(route)),
+        }
+    }
+
+    async fn examine(self) -> Passage {
+        let (started, about) = (Instant::now(), self.about());
+        let Self::Bridge(at, route) = &self else {
+            let answered = self.answered().await;
+            return Passage {
+                about,
+                took: answered.map(|_| started.elapsed()),
+                found: String::new(),
+            };
+        };
+        let found = match settings(*at, route) {
+            Some(settings) => client::probe(&settings).await,
+            None => Outcome::default(),
+        };
+        Passage {
+            about,
+            took: found.way.is_some().then(|| started.elapsed()),
+            found: found.to_string(),
+        }
+    }
+
+    async fn answered(self) -> Option<Answered> {
+        match &self {
             Self::Stream(at, route) => {
-                let about = format!("tcp {at}{}", suffix(&route));
+                let about = self.about();
                 match route {
                     Route::Direct => {
                         let stream = TcpStream::connect(at);
@@ -172,36 +227,37 @@ impl Trial {
                         greet(stream, about).await
                     }
                     Route::Http(server) => {
-                        let credentials = credentials(&server).map(Arc::new);
+                        let credentials = credentials(server).map(Arc::new);
                         let proxy = server.to_string();
                         let stream = tunnel::connect(&proxy, credentials, &at.to_string()).await;
                         greet(stream.ok()?, about).await
                     }
                     Route::Socks5(server) => {
-                        let stream = tokio::time::timeout(CONNECT_TIME_MAX, socks(&server, at));
+                        let stream = tokio::time::timeout(CONNECT_TIME_MAX, socks(server, *at));
                         greet(stream.await.ok()??, about).await
                     }
                     // Not spoken here.
                     Route::Https(_) => None,
                 }
             }
-            Self::Bridge(at, route) => {
-                let about = format!("http {at}{}", suffix(&route));
-                let server = match &route {
-                    Route::Direct => None,
-                    Route::Http(server) => Some(server),
-                    Route::Https(_) | Route::Socks5(_) => return None,
-                };
-                let settings = client::Settings {
-                    bridge: at.to_string(),
-                    proxy: server.map(ToString::to_string),
-                    credentials: server.and_then(credentials),
-                    remembered: None,
-                };
-                bridge(settings, about).await
-            }
+            Self::Bridge(at, route) => bridge(settings(*at, route)?, self.about()).await,
         }
     }
+}
+
+/// Returns how a bridge is reached; none by proxies that carry no requests.
+fn settings(at: SocketAddr, route: &Route) -> Option<client::Settings> {
+    let server = match route {
+        Route::Direct => None,
+        Route::Http(server) => Some(server),
+        Route::Https(_) | Route::Socks5(_) => return None,
+    };
+    Some(client::Settings {
+        bridge: at.to_string(),
+        proxy: server.map(ToString::to_string),
+        credentials: server.and_then(credentials),
+        remembered: None,
+    })
 }
 
 /// Opens a stream by a proxy of SOCKS version 5.

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Carrier;
 use crate::session::Sessions;
+pub(crate) use dial::{Passage, survey};
 use hello::{Message, Pipe};
 
 /// How long a peer is given to answer by datagrams before a link is opened.
@@ -203,10 +204,7 @@ impl fmt::Debug for Opened {
 
 /// Listens for links beside the sockets of the sessions, and at `ports` of all interfaces. Where
 /// another program listens, this node does not, and says so.
-pub(crate) async fn bind(
-    sessions: &[SocketAddr],
-    ports: &[u16],
-) -> (Vec<TcpListener>, Vec<String>) {
+pub(crate) fn bind(sessions: &[SocketAddr], ports: &[u16]) -> (Vec<TcpListener>, Vec<String>) {
     let (mut listeners, mut failures) = (Vec::new(), Vec::new());
     let everywhere = ports.iter().flat_map(|port| {
         let v6 = SocketAddr::from(([0_u16; 8], *port));

@@ -1,0 +1,89 @@
+//! What `enishi doctor net` says, in English.
+
+use std::net::SocketAddr;
+
+use enishi_api::{Finding, Nat};
+
+use super::{router, said};
+use crate::text::Diagnosis;
+
+/// Words what was found out about the node's network.
+pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
+    match finding {
+        Finding::Translation { nat, own } => translation(nat, own, bad),
+        Finding::Paths {
+            datagrams,
+            streams,
+            relayed,
+        } => said(
+            "sessions",
+            format!("{datagrams} by UDP, {streams} by TCP or HTTP, {relayed} by way of others"),
+            match (datagrams + streams + relayed, bad) {
+                (0, _) => Some(
+                    "The node speaks with nobody: it does not get out of its network, or knows \
+                     nobody there. If a proxy is used here, name it: `proxy` in the configuration.",
+                ),
+                (_, true) => Some(
+                    "No UDP passes, so everything is slower. If the firewall is yours, let UDP out.",
+                ),
+                _ => None,
+            },
+        ),
+        Finding::Proxies { routes } => said(
+            "proxies",
+            match routes.as_slice() {
+                [] => "none".to_owned(),
+                [only] if only == "direct" => "none is to be used".to_owned(),
+                some => some.join(", "),
+            },
+            None,
+        ),
+        Finding::Passage {
+            way,
+            took_ms,
+            found,
+        } => {
+            let detail = match took_ms {
+                Some(took_ms) => format!("{way}: passes, answered after {took_ms} ms"),
+                None => format!("{way}: does not pass"),
+            };
+            let found = found.lines().filter(|line| !line.is_empty());
+            let found: Vec<_> = found.map(|line| format!("\n      {line}")).collect();
+            said("passage", detail + &found.concat(), None)
+        }
+        _ => said(
+            "passage",
+            "no peer is known with whom it could be tried what passes",
+            Some("Once the node has joined, ask again: some member must be reached from outside."),
+        ),
+    }
+}
+
+fn translation(nat: &Nat, own: &[SocketAddr], bad: bool) -> Diagnosis {
+    let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+    let seen: Vec<String> = nat.observed.iter().map(ToString::to_string).collect();
+    let what = match nat.mapping.as_str() {
+        "none" => "the node's own address is seen outside: nothing is in between".to_owned(),
+        "endpoint-independent" => format!(
+            "a router gives the node one outer address for all ({}): others can come straight to it",
+            seen.join(", ")
+        ),
+        "sequential" => {
+            "a router gives it another port for each destination, one after the other: \
+                         ways straight through are guessed, mostly with success"
+                .to_owned()
+        }
+        "random" => "a router gives it another port for each destination, drawn: ways straight \
+                     through are tried by many ports at once, or else lead by way of others"
+            .to_owned(),
+        _ => "too few have told where they see the node (three are needed)".to_owned(),
+    };
+    said(
+        "translation",
+        format!("{}; {what}{}", own.join(", "), router(nat)),
+        bad.then_some(
+            "Switch UPnP, NAT-PMP or PCP on at the router, or forward the node's UDP port: then \
+             everybody reaches it straight.",
+        ),
+    )
+}

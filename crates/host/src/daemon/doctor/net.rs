@@ -1,0 +1,114 @@
+//! How the node gets out of its network, and what passes: `enishi doctor net`.
+
+use std::net::SocketAddr;
+
+use enishi_api::{Answer, Failure, Finding, Outcome};
+use enishi_overlay::{Contact, PathKind};
+use enishi_proxy::Route;
+use enishi_services::Node;
+use tokio::sync::mpsc;
+
+use super::Report;
+use crate::daemon::desk::Desk;
+use crate::daemon::status;
+use crate::reach::link::{self, Passage};
+use crate::session::Reach;
+
+/// With how many peers it is tried what passes.
+const TRIED_MAX: usize = 2;
+
+/// Looks at everything, one thing after the other; a minute at most.
+pub(in crate::daemon) async fn examine(
+    desk: &Desk,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<Answer, Failure> {
+    let mut report = Report::new(answers);
+    let nat = Box::new(status::nat(desk).await?);
+    let own = desk.sessions.local_addresses();
+    let is_hard = matches!(nat.mapping.as_str(), "random" | "sequential");
+    let outcome = match is_hard && nat.mapped.is_none() {
+        true => Outcome::Warning,
+        false => Outcome::Ok,
+    };
+    report
+        .tell(outcome, Finding::Translation { nat, own })
+        .await;
+    let paths = paths(desk);
+    let outcome = match paths {
+        Finding::Paths {
+            datagrams: 0,
+            streams: 0,
+            relayed: 0,
+        } => Outcome::Problem,
+        Finding::Paths { datagrams: 0, .. } => Outcome::Warning,
+        _ => Outcome::Ok,
+    };
+    report.tell(outcome, paths).await;
+    let proxies = &desk.shared.upstream.proxies;
+    let peers = desk.look(listening).await?;
+    let example = peers
+        .first()
+        .map_or("192.0.2.1".to_owned(), |at| at.ip().to_string());
+    let routes = proxies.proxies_for(&format!("https://{example}/")).await;
+    let routes = routes.iter().map(told).collect();
+    report.tell(Outcome::Ok, Finding::Proxies { routes }).await;
+    if peers.is_empty() {
+        report.tell(Outcome::Warning, Finding::NoPassage).await;
+    }
+    for peer in peers {
+        for passage in link::survey(peer, proxies).await {
+            let Passage { about, took, found } = passage;
+            let took_ms = took.map(|took| took.as_millis() as u64);
+            let finding = Finding::Passage {
+                way: about,
+                took_ms,
+                found,
+            };
+            // That something does not pass is told; it is no fault as long as something does.
+            report.tell(Outcome::Ok, finding).await;
+        }
+    }
+    Ok(report.conclude())
+}
+
+/// Over what the sessions go.
+fn paths(desk: &Desk) -> Finding {
+    let sessions = desk.sessions.sessions();
+    let count = |kind, with_address: bool| {
+        let is_it = |session: &&crate::session::SessionInfo| {
+            session.kind == kind && session.address.is_some() == with_address
+        };
+        sessions.iter().filter(is_it).count() as u32
+    };
+    Finding::Paths {
+        datagrams: count(PathKind::Direct, true),
+        streams: count(PathKind::Direct, false),
+        relayed: count(PathKind::Relayed, false),
+    }
+}
+
+/// Returns where peers are that others reach.
+fn listening(node: &Node) -> Vec<SocketAddr> {
+    let reachable = node
+        .overlay()
+        .peers()
+        .filter(|peer| peer.grade().is_reachable());
+    let of_the_internet = |contact: &Contact| {
+        let addresses = contact.addresses().iter().copied();
+        addresses
+            .into_iter()
+            .find(|at| Reach::of(at.ip()) == Reach::Internet)
+    };
+    let addresses = reachable.filter_map(|peer| of_the_internet(peer.contact()));
+    addresses.take(TRIED_MAX).collect()
+}
+
+/// A route, for people.
+fn told(route: &Route) -> String {
+    match route {
+        Route::Direct => "direct".to_owned(),
+        Route::Http(server) => format!("http {server}"),
+        Route::Https(server) => format!("https {server}"),
+        Route::Socks5(server) => format!("socks5 {server}"),
+    }
+}
