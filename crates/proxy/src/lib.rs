@@ -21,6 +21,7 @@
 
 pub mod bypass;
 pub mod environment;
+pub mod fetch;
 mod glob;
 pub mod pac;
 pub mod proxies;
