@@ -15,12 +15,18 @@
 //! | [`proxies`] | the sources in their order, and the question |
 //! | [`settings`] | what one source says |
 //! | [`environment`] | the variables, as curl has them |
+//! | [`desktop`] | what GNOME, KDE or the session of a person say |
+//! | [`company`] | the signed settings file |
+//! | [`fetch`] | small files by plain HTTP or from a disk |
 //! | [`bypass`] | what goes without a proxy |
 //! | [`pac`] | PAC files |
 //! | [`route`], [`target`] | answer and question |
 
 pub mod bypass;
+pub mod company;
+pub mod desktop;
 pub mod environment;
+pub mod fetch;
 mod glob;
 pub mod pac;
 pub mod proxies;

@@ -100,7 +100,7 @@ impl Explanation {
 
 impl Default for Proxies {
     fn default() -> Self {
-        Self::new(Pac)
+        Self::new(Pac::default())
     }
 }
 
