@@ -170,14 +170,19 @@ pub enum Finding {
         /// Which they are, without passwords, in order; `direct` for none.
         routes: Vec<String>,
     },
-    /// Whether links get through to a peer that takes them, in one way.
+    /// A way in which links get through to a peer.
     Passage {
         /// Which way: `tcp 192.0.2.1:443 by the proxy proxy:3128`.
         way: String,
-        /// After how long the peer answered, in milliseconds; none when it did not.
-        took_ms: Option<u64>,
+        /// After how long the peer answered, in milliseconds.
+        took_ms: u64,
         /// What else was found out: what a proxy does to requests, line by line.
         found: String,
+    },
+    /// Ways in which nobody answered.
+    Blocked {
+        /// Which ways, and what was answered in place of the peer.
+        ways: Vec<String>,
     },
     /// Nobody is known with whom it could be tried what passes.
     NoPassage,

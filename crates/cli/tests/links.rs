@@ -100,6 +100,15 @@ fn reaches(case: &Case) {
     assert!(answered.success(), "{}\n{}", answered.stdout, node.log());
     assert!(started.elapsed() < Duration::from_secs(15));
     assert_eq!(status(&node)["joined"], true);
+    let examined = node.call(&["doctor", "net"]).unwrap();
+    println!("{}", examined.stdout);
+    let passes = examined
+        .stdout
+        .lines()
+        .filter(|line| line.contains(": passes, "));
+    let passes: Vec<_> = passes.collect();
+    assert!(!passes.is_empty(), "{}", examined.stdout);
+    assert!(passes.iter().all(|line| line.contains(PROXY)), "{passes:?}");
 }
 
 #[test]

@@ -55,18 +55,37 @@ pub(in crate::daemon) async fn examine(
     if peers.is_empty() {
         report.tell(Outcome::Warning, Finding::NoPassage).await;
     }
-    for peer in peers {
-        for passage in link::survey(peer, proxies).await {
+    let mut blocked = Vec::new();
+    let mut passes = false;
+    for peer in &peers {
+        for passage in link::survey(*peer, proxies).await {
             let Passage { about, took, found } = passage;
-            let took_ms = took.map(|took| took.as_millis() as u64);
+            let Some(took) = took else {
+                blocked.push(match found.is_empty() {
+                    true => about,
+                    false => format!("{about} ({found})"),
+                });
+                continue;
+            };
             let finding = Finding::Passage {
                 way: about,
-                took_ms,
+                took_ms: took.as_millis() as u64,
                 found,
             };
-            // That something does not pass is told; it is no fault as long as something does.
+            passes = true;
             report.tell(Outcome::Ok, finding).await;
         }
+    }
+    if !blocked.is_empty() {
+        // It is no fault as long as something passes.
+        let outcome = if passes {
+            Outcome::Ok
+        } else {
+            Outcome::Warning
+        };
+        report
+            .tell(outcome, Finding::Blocked { ways: blocked })
+            .await;
     }
     Ok(report.conclude())
 }
@@ -87,19 +106,17 @@ fn paths(desk: &Desk) -> Finding {
     }
 }
 
-/// Returns where peers are that others reach.
+/// Returns where peers are, those first that others are known to reach.
 fn listening(node: &Node) -> Vec<SocketAddr> {
-    let reachable = node
-        .overlay()
-        .peers()
-        .filter(|peer| peer.grade().is_reachable());
+    let mut peers: Vec<_> = node.overlay().peers().collect();
+    peers.sort_by_key(|peer| !peer.grade().is_reachable());
     let of_the_internet = |contact: &Contact| {
-        let addresses = contact.addresses().iter().copied();
-        addresses
-            .into_iter()
-            .find(|at| Reach::of(at.ip()) == Reach::Internet)
+        let mut addresses = contact.addresses().iter().copied();
+        addresses.find(|at| Reach::of(at.ip()) == Reach::Internet)
     };
-    let addresses = reachable.filter_map(|peer| of_the_internet(peer.contact()));
+    let addresses = peers
+        .iter()
+        .filter_map(|peer| of_the_internet(peer.contact()));
     addresses.take(TRIED_MAX).collect()
 }
 

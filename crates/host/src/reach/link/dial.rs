@@ -206,10 +206,17 @@ impl Trial {
             Some(settings) => client::probe(&settings).await,
             None => Outcome::default(),
         };
+        let took = found.way.is_some().then(|| started.elapsed());
+        // What was refused in every dress is told once.
+        let refused = found.tried.last().and_then(|(_, refusal)| *refusal);
+        let refused = refused.map(|refusal| refusal.to_string());
         Passage {
             about,
-            took: found.way.is_some().then(|| started.elapsed()),
-            found: found.to_string(),
+            found: match took {
+                Some(_) => found.to_string(),
+                None => refused.unwrap_or_default(),
+            },
+            took,
         }
     }
 

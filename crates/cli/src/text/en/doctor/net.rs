@@ -43,14 +43,16 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
             took_ms,
             found,
         } => {
-            let detail = match took_ms {
-                Some(took_ms) => format!("{way}: passes, answered after {took_ms} ms"),
-                None => format!("{way}: does not pass"),
-            };
+            let detail = format!("{way}: passes, answered after {took_ms} ms");
             let found = found.lines().filter(|line| !line.is_empty());
             let found: Vec<_> = found.map(|line| format!("\n      {line}")).collect();
             said("passage", detail + &found.concat(), None)
         }
+        Finding::Blocked { ways } => said(
+            "blocked",
+            format!("does not pass: {}", ways.join(", ")),
+            bad.then_some("Nothing passes but what the sessions use. If this is your firewall, let out UDP, or TCP to port 443."),
+        ),
         _ => said(
             "passage",
             "no peer is known with whom it could be tried what passes",

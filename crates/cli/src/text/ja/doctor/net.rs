@@ -44,14 +44,16 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
             took_ms,
             found,
         } => {
-            let detail = match took_ms {
-                Some(took_ms) => format!("{way}: 通ります（応答 {took_ms} ms）"),
-                None => format!("{way}: 通りません"),
-            };
+            let detail = format!("{way}: 通ります（応答 {took_ms} ms）");
             let found = found.lines().filter(|line| !line.is_empty());
             let found: Vec<_> = found.map(|line| format!("\n      {line}")).collect();
             said("通り道", detail + &found.concat(), None)
         }
+        Finding::Blocked { ways } => said(
+            "遮断",
+            format!("通らないもの: {}", ways.join("、")),
+            bad.then_some("どれも通りません。自分のファイアウォールなら、UDP か、TCP の 443 番ポートを外へ通してください。"),
+        ),
         _ => said(
             "通り道",
             "何が通るかを試せる相手を知りません",
