@@ -12,6 +12,7 @@ pub(crate) mod map;
 mod names;
 mod offered;
 mod ping;
+mod proxy;
 mod replay;
 mod route;
 mod show;
@@ -25,7 +26,7 @@ mod wireguard;
 use enishi_api::{Answer, Request};
 use serde_json::json;
 
-use crate::args::{Channel, Connect, Dht, Forward, Overlay, Ping, Route, Trace, Verify};
+use crate::args::{Channel, Connect, Dht, Forward, Overlay, Ping, Proxy, Route, Trace, Verify};
 use crate::client::{Client, strange};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
@@ -42,6 +43,7 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Route(Route),
     Resolve(String),
+    Proxy(Proxy),
     Forward(Forward),
     Ping(Ping),
     Trace(Trace),
@@ -73,6 +75,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
+        DaemonCommand::Proxy(options) => proxy::run(cx, options).await,
         DaemonCommand::Forward(command) => forward::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
