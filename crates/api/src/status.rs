@@ -57,6 +57,10 @@ pub struct Status {
     /// Where the proxies listen.
     #[serde(default)]
     pub proxies: Proxies,
+    /// Which proxy connections of this node take, and who says so; none when nobody names one. No
+    /// user and no password is in it.
+    #[serde(default)]
+    pub upstream: Option<String>,
     /// The forwards, in the order of their numbers.
     #[serde(default)]
     pub forwards: Vec<Forward>,

@@ -2,6 +2,7 @@
 
 mod beyond;
 mod channel;
+mod proxy;
 mod sim;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::text::Language;
 
 pub(crate) use beyond::{Forward, Route, Way};
 pub(crate) use channel::{Channel, Governed, Join, Member, Offered, Switch, WireGuard};
+pub(crate) use proxy::{Proxy, ProxyCommand};
 pub(crate) use sim::{Recorded, Remedy, Sim};
 
 /// The network of a channel when none is named.
@@ -109,6 +111,11 @@ pub(crate) enum Command {
         /// The server
         server: IpAddr,
     },
+    /// Evaluate the PAC file that comes by standard input
+    #[command(name = enishi_proxy::pac::guard::COMMAND, hide = true)]
+    PacGuard,
+    /// Show which proxy connections of this node take, and why
+    Proxy(Proxy),
     /// Forward ports between this host and a channel
     #[command(subcommand)]
     Forward(Forward),

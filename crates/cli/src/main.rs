@@ -58,6 +58,13 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
                 Err(_) => Verdict::No,
             });
         }
+        Command::PacGuard => {
+            // Nobody reads what it would say.
+            return Ok(match enishi_proxy::pac::guard::run() {
+                Ok(()) => Verdict::Yes,
+                Err(_) => Verdict::No,
+            });
+        }
         Command::Down => DaemonCommand::Down,
         Command::Status => DaemonCommand::Status,
         Command::Peers => DaemonCommand::Peers,
@@ -70,6 +77,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         }
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Resolve { name } => DaemonCommand::Resolve(name),
+        Command::Proxy(options) => DaemonCommand::Proxy(options),
         Command::Forward(command) => DaemonCommand::Forward(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),

@@ -12,6 +12,7 @@ pub(crate) mod map;
 mod names;
 mod offered;
 mod ping;
+mod proxy;
 mod replay;
 mod route;
 mod show;
@@ -26,7 +27,7 @@ use enishi_api::{Answer, Request};
 use serde_json::json;
 
 use crate::args::{
-    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Route, Trace, Verify,
+    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Proxy, Route, Trace, Verify,
 };
 use crate::client::{Client, strange};
 use crate::output::Output;
@@ -44,6 +45,7 @@ pub(crate) enum DaemonCommand {
     Channel(Channel),
     Route(Route),
     Resolve(String),
+    Proxy(Proxy),
     Forward(Forward),
     Ping(Ping),
     Trace(Trace),
@@ -75,6 +77,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Overlay(command) => closed::run(cx, command).await,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
+        DaemonCommand::Proxy(options) => proxy::run(cx, options).await,
         DaemonCommand::Forward(command) => forward::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,

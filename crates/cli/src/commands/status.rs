@@ -81,6 +81,10 @@ fn facts(cx: &Context, status: &Status) -> String {
             status.discovery.clone().unwrap_or_default(),
         ),
         (Label::Proxies, proxies(status.proxies)),
+        (
+            Label::TakesProxy,
+            status.upstream.clone().unwrap_or_default(),
+        ),
         (Label::Forwards, forwards(cx, &status.forwards)),
         (Label::Refused, refused),
         (Label::Dropped, dropped),

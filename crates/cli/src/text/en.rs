@@ -96,6 +96,38 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),
+        Message::NoProxies => "No proxy is named: connections go straight. `enishi proxy tell` \
+            tells the daemon what your desktop says."
+            .to_owned(),
+        Message::ProxyFound { by } => format!("Found by {by}:"),
+        Message::ProxyNotFound => "Your desktop and your session name no proxy; what was told \
+            before is forgotten."
+            .to_owned(),
+        Message::ProxyInputUnfit => {
+            "Standard input does not hold what `enishi proxy tell --print` \
+            prints."
+                .to_owned()
+        }
+        Message::ProxyAnswer {
+            url,
+            routes,
+            source,
+            bypass,
+            pac,
+        } => match (source, bypass, pac) {
+            (None, ..) => format!("{url} goes straight: nobody names a proxy."),
+            (Some(source), Some(entry), _) => {
+                format!("{url} goes straight: {entry} takes no proxy ({source}).")
+            }
+            (Some(source), None, Some(pac)) => {
+                format!("{url} takes {routes}: asked was the PAC file {pac} ({source}).")
+            }
+            (Some(source), None, None) => format!("{url} takes {routes} ({source})."),
+        },
+        Message::CompanySigned { signature, key } => format!(
+            "The signature is in {signature}; it belongs beside the file. The nodes' configuration \
+             needs:\ncompany_key = \"{key}\""
+        ),
         Message::NoForwards => "No forwards; `enishi forward add CHANNEL` makes one.".to_owned(),
         Message::NoPeers => {
             "No peers yet; start another node with `enishi up --bootstrap TICKET`, TICKET from \
@@ -389,6 +421,13 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Name => "name",
         Label::Names => "names",
         Label::Proxies => "proxies",
+        Label::TakesProxy => "takes proxy",
+        Label::Source => "source",
+        Label::Says => "says",
+        Label::Configuration => "configuration",
+        Label::Company => "company",
+        Label::Desktop => "desktop",
+        Label::Environment => "environment",
         Label::Discovery => "discovery",
         Label::Forwards => "forwards",
         Label::Exit => "exit",

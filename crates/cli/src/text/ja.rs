@@ -103,6 +103,36 @@ pub(super) fn text(message: &Message<'_>) -> String {
         }
         Message::ForwardAdded { id, way } => format!("転送 {id}: {way}"),
         Message::ForwardRemoved { id } => format!("転送 {id} を削除しました。"),
+        Message::NoProxies => "プロキシの指定はなく、直接接続します。`enishi proxy tell` で\
+            デスクトップの設定をデーモンに伝えられます。"
+            .to_owned(),
+        Message::ProxyFound { by } => format!("{by} の設定:"),
+        Message::ProxyNotFound => "デスクトップにもセッションにもプロキシの指定はありません。\
+            以前に伝えた設定は破棄されます。"
+            .to_owned(),
+        Message::ProxyInputUnfit => {
+            "標準入力の内容が `enishi proxy tell --print` の出力ではありません。".to_owned()
+        }
+        Message::ProxyAnswer {
+            url,
+            routes,
+            source,
+            bypass,
+            pac,
+        } => match (source, bypass, pac) {
+            (None, ..) => format!("{url} は直接接続します（プロキシの指定なし）。"),
+            (Some(source), Some(entry), _) => {
+                format!("{url} は直接接続します（{source}: {entry} は除外）。")
+            }
+            (Some(source), None, Some(pac)) => {
+                format!("{url} は {routes} を使います（{source}: PAC ファイル {pac}）。")
+            }
+            (Some(source), None, None) => format!("{url} は {routes} を使います（{source}）。"),
+        },
+        Message::CompanySigned { signature, key } => format!(
+            "署名は {signature} にあります。設定ファイルと同じ場所に置いてください。各ノードの設定:\n\
+             company_key = \"{key}\""
+        ),
         Message::NoForwards => {
             "転送はありません。`enishi forward add CHANNEL` で追加できます。".to_owned()
         }
@@ -370,6 +400,13 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Name => "名前",
         Label::Names => "名前解決",
         Label::Proxies => "プロキシ",
+        Label::TakesProxy => "使用プロキシ",
+        Label::Source => "情報源",
+        Label::Says => "内容",
+        Label::Configuration => "設定ファイル",
+        Label::Company => "会社",
+        Label::Desktop => "デスクトップ",
+        Label::Environment => "環境変数",
         Label::Discovery => "機器の探索",
         Label::Forwards => "転送",
         Label::Exit => "出口",

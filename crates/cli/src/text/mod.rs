@@ -92,6 +92,26 @@ pub(crate) enum Message<'a> {
         id: u32,
     },
     NoForwards,
+    /// Nobody names a proxy.
+    NoProxies,
+    /// Who names a proxy on this desktop.
+    ProxyFound {
+        by: &'a str,
+    },
+    ProxyNotFound,
+    ProxyInputUnfit,
+    /// Which proxy a URL takes, and why.
+    ProxyAnswer {
+        url: &'a str,
+        routes: &'a str,
+        source: Option<&'a str>,
+        bypass: Option<&'a str>,
+        pac: Option<&'a str>,
+    },
+    CompanySigned {
+        signature: &'a str,
+        key: &'a str,
+    },
     NoWireGuardClients,
     UseWireGuard {
         channel: &'a str,
@@ -305,6 +325,13 @@ pub(crate) enum Label {
     Name,
     Names,
     Proxies,
+    TakesProxy,
+    Source,
+    Says,
+    Configuration,
+    Company,
+    Desktop,
+    Environment,
     Discovery,
     Forwards,
     Exit,

@@ -24,7 +24,7 @@ use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::upstream::Upstream;
-use super::{Daemon, Options, control, dns, vitals};
+use super::{Daemon, Options, control, dns, upstream, vitals};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
@@ -125,7 +125,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let networks = Arc::new(Networks::new(notes, layer, discovery));
     let proxies = Proxies::bind(&config).await?;
     let forwards = Forwards::load(data.path())?;
-    let upstream = Upstream::load(&config, data.path())?;
+    let proxies_out = Upstream::load(&config, data.path())?;
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
@@ -153,7 +153,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.names = with_names.then(Shown::default);
     shared.forwards = forwards;
     shared.proxies = proxies.addresses();
-    shared.upstream = upstream;
+    shared.upstream = proxies_out;
     shared.wireguard = Some(wireguard);
     shared.carrier = Some(Arc::clone(&carrier));
     let shared = Arc::new(shared);
@@ -200,6 +200,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
+    tokio::spawn(upstream::keep(desk.clone()));
     let stop = ending.stopped.clone();
     tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop.clone()));
     let listeners = link_listeners(&shared, &sessions);

@@ -66,6 +66,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         names: dns::state(desk).map(Box::new),
         discovery: discovery::in_use(desk),
         proxies: shared.proxies,
+        upstream: shared.upstream.line(),
         forwards: forwards::all(desk),
         notices,
     })))

@@ -1,5 +1,7 @@
 //! Which proxies connections of this node take: the sources, and what a person asks and tells.
 
+mod company;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use super::desk::{Desk, no, usage};
 use crate::config::Config;
 use crate::data_dir::{DataDirError, io_error, read_settings, write_private};
 
+pub(super) use company::keep;
+
 /// The file with what a desktop told, in the data directory.
 const FILE_NAME: &str = "proxy.json";
 
@@ -20,12 +24,14 @@ const FILE_NAME: &str = "proxy.json";
 const FILE_BYTES_MAX: u64 = 512 * 1024;
 
 /// The proxies, and what is to be told of their sources.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Upstream {
     /// What is asked before a connection is dialled.
     pub(super) proxies: Proxies,
     /// The data directory.
     data: PathBuf,
+    /// The settings of a company, if the configuration names one.
+    company: Option<company::Settings>,
     /// Variables of the environment that cannot be used.
     notices: Vec<String>,
 }
@@ -52,11 +58,21 @@ impl Upstream {
             tracing::warn!("{notice}");
         }
         proxies.set(Source::Environment, environment.settings);
+        let company = company::Settings::load(config, data)?;
+        let kept = company.as_ref().and_then(company::Settings::kept);
+        proxies.set(Source::Company, kept.and_then(|kept| kept.settings));
         Ok(Self {
             proxies,
+            company,
             data: data.to_owned(),
             notices: environment.notices,
         })
+    }
+
+    /// Tells in a line what the source that decides says; none when nobody names a proxy.
+    pub(super) fn line(&self) -> Option<String> {
+        let (source, settings) = self.proxies.deciding()?;
+        Some(format!("{} ({source})", says(&settings).join(", ")))
     }
 
     fn tell(&self, told: ProxyTold) -> Result<(), Failure> {
