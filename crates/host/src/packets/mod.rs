@@ -95,6 +95,13 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
+    /// Somebody asks something at the port of packets: at most 64 a second.
+    Question {
+        /// From where.
+        from: SocketAddr,
+        /// The question.
+        datagram: Bytes,
+    },
 }
 
 /// The virtual networks of this host.
@@ -198,6 +205,19 @@ impl Networks {
     pub fn moved(&self) {
         lock(&self.outside).clear();
         self.tell(Command::Moved);
+    }
+
+    /// Sends a datagram from the port at which packets are taken; it may be lost.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: Bytes) {
+        self.tell(Command::Send { to, datagram });
+    }
+
+    /// Returns the outer addresses at which packets are taken: those that a router maps, and those
+    /// that members see.
+    pub(crate) fn outside(&self) -> Vec<SocketAddr> {
+        let mut outside: Vec<SocketAddr> = lock(&self.mapped).iter().copied().collect();
+        outside.extend(lock(&self.outside).addresses());
+        outside
     }
 
     /// Follows what the virtual networks' control decided. Makes and removes devices, which
