@@ -22,7 +22,8 @@ use super::gateway::{Forwards, Proxies, ProxyError};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
-use super::{Daemon, Options, control, dns, vitals};
+use super::{Daemon, Options, bootstrap, control, dns, vitals};
+use crate::bootstrap::{Server, Source, is_server};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
@@ -104,7 +105,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         || OverlayId::from_name(&config.overlay),
         |member| member.card.membership.overlay(),
     );
-    let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
+    config.mdns = options.mdns.unwrap_or(config.mdns);
+    let (mut invited, servers) = contacts_of(&options.bootstrap, overlay)?;
+    config.bootstrap.extend(servers);
     let keypair = data.identity()?;
     let target = record_target(&options, &config)?;
     let with_devices = config.tun && !options.no_tun;
@@ -136,7 +139,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
     if let Some(member) = &closed {
         birth = birth.in_closed_overlay(member.card.membership.clone());
-        bootstrap.extend(member.card.contacts.iter().cloned());
+        invited.extend(member.card.contacts.iter().cloned());
     }
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
@@ -151,9 +154,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.proxies = proxies.addresses();
     shared.wireguard = Some(wireguard);
     shared.carrier = Some(Arc::clone(&carrier));
+    let (questions, questions_inlet) = mpsc::channel(bootstrap::QUESTIONS_MAX);
+    shared.questions = Some(questions);
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
-    bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
+    shared.found_by.found(Source::Invitation, &invited);
+    let earlier = postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default();
+    shared.found_by.found(Source::EarlierRuns, &earlier);
+    invited.extend(earlier);
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
     let recorder = Recorder::start(target, &birth, Arc::clone(&shared))?;
     // From here on the keys are the node's.
@@ -177,8 +185,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         events_out,
         Arc::clone(&shared),
     );
-    let known = bootstrap.len();
-    for input in first_inputs(found, bootstrap) {
+    let seeks = !invited.is_empty() || !shared.config.bootstrap.is_empty();
+    for input in first_inputs(found, invited) {
         driver.handle(&mut node, input);
     }
     shared.networks.hold_exits(node.vnet());
@@ -201,7 +209,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     tokio::spawn(measuring.run(desk.clone()));
-    if known > 0 {
+    bootstrap::start(&desk, questions_inlet);
+    if seeks {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
     let driver = tokio::spawn(driver.run(node, desk.clone(), inlets));
@@ -234,10 +243,17 @@ fn mapping(desk: &Desk) -> Option<impl Future<Output = ()> + use<>> {
     is_wanted.then(|| mapping.keep(local, stop))
 }
 
-/// Reads the invitations to join by.
-fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, StartError> {
-    let mut contacts = Vec::new();
+/// Reads the invitations to join by, and the nodes to ask.
+fn contacts_of(
+    tickets: &[String],
+    overlay: OverlayId,
+) -> Result<(Vec<Contact>, Vec<Server>), StartError> {
+    let (mut contacts, mut servers) = (Vec::new(), Vec::new());
     for text in tickets {
+        if is_server(text) {
+            servers.push(text.parse().map_err(StartError::Ticket)?);
+            continue;
+        }
         let ticket: Ticket = text
             .parse()
             .map_err(|error: TicketError| StartError::Ticket(error.to_string()))?;
@@ -253,7 +269,7 @@ fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, S
         }
         contacts.extend(ticket.contacts.iter().cloned());
     }
-    Ok(contacts)
+    Ok((contacts, servers))
 }
 
 /// Listens at the port of the last run if it is free, and keeps the port for the next.

@@ -212,12 +212,9 @@ impl Networks {
         self.tell(Command::Send { to, datagram });
     }
 
-    /// Returns the outer addresses at which packets are taken: those that a router maps, and those
-    /// that members see.
-    pub(crate) fn outside(&self) -> Vec<SocketAddr> {
-        let mut outside: Vec<SocketAddr> = lock(&self.mapped).iter().copied().collect();
-        outside.extend(lock(&self.outside).addresses());
-        outside
+    /// Returns the outer address at which the site's router takes packets, if it does.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        *lock(&self.mapped)
     }
 
     /// Follows what the virtual networks' control decided. Makes and removes devices, which

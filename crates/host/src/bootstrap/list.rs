@@ -1,0 +1,181 @@
+//! Lists of nodes in the DNS: TXT records (RFC 1035, section 3.3.14) of a name that the
+//! configuration has, looked up by the system's servers.
+//!
+//! ```text
+//!   enishi.example.org. 300 IN TXT "enishi=NODE@192.0.2.7:4242,[2001:db8::7]:4242"
+//!   enishi.example.org. 300 IN TXT "enishi=192.0.2.7:4242"
+//! ```
+//!
+//! Without a node id the address is asked who it is. Records are not signed: whoever writes the zone
+//! decides which nodes a newcomer meets first, as whoever writes an invitation does, and DNSSEC is for
+//! who wants to be sure of the zone. The sessions prove the keys. Names in records are not looked up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enishi_overlay::contact::ADDRESSES_MAX;
+use enishi_overlay::{Contact, NodeId};
+use n0_dns_resolver::DnsResolver;
+use serde::Deserialize;
+
+use super::ask::{Heard, rng};
+use super::pace::Pace;
+use super::server::asked_at;
+use super::{Around, Source};
+
+/// What a record begins with; others of the same name are not for us.
+const PREFIX: &str = "enishi=";
+
+/// The most records of a name that are read, and the longest of them, in octets.
+const RECORDS_MAX: usize = 16;
+const RECORD_BYTES_MAX: usize = 512;
+
+/// How long one name may take.
+const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The name of a list, at most 253 octets.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ListName(String);
+
+impl TryFrom<String> for ListName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = |label: &str| {
+            let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"-_".contains(&octet);
+            (1..=63).contains(&label.len()) && label.bytes().all(fits)
+        };
+        let name = text.strip_suffix('.').unwrap_or(&text);
+        match name.len() <= 253 && name.split('.').all(fits) {
+            true => Ok(Self(name.to_owned())),
+            false => Err(format!(
+                "`{text}` is no name of a DNS record, as enishi.example.org"
+            )),
+        }
+    }
+}
+
+/// What a record names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Named {
+    /// A node.
+    Contact(Contact),
+    /// Addresses where somebody is to be asked.
+    Addresses(Vec<SocketAddr>),
+}
+
+/// Reads a record; none when it is not for us, or not understood.
+fn read(record: &[u8]) -> Option<Named> {
+    if record.len() > RECORD_BYTES_MAX {
+        return None;
+    }
+    let text = std::str::from_utf8(record).ok()?;
+    let named = text.trim().strip_prefix(PREFIX)?;
+    let (id, addresses) = match named.split_once('@') {
+        Some((id, addresses)) => (Some(id.parse::<NodeId>().ok()?), addresses),
+        None => (None, named),
+    };
+    let addresses = addresses.split(',').map(|text| text.trim().parse());
+    let addresses: Vec<SocketAddr> = addresses
+        .take(ADDRESSES_MAX)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    Some(match id {
+        Some(id) => Named::Contact(Contact::new(id, addresses)),
+        None => Named::Addresses(addresses),
+    })
+}
+
+/// Reads the lists whenever the node needs others.
+pub(super) async fn run(around: Around, names: Vec<ListName>) {
+    let Some(rng) = rng() else { return };
+    let mut pace = Pace::new(around.company.clone(), rng);
+    loop {
+        pace.turn().await;
+        // The system's servers may be others than the last time.
+        let resolver = DnsResolver::builder().use_system_config().build();
+        for ListName(name) in &names {
+            match look_up(&resolver, name).await {
+                Err(error) => around
+                    .book
+                    .failed(Source::DnsList, format!("{name}: {error}")),
+                Ok(named) if named.is_empty() => {
+                    let error = format!("{name} has no record that begins with `{PREFIX}`");
+                    around.book.failed(Source::DnsList, error);
+                }
+                Ok(named) => use_list(&around, named).await,
+            }
+        }
+    }
+}
+
+async fn look_up(resolver: &DnsResolver, name: &str) -> Result<Vec<Named>, String> {
+    // Absolute: what the system appends to names is not for these.
+    let looked_up = resolver.lookup_txt(format!("{name}."));
+    let records = tokio::time::timeout(LOOKUP_TIME_MAX, looked_up).await;
+    let records = records.map_err(|_| "no DNS server answers".to_owned())?;
+    let records = records.map_err(|error| error.to_string())?;
+    let texts = records.into_iter().take(RECORDS_MAX);
+    let texts = texts.map(|record| record.into_boxed_slices().concat());
+    Ok(texts.filter_map(|text| read(&text)).collect())
+}
+
+async fn use_list(around: &Around, named: Vec<Named>) {
+    around.book.worked(Source::DnsList);
+    let (mut contacts, mut addresses) = (Vec::new(), Vec::new());
+    for named in named {
+        match named {
+            Named::Contact(contact) => contacts.push(contact),
+            Named::Addresses(some) => addresses.extend(some),
+        }
+    }
+    if !contacts.is_empty() {
+        around.tell(Source::DnsList, contacts).await;
+    }
+    if !addresses.is_empty() {
+        let at = asked_at(&addresses);
+        around
+            .ask_and_tell(Source::DnsList, &at, Heard::FromStrangers)
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use enishi_overlay::Keypair;
+
+    #[test]
+    fn records_name_nodes_or_addresses() {
+        let id = Keypair::from_seed(&[1; 32]).id();
+        let at: SocketAddr = "192.0.2.7:4242".parse().unwrap();
+        let six: SocketAddr = "[2001:db8::7]:4242".parse().unwrap();
+        let text = format!("enishi={id}@{at}, {six}");
+        let named = Named::Contact(Contact::new(id, [at, six]));
+        assert_eq!(read(text.as_bytes()), Some(named));
+        let named = Named::Addresses(vec![at]);
+        assert_eq!(read(b"enishi=192.0.2.7:4242"), Some(named));
+        let long = format!("enishi={id}@{at}{}", " ".repeat(RECORD_BYTES_MAX));
+        for bad in [
+            "",
+            "v=spf1 -all",
+            "enishi=",
+            "enishi=@192.0.2.7:1",
+            "enishi=host:1",
+            &long,
+        ] {
+            assert_eq!(read(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(read(b"enishi=\xff"), None);
+    }
+
+    #[test]
+    fn names_of_lists_are_names() {
+        let name = |text: &str| ListName::try_from(text.to_owned());
+        assert_eq!(name("enishi.example.org."), name("enishi.example.org"));
+        for bad in ["", ".", "a..b", "a b", "http://a", &"a".repeat(64)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+}
