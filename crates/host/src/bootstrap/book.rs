@@ -58,6 +58,9 @@ impl Book {
 
     /// A source found nodes. What was wrong with it is over.
     pub(crate) fn found(&self, source: Source, contacts: &[Contact]) {
+        if contacts.is_empty() {
+            return;
+        }
         let mut entries = self.lock();
         let entry = entries.entry(source).or_default();
         entry.error = None;
