@@ -186,6 +186,9 @@ fn a_name_and_a_port_are_enough_to_join() {
     });
     let error = source(&status, "servers")["error"].as_str().unwrap();
     assert!(error.contains("does not answer"), "{error}");
+    let doctor = stranger.call(&["doctor"]).unwrap().stdout;
+    let told = format!("servers none ({error})");
+    assert!(doctor.contains(&told), "{doctor}");
     assert!(!has_joined(&status) && has_joined(&running.json(&["status"]).unwrap()));
 }
 

@@ -22,8 +22,11 @@
 //!
 //! The keys follow from the overlay's id, and in a closed overlay with a secret from that, too.
 
+use std::net::SocketAddr;
+
 use data_encoding::HEXLOWER;
-use enishi_overlay::{Contact, OverlayId, Rng};
+use enishi_overlay::contact::ADDRESSES_MAX;
+use enishi_overlay::{Contact, NodeId, OverlayId, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Membership;
@@ -43,6 +46,12 @@ const ANSWER: [u8; 2] = [0x32, 1];
 /// What a question is filled up with.
 const FILLING: [u8; QUESTION_BYTES - QUESTION.len() - SEAL_BYTES] =
     [0; QUESTION_BYTES - QUESTION.len() - SEAL_BYTES];
+
+/// What a TXT record begins with that names a node; others of the same name are not for us.
+pub const RECORD_PREFIX: &str = "enishi=";
+
+/// The longest such record, in octets.
+const RECORD_BYTES_MAX: usize = 512;
 
 /// Octets of the random half of a label, and of the other one.
 const SALT_BYTES: usize = 8;
@@ -66,6 +75,51 @@ pub struct Answer {
     pub port: u16,
     /// The node itself and, if it hands them out, others: at most [`CONTACTS_MAX`].
     pub contacts: Vec<Contact>,
+}
+
+impl Answer {
+    /// Reads the content of an answer; none when it is none, or names too many.
+    pub fn decode(octets: &[u8]) -> Option<Self> {
+        let (answer, rest) = postcard::take_from_bytes::<Self>(octets).ok()?;
+        (rest.is_empty() && answer.contacts.len() <= CONTACTS_MAX).then_some(answer)
+    }
+
+    /// Writes it.
+    pub fn encode(&self) -> Vec<u8> {
+        // Fails only without memory.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+}
+
+/// What a record of a list in the DNS names: `enishi=NODE@ADDRESS:PORT,…`, or without the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// A node.
+    Contact(Contact),
+    /// Where somebody is to be asked who is there, at most [`ADDRESSES_MAX`].
+    Addresses(Vec<SocketAddr>),
+}
+
+impl Listed {
+    /// Reads a record of at most 512 octets; none when it is not for us, or not understood.
+    pub fn read(record: &[u8]) -> Option<Self> {
+        if record.len() > RECORD_BYTES_MAX {
+            return None;
+        }
+        let text = std::str::from_utf8(record).ok()?;
+        let named = text.trim().strip_prefix(RECORD_PREFIX)?;
+        let (id, addresses) = match named.split_once('@') {
+            Some((id, addresses)) => (Some(id.parse::<NodeId>().ok()?), addresses),
+            None => (None, named),
+        };
+        let addresses = addresses.split(',').take(ADDRESSES_MAX);
+        let addresses = addresses.map(|text| text.trim().parse().ok());
+        let addresses: Vec<SocketAddr> = addresses.collect::<Option<_>>()?;
+        Some(match id {
+            Some(id) => Self::Contact(Contact::new(id, addresses)),
+            None => Self::Addresses(addresses),
+        })
+    }
 }
 
 impl Rendezvous {
@@ -110,7 +164,7 @@ impl Rendezvous {
     pub fn answer(&self, rng: &mut Rng, asked: &Asked, mut answer: Answer) -> Vec<u8> {
         answer.contacts.truncate(CONTACTS_MAX);
         loop {
-            let value = postcard::to_stdvec(&answer).unwrap_or_default();
+            let value = answer.encode();
             if ANSWER.len() + SEAL_BYTES + value.len() <= QUESTION_BYTES {
                 let mut octets = ANSWER.to_vec();
                 octets.extend(seal(rng, &self.answers, &asked.0, &value));
@@ -128,8 +182,7 @@ impl Rendezvous {
             return None;
         }
         let value = unseal(&self.answers, &asked.0, sealed)?;
-        let (answer, rest) = postcard::take_from_bytes::<Answer>(&value).ok()?;
-        (rest.is_empty() && answer.contacts.len() <= CONTACTS_MAX).then_some(answer)
+        Answer::decode(&value)
     }
 
     /// Returns the label by which a node shows those who know the overlay that it is of it: 32
@@ -213,6 +266,31 @@ mod tests {
         let read = here.read_answer(&asked, &octets).unwrap();
         assert!(read.contacts.len() >= 4, "{}", read.contacts.len());
         assert_eq!(read.contacts[..], answer.contacts[..read.contacts.len()]);
+    }
+
+    #[test]
+    fn records_name_nodes_or_addresses() {
+        let id = Keypair::from_seed(&[1; 32]).id();
+        let at: SocketAddr = "192.0.2.7:4242".parse().unwrap();
+        let six: SocketAddr = "[2001:db8::7]:4242".parse().unwrap();
+        let text = format!("enishi={id}@{at}, {six}");
+        let named = Listed::Contact(Contact::new(id, [at, six]));
+        assert_eq!(Listed::read(text.as_bytes()), Some(named));
+        let named = Listed::Addresses(vec![at]);
+        assert_eq!(Listed::read(b"enishi=192.0.2.7:4242"), Some(named));
+        let long = format!("enishi={id}@{at}{}", " ".repeat(RECORD_BYTES_MAX));
+        let bad = [
+            "",
+            "v=spf1 -all",
+            "enishi=",
+            "enishi=@192.0.2.7:1",
+            "enishi=host:1",
+            &long,
+        ];
+        for bad in bad {
+            assert_eq!(Listed::read(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(Listed::read(b"enishi=\xff"), None);
     }
 
     #[test]

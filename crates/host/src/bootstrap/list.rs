@@ -10,11 +10,9 @@
 //! decides which nodes a newcomer meets first, as whoever writes an invitation does, and DNSSEC is for
 //! who wants to be sure of the zone. The sessions prove the keys. Names in records are not looked up.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use enishi_overlay::contact::ADDRESSES_MAX;
-use enishi_overlay::{Contact, NodeId};
+use enishi_services::rendezvous::{Listed, RECORD_PREFIX};
 use n0_dns_resolver::DnsResolver;
 use serde::Deserialize;
 
@@ -23,12 +21,8 @@ use super::pace::Pace;
 use super::server::asked_at;
 use super::{Around, Source};
 
-/// What a record begins with; others of the same name are not for us.
-const PREFIX: &str = "enishi=";
-
-/// The most records of a name that are read, and the longest of them, in octets.
+/// The most records of a name that are read.
 const RECORDS_MAX: usize = 16;
-const RECORD_BYTES_MAX: usize = 512;
 
 /// How long one name may take.
 const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -56,37 +50,6 @@ impl TryFrom<String> for ListName {
     }
 }
 
-/// What a record names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Named {
-    /// A node.
-    Contact(Contact),
-    /// Addresses where somebody is to be asked.
-    Addresses(Vec<SocketAddr>),
-}
-
-/// Reads a record; none when it is not for us, or not understood.
-fn read(record: &[u8]) -> Option<Named> {
-    if record.len() > RECORD_BYTES_MAX {
-        return None;
-    }
-    let text = std::str::from_utf8(record).ok()?;
-    let named = text.trim().strip_prefix(PREFIX)?;
-    let (id, addresses) = match named.split_once('@') {
-        Some((id, addresses)) => (Some(id.parse::<NodeId>().ok()?), addresses),
-        None => (None, named),
-    };
-    let addresses = addresses.split(',').map(|text| text.trim().parse());
-    let addresses: Vec<SocketAddr> = addresses
-        .take(ADDRESSES_MAX)
-        .collect::<Result<_, _>>()
-        .ok()?;
-    Some(match id {
-        Some(id) => Named::Contact(Contact::new(id, addresses)),
-        None => Named::Addresses(addresses),
-    })
-}
-
 /// Reads the lists whenever the node needs others.
 pub(super) async fn run(around: Around, names: Vec<ListName>) {
     let Some(rng) = rng() else { return };
@@ -101,7 +64,7 @@ pub(super) async fn run(around: Around, names: Vec<ListName>) {
                     .book
                     .failed(Source::DnsList, format!("{name}: {error}")),
                 Ok(named) if named.is_empty() => {
-                    let error = format!("{name} has no record that begins with `{PREFIX}`");
+                    let error = format!("{name} has no record that begins with `{RECORD_PREFIX}`");
                     around.book.failed(Source::DnsList, error);
                 }
                 Ok(named) => use_list(&around, named).await,
@@ -110,7 +73,7 @@ pub(super) async fn run(around: Around, names: Vec<ListName>) {
     }
 }
 
-async fn look_up(resolver: &DnsResolver, name: &str) -> Result<Vec<Named>, String> {
+async fn look_up(resolver: &DnsResolver, name: &str) -> Result<Vec<Listed>, String> {
     // Absolute: what the system appends to names is not for these.
     let looked_up = resolver.lookup_txt(format!("{name}."));
     let records = tokio::time::timeout(LOOKUP_TIME_MAX, looked_up).await;
@@ -118,16 +81,16 @@ async fn look_up(resolver: &DnsResolver, name: &str) -> Result<Vec<Named>, Strin
     let records = records.map_err(|error| error.to_string())?;
     let texts = records.into_iter().take(RECORDS_MAX);
     let texts = texts.map(|record| record.into_boxed_slices().concat());
-    Ok(texts.filter_map(|text| read(&text)).collect())
+    Ok(texts.filter_map(|text| Listed::read(&text)).collect())
 }
 
-async fn use_list(around: &Around, named: Vec<Named>) {
+async fn use_list(around: &Around, named: Vec<Listed>) {
     around.book.worked(Source::DnsList);
     let (mut contacts, mut addresses) = (Vec::new(), Vec::new());
     for named in named {
         match named {
-            Named::Contact(contact) => contacts.push(contact),
-            Named::Addresses(some) => addresses.extend(some),
+            Listed::Contact(contact) => contacts.push(contact),
+            Listed::Addresses(some) => addresses.extend(some),
         }
     }
     if !contacts.is_empty() {
@@ -144,31 +107,6 @@ async fn use_list(around: &Around, named: Vec<Named>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use enishi_overlay::Keypair;
-
-    #[test]
-    fn records_name_nodes_or_addresses() {
-        let id = Keypair::from_seed(&[1; 32]).id();
-        let at: SocketAddr = "192.0.2.7:4242".parse().unwrap();
-        let six: SocketAddr = "[2001:db8::7]:4242".parse().unwrap();
-        let text = format!("enishi={id}@{at}, {six}");
-        let named = Named::Contact(Contact::new(id, [at, six]));
-        assert_eq!(read(text.as_bytes()), Some(named));
-        let named = Named::Addresses(vec![at]);
-        assert_eq!(read(b"enishi=192.0.2.7:4242"), Some(named));
-        let long = format!("enishi={id}@{at}{}", " ".repeat(RECORD_BYTES_MAX));
-        for bad in [
-            "",
-            "v=spf1 -all",
-            "enishi=",
-            "enishi=@192.0.2.7:1",
-            "enishi=host:1",
-            &long,
-        ] {
-            assert_eq!(read(bad.as_bytes()), None, "{bad}");
-        }
-        assert_eq!(read(b"enishi=\xff"), None);
-    }
 
     #[test]
     fn names_of_lists_are_names() {
