@@ -144,6 +144,31 @@ fn islands_merge_when_their_networks_do() {
 }
 
 #[test]
+fn a_network_without_the_internet_goes_on_and_takes_in_newcomers() {
+    let Some(mut net) = Net::open("nointernet") else {
+        return;
+    };
+    let [far, member, newcomer] = net.hosts(["far", "member", "newcomer"]);
+    let outside = net.start(&far, &[]);
+    let ticket = outside.text(&["invite"]).unwrap();
+    let words = ["--mdns", "on", "--bootstrap", &ticket];
+    let inside = net.start(&member, &words);
+    wait(&inside, "the member joins by its invitation", has_joined);
+    net.lab.isolate(&[&member, &newcomer], &[&far]).unwrap();
+    let newcomer = net.start(&newcomer, &words);
+    let status = wait(&newcomer, "the newcomer joins in the network", has_joined);
+    assert_eq!(source(&status, "invitation")["peers"], 0, "{status:#}");
+    net.lab.heal().unwrap();
+    for daemon in [&outside, &inside, &newcomer] {
+        wait(daemon, "all are one overlay", |status| {
+            let sources = status["bootstrap"].as_array().unwrap();
+            let peers = sources.iter().filter_map(|source| source["peers"].as_u64());
+            status["peers"] == 2 && (sources.is_empty() || peers.sum::<u64>() > 0)
+        });
+    }
+}
+
+#[test]
 fn a_name_and_a_port_are_enough_to_join() {
     let Some(mut net) = Net::open("bootserver") else {
         return;

@@ -188,7 +188,7 @@ impl Announced {
         }
         let known = self.instances.get(&service.fullname);
         if known.is_some_and(|known| known.addresses == addresses)
-            || (known.is_none() && self.instances.len() >= INSTANCES_MAX)
+            || (known.is_none() && !self.make_room())
         {
             return;
         }
@@ -202,6 +202,19 @@ impl Announced {
         };
         self.instances.insert(service.fullname.clone(), instance);
         self.ask(around);
+    }
+
+    /// Tells whether one more instance has room; who has been silent the longest gives way. A node
+    /// that starts anew has another label, and its former ones are announced for an hour.
+    fn make_room(&mut self) -> bool {
+        if self.instances.len() < INSTANCES_MAX {
+            return true;
+        }
+        let silent = self.instances.iter();
+        let silent = silent.filter(|(_, instance)| instance.misses > 0 && !instance.is_asked);
+        let longest = silent.max_by_key(|(_, instance)| instance.misses);
+        let longest = longest.map(|(name, _)| name.clone());
+        longest.is_some_and(|name| self.instances.remove(&name).is_some())
     }
 
     /// Asks those who are due.

@@ -86,6 +86,10 @@ pub(crate) struct Around {
     pub(crate) company: watch::Receiver<Company>,
     pub(crate) networks: Arc<Networks>,
     /// The addresses of this host at which it may be dialled.
+    #[cfg_attr(
+        not(feature = "mainline"),
+        expect(dead_code, reason = "only the Mainline DHT wants to know")
+    )]
     pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
     pub(crate) book: Arc<Book>,
     pub(crate) stop: CancellationToken,
@@ -99,12 +103,18 @@ impl Around {
         addresses: &[SocketAddr],
         heard: Heard,
     ) -> Vec<NodeId> {
-        let found = ask::ask(&self.rendezvous, addresses, heard).await;
+        let (sender, mut found) = mpsc::channel::<Vec<Contact>>(ask::ADDRESSES_MAX);
         let mut ids = Vec::new();
-        for contacts in found {
-            ids.extend(contacts.first().map(Contact::id));
-            self.tell(source, contacts).await;
-        }
+        let telling = async {
+            while let Some(contacts) = found.recv().await {
+                ids.extend(contacts.first().map(Contact::id));
+                self.tell(source, contacts).await;
+            }
+        };
+        tokio::join!(
+            ask::ask(&self.rendezvous, addresses, heard, sender),
+            telling
+        );
         ids
     }
 

@@ -42,6 +42,7 @@ pub(super) fn start(desk: &Desk, questions: mpsc::Receiver<(SocketAddr, Bytes)>)
         (_, _, true) => Audience::Site,
         _ => Audience::Nobody,
     };
+    note_port(desk);
     let answerer = Answerer::new(rendezvous.clone(), audience, Rng::from_seed(seed));
     tokio::spawn(answer(desk.clone(), answerer, questions));
     let (known, company) = watch::channel(Company::default());
@@ -58,6 +59,24 @@ pub(super) fn start(desk: &Desk, questions: mpsc::Receiver<(SocketAddr, Bytes)>)
         stop: desk.ending.stop.clone(),
     };
     bootstrap::start(plan, &around);
+}
+
+/// Notes that a Bootstrap Server is not asked where others expect it.
+fn note_port(desk: &Desk) {
+    let sessions = desk.sessions.listening().first().map(SocketAddr::port);
+    let expected = sessions.and_then(|port| port.checked_add(1));
+    let actual = desk.shared.networks.port();
+    if let (true, Some(expected), Some(actual)) =
+        (desk.shared.config.bootstrap_server, expected, actual)
+        && expected != actual
+    {
+        let notice = format!(
+            "UDP port {expected} is in use, at which a Bootstrap Server is asked; others have to name \
+             port {actual} (`--bootstrap NAME:{actual}`), or free it and start this node again"
+        );
+        tracing::warn!("{notice}");
+        desk.shared.note("bootstrap server", notice);
+    }
 }
 
 fn plan(desk: &Desk) -> Plan {

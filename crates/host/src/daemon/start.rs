@@ -256,7 +256,7 @@ fn contacts_of(
         }
         let ticket: Ticket = text
             .parse()
-            .map_err(|error: TicketError| StartError::Ticket(error.to_string()))?;
+            .map_err(|error: TicketError| StartError::Ticket(not_understood(&error)))?;
         if ticket.overlay != overlay {
             return Err(StartError::Ticket(
                 "the invitation is for another overlay than the one of this node (`enishi \
@@ -270,6 +270,15 @@ fn contacts_of(
         contacts.extend(ticket.contacts.iter().cloned());
     }
     Ok((contacts, servers))
+}
+
+fn not_understood(error: &TicketError) -> String {
+    match error {
+        TicketError::Foreign => {
+            format!("{error}. A node to ask is named with its port, as boot.example.org:4242")
+        }
+        error => error.to_string(),
+    }
 }
 
 /// Listens at the port of the last run if it is free, and keeps the port for the next.

@@ -213,6 +213,10 @@ impl Networks {
     }
 
     /// Returns the outer address at which the site's router takes packets, if it does.
+    #[cfg_attr(
+        not(feature = "mainline"),
+        expect(dead_code, reason = "only the Mainline DHT wants to know")
+    )]
     pub(crate) fn mapped(&self) -> Option<SocketAddr> {
         *lock(&self.mapped)
     }
