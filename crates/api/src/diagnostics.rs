@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Nat;
+use super::{BootstrapSource, Nat};
 
 /// How packets reach another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +210,11 @@ pub enum Finding {
         long: u32,
         /// Whether others are known that do not answer.
         seeking: bool,
+    },
+    /// By which ways others were found.
+    Bootstrap {
+        /// Each way that was taken.
+        sources: Vec<BootstrapSource>,
     },
     /// Whether strangers, asked to look at this node's position, find this node there.
     Position {

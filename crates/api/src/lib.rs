@@ -37,7 +37,8 @@ pub use offers::{Count, Discovery, Offer, OfferAsk};
 pub use proxy::{ProxyAnswer, ProxyAsk, ProxySource, ProxyState, ProxyTold};
 pub use routes::{Route, RouteAsk, Router};
 pub use status::{
-    Account, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent, Service, Status,
+    Account, BootstrapSource, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent,
+    Service, Status,
 };
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};

@@ -36,6 +36,9 @@ pub struct Status {
     /// How the node is seen from outside.
     #[serde(default)]
     pub nat: Nat,
+    /// Where the node looks or looked for others, and what came of it.
+    #[serde(default)]
+    pub bootstrap: Vec<BootstrapSource>,
     /// How many records the node holds for the overlay.
     pub records_held: u64,
     /// What the node does for others.
@@ -67,6 +70,20 @@ pub struct Status {
     /// What a person should know and maybe act on, for example that the disk is full.
     #[serde(default)]
     pub notices: Vec<String>,
+}
+
+/// One way by which a node finds others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BootstrapSource {
+    /// Which: `invitation`, `earlier-runs`, `local-network`, `servers`, `dns-list` or `mainline`.
+    pub source: String,
+    /// How many nodes it found since the start, at most 256.
+    pub found: u64,
+    /// How many of them are peers now.
+    pub peers: u64,
+    /// Why it found nobody the last time; none when it did, or has not looked yet.
+    pub error: Option<String>,
 }
 
 /// How a node is seen from outside its site.

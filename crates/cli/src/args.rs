@@ -171,7 +171,11 @@ pub(crate) struct Up {
     /// The UDP address to listen on, for example 0.0.0.0:4242 or 127.0.0.1:0
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// An invitation of a node to join by; may be given several times
+    /// Whether to look for other nodes in the local network, by mDNS [default: on]
+    #[arg(long, value_name = "STATE")]
+    pub(crate) mdns: Option<Switch>,
+    /// An invitation of a node to join by, or the name or address of a Bootstrap Server as
+    /// NAME:PORT; may be given several times
     #[arg(long, value_name = "TICKET")]
     pub(crate) bootstrap: Vec<String>,
     /// Attach to peers as a client instead of taking part in the ring; everything else works

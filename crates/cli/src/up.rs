@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Up;
+use crate::args::{Switch, Up};
 use crate::output::Output;
 use crate::problem::{Problem, Verdict};
 
@@ -33,6 +33,7 @@ pub(crate) fn run(out: &Output, data: PathBuf, up: Up) -> Result<Verdict, Proble
         socks: up.socks,
         http_proxy: up.http_proxy,
         listen: up.listen,
+        mdns: up.mdns.map(|state| state == Switch::On),
         bootstrap: up.bootstrap,
         record: up.record,
         record_limit: up.record_limit,

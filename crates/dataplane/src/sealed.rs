@@ -38,6 +38,10 @@ pub const KEY_BYTES: usize = 32;
 /// The bits that every index has set.
 pub const INDEX_MARK: u32 = 0xc000_0000;
 
+/// The first octets of datagrams that are no packets, and for the host: it hears of them by
+/// [`crate::engine::Note::Question`].
+pub const FOR_HOST: std::ops::RangeInclusive<u8> = 0x30..=0x3f;
+
 /// After so many datagrams a key should give way to another: well within what is safe for
 /// AES-GCM with random-looking nonces of datagrams this short (NIST SP 800-38D, appendix B).
 pub const DATAGRAMS_WANTED: u64 = 1 << 31;

@@ -17,6 +17,8 @@ use enishi_overlay::standing::Policy;
 use enishi_proxy::{Location, Secret};
 use serde::Deserialize;
 
+pub use crate::bootstrap::{ListName, Server};
+
 /// The name of the configuration file in the data directory.
 pub const FILE_NAME: &str = "config.toml";
 
@@ -28,6 +30,10 @@ const OVERLAY_BYTES_MAX: usize = 255;
 
 /// The most addresses to listen on.
 const LISTEN_MAX: usize = 8;
+
+/// The most nodes that are named to be asked, and the most names of lists.
+const SERVERS_MAX: usize = 16;
+const LISTS_MAX: usize = 8;
 
 /// The longest that an invitation may be valid, in days.
 const TICKET_VALID_DAYS_MAX: u32 = 3650;
@@ -53,6 +59,19 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Whether the site's router is asked to map the node's ports: by PCP, NAT-PMP or UPnP.
     pub port_mapping: bool,
+    /// Whether nodes of the overlay are looked for in the local network, and this one announced
+    /// there, by mDNS. Not where the node listens on loopback alone.
+    pub mdns: bool,
+    /// Nodes that are asked for others, by name or address and port: at most 16.
+    pub bootstrap: Vec<Server>,
+    /// DNS names whose TXT records name nodes, at most eight.
+    pub bootstrap_dns: Vec<ListName>,
+    /// Whether others are looked for in the Mainline DHT, and this one is announced there.
+    pub bootstrap_mainline: bool,
+    /// The nodes of that DHT to begin at, at most 16; empty for the public ones.
+    pub bootstrap_mainline_nodes: Vec<Server>,
+    /// Whether this node hands out contacts of its overlay to whoever knows it.
+    pub bootstrap_server: bool,
     /// The name of the overlay; `open` is the one of everybody.
     pub overlay: String,
     /// How this host is called among the members of its channels, up to 63 octets;
@@ -128,6 +147,12 @@ impl Default for Config {
         Self {
             listen: vec![([0, 0, 0, 0], 0).into()],
             port_mapping: true,
+            mdns: true,
+            bootstrap: Vec::new(),
+            bootstrap_dns: Vec::new(),
+            bootstrap_mainline: false,
+            bootstrap_mainline_nodes: Vec::new(),
+            bootstrap_server: false,
             overlay: "open".to_owned(),
             host_name: String::new(),
             tun: true,
@@ -336,6 +361,15 @@ impl Config {
         if config.listen.len() > LISTEN_MAX {
             return wrong("listen", "has more than eight addresses");
         }
+        if config.bootstrap.len() > SERVERS_MAX {
+            return wrong("bootstrap", "has more than 16 nodes");
+        }
+        if config.bootstrap_mainline_nodes.len() > SERVERS_MAX {
+            return wrong("bootstrap_mainline_nodes", "has more than 16 nodes");
+        }
+        if config.bootstrap_dns.len() > LISTS_MAX {
+            return wrong("bootstrap_dns", "has more than eight names");
+        }
         if !(1..=OVERLAY_BYTES_MAX).contains(&config.overlay.len()) {
             return wrong("overlay", "must have 1 to 255 octets");
         }
@@ -409,6 +443,31 @@ mod tests {
         let config = Config::parse("class = \"client\"").unwrap();
         assert_eq!(config.class, Limit::Client);
         assert!(Config::parse("class = \"super\"").is_err());
+    }
+
+    #[test]
+    fn others_are_looked_for_in_the_local_network_alone_unless_told() {
+        let config = Config::parse("").unwrap();
+        assert!(config.mdns && !config.bootstrap_server && !config.bootstrap_mainline);
+        let text = "mdns = false\nbootstrap = [\"boot.example.org:4242\", \"[2001:db8::7]:4242\"]\n\
+                    bootstrap_dns = [\"enishi.example.org\"]\nbootstrap_server = true\n\
+                    bootstrap_mainline = true\nbootstrap_mainline_nodes = [\"192.0.2.1:6881\"]";
+        let config = Config::parse(text).unwrap();
+        assert!(!config.mdns && config.bootstrap_server && config.bootstrap_mainline);
+        assert_eq!((config.bootstrap.len(), config.bootstrap_dns.len()), (2, 1));
+        for (text, wanted) in [
+            ("bootstrap = [\"boot\"]", "boot.example.org:4242"),
+            ("bootstrap_dns = [\"a b\"]", "enishi.example.org"),
+            (
+                "bootstrap_mainline_nodes = [\"x\"]",
+                "boot.example.org:4242",
+            ),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
+        }
+        let many = format!("bootstrap = [{}]", "\"a:1\", ".repeat(17));
+        assert!(Config::parse(&many).unwrap_err().contains("more than 16"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The asynchronous host: sessions, store, devices and the control interface around one node.
 
 mod bell;
+mod bootstrap;
 pub mod closed;
 pub mod config;
 pub mod control;

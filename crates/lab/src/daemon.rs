@@ -69,6 +69,10 @@ impl Daemon {
             None => command(program),
         };
         up.arg("up").arg("--data").arg(data).args(arguments);
+        // Nodes of one lab find each other only where that is what is tried.
+        if !arguments.contains(&"--mdns") {
+            up.args(["--mdns", "off"]);
+        }
         let log = data.with_extension("log");
         let process = match host {
             Some(host) => host.spawn(up, &log)?,

@@ -18,6 +18,7 @@ pub mod node;
 pub mod reach;
 pub mod record;
 pub mod recording;
+pub mod rendezvous;
 pub mod service;
 pub mod ticket;
 mod uses;

@@ -438,6 +438,7 @@ fn status() -> Status {
         clients: 0,
         addresses: vec!["192.0.2.9:9".parse().unwrap()],
         nat: Default::default(),
+        bootstrap: Vec::new(),
         records_held: 3,
         service: Default::default(),
         sent: Default::default(),

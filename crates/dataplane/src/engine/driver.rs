@@ -74,6 +74,8 @@ pub(super) struct Driver<O> {
     pub(super) refused: u64,
     /// When the host was last told of whose unknown index.
     pub(super) unknown: BTreeMap<PeerKey, Instant>,
+    /// Since when, and how many, datagrams of strangers were told to the host.
+    pub(super) questions: (Instant, u32),
     busy_until: Instant,
     next_tick: Instant,
     next_look: Instant,
@@ -114,6 +116,7 @@ impl<O: Outside> Driver<O> {
             now,
             refused: 0,
             unknown: BTreeMap::new(),
+            questions: (now, 0),
             busy_until: now,
             next_tick: now,
             next_look: now,
@@ -284,6 +287,11 @@ impl<O: Outside> Driver<O> {
                 self.own_ports = ports;
             }
             Command::Moved => self.moved(),
+            Command::Send { to, datagram } if !datagram.is_empty() => {
+                // Whoever waits for it asks again.
+                let _ = self.exit.socket.send((to, 0), &datagram, datagram.len());
+            }
+            Command::Send { .. } => {}
             // Nobody waits any more if it cannot be told.
             Command::Report(to) => drop(to.try_send(self.report())),
         }

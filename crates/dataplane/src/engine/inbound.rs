@@ -27,6 +27,8 @@ const RECEIVES_MAX: usize = 2;
 /// How often the host is told of one peer's unknown indices, and of how many peers' at once.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_MAX: usize = 1024;
+/// How many datagrams of strangers the host is told of in a second; further ones are dropped.
+const QUESTIONS_PER_S_MAX: u32 = 64;
 
 /// What datagrams bring about besides packets.
 pub(super) enum Happened {
@@ -40,6 +42,8 @@ pub(super) enum Happened {
     Ask(usize, super::paths::Ask),
     /// The peer sees this host at another address than before.
     Seen(PeerKey, SocketAddr),
+    /// A datagram for the host came from an address.
+    Question(SocketAddr, Bytes),
 }
 
 impl<O: Outside> Driver<O> {
@@ -141,6 +145,15 @@ impl<O: Outside> Driver<O> {
         has_room
     }
 
+    fn may_tell_question(&mut self) -> bool {
+        let (since, told) = &mut self.questions;
+        if self.now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *told) = (self.now, 0);
+        }
+        *told += 1;
+        *told <= QUESTIONS_PER_S_MAX
+    }
+
     fn work_off(&mut self, happened: Vec<Happened>) {
         for happened in happened {
             match happened {
@@ -149,6 +162,10 @@ impl<O: Outside> Driver<O> {
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
+                Happened::Question(from, datagram) if self.may_tell_question() => {
+                    self.exit.outside.note(Note::Question { from, datagram });
+                }
+                Happened::Question(..) => self.refused += 1,
             }
         }
     }
@@ -183,11 +200,22 @@ struct Entry<'e, 'b> {
 }
 
 impl<'b> Entry<'_, 'b> {
+    /// A datagram that is of no session came from an address, or by the lane.
+    fn foreign(&mut self, datagram: &[u8], from: Option<SocketAddr>) {
+        match (datagram.first(), from) {
+            // One batch holds at most 64, and few are told.
+            (Some(first), Some(from)) if sealed::FOR_HOST.contains(first) => {
+                let datagram = Bytes::copy_from_slice(datagram);
+                self.happened.push(Happened::Question(from, datagram));
+            }
+            _ => *self.refused += 1,
+        }
+    }
+
     /// Opens a datagram that came from an address, or by the lane; a router may have marked it.
     fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>, is_marked: bool) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
-            *self.refused += 1;
-            return;
+            return self.foreign(datagram, from);
         };
         let (slot, bytes) = (*slot, datagram.len());
         let Some(session) = self.sessions.get_mut(slot) else {

@@ -177,6 +177,13 @@ pub enum Command {
     OwnPorts(Vec<u16>),
     /// This host has other addresses than before: peers are asked at once, and hear from where.
     Moved,
+    /// Send a datagram of the host's own by the engine's socket, once and unsealed.
+    Send {
+        /// Where to.
+        to: SocketAddr,
+        /// Its content.
+        datagram: Bytes,
+    },
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
 }
@@ -220,6 +227,14 @@ pub enum Note {
         peer: PeerKey,
         /// The address.
         at: SocketAddr,
+    },
+    /// A datagram came that is for the host ([`crate::sealed::FOR_HOST`]), from anybody; at most 64
+    /// a second are told.
+    Question {
+        /// From where.
+        from: SocketAddr,
+        /// Its content.
+        datagram: Bytes,
     },
     /// Another program removed the device.
     DeviceLost {

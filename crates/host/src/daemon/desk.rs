@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use enishi_api::{Failure, FailureKind, Proxies};
 use enishi_overlay::admission::Revocations;
 use enishi_overlay::class::Measure;
@@ -29,6 +30,7 @@ use super::closed::Member;
 use super::gateway::Forwards;
 use super::streams::Listeners;
 use super::upstream::Upstream;
+use crate::bootstrap::Book;
 use crate::config::Config;
 use crate::dns::Shown;
 use crate::packets::Networks;
@@ -144,6 +146,10 @@ pub(super) struct Shared {
     pub(super) wireguard: Option<WireGuard>,
     /// Carries packets between nodes; none in tests of other parts.
     pub(super) carrier: Option<Arc<Carrier>>,
+    /// Which way found whom.
+    pub(super) found_by: Arc<Book>,
+    /// Takes what is asked at the port of packets; none in tests of other parts.
+    pub(super) questions: Option<mpsc::Sender<(SocketAddr, Bytes)>>,
     pub(super) listeners: Listeners,
     pub(super) forwards: Forwards,
     /// Where the proxies listen.
@@ -179,6 +185,8 @@ impl Shared {
             names: None,
             wireguard: None,
             carrier: None,
+            found_by: Arc::default(),
+            questions: None,
             listeners: Listeners::default(),
             forwards: Forwards::default(),
             proxies: Proxies::default(),

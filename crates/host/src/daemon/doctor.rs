@@ -82,6 +82,7 @@ pub(super) async fn examine(
     host::files(&mut report).await;
     let around = desk.look(Around::of).await?;
     overlay::neighbours(&around, &mut report).await;
+    overlay::bootstrap(desk, &around, &mut report).await;
     // What waits for others waits at the same time.
     let peers = around.peers.iter().copied().take(PEERS_ASKED);
     let (echoes, position, values) = tokio::join!(

@@ -426,6 +426,12 @@ impl Driver {
                 return self.tell_ways(node, &addresses);
             }
             Note::Seen { .. } => return,
+            Note::Question { from, datagram } => {
+                // Without room: whoever asks asks again.
+                let questions = self.shared.questions.as_ref();
+                let _ = questions.map(|questions| questions.try_send((from, datagram)));
+                return;
+            }
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
     }

@@ -15,6 +15,7 @@
 //! | `outbox` | keeps what the node persists, holds messages back until it is on disk |
 //! | `recorder` | records everything that goes into the node, if that is wanted |
 //! | `rates` | how many messages a peer may send |
+//! | `bootstrap` | ties the node to what looks for others, and answers who asks |
 //! | `measuring` | what the node is capable of |
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
@@ -26,6 +27,7 @@
 //! | `target` | which node a person means |
 //! | `upstream` | which proxies connections of this node take |
 
+mod bootstrap;
 mod channels;
 mod closed;
 mod control;
@@ -91,7 +93,9 @@ pub struct Options {
     pub http_proxy: Option<SocketAddr>,
     /// The UDP address to listen on instead of those of the configuration.
     pub listen: Option<SocketAddr>,
-    /// Invitations of nodes to join by.
+    /// Whether to look for others in the local network, instead of what the configuration says.
+    pub mdns: Option<bool>,
+    /// Invitations of nodes to join by, and nodes to ask as `NAME:PORT`.
     pub bootstrap: Vec<String>,
     /// The file to record into instead of that of the configuration.
     pub record: Option<PathBuf>,

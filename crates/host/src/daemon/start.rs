@@ -24,7 +24,8 @@ use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::upstream::Upstream;
-use super::{Daemon, Options, control, dns, upstream, vitals};
+use super::{Daemon, Options, bootstrap, control, dns, upstream, vitals};
+use crate::bootstrap::{Server, Source, is_server};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
@@ -107,7 +108,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         || OverlayId::from_name(&config.overlay),
         |member| member.card.membership.overlay(),
     );
-    let mut bootstrap = contacts_of(&options.bootstrap, overlay)?;
+    config.mdns = options.mdns.unwrap_or(config.mdns);
+    let (mut invited, servers) = contacts_of(&options.bootstrap, overlay)?;
+    config.bootstrap.extend(servers);
     let keypair = data.identity()?;
     let target = record_target(&options, &config)?;
     let with_devices = config.tun && !options.no_tun;
@@ -140,7 +143,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut birth = birth(&keypair, overlay, &config, &sessions, measuring.measure())?;
     if let Some(member) = &closed {
         birth = birth.in_closed_overlay(member.card.membership.clone());
-        bootstrap.extend(member.card.contacts.iter().cloned());
+        invited.extend(member.card.contacts.iter().cloned());
     }
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
@@ -156,9 +159,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.upstream = proxies_out;
     shared.wireguard = Some(wireguard);
     shared.carrier = Some(Arc::clone(&carrier));
+    let (questions, questions_inlet) = mpsc::channel(bootstrap::QUESTIONS_MAX);
+    shared.questions = Some(questions);
     let shared = Arc::new(shared);
     note_at_start(&shared, &found);
-    bootstrap.extend(postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default());
+    shared.found_by.found(Source::Invitation, &invited);
+    let earlier = postcard::from_bytes::<Vec<Contact>>(&found.contacts).unwrap_or_default();
+    shared.found_by.found(Source::EarlierRuns, &earlier);
+    invited.extend(earlier);
     let outbox = Outbox::new(store, sessions.clone(), Arc::clone(&shared));
     let recorder = Recorder::start(target, &birth, Arc::clone(&shared))?;
     // From here on the keys are the node's.
@@ -182,8 +190,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         events_out,
         Arc::clone(&shared),
     );
-    let known = bootstrap.len();
-    for input in first_inputs(found, bootstrap) {
+    let seeks = !invited.is_empty() || !shared.config.bootstrap.is_empty();
+    for input in first_inputs(found, invited) {
         driver.handle(&mut node, input);
     }
     shared.networks.hold_exits(node.vnet());
@@ -216,7 +224,8 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));
     tokio::spawn(measuring.run(desk.clone()));
-    if known > 0 {
+    bootstrap::start(&desk, questions_inlet);
+    if seeks {
         tokio::spawn(tell_if_alone(desk.clone()));
     }
     let driver = tokio::spawn(driver.run(node, desk.clone(), inlets));
@@ -265,13 +274,20 @@ fn mapping(desk: &Desk) -> Option<impl Future<Output = ()> + use<>> {
     is_wanted.then(|| mapping.keep(local, stop))
 }
 
-/// Reads the invitations to join by.
-fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, StartError> {
-    let mut contacts = Vec::new();
+/// Reads the invitations to join by, and the nodes to ask.
+fn contacts_of(
+    tickets: &[String],
+    overlay: OverlayId,
+) -> Result<(Vec<Contact>, Vec<Server>), StartError> {
+    let (mut contacts, mut servers) = (Vec::new(), Vec::new());
     for text in tickets {
+        if is_server(text) {
+            servers.push(text.parse().map_err(StartError::Ticket)?);
+            continue;
+        }
         let ticket: Ticket = text
             .parse()
-            .map_err(|error: TicketError| StartError::Ticket(error.to_string()))?;
+            .map_err(|error: TicketError| StartError::Ticket(not_understood(&error)))?;
         if ticket.overlay != overlay {
             return Err(StartError::Ticket(
                 "the invitation is for another overlay than the one of this node (`enishi \
@@ -284,7 +300,16 @@ fn contacts_of(tickets: &[String], overlay: OverlayId) -> Result<Vec<Contact>, S
         }
         contacts.extend(ticket.contacts.iter().cloned());
     }
-    Ok(contacts)
+    Ok((contacts, servers))
+}
+
+fn not_understood(error: &TicketError) -> String {
+    match error {
+        TicketError::Foreign => {
+            format!("{error}. A node to ask is named with its port, as boot.example.org:4242")
+        }
+        error => error.to_string(),
+    }
 }
 
 /// Listens at the port of the last run if it is free, and keeps the port for the next.

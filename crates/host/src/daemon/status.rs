@@ -13,7 +13,7 @@ use enishi_services::Node;
 
 use super::desk::Desk;
 use super::gateway::forwards;
-use super::{channels, closed, discovery, dns};
+use super::{bootstrap, channels, closed, discovery, dns};
 
 /// How many messages services of the node did not read.
 #[derive(Clone, Copy)]
@@ -37,12 +37,12 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
                 flooded: node.vnet().flooded(),
             },
             (overlay.class(), overlay.clients()),
-            (service(node), overlay.position()),
+            (service(node), overlay.position(), bootstrap::company(node)),
         )
     };
     let (overlay_size_estimate, joined, records_held, counters, unread, classes, service) =
         desk.look(look).await?;
-    let ((class, clients), (service, position)) = (classes, service);
+    let ((class, clients), (service, position, company)) = (classes, service);
     let shared = &desk.shared;
     let mut notices = shared.noted();
     notices.extend(closed::notice(desk).await?);
@@ -58,6 +58,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         clients: u32::try_from(clients).unwrap_or(u32::MAX),
         addresses: desk.sessions.addresses(),
         nat,
+        bootstrap: shared.found_by.told(&company.peers),
         records_held: records_held as u64,
         service,
         sent: sent(desk),

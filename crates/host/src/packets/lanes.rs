@@ -54,6 +54,7 @@ impl Outside for Lanes {
                 by: NodeId::from_bytes(peer),
                 at,
             },
+            engine::Note::Question { from, datagram } => Note::Question { from, datagram },
             engine::Note::DeviceLost { network, name } => {
                 return self.open.lost_device(ChannelId(network.0), &name);
             }

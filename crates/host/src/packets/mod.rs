@@ -95,6 +95,13 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
+    /// Somebody asks something at the port of packets: at most 64 a second.
+    Question {
+        /// From where.
+        from: SocketAddr,
+        /// The question.
+        datagram: Bytes,
+    },
 }
 
 /// The virtual networks of this host.
@@ -198,6 +205,20 @@ impl Networks {
     pub fn moved(&self) {
         lock(&self.outside).clear();
         self.tell(Command::Moved);
+    }
+
+    /// Sends a datagram from the port at which packets are taken; it may be lost.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: Bytes) {
+        self.tell(Command::Send { to, datagram });
+    }
+
+    /// Returns the outer address at which the site's router takes packets, if it does.
+    #[cfg_attr(
+        not(feature = "mainline"),
+        expect(dead_code, reason = "only the Mainline DHT wants to know")
+    )]
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        *lock(&self.mapped)
     }
 
     /// Follows what the virtual networks' control decided. Makes and removes devices, which

@@ -2,7 +2,7 @@
 
 mod net;
 
-use enishi_api::{Check, Finding, Nat, Outcome, ValueStep};
+use enishi_api::{BootstrapSource, Check, Finding, Nat, Outcome, ValueStep};
 
 use crate::text::{Diagnosis, octets, or_dash, protocols};
 
@@ -41,6 +41,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
             long,
             seeking,
         } => neighbours(*near, *long, *seeking),
+        Finding::Bootstrap { sources } => bootstrap(sources, bad),
         Finding::Position { .. } => position(finding),
         Finding::Values {
             failed,
@@ -163,6 +164,35 @@ fn neighbours(near: u32, long: u32, seeking: bool) -> Diagnosis {
             None,
         ),
     }
+}
+
+fn bootstrap(sources: &[BootstrapSource], bad: bool) -> Diagnosis {
+    let one = |source: &BootstrapSource| {
+        let name = match source.source.as_str() {
+            "invitation" => "invitations",
+            "earlier-runs" => "earlier runs",
+            "local-network" => "the local network",
+            "dns-list" => "lists in the DNS",
+            "mainline" => "the Mainline DHT",
+            other => other,
+        };
+        match &source.error {
+            Some(error) if source.found == 0 => format!("{name} none ({error})"),
+            _ => format!(
+                "{name} {}, {} of them peers now",
+                source.found, source.peers
+            ),
+        }
+    };
+    let told: Vec<String> = sources.iter().map(one).collect();
+    said(
+        "found by",
+        told.join("; "),
+        bad.then_some(
+            "Nobody was found. Check the names, addresses and ports in the configuration, and \
+             whether a firewall stops UDP, or mDNS (port 5353) in the local network.",
+        ),
+    )
 }
 
 fn position(finding: &Finding) -> Diagnosis {

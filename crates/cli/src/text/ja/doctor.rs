@@ -2,7 +2,7 @@
 
 mod net;
 
-use enishi_api::{Check, Finding, Nat, Outcome, ValueStep};
+use enishi_api::{BootstrapSource, Check, Finding, Nat, Outcome, ValueStep};
 
 use crate::text::{Diagnosis, octets, or_dash, protocols};
 
@@ -41,6 +41,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
             long,
             seeking,
         } => neighbours(*near, *long, *seeking),
+        Finding::Bootstrap { sources } => bootstrap(sources, bad),
         Finding::Position { .. } => position(finding),
         Finding::Values {
             failed,
@@ -163,6 +164,36 @@ fn neighbours(near: u32, long: u32, seeking: bool) -> Diagnosis {
             None,
         ),
     }
+}
+
+fn bootstrap(sources: &[BootstrapSource], bad: bool) -> Diagnosis {
+    let one = |source: &BootstrapSource| {
+        let name = match source.source.as_str() {
+            "invitation" => "招待",
+            "earlier-runs" => "前回までの実行",
+            "local-network" => "ローカルネットワーク",
+            "servers" => "サーバー",
+            "dns-list" => "DNS の一覧",
+            "mainline" => "Mainline DHT",
+            other => other,
+        };
+        match &source.error {
+            Some(error) if source.found == 0 => format!("{name}: なし ({error})"),
+            _ => format!(
+                "{name}: {} ノード、うち現在のピア {}",
+                source.found, source.peers
+            ),
+        }
+    };
+    let told: Vec<String> = sources.iter().map(one).collect();
+    said(
+        "見つけた方法",
+        told.join("、"),
+        bad.then_some(
+            "誰も見つかりませんでした。設定の名前、アドレス、ポートと、ファイアウォールが UDP や\
+             ローカルネットワークの mDNS (ポート 5353) を止めていないかを確認してください。",
+        ),
+    )
 }
 
 fn position(finding: &Finding) -> Diagnosis {

@@ -93,6 +93,20 @@ pub(super) async fn neighbours(around: &Around, report: &mut Report<'_>) {
     report.tell(outcome, finding).await;
 }
 
+/// By which ways others were found. That one does not work matters as long as there is nobody.
+pub(super) async fn bootstrap(desk: &Desk, around: &Around, report: &mut Report<'_>) {
+    let peers = around.peers.iter().copied().collect();
+    let sources = desk.shared.found_by.told(&peers);
+    let fails = sources.iter().any(|source| source.error.is_some());
+    let outcome = match around.peers.is_empty() && fails {
+        true => Outcome::Warning,
+        false => Outcome::Ok,
+    };
+    if !sources.is_empty() {
+        report.tell(outcome, Finding::Bootstrap { sources }).await;
+    }
+}
+
 /// Asks strangers who is at this node's position. A stranger that declines says nothing.
 pub(super) async fn position(
     desk: &Desk,
