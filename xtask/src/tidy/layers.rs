@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and that the map names them all.
 //!
-//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns ← host ← cli`.
+//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns, stun ← host ← cli`.
 
 use serde_json::Value;
 
@@ -21,7 +21,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sim", &["overlay", "services"]),
     (
         "host",
-        &["api", "bridge", "dataplane", "dns", "overlay", "services"],
+        &[
+            "api",
+            "bridge",
+            "dataplane",
+            "dns",
+            "overlay",
+            "services",
+            "stun",
+        ],
     ),
     ("cli", &["api", "host", "lab", "overlay", "sim"]),
     ("xtask", &["lab"]),

@@ -284,6 +284,11 @@ impl<O: Outside> Driver<O> {
                 self.own_ports = ports;
             }
             Command::Moved => self.moved(),
+            Command::Send(datagrams) => {
+                for (to, datagram) in datagrams {
+                    self.send_foreign(to, &datagram);
+                }
+            }
             // Nobody waits any more if it cannot be told.
             Command::Report(to) => drop(to.try_send(self.report())),
         }

@@ -12,7 +12,7 @@ use super::driver::{Driver, Indices};
 use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
-use super::{NetworkId, Note, Outside, PeerKey};
+use super::{FOREIGN_BYTES_MAX, NetworkId, Note, Outside, PeerKey};
 use crate::ecn;
 use crate::filter::Direction;
 use crate::offload::Run;
@@ -27,6 +27,10 @@ const RECEIVES_MAX: usize = 2;
 /// How often the host is told of one peer's unknown indices, and of how many peers' at once.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_MAX: usize = 1024;
+/// First octets below this are of STUN, and below this of other protocols than ours (RFC 7983,
+/// section 7).
+const STUN_BELOW: u8 = 4;
+const FOREIGN_BELOW: u8 = 64;
 
 /// What datagrams bring about besides packets.
 pub(super) enum Happened {
@@ -40,6 +44,8 @@ pub(super) enum Happened {
     Ask(usize, super::paths::Ask),
     /// The peer sees this host at another address than before.
     Seen(PeerKey, SocketAddr),
+    /// A datagram of another protocol came.
+    Foreign(SocketAddr, Vec<u8>),
 }
 
 impl<O: Outside> Driver<O> {
@@ -149,7 +155,21 @@ impl<O: Outside> Driver<O> {
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
+                Happened::Foreign(from, datagram) => {
+                    if let Some(answer) = self.exit.outside.foreign(from, &datagram) {
+                        self.send_foreign(from, &answer);
+                    }
+                }
             }
+        }
+    }
+
+    /// Sends a datagram of another protocol.
+    pub(super) fn send_foreign(&mut self, to: SocketAddr, datagram: &[u8]) {
+        // Nobody may take it for a sealed one; and what the system does not take is lost.
+        if datagram.first().is_some_and(|first| *first < FOREIGN_BELOW) {
+            let to = (to, ecn::NOT_CAPABLE);
+            let _ = self.exit.socket.send(to, datagram, datagram.len());
         }
     }
 
@@ -186,8 +206,7 @@ impl<'b> Entry<'_, 'b> {
     /// Opens a datagram that came from an address, or by the lane; a router may have marked it.
     fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>, is_marked: bool) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
-            *self.refused += 1;
-            return;
+            return self.pass_by(datagram, from);
         };
         let (slot, bytes) = (*slot, datagram.len());
         let Some(session) = self.sessions.get_mut(slot) else {
@@ -248,6 +267,18 @@ impl<'b> Entry<'_, 'b> {
             }
             // Of a later version.
             None => {}
+        }
+    }
+
+    /// Takes a datagram of no session: one of STUN is for others.
+    fn pass_by(&mut self, datagram: &[u8], from: Option<SocketAddr>) {
+        let is_stun = datagram.first().is_some_and(|first| *first < STUN_BELOW);
+        match from.filter(|_| is_stun && datagram.len() <= FOREIGN_BYTES_MAX) {
+            Some(from) => {
+                let foreign = Happened::Foreign(from, datagram.to_vec());
+                self.happened.push(foreign);
+            }
+            None => *self.refused += 1,
         }
     }
 

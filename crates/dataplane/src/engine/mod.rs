@@ -177,6 +177,10 @@ pub enum Command {
     OwnPorts(Vec<u16>),
     /// This host has other addresses than before: peers are asked at once, and hear from where.
     Moved,
+    /// Send datagrams of another protocol, which begin with an octet below 64, so that no peer
+    /// takes them for sealed ones (RFC 7983, section 7). What comes back goes to
+    /// [`Outside::foreign`].
+    Send(Vec<(SocketAddr, Bytes)>),
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
 }
@@ -288,7 +292,18 @@ pub trait Outside: Send + 'static {
 
     /// Sends datagrams by the lane of a peer's session, in order; they may be lost.
     fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
+
+    /// Takes a datagram that is not the engine's: its first octet is below 4, as STUN's are (RFC
+    /// 7983, section 7), and it has at most [`FOREIGN_BYTES_MAX`]. Returns what to send back, if
+    /// anything.
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        let _ = (from, datagram);
+        None
+    }
 }
+
+/// The longest datagram of another protocol that is looked at, in octets.
+pub const FOREIGN_BYTES_MAX: usize = 1280;
 
 /// The running engine. It ends when this is dropped; its devices are removed then.
 pub struct Engine {

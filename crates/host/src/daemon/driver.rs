@@ -121,6 +121,10 @@ impl Driver {
     /// Runs until it is told to stop; then takes leave and closes everything.
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
         let addresses = inlets.addresses.borrow_and_update().clone();
+        if let Some(port) = self.shared.networks.port() {
+            let packets = Command::Reach(reach::Command::Packets(port));
+            self.handle(&mut node, Input::Command(packets));
+        }
         self.tell_ways(&mut node, &addresses);
         loop {
             let timeout = self.sleep(&node);
@@ -421,11 +425,15 @@ impl Driver {
             Note::Many { .. } if self.outbox.lags() => return,
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
-            Note::Seen { by, at } if self.shared.networks.seen(by, at) => {
-                let addresses = addresses.borrow().clone();
-                return self.tell_ways(node, &addresses);
+            Note::Seen { by, at } => {
+                let told = Command::Reach(reach::Command::Told(by));
+                self.handle(node, Input::Command(told));
+                if self.shared.networks.seen(by, at) {
+                    let addresses = addresses.borrow().clone();
+                    self.tell_ways(node, &addresses);
+                }
+                return;
             }
-            Note::Seen { .. } => return,
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
     }
@@ -459,6 +467,7 @@ impl Driver {
             reach::Event::Answered { contact, relays } => {
                 self.meet(&contact, relays, reach::call::RELAYS_MAX);
             }
+            reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the engine needs of the sessions: their datagram lanes, and somebody who listens.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use enishi_overlay::NodeId;
 use enishi_services::vnet::ChannelId;
 use tokio::sync::mpsc;
 
+use super::stun::{Questions, Stun, Stunned};
 use super::{Note, Open};
 use crate::session::{DatagramLane, Sessions};
 
@@ -18,15 +20,22 @@ pub(super) struct Lanes {
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) open: Arc<Open>,
     by_peer: HashMap<PeerKey, DatagramLane>,
+    stun: Stun,
 }
 
 impl Lanes {
-    pub(super) fn new(sessions: Sessions, notes: mpsc::Sender<Note>, open: Arc<Open>) -> Self {
+    pub(super) fn new(
+        sessions: Sessions,
+        notes: mpsc::Sender<Note>,
+        open: Arc<Open>,
+        questions: Questions,
+    ) -> Self {
         Self {
             sessions,
             notes,
             open,
             by_peer: HashMap::new(),
+            stun: Stun::new(questions),
         }
     }
 }
@@ -77,6 +86,16 @@ impl Outside for Lanes {
         if let Some(lane) = self.by_peer.get(peer) {
             // A path that has just become smaller loses those that are too large for it.
             let _ = lane.send_many(datagrams);
+        }
+    }
+
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        match self.stun.take(from, datagram)? {
+            Stunned::Answer(answer) => Some(answer),
+            Stunned::Seen(by, at) => {
+                let _ = self.notes.try_send(Note::Seen { by, at });
+                None
+            }
         }
     }
 }

@@ -11,7 +11,8 @@
 //! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
 //! | `open` | devices and networks in user space, by channel |
-//! | `outside` | where members see this node's packets come from |
+//! | `outside` | where others see this node's packets come from |
+//! | `stun` | how they are asked for it, and answered |
 //! | `terms` | permits, networks and keys, as the engine takes them |
 //! | `routing` | routes, as the engine and the system are told of them |
 //! | `system` | what the system routes and translates |
@@ -26,6 +27,7 @@ mod outside;
 mod reach;
 mod routing;
 mod shared;
+mod stun;
 mod system;
 mod terms;
 
@@ -50,6 +52,7 @@ use crate::session::Sessions;
 use lanes::Lanes;
 use open::{Network, Open, make_device, make_stack};
 use outside::Outside;
+use stun::Questions;
 use system::SystemRoutes;
 use terms::{filter, keys};
 
@@ -88,7 +91,7 @@ pub enum Note {
         /// The index.
         index: u32,
     },
-    /// A member sees the packets of this host come from an address.
+    /// A member, or a node that was asked, sees the packets of this host come from an address.
     Seen {
         /// Who says so.
         by: NodeId,
@@ -107,6 +110,7 @@ pub struct Networks {
     /// Where the site's router takes packets for this node.
     mapped: Mutex<Option<SocketAddr>>,
     outside: Mutex<Outside>,
+    questions: Questions,
     open: Arc<Open>,
     /// What the system refuses for channels without a device that are to have an exit.
     held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
@@ -134,6 +138,7 @@ impl Networks {
             wireguard_port: OnceLock::new(),
             mapped: Mutex::default(),
             outside: Mutex::default(),
+            questions: Questions::default(),
             open: Arc::default(),
             held: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -148,7 +153,11 @@ impl Networks {
     pub fn start(&self, sessions: Sessions) -> std::io::Result<()> {
         let own_ports: Vec<u16> = sessions.listening().iter().map(SocketAddr::port).collect();
         let next = own_ports.first().and_then(|port| port.checked_add(1));
-        let lanes = || Lanes::new(sessions.clone(), self.notes.clone(), Arc::clone(&self.open));
+        let (open, questions) = (&self.open, &self.questions);
+        let lanes = || {
+            let (sessions, notes) = (sessions.clone(), self.notes.clone());
+            Lanes::new(sessions, notes, Arc::clone(open), questions.clone())
+        };
         let engine = match next.map(|port| Engine::start(port, lanes())) {
             Some(Ok(engine)) => engine,
             Some(Err(_)) | None => Engine::start(0, lanes())?,
@@ -188,7 +197,14 @@ impl Networks {
         *lock(&self.mapped) = mapped;
     }
 
-    /// A member says where it sees packets of this host come from. Tells whether
+    /// Asks nodes by STUN where they see the packets of this host come from; each answer is a
+    /// [`Note::Seen`].
+    pub fn ask_outside(&self, servers: &[(NodeId, SocketAddr)]) {
+        let questions = self.questions.ask(Instant::now(), servers);
+        self.tell(Command::Send(questions));
+    }
+
+    /// A node says where it sees packets of this host come from. Tells whether
     /// [`Self::ways`] is another now.
     pub fn seen(&self, by: NodeId, at: SocketAddr) -> bool {
         lock(&self.outside).seen(Instant::now(), by, at)

@@ -11,6 +11,7 @@
 //! | [`observed`] | which of the addresses that others see are believed, and for how long |
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
+//! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
 //! opens, and when its path changes, at most once in [`TELLING_PAUSE`] for each session. Only
@@ -20,6 +21,7 @@
 pub mod call;
 pub mod nat;
 pub mod observed;
+pub mod servers;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use crate::service::{Context, Service, ServiceInput};
 use call::Calls;
 use nat::Mapping;
 use observed::Observed;
+use servers::Servers;
 use wire::ReachMessage;
 
 /// Between two messages that tell one peer where it is seen.
@@ -53,6 +56,10 @@ pub enum Command {
     Restarted(NodeId),
     /// Call a node that is not reached; answered by [`Event::Answered`] if it is there.
     Call(NodeId),
+    /// At this port the host takes packets and answers STUN's questions.
+    Packets(u16),
+    /// A node that was asked by STUN has answered.
+    Told(NodeId),
 }
 
 /// What is told.
@@ -71,6 +78,9 @@ pub enum Event {
         /// Who may carry to it; at most [`call::RELAYS_MAX`].
         relays: Vec<Contact>,
     },
+    /// These are to be asked by STUN where the packets' port is seen: at most
+    /// [`servers::ASKED_MAX`], each in another network.
+    Ask(Vec<(NodeId, SocketAddr)>),
     /// A node that was called is to be dialled.
     Answered {
         /// The node; without addresses when another one answered for it.
@@ -104,6 +114,9 @@ pub struct Reach {
     sessions: BTreeMap<NodeId, Session>,
     observed: Observed,
     calls: Calls,
+    servers: Servers,
+    /// Where the host takes packets.
+    packets_port: Option<u16>,
     /// What the host was told last.
     given: Vec<SocketAddr>,
     given_at: Option<Time>,
@@ -160,6 +173,7 @@ impl Reach {
 
     fn end(&mut self, peer: NodeId, now: Time) {
         self.sessions.remove(&peer);
+        self.servers.gone(peer);
         self.observed.ended(now, peer);
     }
 
@@ -169,9 +183,14 @@ impl Reach {
             return;
         };
         if session.due().is_some_and(|due| due <= cx.now()) {
-            session.told = Some(session.at);
+            let is_first = session.told.replace(session.at).is_none();
             session.next = cx.now() + TELLING_PAUSE;
             cx.send_to(peer, ReachMessage::Seen(session.at).encode());
+            // Who is behind a translation is not reached at a port that it names.
+            let is_behind = !matches!(self.mapping(), Mapping::None | Mapping::Unknown);
+            if let Some(port) = self.packets_port.filter(|_| is_first && !is_behind) {
+                cx.send_to(peer, ReachMessage::Stun(port).encode());
+            }
         }
     }
 
@@ -184,6 +203,7 @@ impl Reach {
             Some(ReachMessage::Seen(address)) => {
                 self.observed.seen(now, from, session.at.ip(), address);
             }
+            Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
             // These come through the overlay.
             Some(ReachMessage::Call { .. } | ReachMessage::Answer(_)) | None => {}
         }
@@ -225,9 +245,14 @@ impl Reach {
                 change = change.min(next).or(next);
             }
         }
+        if let Some(asked) = self.servers.due(now, cx.overlay()) {
+            cx.emit(Event::Ask(asked));
+        }
         let tellings = self.sessions.values().filter_map(Session::due);
         let expiries = self.observed.next_timeout(now);
-        self.deadline = tellings.chain(expiries).chain(change).min();
+        let asking = self.servers.next_timeout();
+        let deadlines = tellings.chain(expiries).chain(change);
+        self.deadline = deadlines.chain(asking).min();
     }
 }
 
@@ -237,7 +262,14 @@ impl Service for Reach {
 
     fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
         match input {
-            ServiceInput::Command(Command::Local(addresses)) => self.local = Some(addresses),
+            ServiceInput::Command(Command::Local(addresses)) => {
+                if self.local.as_ref().is_some_and(|local| *local != addresses) {
+                    self.servers.moved(cx.now());
+                }
+                self.local = Some(addresses);
+            }
+            ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
+            ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
             ServiceInput::Command(Command::Restarted(peer)) => {
                 if let Some(session) = self.sessions.get_mut(&peer) {
                     session.told = None;

@@ -9,6 +9,7 @@
 //! kind  0  seen        SocketAddr: family (0 IPv4, 1 IPv6), 4 or 16 octets, port (varint)
 //!       1  call        the id of whom it is for, contacts
 //!       2  answer      perhaps a contact, contacts
+//!       3  stun        port (varint)
 //! ```
 //!
 //! All of it is of bounded size: contacts have eight addresses at most, and there are
@@ -38,6 +39,8 @@ pub enum ReachMessage {
     },
     /// Answers a call.
     Answer(Answer),
+    /// The sender answers STUN's questions at this port of the address at which it is seen.
+    Stun(u16),
 }
 
 /// How a node that was called is reached.
@@ -56,6 +59,7 @@ impl ReachMessage {
             Self::Seen(address) => (0, postcard::to_stdvec(address)),
             Self::Call { to, relays } => (1, postcard::to_stdvec(&(to, relays))),
             Self::Answer(answer) => (2, postcard::to_stdvec(answer)),
+            Self::Stun(port) => (3, postcard::to_stdvec(port)),
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -80,10 +84,14 @@ impl ReachMessage {
                 let (answer, rest) = postcard::take_from_bytes(body).ok()?;
                 (Self::Answer(answer), rest)
             }
+            3 => {
+                let (port, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Stun(port), rest)
+            }
             _ => return None,
         };
         let relays = match &message {
-            Self::Seen(_) => 0,
+            Self::Seen(_) | Self::Stun(_) => 0,
             Self::Call { relays, .. } | Self::Answer(Answer { relays, .. }) => relays.len(),
         };
         (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
@@ -136,7 +144,7 @@ mod tests {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            for kind in 0..3 {
+            for kind in 0..8 {
                 let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
             }
         }
