@@ -12,6 +12,7 @@ use super::driver::{Driver, Indices};
 use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
+use super::sockets::{Pair, Via};
 use super::{FOREIGN_BYTES_MAX, NetworkId, Note, Outside, PeerKey};
 use crate::ecn;
 use crate::filter::Direction;
@@ -39,24 +40,27 @@ pub(super) enum Happened {
     /// A way straight to the peer was found.
     HasWay(usize),
     /// A probe to be answered, and where it came from; nowhere for the lane.
-    Asked(usize, Probe, Option<SocketAddr>),
+    Asked(usize, Probe, Option<Pair>),
     /// A question to be asked: has the peer moved?
     Ask(usize, super::paths::Ask),
     /// The peer sees this host at another address than before.
     Seen(PeerKey, SocketAddr),
     /// A datagram of another protocol came.
-    Foreign(SocketAddr, Vec<u8>),
+    Foreign(Pair, Vec<u8>),
 }
 
 impl<O: Outside> Driver<O> {
-    /// Takes what has arrived at the socket.
-    pub(super) fn receive(&mut self) {
+    /// Takes what has arrived at a socket.
+    pub(super) fn receive(&mut self, via: Via) {
         let mut buffers = std::mem::take(&mut self.buffers);
         for _ in 0..RECEIVES_MAX {
             let mut batches = [None; BUFFERS];
             let mut slices: [IoSliceMut<'_>; BUFFERS] =
                 buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
-            match self.exit.socket.receive(&mut slices, &mut batches) {
+            let Some(socket) = self.exit.sockets.get(via) else {
+                break;
+            };
+            match socket.receive(&mut slices, &mut batches) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send; the paths find out by themselves.
@@ -65,7 +69,7 @@ impl<O: Outside> Driver<O> {
             self.take_commands_first();
             for (buffer, batch) in buffers.iter_mut().zip(batches) {
                 if let Some(batch) = batch {
-                    self.open_batch(buffer, batch);
+                    self.open_batch(buffer, via, batch);
                 }
             }
         }
@@ -73,11 +77,13 @@ impl<O: Outside> Driver<O> {
         self.flush();
     }
 
-    fn open_batch(&mut self, buffer: &mut [u8], batch: Received) {
+    fn open_batch(&mut self, buffer: &mut [u8], via: Via, batch: Received) {
+        let address = batch.from;
+        let from = Pair { via, address };
         let mut happened = Vec::new();
         let mut entry = self.entry(&mut happened);
         for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
-            entry.open(datagram, Some(batch.from), batch.is_marked);
+            entry.open(datagram, Some(from), batch.is_marked);
         }
         entry.write_run();
         self.work_off(happened);
@@ -156,7 +162,7 @@ impl<O: Outside> Driver<O> {
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
                 Happened::Foreign(from, datagram) => {
-                    if let Some(answer) = self.exit.outside.foreign(from, &datagram) {
+                    if let Some(answer) = self.exit.outside.foreign(from.address, &datagram) {
                         self.send_foreign(from, &answer);
                     }
                 }
@@ -165,15 +171,17 @@ impl<O: Outside> Driver<O> {
     }
 
     /// Sends a datagram of another protocol.
-    pub(super) fn send_foreign(&mut self, to: SocketAddr, datagram: &[u8]) {
-        // Nobody may take it for a sealed one; and what the system does not take is lost.
-        if datagram.first().is_some_and(|first| *first < FOREIGN_BELOW) {
-            let to = (to, ecn::NOT_CAPABLE);
-            let _ = self.exit.socket.send(to, datagram, datagram.len());
+    pub(super) fn send_foreign(&mut self, to: Pair, datagram: &[u8]) {
+        // Nobody may take it for a sealed one.
+        let is_foreign = datagram.first().is_some_and(|first| *first < FOREIGN_BELOW);
+        if let Some(socket) = self.exit.sockets.get(to.via).filter(|_| is_foreign) {
+            let to = (to.address, ecn::NOT_CAPABLE);
+            // What the system does not take is lost.
+            let _ = socket.send(to, datagram, datagram.len());
         }
     }
 
-    fn answer(&mut self, slot: usize, probe: Probe, from: Option<SocketAddr>) {
+    fn answer(&mut self, slot: usize, probe: Probe, from: Option<Pair>) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
@@ -183,7 +191,7 @@ impl<O: Outside> Driver<O> {
             session,
             Way::Direct(from, 0),
             Kind::ProbeAnswer,
-            &probe.answer(from),
+            &probe.answer(from.address),
         );
     }
 }
@@ -204,7 +212,7 @@ struct Entry<'e, 'b> {
 
 impl<'b> Entry<'_, 'b> {
     /// Opens a datagram that came from an address, or by the lane; a router may have marked it.
-    fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>, is_marked: bool) {
+    fn open(&mut self, datagram: &'b mut [u8], from: Option<Pair>, is_marked: bool) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
             return self.pass_by(datagram, from);
         };
@@ -250,7 +258,7 @@ impl<'b> Entry<'_, 'b> {
             Some(Kind::ProbeAnswer) => {
                 let answer = Probe::decode(opened.content);
                 if let (Some(answer), Some(from)) = (answer, from)
-                    && self.tokens.fits(answer, from)
+                    && self.tokens.fits(answer, from.address)
                 {
                     let asked = self.started + Duration::from_micros(answer.micros);
                     let round_trip = self.now.saturating_duration_since(asked);
@@ -271,7 +279,7 @@ impl<'b> Entry<'_, 'b> {
     }
 
     /// Takes a datagram of no session: one of STUN is for others.
-    fn pass_by(&mut self, datagram: &[u8], from: Option<SocketAddr>) {
+    fn pass_by(&mut self, datagram: &[u8], from: Option<Pair>) {
         let is_stun = datagram.first().is_some_and(|first| *first < STUN_BELOW);
         match from.filter(|_| is_stun && datagram.len() <= FOREIGN_BYTES_MAX) {
             Some(from) => {

@@ -23,7 +23,9 @@ mod inbound;
 mod network;
 mod outbound;
 mod paths;
+mod punch;
 mod session;
+mod sockets;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +43,7 @@ use crate::table::{Gateway, Network as Prefix};
 use bytes::Bytes;
 
 pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
+pub use punch::{DRAWN_MAX, EXPECTED_MAX, PER_S_MAX, Punch, SOCKETS_MAX};
 
 /// A peer's public key.
 pub type PeerKey = [u8; 32];
@@ -181,6 +184,18 @@ pub enum Command {
     /// takes them for sealed ones (RFC 7983, section 7). What comes back goes to
     /// [`Outside::foreign`].
     Send(Vec<(SocketAddr, Bytes)>),
+    /// The same from a socket that is opened for it, and is the first one that a punch uses which
+    /// follows within ten seconds. Those of the punch before are closed, if packets do not go by
+    /// them; while one is under way, nothing is sent.
+    SendAnew(Vec<(SocketAddr, Bytes)>),
+    /// Find a way straight to a peer through translations, in all networks that are shared with it.
+    /// The outcome is a [`Note::Punched`]. One at a time: another one that is under way is given up.
+    Punch {
+        /// Who.
+        peer: PeerKey,
+        /// How.
+        punch: Punch,
+    },
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
 }
@@ -224,6 +239,18 @@ pub enum Note {
         peer: PeerKey,
         /// The address.
         at: SocketAddr,
+    },
+    /// A peer is spoken to, and no way straight to it is found: told every few seconds.
+    Wayless {
+        /// The peer.
+        peer: PeerKey,
+    },
+    /// A punch has ended.
+    Punched {
+        /// With whom.
+        peer: PeerKey,
+        /// Whether a way straight to it was found.
+        is_through: bool,
     },
     /// Another program removed the device.
     DeviceLost {

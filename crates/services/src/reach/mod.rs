@@ -11,6 +11,7 @@
 //! | [`observed`] | which of the addresses that others see are believed, and for how long |
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
+//! | [`punch`] | has two members open their translations together |
 //! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
@@ -21,6 +22,7 @@
 pub mod call;
 pub mod nat;
 pub mod observed;
+pub mod punch;
 pub mod servers;
 pub mod wire;
 
@@ -28,7 +30,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enishi_overlay::{Contact, NodeId, PathKind, Time};
+use enishi_overlay::{Contact, NodeId, Overlay, PathKind, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
@@ -36,6 +38,7 @@ use crate::service::{Context, Service, ServiceInput};
 use call::Calls;
 use nat::Mapping;
 use observed::Observed;
+use punch::{Offer, Plan, Punches};
 use servers::Servers;
 use wire::ReachMessage;
 
@@ -60,6 +63,13 @@ pub enum Command {
     Packets(u16),
     /// A node that was asked by STUN has answered.
     Told(NodeId),
+    /// Packets find no way straight to a member.
+    Punch(NodeId),
+    /// How this node's packets come out now, for [`Event::Look`]; none when nobody says, or the peer
+    /// is no member of a common channel.
+    Looked(NodeId, Option<Offer>),
+    /// What [`Event::Punch`] asked for has ended, with a way straight to the peer or without one.
+    Punched(NodeId, bool),
 }
 
 /// What is told.
@@ -81,6 +91,16 @@ pub enum Event {
     /// These are to be asked by STUN where the packets' port is seen: at most
     /// [`servers::ASKED_MAX`], each in another network.
     Ask(Vec<(NodeId, SocketAddr)>),
+    /// It is to be found out how packets come out, if this peer is a member of a common channel:
+    /// answered by [`Command::Looked`].
+    Look(NodeId),
+    /// A way straight to a peer is to be opened, now: answered by [`Command::Punched`].
+    Punch {
+        /// The peer.
+        peer: NodeId,
+        /// How.
+        plan: Plan,
+    },
     /// A node that was called is to be dialled.
     Answered {
         /// The node; without addresses when another one answered for it.
@@ -115,6 +135,7 @@ pub struct Reach {
     observed: Observed,
     calls: Calls,
     servers: Servers,
+    punches: Punches,
     /// Where the host takes packets.
     packets_port: Option<u16>,
     /// What the host was told last.
@@ -144,6 +165,11 @@ impl Reach {
     pub fn mapping(&self) -> Mapping {
         let local = self.local.as_deref().unwrap_or_default();
         nat::classify(local, self.observed.sightings())
+    }
+
+    /// Returns whom to ask by STUN where packets come out.
+    pub fn servers(&self, overlay: &Overlay) -> Vec<(NodeId, SocketAddr)> {
+        self.servers.choose(overlay)
     }
 
     /// Follows the path of a session, with a peer that may be spoken with.
@@ -194,19 +220,55 @@ impl Reach {
         }
     }
 
-    fn receive(&mut self, from: NodeId, octets: &[u8], now: Time) {
+    fn receive(&mut self, from: NodeId, octets: &[u8], cx: &mut Cx<'_>) {
+        let now = cx.now();
+        let message = ReachMessage::decode(octets);
+        match message {
+            Some(ReachMessage::Punch(number, offer)) => {
+                let witnesses = self.witnesses(from, cx);
+                return self.punches.asked(from, (number, offer), &witnesses, cx);
+            }
+            Some(ReachMessage::Meet(number, offer)) => {
+                return self.punches.met(from, number, offer, cx);
+            }
+            Some(ReachMessage::Where(of)) => return self.punches.tell_where(from, of, cx),
+            _ => {}
+        }
         // Who is not seen at an address cannot see this node at one.
         let Some(session) = self.sessions.get(&from) else {
             return;
         };
-        match ReachMessage::decode(octets) {
+        match message {
             Some(ReachMessage::Seen(address)) => {
                 self.observed.seen(now, from, session.at.ip(), address);
             }
             Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
-            // These come through the overlay.
-            Some(ReachMessage::Call { .. } | ReachMessage::Answer(_)) | None => {}
+            Some(ReachMessage::Sees(of, at)) => {
+                let from = (from, session.at.ip());
+                self.punches.told_where(from, (of, at), cx);
+            }
+            // These come through the overlay, or have been dealt with.
+            Some(
+                ReachMessage::Call { .. }
+                | ReachMessage::Answer(_)
+                | ReachMessage::Punch(..)
+                | ReachMessage::Meet(..)
+                | ReachMessage::Where(_),
+            )
+            | None => {}
         }
+    }
+
+    /// Returns whom to ask where they see a peer: those whom it was told to use as carriers, as they
+    /// are likely to have sessions with it, then others.
+    fn witnesses(&self, peer: NodeId, cx: &Cx<'_>) -> Vec<NodeId> {
+        let carriers = call::relays(cx.overlay(), peer).into_iter();
+        let mut witnesses: Vec<NodeId> = carriers.map(|contact| contact.id()).collect();
+        witnesses.retain(|id| self.sessions.contains_key(id));
+        let others = self.sessions.keys().filter(|id| !witnesses.contains(id));
+        let others: Vec<NodeId> = others.copied().collect();
+        witnesses.extend(others);
+        witnesses
     }
 
     fn on_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -252,7 +314,8 @@ impl Reach {
         let expiries = self.observed.next_timeout(now);
         let asking = self.servers.next_timeout();
         let deadlines = tellings.chain(expiries).chain(change);
-        self.deadline = deadlines.chain(asking).min();
+        let punch = self.punches.next_timeout(now);
+        self.deadline = deadlines.chain(asking).chain(punch).min();
     }
 }
 
@@ -270,6 +333,16 @@ impl Service for Reach {
             }
             ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
             ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
+            ServiceInput::Command(Command::Punch(peer)) => {
+                let witnesses = self.witnesses(peer, cx);
+                self.punches.begin(peer, &witnesses, cx);
+            }
+            ServiceInput::Command(Command::Looked(peer, offer)) => {
+                self.punches.looked(peer, offer, cx);
+            }
+            ServiceInput::Command(Command::Punched(peer, is_through)) => {
+                self.punches.ended(peer, is_through, cx.now());
+            }
             ServiceInput::Command(Command::Restarted(peer)) => {
                 if let Some(session) = self.sessions.get_mut(&peer) {
                     session.told = None;
@@ -282,9 +355,15 @@ impl Service for Reach {
                 token, from, reply, ..
             } => return self.calls.answered(token, from, &reply, cx),
             ServiceInput::Failed { token } => return self.calls.failed(token),
-            ServiceInput::Direct { from, body } => self.receive(from, &body, cx.now()),
-            ServiceInput::Gone(peer) => self.end(peer, cx.now()),
-            ServiceInput::Timeout => self.on_timeout(cx),
+            ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
+            ServiceInput::Gone(peer) => {
+                self.punches.gone(peer);
+                self.end(peer, cx.now());
+            }
+            ServiceInput::Timeout => {
+                self.punches.on_timeout(cx);
+                self.on_timeout(cx);
+            }
             ServiceInput::Searched { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }
