@@ -122,8 +122,7 @@ impl Driver {
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
         let addresses = inlets.addresses.borrow_and_update().clone();
         if let Some(port) = self.shared.networks.port() {
-            let packets = Command::Reach(reach::Command::Packets(port));
-            self.handle(&mut node, Input::Command(packets));
+            self.tell_reach(&mut node, reach::Command::Packets(port));
         }
         self.tell_ways(&mut node, &addresses);
         loop {
@@ -426,16 +425,28 @@ impl Driver {
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
             Note::Seen { by, at } => {
-                let told = Command::Reach(reach::Command::Told(by));
-                self.handle(node, Input::Command(told));
+                self.tell_reach(node, reach::Command::Told(by));
                 if self.shared.networks.seen(by, at) {
                     let addresses = addresses.borrow().clone();
                     self.tell_ways(node, &addresses);
                 }
                 return;
             }
+            Note::Wayless(peer) => return self.tell_reach(node, reach::Command::Punch(peer)),
+            Note::Looked(peer, offer) => {
+                tracing::debug!(?peer, ?offer, "how packets come out");
+                return self.tell_reach(node, reach::Command::Looked(peer, offer));
+            }
+            Note::Punched(peer, is_through) => {
+                tracing::debug!(?peer, is_through, "a punch has ended");
+                return self.tell_reach(node, reach::Command::Punched(peer, is_through));
+            }
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
+    }
+
+    fn tell_reach(&mut self, node: &mut Node, command: reach::Command) {
+        self.handle(node, Input::Command(Command::Reach(command)));
     }
 
     fn on_event(&mut self, node: &Node, event: Event) {
@@ -468,6 +479,15 @@ impl Driver {
                 self.meet(&contact, relays, reach::call::RELAYS_MAX);
             }
             reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
+            reach::Event::Look(peer) => {
+                let shared = Arc::clone(&self.shared);
+                let servers = node.reach().servers(node.overlay());
+                tokio::spawn(async move { shared.networks.look(peer, &servers).await });
+            }
+            reach::Event::Punch { peer, plan } => {
+                tracing::debug!(?peer, ?plan, "opening a way for packets");
+                self.shared.networks.punch(peer, plan);
+            }
         }
     }
 

@@ -63,6 +63,10 @@ impl Outside for Lanes {
                 by: NodeId::from_bytes(peer),
                 at,
             },
+            engine::Note::Wayless { peer } => Note::Wayless(NodeId::from_bytes(peer)),
+            engine::Note::Punched { peer, is_through } => {
+                Note::Punched(NodeId::from_bytes(peer), is_through)
+            }
             engine::Note::DeviceLost { network, name } => {
                 return self.open.lost_device(ChannelId(network.0), &name);
             }

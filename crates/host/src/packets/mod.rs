@@ -34,15 +34,16 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_dataplane::device::{Device, Layer};
-use enishi_dataplane::engine::{Command, Engine, NetworkId, Report};
+use enishi_dataplane::engine::{Command, Engine, NetworkId, Punch, Report, SessionReport};
 use enishi_dataplane::filter::Filter;
 use enishi_dataplane::sealed::Cipher;
 use enishi_dataplane::table;
 use enishi_overlay::NodeId;
+use enishi_services::reach::punch::{Offer, Plan};
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, Vnet};
 use tokio::sync::{mpsc, watch};
@@ -58,6 +59,11 @@ use terms::{filter, keys};
 
 pub use discovery::Discovery;
 pub use reach::{Connection, Datagrams, Listener, Reach};
+
+/// How long answers are waited for that tell how packets come out, and how often it is looked whether
+/// all are there.
+const LOOK_MAX: Duration = Duration::from_millis(400);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the packet path tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +104,12 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
+    /// A member is spoken to, and its packets find no way straight.
+    Wayless(NodeId),
+    /// How packets come out, as [`Networks::look`] has found.
+    Looked(NodeId, Option<Offer>),
+    /// What [`Networks::punch`] began has ended, with a way straight to the peer or without one.
+    Punched(NodeId, bool),
 }
 
 /// The virtual networks of this host.
@@ -202,6 +214,55 @@ impl Networks {
     pub fn ask_outside(&self, servers: &[(NodeId, SocketAddr)]) {
         let questions = self.questions.ask(Instant::now(), servers);
         self.tell(Command::Send(questions));
+    }
+
+    /// Finds out how this node's packets come out, if a peer is a member of a common channel: a
+    /// [`Note::Looked`] follows within half a second.
+    pub async fn look(&self, peer: NodeId, servers: &[(NodeId, SocketAddr)]) {
+        let is_it = |session: &SessionReport| session.peer == *peer.as_bytes();
+        let offer = match self.report().sessions.iter().any(is_it) {
+            true => self.comes_out(servers).await,
+            false => None,
+        };
+        // Ends only with the node.
+        let _ = self.notes.send(Note::Looked(peer, offer)).await;
+    }
+
+    async fn comes_out(&self, servers: &[(NodeId, SocketAddr)]) -> Option<Offer> {
+        let [first, anew] = self.questions.look(Instant::now(), servers);
+        self.tell(Command::Send(first));
+        self.tell(Command::SendAnew(anew));
+        let until = Instant::now() + LOOK_MAX;
+        while Instant::now() < until && !self.questions.has_looked() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        let [first, anew] = self.questions.looked();
+        Offer::judge(&first, &anew)
+    }
+
+    /// Opens a way straight to a peer: a [`Note::Punched`] follows within ten seconds.
+    pub fn punch(&self, peer: NodeId, plan: Plan) {
+        let punch = match plan {
+            Plan::Search {
+                ip,
+                expected,
+                drawn,
+            } => Punch::Search {
+                ip,
+                expected,
+                drawn,
+            },
+            Plan::Open { to, sockets } => Punch::Open { to, sockets },
+        };
+        let to = match &punch {
+            Punch::Search { ip, .. } => *ip,
+            Punch::Open { to, .. } => to.ip(),
+        };
+        // What leads into a virtual network would be a tunnel within itself.
+        if !self.open.holds(to) {
+            let peer = *peer.as_bytes();
+            self.tell(Command::Punch { peer, punch });
+        }
     }
 
     /// A node says where it sees packets of this host come from. Tells whether
