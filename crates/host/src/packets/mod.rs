@@ -271,6 +271,11 @@ impl Networks {
         lock(&self.outside).seen(Instant::now(), by, at)
     }
 
+    /// Returns where others see packets of this host come from, if they agree.
+    pub fn outside(&self) -> Vec<SocketAddr> {
+        lock(&self.outside).addresses().to_vec()
+    }
+
     /// Has peers asked at once, from the addresses that this host has now.
     pub fn moved(&self) {
         lock(&self.outside).clear();

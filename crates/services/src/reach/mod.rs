@@ -232,7 +232,14 @@ impl Reach {
                 return self.punches.met(from, number, offer, cx);
             }
             Some(ReachMessage::Where(of)) => return self.punches.tell_where(from, of, cx),
-            _ => {}
+            Some(
+                ReachMessage::Seen(_)
+                | ReachMessage::Stun(_)
+                | ReachMessage::Sees(..)
+                | ReachMessage::Call { .. }
+                | ReachMessage::Answer(_),
+            )
+            | None => {}
         }
         // Who is not seen at an address cannot see this node at one.
         let Some(session) = self.sessions.get(&from) else {
@@ -307,6 +314,10 @@ impl Reach {
                 change = change.min(next).or(next);
             }
         }
+        if let Some(peer) = self.punches.due(now) {
+            let witnesses = self.witnesses(peer, cx);
+            self.punches.begin(peer, &witnesses, cx);
+        }
         if let Some(asked) = self.servers.due(now, cx.overlay()) {
             cx.emit(Event::Ask(asked));
         }
@@ -333,10 +344,7 @@ impl Service for Reach {
             }
             ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
             ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
-            ServiceInput::Command(Command::Punch(peer)) => {
-                let witnesses = self.witnesses(peer, cx);
-                self.punches.begin(peer, &witnesses, cx);
-            }
+            ServiceInput::Command(Command::Punch(peer)) => self.punches.want(peer),
             ServiceInput::Command(Command::Looked(peer, offer)) => {
                 self.punches.looked(peer, offer, cx);
             }

@@ -19,7 +19,7 @@
 //! that one is believed. A node takes part in one such attempt at a time, three times with each peer,
 //! then not for [`PAUSE_LONG`]; and the host only where both are members of one channel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -48,13 +48,15 @@ pub const PAUSE_LONG: Duration = Duration::from_secs(3 * 60 * 60);
 /// For so long others are asked where they see the peer, if one network alone has answered.
 const WITNESS_WAIT: Duration = Duration::from_millis(700);
 /// After so long an attempt that has not begun is given up: the other one may have no time.
-const PREPARE_MAX: Duration = Duration::from_secs(3);
+const PREPARE_MAX: Duration = Duration::from_secs(2);
 /// After so long one that has begun is over, whatever the host says.
 const RUN_MAX: Duration = Duration::from_secs(12);
 /// How many are asked where they see the peer.
 const WITNESSES_MAX: usize = 12;
 /// The most peers of whom it is remembered how often it was tried.
 const PEERS_MAX: usize = 256;
+/// The most peers that wait for their turn.
+const WANTED_MAX: usize = 16;
 /// How often others are told where this node sees somebody.
 const WHERE: Rate = Rate {
     per_s: 5,
@@ -214,7 +216,9 @@ struct Tried {
     times: u32,
     /// How often the other one had no time, in turn.
     unheard: u32,
+    /// When it may be tried again, and when this node may ask for it again.
     next: Time,
+    next_ask: Time,
 }
 
 /// The attempts of a node, one at a time.
@@ -222,11 +226,34 @@ struct Tried {
 pub(super) struct Punches {
     attempt: Option<Attempt>,
     tried: BTreeMap<NodeId, Tried>,
+    /// With whom it is to be tried next.
+    wanted: VecDeque<NodeId>,
     told: Option<Bucket>,
 }
 
 impl Punches {
-    /// Begins with a peer, if it is time to.
+    /// A way to a peer is wanted: it is tried once nothing else is.
+    pub(super) fn want(&mut self, peer: NodeId) {
+        if !self.wanted.contains(&peer) && self.wanted.len() < WANTED_MAX {
+            self.wanted.push_back(peer);
+        }
+    }
+
+    /// Returns with whom to [`Self::begin`] now.
+    pub(super) fn due(&mut self, now: Time) -> Option<NodeId> {
+        if self.attempt.is_some() {
+            return None;
+        }
+        while let Some(peer) = self.wanted.pop_front() {
+            let tried = self.tried.get(&peer);
+            if tried.is_none_or(|tried| now >= tried.next.max(tried.next_ask)) {
+                return Some(peer);
+            }
+        }
+        None
+    }
+
+    /// Begins with a peer.
     pub(super) fn begin(&mut self, peer: NodeId, witnesses: &[NodeId], cx: &mut Cx<'_>) {
         let number = cx.rng().number();
         self.prepare(peer, (Part::Asks, number), witnesses, cx);
@@ -306,7 +333,13 @@ impl Punches {
                     cx.send_to(from, ReachMessage::Meet(number, mine).encode());
                 }
             }
-            Some(_) => return,
+            Some(attempt) => {
+                // Its turn comes.
+                if attempt.peer != from {
+                    self.want(from);
+                }
+                return;
+            }
             None => {
                 if !self.prepare(from, (Part::Answers, number), witnesses, cx) {
                     return;
@@ -408,12 +441,13 @@ impl Punches {
         if let Some(Attempt { peer, .. }) = self.attempt.take() {
             let tried = self.tried(peer);
             tried.unheard = (tried.unheard + 1).min(10);
-            tried.next = now + PAUSE_SHORT * (1 << (tried.unheard - 1));
+            tried.next_ask = now + PAUSE_SHORT * (1 << (tried.unheard - 1));
         }
     }
 
     pub(super) fn gone(&mut self, peer: NodeId) {
         self.attempt.take_if(|attempt| attempt.peer == peer);
+        self.wanted.retain(|wanted| *wanted != peer);
     }
 
     pub(super) fn on_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -442,7 +476,10 @@ impl Punches {
 
     fn tried(&mut self, peer: NodeId) -> &mut Tried {
         if self.tried.len() >= PEERS_MAX && !self.tried.contains_key(&peer) {
-            let soonest = self.tried.iter().min_by_key(|(_, tried)| tried.next);
+            let soonest = self
+                .tried
+                .iter()
+                .min_by_key(|(_, tried)| tried.next.max(tried.next_ask));
             let soonest = soonest.map(|(id, _)| *id);
             soonest.and_then(|id| self.tried.remove(&id));
         }
