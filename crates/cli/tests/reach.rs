@@ -434,3 +434,41 @@ fn packets_go_straight_to_a_router_whose_ports_follow_each_other() {
     let symmetric = NatKind::symmetric(Ports::Sequential(2));
     packets_go_straight("steps", [port_restricted(), symmetric]);
 }
+
+#[test]
+fn any_stun_client_is_answered_at_the_port_of_packets() {
+    /// RFC 8489, section 5.
+    const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+    let Some(mut net) = Net::open("stun") else {
+        return;
+    };
+    let [server, client] = ["s", "c"].map(|name| net.world.public(name).unwrap());
+    let node = net.start(&server, None);
+    let told = status(&node);
+    let listens: std::net::SocketAddr = told["addresses"][0].as_str().unwrap().parse().unwrap();
+    let packets = (server.address(), listens.port() + 1);
+    let own = client.address();
+    let answer = std::thread::spawn(move || {
+        client.enter().unwrap();
+        let socket = std::net::UdpSocket::bind((own, 4321)).unwrap();
+        socket.set_read_timeout(Some(A_WHILE)).unwrap();
+        let question = [&[0, 1, 0, 0][..], &COOKIE, b"twelve bytes"].concat();
+        socket.send_to(&question, packets).unwrap();
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer).unwrap();
+        answer[..length].to_vec()
+    });
+    let answer = answer.join().unwrap();
+    assert_eq!(answer[..4], [1, 1, 0, 12], "success, twelve octets more");
+    assert_eq!(answer[8..20], *b"twelve bytes");
+    // XOR-MAPPED-ADDRESS (section 14.2), IPv4.
+    assert_eq!(answer[20..26], [0, 0x20, 0, 8, 0, 1]);
+    let plain = |at: usize| answer[at] ^ COOKIE[(at - 26) % 2];
+    assert_eq!(u16::from_be_bytes([plain(26), plain(27)]), 4321);
+    let ip: Vec<u8> = answer[28..32]
+        .iter()
+        .zip(COOKIE)
+        .map(|(a, b)| a ^ b)
+        .collect();
+    assert_eq!(ip, own.octets());
+}
