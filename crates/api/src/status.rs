@@ -96,6 +96,9 @@ pub struct Nat {
     pub mapping: String,
     /// At which addresses others see the node, as far as it believes them, at most three.
     pub observed: Vec<SocketAddr>,
+    /// At which addresses others see the port that takes packets of virtual networks, at most two;
+    /// none where each sees another one.
+    pub observed_packets: Vec<SocketAddr>,
     /// The outer address at which the router takes datagrams for the node's sessions, if it maps
     /// that port.
     pub mapped: Option<SocketAddr>,

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use enishi_lab::wire::{LinkKind, NatKind};
+use enishi_lab::wire::{LinkKind, NatKind, Ports};
 use enishi_lab::{Daemon, Host, Process, World, ensure_programs, is_root, until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -295,10 +295,7 @@ fn nodes_behind_routers_learn_their_outer_address() {
     let ticket = invitation(&first);
     let others = [1, 2].map(|number| net.start(&helpers[number], Some(&ticket)));
     let home = net.world.home(NatKind::port_restricted()).unwrap();
-    let symmetric = net
-        .world
-        .home(NatKind::symmetric(enishi_lab::wire::Ports::Random))
-        .unwrap();
+    let symmetric = net.world.home(NatKind::symmetric(Ports::Random)).unwrap();
     let [inside, strange] =
         [("in", home), ("sym", symmetric)].map(|(name, area)| net.world.host(name, area).unwrap());
     let [node, hidden] = [&inside, &strange].map(|host| net.start(host, Some(&ticket)));
@@ -342,4 +339,136 @@ fn nodes_behind_two_routers_reach_each_other_by_a_third() {
         })
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(from, &to), from.log()));
     }
+}
+
+/// Starts a node with a network device, which needs no more than a bootstrap ticket to join.
+fn start_with_device(net: &Net, host: &Host, ticket: Option<&str>) -> Daemon {
+    let mut words = vec!["--no-dns"];
+    words.extend(
+        ticket
+            .map(|ticket| ["--bootstrap", ticket])
+            .iter()
+            .flatten(),
+    );
+    let data = net.path(host.name());
+    Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
+}
+
+/// Returns how packets to the other member of a channel of two go; `-` while there is none.
+fn packets_way(from: &Daemon) -> String {
+    let told = from.json(&["channel", "show", "two"]).unwrap();
+    let members = told["member_list"].as_array().into_iter().flatten();
+    let mut paths = members.filter_map(|member| member["path"].as_str());
+    let path = paths.find(|path| *path != "self").unwrap_or("-");
+    path.to_owned()
+}
+
+/// Two nodes behind routers of these kinds are members of one channel, and those who help them of
+/// none: their packets go straight.
+fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
+    let Some(mut net) = Net::open(name) else {
+        return;
+    };
+    ensure_programs(&[("ping", "iputils-ping")]).unwrap();
+    let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
+    let first = net.start(&helpers[0], None);
+    let ticket = invitation(&first);
+    let _others = [1, 2].map(|number| net.start(&helpers[number], Some(&ticket)));
+    let mut hosts = Vec::new();
+    for (name, kind) in ["a", "b"].into_iter().zip(kinds) {
+        let home = net.world.home(kind).unwrap();
+        hosts.push(net.world.host(name, home).unwrap());
+    }
+    let nodes: Vec<Daemon> = hosts
+        .iter()
+        .map(|host| start_with_device(&net, host, Some(&ticket)))
+        .collect();
+    let [one, other] = &nodes[..] else {
+        unreachable!("there are two");
+    };
+    one.text(&["channel", "create", "two"]).unwrap();
+    let invitation = one.text(&["channel", "invite", "two"]).unwrap();
+    other.text(&["channel", "join", &invitation]).unwrap();
+    let address = other.address().unwrap().to_string();
+    until(A_WHILE, "packets go straight", || {
+        let words = ["ping", "-q", "-c", "1", "-W", "1", &address];
+        let answered = hosts[0].run(&words, A_WHILE)?.success();
+        Ok(answered && packets_way(one).starts_with("direct 11."))
+    })
+    .unwrap_or_else(|error| {
+        let logs = nodes
+            .iter()
+            .map(Daemon::log)
+            .collect::<Vec<_>>()
+            .join("\n\n");
+        panic!("{error}: {}\n{logs}", packets_way(one))
+    });
+    // A flow has its way for good.
+    let words = ["ping", "-q", "-c", "20", "-i", "0.1", "-W", "1", &address];
+    let pinged = hosts[0].run(&words, A_WHILE).unwrap();
+    assert!(pinged.stdout.contains("20 received"), "{}", pinged.stdout);
+    assert!(packets_way(one).starts_with("direct 11."));
+}
+
+/// Keeps one outer port for all, and lets nobody in who was not sent to.
+fn port_restricted() -> NatKind {
+    NatKind {
+        ports: Ports::Random,
+        ..NatKind::port_restricted()
+    }
+}
+
+#[test]
+fn packets_go_straight_by_outer_ports_that_only_strangers_see() {
+    packets_go_straight("drawn", [port_restricted(), port_restricted()]);
+}
+
+#[test]
+fn packets_go_straight_from_a_router_with_another_port_for_each() {
+    let symmetric = NatKind::symmetric(Ports::Random);
+    packets_go_straight("random", [symmetric, port_restricted()]);
+}
+
+#[test]
+fn packets_go_straight_to_a_router_whose_ports_follow_each_other() {
+    let symmetric = NatKind::symmetric(Ports::Sequential(2));
+    packets_go_straight("steps", [port_restricted(), symmetric]);
+}
+
+#[test]
+fn any_stun_client_is_answered_at_the_port_of_packets() {
+    /// RFC 8489, section 5.
+    const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+    let Some(mut net) = Net::open("stun") else {
+        return;
+    };
+    let [server, client] = ["s", "c"].map(|name| net.world.public(name).unwrap());
+    let node = net.start(&server, None);
+    let told = status(&node);
+    let listens: std::net::SocketAddr = told["addresses"][0].as_str().unwrap().parse().unwrap();
+    let packets = (server.address(), listens.port() + 1);
+    let own = client.address();
+    let answer = std::thread::spawn(move || {
+        client.enter().unwrap();
+        let socket = std::net::UdpSocket::bind((own, 4321)).unwrap();
+        socket.set_read_timeout(Some(A_WHILE)).unwrap();
+        let question = [&[0, 1, 0, 0][..], &COOKIE, b"twelve bytes"].concat();
+        socket.send_to(&question, packets).unwrap();
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer).unwrap();
+        answer[..length].to_vec()
+    });
+    let answer = answer.join().unwrap();
+    assert_eq!(answer[..4], [1, 1, 0, 12], "success, twelve octets more");
+    assert_eq!(answer[8..20], *b"twelve bytes");
+    // XOR-MAPPED-ADDRESS (section 14.2), IPv4.
+    assert_eq!(answer[20..26], [0, 0x20, 0, 8, 0, 1]);
+    let plain = |at: usize| answer[at] ^ COOKIE[(at - 26) % 2];
+    assert_eq!(u16::from_be_bytes([plain(26), plain(27)]), 4321);
+    let ip: Vec<u8> = answer[28..32]
+        .iter()
+        .zip(COOKIE)
+        .map(|(a, b)| a ^ b)
+        .collect();
+    assert_eq!(ip, own.octets());
 }

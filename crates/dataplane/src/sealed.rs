@@ -39,7 +39,7 @@ pub const KEY_BYTES: usize = 32;
 pub const INDEX_MARK: u32 = 0xc000_0000;
 
 /// The first octets of datagrams that are no packets, and for the host: it hears of them by
-/// [`crate::engine::Note::Question`].
+/// [`crate::engine::Outside::foreign`].
 pub const FOR_HOST: std::ops::RangeInclusive<u8> = 0x30..=0x3f;
 
 /// After so many datagrams a key should give way to another: well within what is safe for

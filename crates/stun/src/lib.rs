@@ -15,7 +15,7 @@
 //! Enishi's own nodes need none of it among themselves. It is for programs and servers of
 //! others:
 //!
-//! - [`Answerer`] answers STUN questions;
+//! - [`Answerer`] answers STUN questions, and [`question`] asks them;
 //! - [`Server`] is a TURN server for the programs of people with a password;
 //! - [`Client`] uses a TURN server of others, for instance coturn.
 //!
@@ -33,6 +33,7 @@ mod client;
 mod clock;
 mod credentials;
 mod peers;
+mod question;
 mod server;
 
 pub use answer::{ANSWER_MULTIPLE_MAX, Answered, Answerer, is_stun};
@@ -42,6 +43,7 @@ pub use client::{
 };
 pub use credentials::{CREDENTIAL_BYTES_MAX, CredentialError, Credentials};
 pub use peers::{Denied, NotPrefix, Prefix, allowed};
+pub use question::{QuestionId, mapped, question};
 pub use server::{
     Action, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, Server,
     ServerConfig,

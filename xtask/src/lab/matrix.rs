@@ -32,6 +32,8 @@ pub(super) struct Cell {
     pub(super) first: Option<Duration>,
     /// After how long packets went straight.
     pub(super) direct: Option<Duration>,
+    /// Whether the session did in the end.
+    pub(super) session_is_direct: bool,
 }
 
 /// All pairs.
@@ -54,11 +56,13 @@ pub(super) fn measure(program: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> 
         let mut cells = Vec::new();
         while let Some((a, b)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (first, direct) = attempt(&from[*a], &to[*b]);
+            let session_is_direct = first.is_some() && has_direct_session(&from[*a], &to[*b]);
             let cell = Cell {
                 from: kinds[*a].name,
                 to: kinds[*b].name,
                 first,
                 direct,
+                session_is_direct,
             };
             eprintln!("{} to {}: {}", cell.from, cell.to, cell.short());
             cells.push(((*a, *b), cell));
@@ -121,14 +125,36 @@ fn path(daemon: &Daemon, address: &str) -> Option<String> {
     Some(members.find(has_it)?["path"].as_str()?.to_owned())
 }
 
+/// Tells whether the session of two nodes goes straight.
+fn has_direct_session(from: &Node, to: &Node) -> bool {
+    let (Some(from), Some(to)) = (&from.daemon, &to.daemon) else {
+        return false;
+    };
+    let looked = || -> anyhow::Result<bool> {
+        let (peers, to) = (from.json(&["peers"])?, to.json(&["status"])?);
+        let mut peers = peers["peers"].as_array().into_iter().flatten();
+        let peer = peers.find(|peer| peer["node_id"] == to["node_id"]);
+        let path = peer.and_then(|peer| peer["path"].as_str());
+        Ok(path.is_some_and(|path| path.starts_with("direct")))
+    };
+    looked().unwrap_or_default()
+}
+
 impl Cell {
-    /// As it stands in the table: the seconds to the first word, and to a direct way.
+    /// As it stands in the table: the seconds to the first word, and to a direct way of packets;
+    /// and whether their session goes by way of others meanwhile.
     pub(super) fn short(&self) -> String {
         let seconds = |time: Duration| format!("{:.1}", time.as_secs_f64());
         match (self.first, self.direct) {
             (None, _) => "-".to_owned(),
             (Some(first), None) => format!("{} relayed", seconds(first)),
-            (Some(first), Some(direct)) => format!("{} {}", seconds(first), seconds(direct)),
+            (Some(first), Some(direct)) => {
+                let session = match self.session_is_direct {
+                    true => "",
+                    false => " (session relayed)",
+                };
+                format!("{} {}{session}", seconds(first), seconds(direct))
+            }
         }
     }
 }
@@ -164,7 +190,7 @@ impl Matrix {
         text
     }
 
-    /// Returns `{pairs: [{from, to, first_s, direct_s}], all, connected, direct}`.
+    /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct}], all, connected, direct}`.
     pub(super) fn to_json(&self) -> Value {
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let pair = |cell: &Cell| {
@@ -173,6 +199,7 @@ impl Matrix {
                 "to": cell.to,
                 "first_s": seconds(cell.first),
                 "direct_s": seconds(cell.direct),
+                "session_direct": cell.session_is_direct,
             })
         };
         let pairs: Vec<Value> = self.cells.iter().map(pair).collect();

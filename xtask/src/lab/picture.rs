@@ -79,6 +79,7 @@ mod tests {
             to: KINDS[to].name,
             first,
             direct,
+            session_is_direct: false,
         };
         let second = Some(Duration::from_secs(1));
         let matrix = Matrix {

@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and that the map names them all.
 //!
-//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns, proxy ← host ← cli`.
+//! `overlay ← services ← sim`; `services, api, bridge, dataplane, dns, proxy, stun ← host ← cli`.
 
 use serde_json::Value;
 
@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "overlay",
             "proxy",
             "services",
+            "stun",
         ],
     ),
     ("cli", &["api", "host", "lab", "overlay", "proxy", "sim"]),

@@ -3,20 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::sockets::{Pair, Sockets, Via};
 use crate::ecn::NOT_CAPABLE;
-use crate::socket::{BATCH_BYTES_MAX, Socket, is_too_long};
+use crate::socket::{BATCH_BYTES_MAX, is_too_long};
 
-/// Datagrams to one address, all of one length but the last, which may be shorter.
+/// Datagrams by one socket to one address, all of one length but the last, which may be shorter.
 pub(super) struct Batch {
     octets: Box<[u8]>,
     /// How many of the octets are to be sent.
     filled: usize,
     stride: usize,
-    to: SocketAddr,
+    to: Pair,
     /// What is said of congestion ([`crate::ecn`]).
     ecn: u8,
     /// Whose datagrams were too long for the system to send, and how long they were.
-    pub(super) too_long: Option<(SocketAddr, usize)>,
+    pub(super) too_long: Option<(Pair, usize)>,
     /// Datagrams that the system did not take.
     pub(super) lost: u64,
 }
@@ -27,7 +28,10 @@ impl Batch {
             octets: vec![0; BATCH_BYTES_MAX].into(),
             filled: 0,
             stride: 0,
-            to: SocketAddr::from(([0, 0, 0, 0], 0)),
+            to: Pair {
+                via: Via::FIRST,
+                address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            },
             ecn: NOT_CAPABLE,
             too_long: None,
             lost: 0,
@@ -38,8 +42,8 @@ impl Batch {
     /// not go with it.
     pub(super) fn room(
         &mut self,
-        socket: &Socket,
-        (to, ecn): (SocketAddr, u8),
+        sockets: &Sockets,
+        (to, ecn): (Pair, u8),
         bytes: usize,
     ) -> &mut [u8] {
         let start = self.filled;
@@ -47,10 +51,10 @@ impl Batch {
             && bytes <= self.stride
             && start.is_multiple_of(self.stride)
             && start + bytes <= BATCH_BYTES_MAX
-            && start < self.stride * socket.batch_datagrams_max()
+            && start < self.stride * sockets.first().batch_datagrams_max()
             && (to, ecn) == (self.to, self.ecn);
         if !goes_with {
-            self.flush(socket);
+            self.flush(sockets);
             self.stride = bytes;
             (self.to, self.ecn) = (to, ecn);
         }
@@ -65,14 +69,17 @@ impl Batch {
     }
 
     /// Sends what is there.
-    pub(super) fn flush(&mut self, socket: &Socket) {
+    pub(super) fn flush(&mut self, sockets: &Sockets) {
         if self.filled == 0 {
             return;
         }
         let octets = &self.octets[..self.filled];
-        let sent = socket.send((self.to, self.ecn), octets, self.stride);
-        if let Err(error) = sent {
-            self.failed(&error);
+        // Without the socket there is nobody to send to any more.
+        if let Some(socket) = sockets.get(self.to.via) {
+            let to = (self.to.address, self.ecn);
+            if let Err(error) = socket.send(to, octets, self.stride) {
+                self.failed(&error);
+            }
         }
         self.filled = 0;
     }

@@ -18,7 +18,9 @@ use super::inbound::BUFFERS;
 use super::network::Network;
 use super::outbound::{Exit, Side, Way};
 use super::paths::Ask;
+use super::punch::Puncher;
 use super::session::{Session, Tokens};
+use super::sockets::{Pair, Via};
 use super::{
     COMMANDS_MAX, Command, NetworkId, Note, Outside, PeerKey, Report, SessionKeys, SessionReport,
     Wake,
@@ -39,6 +41,8 @@ const WAKE: u64 = u64::MAX;
 const SOCKET: u64 = u64::MAX - 1;
 /// Added to a network's number for the device of those for whom addresses are held.
 const GUESTS: u64 = 1 << 32;
+/// Added to the number of a socket besides the first one.
+const OTHER_SOCKET: u64 = 1 << 33;
 
 /// How often what is due is looked for: while packets pass or ways are sought, and otherwise.
 const TICK: Duration = Duration::from_millis(50);
@@ -62,20 +66,21 @@ pub(super) struct Driver<O> {
     pub(super) sessions: Slab<Session>,
     pub(super) by_index: Indices,
     by_peer: BTreeMap<(PeerKey, NetworkId), usize>,
+    /// Of the engine's sockets and of those that the host named.
     pub(super) own_ports: Vec<u16>,
+    ports_of_others: Vec<u16>,
     /// A packet of a device; batches of the socket.
     pub(super) read: Vec<u8>,
     pub(super) backlog: Backlog,
     pub(super) buffers: [Vec<u8>; BUFFERS],
     pub(super) tokens: Tokens,
+    pub(super) puncher: Puncher,
     pub(super) started: Instant,
     pub(super) now: Instant,
     /// Datagrams that were refused: of no session, or of one that has ended.
     pub(super) refused: u64,
     /// When the host was last told of whose unknown index.
     pub(super) unknown: BTreeMap<PeerKey, Instant>,
-    /// Since when, and how many, datagrams of strangers were told to the host.
-    pub(super) questions: (Instant, u32),
     busy_until: Instant,
     next_tick: Instant,
     next_look: Instant,
@@ -103,6 +108,7 @@ impl<O: Outside> Driver<O> {
         let now = Instant::now();
         Ok(Self {
             own_ports: vec![socket.port()],
+            ports_of_others: Vec::new(),
             exit: Exit::new(socket, outside),
             networks: BTreeMap::new(),
             sessions: Slab::new(),
@@ -112,11 +118,11 @@ impl<O: Outside> Driver<O> {
             backlog: Backlog::new(),
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
             tokens: Tokens::default(),
+            puncher: Puncher::default(),
             started: now,
             now,
             refused: 0,
             unknown: BTreeMap::new(),
-            questions: (now, 0),
             busy_until: now,
             next_tick: now,
             next_look: now,
@@ -152,7 +158,10 @@ impl<O: Outside> Driver<O> {
             for event in &events[..ready] {
                 match event.data() {
                     WAKE => self.take_what_waits(),
-                    SOCKET => self.receive(),
+                    SOCKET => self.receive(Via::FIRST),
+                    other if other & OTHER_SOCKET != 0 => {
+                        self.receive(Via::from_number(other as u16));
+                    }
                     device => {
                         let side = match device & GUESTS {
                             0 => Side::Host,
@@ -170,7 +179,7 @@ impl<O: Outside> Driver<O> {
             }
             if self.now >= self.next_tick {
                 self.tick();
-                let busy = self.now < self.busy_until;
+                let busy = self.now < self.busy_until || self.puncher.is_busy();
                 if !busy {
                     self.backlog.rest();
                 }
@@ -282,16 +291,24 @@ impl<O: Outside> Driver<O> {
                     network.deliver_to_many(&packet);
                 }
             }
-            Command::OwnPorts(mut ports) => {
-                ports.push(self.exit.socket.port());
-                self.own_ports = ports;
+            Command::OwnPorts(ports) => {
+                self.ports_of_others = ports;
+                self.count_ports();
             }
             Command::Moved => self.moved(),
-            Command::Send { to, datagram } if !datagram.is_empty() => {
-                // Whoever waits for it asks again.
-                let _ = self.exit.socket.send((to, 0), &datagram, datagram.len());
+            Command::SendAnew(datagrams) => {
+                if let Some(via) = self.open_for_punch() {
+                    for (address, datagram) in datagrams {
+                        self.send_foreign(Pair { via, address }, &datagram);
+                    }
+                }
             }
-            Command::Send { .. } => {}
+            Command::Punch { peer, punch } => self.begin_punch(peer, punch),
+            Command::Send(datagrams) => {
+                for (to, datagram) in datagrams {
+                    self.send_foreign(to.into(), &datagram);
+                }
+            }
             // Nobody waits any more if it cannot be told.
             Command::Report(to) => drop(to.try_send(self.report())),
         }
@@ -380,14 +397,48 @@ impl<O: Outside> Driver<O> {
     }
 
     fn learn(&mut self, peer: PeerKey, candidates: &[std::net::SocketAddr]) {
-        let range = (peer, NetworkId(0))..=(peer, NetworkId(u32::MAX));
-        let slots: Vec<usize> = self.by_peer.range(range).map(|(_, slot)| *slot).collect();
-        for slot in slots {
+        for slot in self.slots_of(peer) {
             self.sessions[slot]
                 .paths
                 .learn(self.now, candidates.iter().copied());
         }
         self.next_tick = self.now;
+    }
+
+    /// Opens another socket, and waits for what comes to it; none when the system refuses.
+    pub(super) fn open_socket(&mut self) -> Option<Via> {
+        let via = self.exit.sockets.open().ok()?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, OTHER_SOCKET | u64::from(via.number()));
+        let socket = self.exit.sockets.get(via)?;
+        if self.epoll.add(socket, event).is_err() {
+            self.exit.sockets.close(via);
+            return None;
+        }
+        self.count_ports();
+        Some(via)
+    }
+
+    /// Closes a socket that is not the first one.
+    pub(super) fn close_socket(&mut self, via: Via) {
+        if let Some(socket) = self.exit.sockets.close(via) {
+            let _ = self.epoll.delete(&socket);
+            for (_, session) in &mut self.sessions {
+                session.paths.close(via);
+            }
+            self.count_ports();
+        }
+    }
+
+    fn count_ports(&mut self) {
+        self.own_ports.clear();
+        self.own_ports.extend(self.exit.sockets.ports());
+        self.own_ports.extend(&self.ports_of_others);
+    }
+
+    /// Returns the sessions with a peer.
+    pub(super) fn slots_of(&self, peer: PeerKey) -> Vec<usize> {
+        let range = (peer, NetworkId(0))..=(peer, NetworkId(u32::MAX));
+        self.by_peer.range(range).map(|(_, slot)| *slot).collect()
     }
 
     fn moved(&mut self) {
@@ -458,7 +509,7 @@ impl<O: Outside> Driver<O> {
         };
         let micros = self.now.saturating_duration_since(self.started).as_micros() as u64;
         let to = match way {
-            Way::Direct(to, _) => Some(to),
+            Way::Direct(to, _) => Some(to.address),
             Way::Lane(..) => None,
         };
         let content = self.tokens.probe(micros, to, bytes);
@@ -546,6 +597,10 @@ impl<O: Outside> Driver<O> {
             for index in session.expire_keys(self.now) {
                 self.by_index.remove(&index);
             }
+            if session.can_seal() && session.paths.wants_help(self.now) {
+                let peer = session.peer;
+                self.exit.outside.note(Note::Wayless { peer });
+            }
             if session.wants_keys(self.now, false) {
                 let (network, peer) = (session.network, session.peer);
                 self.exit.outside.note(Note::KeysWanted { network, peer });
@@ -555,18 +610,19 @@ impl<O: Outside> Driver<O> {
                 self.ask(slot, ask);
             }
         }
+        self.go_on_punching();
         self.flush();
     }
 
     /// Sends what is in the batch, and learns from what cannot be sent.
     pub(super) fn flush(&mut self) {
         self.exit.flush();
-        if let Some((address, bytes)) = self.exit.batch.too_long.take() {
+        if let Some((pair, bytes)) = self.exit.batch.too_long.take() {
             for (_, session) in &mut self.sessions {
                 if session
                     .paths
                     .direct()
-                    .is_some_and(|(taken, _)| taken == address)
+                    .is_some_and(|(taken, _)| taken == pair)
                 {
                     session.paths.too_long(bytes);
                 }
@@ -578,7 +634,7 @@ impl<O: Outside> Driver<O> {
         let sessions = self.sessions.iter().map(|(_, session)| SessionReport {
             network: session.network,
             peer: session.peer,
-            direct: session.paths.direct().map(|(address, _)| address),
+            direct: session.paths.direct().map(|(pair, _)| pair.address),
             round_trip: session.paths.round_trip(),
             counters: session.counters,
         });

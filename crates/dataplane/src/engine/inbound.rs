@@ -12,7 +12,8 @@ use super::driver::{Driver, Indices};
 use super::network::Network;
 use super::outbound::Way;
 use super::session::{Probe, Tokens};
-use super::{NetworkId, Note, Outside, PeerKey};
+use super::sockets::{Pair, Via};
+use super::{FOREIGN_BYTES_MAX, NetworkId, Note, Outside, PeerKey};
 use crate::ecn;
 use crate::filter::Direction;
 use crate::offload::Run;
@@ -27,8 +28,10 @@ const RECEIVES_MAX: usize = 2;
 /// How often the host is told of one peer's unknown indices, and of how many peers' at once.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_MAX: usize = 1024;
-/// How many datagrams of strangers the host is told of in a second; further ones are dropped.
-const QUESTIONS_PER_S_MAX: u32 = 64;
+/// First octets below this are of STUN, and below this of other protocols than ours (RFC 7983,
+/// section 7).
+const STUN_BELOW: u8 = 4;
+const FOREIGN_BELOW: u8 = 64;
 
 /// What datagrams bring about besides packets.
 pub(super) enum Happened {
@@ -37,24 +40,27 @@ pub(super) enum Happened {
     /// A way straight to the peer was found.
     HasWay(usize),
     /// A probe to be answered, and where it came from; nowhere for the lane.
-    Asked(usize, Probe, Option<SocketAddr>),
+    Asked(usize, Probe, Option<Pair>),
     /// A question to be asked: has the peer moved?
     Ask(usize, super::paths::Ask),
     /// The peer sees this host at another address than before.
     Seen(PeerKey, SocketAddr),
-    /// A datagram for the host came from an address.
-    Question(SocketAddr, Bytes),
+    /// A datagram of another protocol came.
+    Foreign(Pair, Vec<u8>),
 }
 
 impl<O: Outside> Driver<O> {
-    /// Takes what has arrived at the socket.
-    pub(super) fn receive(&mut self) {
+    /// Takes what has arrived at a socket.
+    pub(super) fn receive(&mut self, via: Via) {
         let mut buffers = std::mem::take(&mut self.buffers);
         for _ in 0..RECEIVES_MAX {
             let mut batches = [None; BUFFERS];
             let mut slices: [IoSliceMut<'_>; BUFFERS] =
                 buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
-            match self.exit.socket.receive(&mut slices, &mut batches) {
+            let Some(socket) = self.exit.sockets.get(via) else {
+                break;
+            };
+            match socket.receive(&mut slices, &mut batches) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error of an earlier send; the paths find out by themselves.
@@ -63,7 +69,7 @@ impl<O: Outside> Driver<O> {
             self.take_commands_first();
             for (buffer, batch) in buffers.iter_mut().zip(batches) {
                 if let Some(batch) = batch {
-                    self.open_batch(buffer, batch);
+                    self.open_batch(buffer, via, batch);
                 }
             }
         }
@@ -71,11 +77,13 @@ impl<O: Outside> Driver<O> {
         self.flush();
     }
 
-    fn open_batch(&mut self, buffer: &mut [u8], batch: Received) {
+    fn open_batch(&mut self, buffer: &mut [u8], via: Via, batch: Received) {
+        let address = batch.from;
+        let from = Pair { via, address };
         let mut happened = Vec::new();
         let mut entry = self.entry(&mut happened);
         for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
-            entry.open(datagram, Some(batch.from), batch.is_marked);
+            entry.open(datagram, Some(from), batch.is_marked);
         }
         entry.write_run();
         self.work_off(happened);
@@ -145,15 +153,6 @@ impl<O: Outside> Driver<O> {
         has_room
     }
 
-    fn may_tell_question(&mut self) -> bool {
-        let (since, told) = &mut self.questions;
-        if self.now.duration_since(*since) >= Duration::from_secs(1) {
-            (*since, *told) = (self.now, 0);
-        }
-        *told += 1;
-        *told <= QUESTIONS_PER_S_MAX
-    }
-
     fn work_off(&mut self, happened: Vec<Happened>) {
         for happened in happened {
             match happened {
@@ -162,15 +161,27 @@ impl<O: Outside> Driver<O> {
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
-                Happened::Question(from, datagram) if self.may_tell_question() => {
-                    self.exit.outside.note(Note::Question { from, datagram });
+                Happened::Foreign(from, datagram) => {
+                    if let Some(answer) = self.exit.outside.foreign(from.address, &datagram) {
+                        self.send_foreign(from, &answer);
+                    }
                 }
-                Happened::Question(..) => self.refused += 1,
             }
         }
     }
 
-    fn answer(&mut self, slot: usize, probe: Probe, from: Option<SocketAddr>) {
+    /// Sends a datagram of another protocol.
+    pub(super) fn send_foreign(&mut self, to: Pair, datagram: &[u8]) {
+        // Nobody may take it for a sealed one.
+        let is_foreign = datagram.first().is_some_and(|first| *first < FOREIGN_BELOW);
+        if let Some(socket) = self.exit.sockets.get(to.via).filter(|_| is_foreign) {
+            let to = (to.address, ecn::NOT_CAPABLE);
+            // What the system does not take is lost.
+            let _ = socket.send(to, datagram, datagram.len());
+        }
+    }
+
+    fn answer(&mut self, slot: usize, probe: Probe, from: Option<Pair>) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
@@ -180,7 +191,7 @@ impl<O: Outside> Driver<O> {
             session,
             Way::Direct(from, 0),
             Kind::ProbeAnswer,
-            &probe.answer(from),
+            &probe.answer(from.address),
         );
     }
 }
@@ -200,22 +211,10 @@ struct Entry<'e, 'b> {
 }
 
 impl<'b> Entry<'_, 'b> {
-    /// A datagram that is of no session came from an address, or by the lane.
-    fn foreign(&mut self, datagram: &[u8], from: Option<SocketAddr>) {
-        match (datagram.first(), from) {
-            // One batch holds at most 64, and few are told.
-            (Some(first), Some(from)) if sealed::FOR_HOST.contains(first) => {
-                let datagram = Bytes::copy_from_slice(datagram);
-                self.happened.push(Happened::Question(from, datagram));
-            }
-            _ => *self.refused += 1,
-        }
-    }
-
     /// Opens a datagram that came from an address, or by the lane; a router may have marked it.
-    fn open(&mut self, datagram: &'b mut [u8], from: Option<SocketAddr>, is_marked: bool) {
+    fn open(&mut self, datagram: &'b mut [u8], from: Option<Pair>, is_marked: bool) {
         let Some(slot) = sealed::index(datagram).and_then(|index| self.indices.get(&index)) else {
-            return self.foreign(datagram, from);
+            return self.pass_by(datagram, from);
         };
         let (slot, bytes) = (*slot, datagram.len());
         let Some(session) = self.sessions.get_mut(slot) else {
@@ -259,7 +258,7 @@ impl<'b> Entry<'_, 'b> {
             Some(Kind::ProbeAnswer) => {
                 let answer = Probe::decode(opened.content);
                 if let (Some(answer), Some(from)) = (answer, from)
-                    && self.tokens.fits(answer, from)
+                    && self.tokens.fits(answer, from.address)
                 {
                     let asked = self.started + Duration::from_micros(answer.micros);
                     let round_trip = self.now.saturating_duration_since(asked);
@@ -276,6 +275,20 @@ impl<'b> Entry<'_, 'b> {
             }
             // Of a later version.
             None => {}
+        }
+    }
+
+    /// Takes a datagram of no session: one of STUN is for others.
+    fn pass_by(&mut self, datagram: &[u8], from: Option<Pair>) {
+        let first = datagram.first();
+        let is_foreign =
+            first.is_some_and(|first| *first < STUN_BELOW || sealed::FOR_HOST.contains(first));
+        match from.filter(|_| is_foreign && datagram.len() <= FOREIGN_BYTES_MAX) {
+            Some(from) => {
+                let foreign = Happened::Foreign(from, datagram.to_vec());
+                self.happened.push(foreign);
+            }
+            None => *self.refused += 1,
         }
     }
 

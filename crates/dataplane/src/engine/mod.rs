@@ -23,7 +23,9 @@ mod inbound;
 mod network;
 mod outbound;
 mod paths;
+mod punch;
 mod session;
+mod sockets;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +43,7 @@ use crate::table::{Gateway, Network as Prefix};
 use bytes::Bytes;
 
 pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
+pub use punch::{DRAWN_MAX, EXPECTED_MAX, PER_S_MAX, Punch, SOCKETS_MAX};
 
 /// A peer's public key.
 pub type PeerKey = [u8; 32];
@@ -177,12 +180,21 @@ pub enum Command {
     OwnPorts(Vec<u16>),
     /// This host has other addresses than before: peers are asked at once, and hear from where.
     Moved,
-    /// Send a datagram of the host's own by the engine's socket, once and unsealed.
-    Send {
-        /// Where to.
-        to: SocketAddr,
-        /// Its content.
-        datagram: Bytes,
+    /// Send datagrams of another protocol, which begin with an octet below 64, so that no peer
+    /// takes them for sealed ones (RFC 7983, section 7). What comes back goes to
+    /// [`Outside::foreign`].
+    Send(Vec<(SocketAddr, Bytes)>),
+    /// The same from a socket that is opened for it, and is the first one that a punch uses which
+    /// follows within ten seconds. Those of the punch before are closed, if packets do not go by
+    /// them; while one is under way, nothing is sent.
+    SendAnew(Vec<(SocketAddr, Bytes)>),
+    /// Find a way straight to a peer through translations, in all networks that are shared with it.
+    /// The outcome is a [`Note::Punched`]. One at a time: another one that is under way is given up.
+    Punch {
+        /// Who.
+        peer: PeerKey,
+        /// How.
+        punch: Punch,
     },
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
@@ -228,13 +240,17 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
-    /// A datagram came that is for the host ([`crate::sealed::FOR_HOST`]), from anybody; at most 64
-    /// a second are told.
-    Question {
-        /// From where.
-        from: SocketAddr,
-        /// Its content.
-        datagram: Bytes,
+    /// A peer is spoken to, and no way straight to it is found: told every few seconds.
+    Wayless {
+        /// The peer.
+        peer: PeerKey,
+    },
+    /// A punch has ended.
+    Punched {
+        /// With whom.
+        peer: PeerKey,
+        /// Whether a way straight to it was found.
+        is_through: bool,
     },
     /// Another program removed the device.
     DeviceLost {
@@ -303,7 +319,18 @@ pub trait Outside: Send + 'static {
 
     /// Sends datagrams by the lane of a peer's session, in order; they may be lost.
     fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
+
+    /// Takes a datagram that is not the engine's: its first octet is below 4, as STUN's are (RFC
+    /// 7983, section 7), and it has at most [`FOREIGN_BYTES_MAX`]. Returns what to send back, if
+    /// anything.
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        let _ = (from, datagram);
+        None
+    }
 }
+
+/// The longest datagram of another protocol that is looked at, in octets.
+pub const FOREIGN_BYTES_MAX: usize = 1280;
 
 /// The running engine. It ends when this is dropped; its devices are removed then.
 pub struct Engine {

@@ -1,6 +1,6 @@
 //! From the devices to the peers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,6 +8,7 @@ use super::backlog::SHORT_BYTES_MAX;
 use super::batch::Batch;
 use super::driver::Driver;
 use super::session::Session;
+use super::sockets::{Pair, Sockets};
 use super::{NetworkId, Note, Outside, PeerKey};
 use crate::device::Device;
 use crate::ecn;
@@ -254,7 +255,7 @@ impl<O: Outside> Driver<O> {
 /// Which way datagrams take, and how long they may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    Direct(SocketAddr, usize),
+    Direct(Pair, usize),
     Lane(PeerKey, usize),
 }
 
@@ -268,7 +269,7 @@ impl Way {
 
 /// Where datagrams leave.
 pub(super) struct Exit<O> {
-    pub(super) socket: Socket,
+    pub(super) sockets: Sockets,
     pub(super) batch: Batch,
     pub(super) outside: O,
     /// Datagrams that take the lane of a peer's session.
@@ -278,7 +279,7 @@ pub(super) struct Exit<O> {
 impl<O: Outside> Exit<O> {
     pub(super) fn new(socket: Socket, outside: O) -> Self {
         Self {
-            socket,
+            sockets: Sockets::new(socket),
             batch: Batch::new(),
             outside,
             by_lane: ([0; 32], Vec::with_capacity(LANE_DATAGRAMS_MAX)),
@@ -331,7 +332,7 @@ impl<O: Outside> Exit<O> {
                     Kind::Packet | Kind::PartialPacket => ecn::of(content),
                     _ => ecn::NOT_CAPABLE,
                 };
-                let room = self.batch.room(&self.socket, (to, ecn), bytes);
+                let room = self.batch.room(&self.sockets, (to, ecn), bytes);
                 if session.seal(kind, content, room).is_err() {
                     self.batch.take_back(bytes);
                 }
@@ -352,7 +353,7 @@ impl<O: Outside> Exit<O> {
 
     /// Sends what waits for more of its kind.
     pub(super) fn flush(&mut self) {
-        self.batch.flush(&self.socket);
+        self.batch.flush(&self.sockets);
         self.flush_lane();
     }
 

@@ -12,6 +12,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::sockets::{Pair, Via};
+
 /// The most addresses of one peer that are tried.
 pub const CANDIDATES_MAX: usize = 16;
 
@@ -50,26 +52,30 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
 /// How often a silent path is used, so that NATs keep it open: the shortest lifetime that
 /// they may have is two minutes (RFC 4787, section 4.3), many have half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// After so long without a way straight to a peer, help is asked for, and how often: by then all its
+/// addresses were tried several times.
+const HELP_AFTER: Duration = Duration::from_millis(1200);
+const HELP_INTERVAL: Duration = Duration::from_secs(5);
 /// For how long the old address must have been silent before a new one is followed.
 const FOLLOW_AFTER: Duration = Duration::from_millis(300);
 
 /// A question to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
-    pub(super) to: SocketAddr,
+    pub(super) to: Pair,
     /// How long the datagram is to be.
     pub(super) bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
-    address: SocketAddr,
+    pair: Pair,
     round_trip: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    address: SocketAddr,
+    pair: Pair,
     round_trip: Duration,
     heard: Instant,
     /// Since when the peer has been asked without an answer.
@@ -107,6 +113,9 @@ pub(super) struct Paths {
     /// When something was last sent to the peer, whichever way, and when something long was.
     spoke: Instant,
     spoke_long: Instant,
+    /// Since when there is no way straight to the peer, and when help is to be asked for next.
+    lost: Instant,
+    next_help: Instant,
 }
 
 impl Paths {
@@ -120,43 +129,65 @@ impl Paths {
             next_improve: now,
             spoke: now,
             spoke_long: now,
+            lost: now,
+            next_help: now + HELP_AFTER,
         }
     }
 
     /// Adds addresses where the peer may be reached, and begins to try them all at once.
     pub(super) fn learn(&mut self, now: Instant, addresses: impl IntoIterator<Item = SocketAddr>) {
         for address in addresses {
-            self.add(address);
+            self.add(address.into());
         }
         self.search_pause = SEARCH_FIRST;
         self.next_search = now;
     }
 
-    fn add(&mut self, address: SocketAddr) {
-        if !is_possible(&address) {
+    fn add(&mut self, pair: Pair) {
+        if !is_possible(&pair.address) {
             return;
         }
-        if self.candidates.iter().any(|known| known.address == address) {
+        if self.candidates.iter().any(|known| known.pair == pair) {
             return;
         }
         if self.candidates.len() >= CANDIDATES_MAX {
             // The oldest that never answered makes room, or the oldest that is not in use.
             let mut known = self.candidates.iter();
             let silent = known.position(|known| known.round_trip.is_none());
-            let in_use = self.taken.map(|taken| taken.address);
+            let in_use = self.taken.map(|taken| taken.pair);
             let mut known = self.candidates.iter();
-            let unused = known.position(|known| Some(known.address) != in_use);
+            let unused = known.position(|known| Some(known.pair) != in_use);
             self.candidates.remove(silent.or(unused).unwrap_or(0));
         }
         self.candidates.push(Candidate {
-            address,
+            pair,
             round_trip: None,
         });
     }
 
-    /// Returns the address to send to and the longest datagram; none for the lane.
-    pub(super) fn direct(&self) -> Option<(SocketAddr, usize)> {
-        self.taken.map(|taken| (taken.address, taken.bytes_max))
+    /// Returns where to send to and the longest datagram; none for the lane.
+    pub(super) fn direct(&self) -> Option<(Pair, usize)> {
+        self.taken.map(|taken| (taken.pair, taken.bytes_max))
+    }
+
+    /// A socket is closed: what is reached by it is not any more.
+    pub(super) fn close(&mut self, via: Via) {
+        self.candidates.retain(|known| known.pair.via != via);
+        let is_lost = self.taken.take_if(|taken| taken.pair.via == via);
+        debug_assert!(is_lost.is_none(), "a socket in use is kept open");
+    }
+
+    /// Tells whether the peer is spoken to and no way straight to it is found: at most every
+    /// [`HELP_INTERVAL`].
+    pub(super) fn wants_help(&mut self, now: Instant) -> bool {
+        let is_wanted = self.taken.is_none()
+            && now >= self.lost + HELP_AFTER
+            && now >= self.next_help
+            && now - self.spoke < HELP_INTERVAL * 2;
+        if is_wanted {
+            self.next_help = now + HELP_INTERVAL;
+        }
+        is_wanted
     }
 
     /// Returns the round trip of the way that is taken.
@@ -195,9 +226,9 @@ impl Paths {
 
     /// The peer was heard from an address, in the newest of its datagrams or an older one.
     /// Returns what to ask if it may have moved there.
-    pub(super) fn heard(&mut self, now: Instant, from: SocketAddr, is_newest: bool) -> Option<Ask> {
+    pub(super) fn heard(&mut self, now: Instant, from: Pair, is_newest: bool) -> Option<Ask> {
         match &mut self.taken {
-            Some(taken) if taken.address == from => {
+            Some(taken) if taken.pair == from => {
                 taken.heard = now;
                 taken.doubted = None;
                 None
@@ -233,28 +264,29 @@ impl Paths {
     pub(super) fn heard_by_lane(&mut self, now: Instant) {
         let silent = |taken: &mut Taken| now - taken.heard >= FOLLOW_AFTER;
         if self.taken.take_if(silent).is_some() {
+            self.lost = now;
             self.search_pause = SEARCH_FIRST;
             self.next_search = now;
         }
     }
 
-    /// The peer answered a question that was sent to it at `address` a round trip ago, in a
+    /// The peer answered a question that was sent to it by `pair` a round trip ago, in a
     /// datagram of so many octets. Tells whether the way has changed.
     pub(super) fn answered(
         &mut self,
         now: Instant,
-        address: SocketAddr,
+        pair: Pair,
         round_trip: Duration,
         bytes: usize,
     ) -> bool {
-        self.add(address);
+        self.add(pair);
         for known in &mut self.candidates {
-            if known.address == address {
+            if known.pair == pair {
                 known.round_trip = Some(round_trip);
             }
         }
         let better = match &mut self.taken {
-            Some(taken) if taken.address == address => {
+            Some(taken) if taken.pair == pair => {
                 taken.round_trip = round_trip;
                 taken.bytes_max = taken.bytes_max.max(bytes);
                 if let Some(trial) = &mut taken.trial {
@@ -271,7 +303,7 @@ impl Paths {
         };
         if better {
             self.taken = Some(Taken {
-                address,
+                pair,
                 round_trip,
                 heard: now,
                 doubted: None,
@@ -302,14 +334,15 @@ impl Paths {
                     taken.asked = now;
                     // Not answered once: the peer may be at another of its addresses.
                     let everywhere = doubt >= DOUBT_INTERVAL;
-                    let known = self.candidates.iter().map(|known| known.address);
-                    let asked = known.filter(|to| everywhere || *to == taken.address);
+                    let known = self.candidates.iter().map(|known| known.pair);
+                    let asked = known.filter(|to| everywhere || *to == taken.pair);
                     asks.extend(asked.map(|to| Ask { to, bytes: 0 }));
                 }
             }
         }
         if given_up {
             self.taken = None;
+            self.lost = now;
             self.search_pause = SEARCH_FIRST;
             self.next_search = now;
         }
@@ -321,15 +354,15 @@ impl Paths {
             Some(taken) if now >= self.next_improve => {
                 self.next_improve = now + IMPROVE;
                 asks.extend(taken.begin_trial(now, TRIAL, &DATAGRAM_BYTES, (0, 0)));
-                let others = self.candidates.iter().map(|known| known.address);
-                let others = others.filter(|address| *address != taken.address);
+                let others = self.candidates.iter().map(|known| known.pair);
+                let others = others.filter(|pair| *pair != taken.pair);
                 asks.extend(others.map(|to| Ask { to, bytes: 0 }));
             }
             None if now >= self.next_search => {
                 self.next_search = now + self.search_pause;
                 self.search_pause = (self.search_pause * 3 / 2).min(SEARCH_LAST);
                 asks.extend(self.candidates.iter().map(|known| Ask {
-                    to: known.address,
+                    to: known.pair,
                     bytes: 0,
                 }));
             }
@@ -356,7 +389,7 @@ impl Taken {
             longest: 0,
         });
         self.tried = now;
-        let to = self.address;
+        let to = self.pair;
         let ask = |bytes: &usize| Ask { to, bytes: *bytes };
         lengths.iter().map(ask).collect()
     }
@@ -408,14 +441,15 @@ fn is_possible(address: &SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    const NEAR: SocketAddr = SocketAddr::new(
-        std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
-        1,
-    );
-    const FAR: SocketAddr = SocketAddr::new(
-        std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)),
-        1,
-    );
+    const fn at(last: u8) -> Pair {
+        let ip = std::net::Ipv4Addr::new(10, 0, 0, last);
+        let address = SocketAddr::new(std::net::IpAddr::V4(ip), 1);
+        let via = Via::FIRST;
+        Pair { via, address }
+    }
+
+    const NEAR: Pair = at(1);
+    const FAR: Pair = at(2);
     const MS: Duration = Duration::from_millis(1);
 
     /// Lets time go by in steps of 50 ms; returns all that was asked, and when the way was
@@ -435,7 +469,7 @@ mod tests {
     fn the_first_to_answer_is_taken_and_a_nearer_one_later() {
         let now = Instant::now();
         let mut paths = Paths::new(now);
-        paths.learn(now, [FAR, NEAR]);
+        paths.learn(now, [FAR.address, NEAR.address]);
         let (asks, _) = paths.tick(now);
         assert_eq!(
             asks.iter().map(|ask| ask.to).collect::<Vec<_>>(),
@@ -619,7 +653,52 @@ mod tests {
         ];
         paths.learn(now, groups.map(|address| address.parse().unwrap()));
         assert!(paths.tick(now).0.is_empty());
-        paths.learn(now, (1..100).map(|port| SocketAddr::new(NEAR.ip(), port)));
+        paths.learn(
+            now,
+            (1..100).map(|port| SocketAddr::new(NEAR.address.ip(), port)),
+        );
         assert_eq!(paths.tick(now).0.len(), CANDIDATES_MAX);
+    }
+
+    #[test]
+    fn help_is_asked_for_while_there_is_no_way_and_something_is_said() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        assert!(!paths.wants_help(now));
+        let mut at = now + HELP_AFTER;
+        assert!(paths.wants_help(at) && !paths.wants_help(at));
+        at += HELP_INTERVAL;
+        assert!(paths.wants_help(at));
+        at += HELP_INTERVAL;
+        assert!(!paths.wants_help(at), "nothing was said for long");
+        paths.spoke(at, 100);
+        assert!(paths.wants_help(at));
+        paths.answered(at, NEAR, MS, 100);
+        at += HELP_INTERVAL;
+        paths.spoke(at, 100);
+        assert!(!paths.wants_help(at));
+    }
+
+    #[test]
+    fn what_is_reached_by_another_socket_is_another_way_and_goes_with_it() {
+        let now = Instant::now();
+        let mut paths = Paths::new(now);
+        let other = Pair {
+            via: Via::from_number(7),
+            ..NEAR
+        };
+        assert_eq!(
+            paths.heard(now, other, true),
+            Some(Ask {
+                to: other,
+                bytes: 0
+            })
+        );
+        paths.learn(now, [NEAR.address]);
+        assert_eq!(paths.tick(now).0.len(), 2);
+        assert!(paths.answered(now, NEAR, MS, 100));
+        assert_eq!(paths.direct().map(|(pair, _)| pair), Some(NEAR));
+        paths.close(other.via);
+        assert_eq!(paths.candidates.len(), 1);
     }
 }

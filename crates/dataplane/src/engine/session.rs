@@ -316,6 +316,11 @@ const ANSWER_BYTES: usize = PROBE_BYTES + 18;
 pub(super) struct Tokens(RandomState);
 
 impl Tokens {
+    /// Returns what hashes with the key.
+    pub(super) fn hasher(&self) -> &RandomState {
+        &self.0
+    }
+
     /// Writes the content of a probe whose datagram is to have `bytes` octets, or as few as
     /// it takes. By the lane it goes to no address.
     pub(super) fn probe(&self, micros: u64, to: Option<SocketAddr>, bytes: usize) -> Vec<u8> {

@@ -121,6 +121,9 @@ impl Driver {
     /// Runs until it is told to stop; then takes leave and closes everything.
     pub(super) async fn run(mut self, mut node: Node, desk: Desk, mut inlets: Inlets) {
         let addresses = inlets.addresses.borrow_and_update().clone();
+        if let Some(port) = self.shared.networks.port() {
+            self.tell_reach(&mut node, reach::Command::Packets(port));
+        }
         self.tell_ways(&mut node, &addresses);
         loop {
             let timeout = self.sleep(&node);
@@ -421,11 +424,23 @@ impl Driver {
             Note::Many { .. } if self.outbox.lags() => return,
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
-            Note::Seen { by, at } if self.shared.networks.seen(by, at) => {
-                let addresses = addresses.borrow().clone();
-                return self.tell_ways(node, &addresses);
+            Note::Seen { by, at } => {
+                self.tell_reach(node, reach::Command::Told(by));
+                if self.shared.networks.seen(by, at) {
+                    let addresses = addresses.borrow().clone();
+                    self.tell_ways(node, &addresses);
+                }
+                return;
             }
-            Note::Seen { .. } => return,
+            Note::Wayless(peer) => return self.tell_reach(node, reach::Command::Punch(peer)),
+            Note::Looked(peer, offer) => {
+                tracing::debug!(?peer, ?offer, "how packets come out");
+                return self.tell_reach(node, reach::Command::Looked(peer, offer));
+            }
+            Note::Punched(peer, is_through) => {
+                tracing::debug!(?peer, is_through, "a punch has ended");
+                return self.tell_reach(node, reach::Command::Punched(peer, is_through));
+            }
             Note::Question { from, datagram } => {
                 // Without room: whoever asks asks again.
                 let questions = self.shared.questions.as_ref();
@@ -434,6 +449,10 @@ impl Driver {
             }
         };
         self.handle(node, Input::Command(Command::Vnet(command)));
+    }
+
+    fn tell_reach(&mut self, node: &mut Node, command: reach::Command) {
+        self.handle(node, Input::Command(Command::Reach(command)));
     }
 
     fn on_event(&mut self, node: &Node, event: Event) {
@@ -464,6 +483,16 @@ impl Driver {
             reach::Event::Called { by, relays } => self.meet(&by, relays, CALLED_RELAYS_MAX),
             reach::Event::Answered { contact, relays } => {
                 self.meet(&contact, relays, reach::call::RELAYS_MAX);
+            }
+            reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
+            reach::Event::Look(peer) => {
+                let shared = Arc::clone(&self.shared);
+                let servers = node.reach().servers(node.overlay());
+                tokio::spawn(async move { shared.networks.look(peer, &servers).await });
+            }
+            reach::Event::Punch { peer, plan } => {
+                tracing::debug!(?peer, ?plan, "opening a way for packets");
+                self.shared.networks.punch(peer, plan);
             }
         }
     }

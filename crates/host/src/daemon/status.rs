@@ -81,6 +81,7 @@ pub(super) async fn nat(desk: &Desk) -> Result<Nat, Failure> {
     Ok(Nat {
         mapping: mapping.as_str().to_owned(),
         observed,
+        observed_packets: desk.shared.networks.outside(),
         mapped: mapped.sessions,
         mapped_packets: mapped.packets,
         router: mapped.router,

@@ -1,16 +1,23 @@
 //! What the engine needs of the sessions: their datagram lanes, and somebody who listens.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_dataplane::engine::{self, Outside, PeerKey};
+use enishi_dataplane::sealed::FOR_HOST;
 use enishi_overlay::NodeId;
 use enishi_services::vnet::ChannelId;
 use tokio::sync::mpsc;
 
+use super::stun::{Questions, Stun, Stunned};
 use super::{Note, Open};
 use crate::session::{DatagramLane, Sessions};
+
+/// How many questions of strangers are passed on in a second; further ones are dropped.
+const QUESTIONS_PER_S_MAX: u32 = 64;
 
 /// The lanes of the sessions that packets went over, as long as these are open.
 pub(super) struct Lanes {
@@ -18,16 +25,41 @@ pub(super) struct Lanes {
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) open: Arc<Open>,
     by_peer: HashMap<PeerKey, DatagramLane>,
+    stun: Stun,
+    asked: Asked,
 }
 
 impl Lanes {
-    pub(super) fn new(sessions: Sessions, notes: mpsc::Sender<Note>, open: Arc<Open>) -> Self {
+    pub(super) fn new(
+        sessions: Sessions,
+        notes: mpsc::Sender<Note>,
+        open: Arc<Open>,
+        questions: Questions,
+    ) -> Self {
         Self {
             sessions,
             notes,
             open,
             by_peer: HashMap::new(),
+            stun: Stun::new(questions),
+            asked: Asked::default(),
         }
+    }
+}
+
+/// How many questions there were since a moment, a second ago at most.
+#[derive(Debug, Default)]
+struct Asked(Option<(Instant, u32)>);
+
+impl Asked {
+    /// Tells whether one more may be passed on in this second.
+    fn may(&mut self, now: Instant) -> bool {
+        let (since, count) = self.0.get_or_insert((now, 0));
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= QUESTIONS_PER_S_MAX
     }
 }
 
@@ -54,7 +86,10 @@ impl Outside for Lanes {
                 by: NodeId::from_bytes(peer),
                 at,
             },
-            engine::Note::Question { from, datagram } => Note::Question { from, datagram },
+            engine::Note::Wayless { peer } => Note::Wayless(NodeId::from_bytes(peer)),
+            engine::Note::Punched { peer, is_through } => {
+                Note::Punched(NodeId::from_bytes(peer), is_through)
+            }
             engine::Note::DeviceLost { network, name } => {
                 return self.open.lost_device(ChannelId(network.0), &name);
             }
@@ -78,6 +113,41 @@ impl Outside for Lanes {
         if let Some(lane) = self.by_peer.get(peer) {
             // A path that has just become smaller loses those that are too large for it.
             let _ = lane.send_many(datagrams);
+        }
+    }
+
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        if datagram
+            .first()
+            .is_some_and(|first| FOR_HOST.contains(first))
+        {
+            if self.asked.may(Instant::now()) {
+                let datagram = Bytes::copy_from_slice(datagram);
+                let _ = self.notes.try_send(Note::Question { from, datagram });
+            }
+            return None;
+        }
+        match self.stun.take(from, datagram)? {
+            Stunned::Answer(answer) => Some(answer),
+            Stunned::Seen(by, at) => {
+                let _ = self.notes.try_send(Note::Seen { by, at });
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_passed_on_so_many_a_second() {
+        let (mut asked, mut now) = (Asked::default(), Instant::now());
+        for _ in 0..3 {
+            let passed = (0..1_000).filter(|_| asked.may(now)).count();
+            assert_eq!(passed, QUESTIONS_PER_S_MAX as usize);
+            now += Duration::from_secs(1);
         }
     }
 }

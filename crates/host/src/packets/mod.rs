@@ -11,7 +11,8 @@
 //! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
 //! | `open` | devices and networks in user space, by channel |
-//! | `outside` | where members see this node's packets come from |
+//! | `outside` | where others see this node's packets come from |
+//! | `stun` | how they are asked for it, and answered |
 //! | `terms` | permits, networks and keys, as the engine takes them |
 //! | `routing` | routes, as the engine and the system are told of them |
 //! | `system` | what the system routes and translates |
@@ -26,21 +27,23 @@ mod outside;
 mod reach;
 mod routing;
 mod shared;
+mod stun;
 mod system;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_dataplane::device::{Device, Layer};
-use enishi_dataplane::engine::{Command, Engine, NetworkId, Report};
+use enishi_dataplane::engine::{Command, Engine, NetworkId, Punch, Report, SessionReport};
 use enishi_dataplane::filter::Filter;
 use enishi_dataplane::sealed::Cipher;
 use enishi_dataplane::table;
 use enishi_overlay::NodeId;
+use enishi_services::reach::punch::{Offer, Plan};
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, Vnet};
 use tokio::sync::{mpsc, watch};
@@ -50,11 +53,17 @@ use crate::session::Sessions;
 use lanes::Lanes;
 use open::{Network, Open, make_device, make_stack};
 use outside::Outside;
+use stun::Questions;
 use system::SystemRoutes;
 use terms::{filter, keys};
 
 pub use discovery::Discovery;
 pub use reach::{Connection, Datagrams, Listener, Reach};
+
+/// How long answers are waited for that tell how packets come out, and how often it is looked whether
+/// all are there.
+const LOOK_MAX: Duration = Duration::from_millis(400);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the packet path tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +97,7 @@ pub enum Note {
         /// The index.
         index: u32,
     },
-    /// A member sees the packets of this host come from an address.
+    /// A member, or a node that was asked, sees the packets of this host come from an address.
     Seen {
         /// Who says so.
         by: NodeId,
@@ -102,6 +111,12 @@ pub enum Note {
         /// The question.
         datagram: Bytes,
     },
+    /// A member is spoken to, and its packets find no way straight.
+    Wayless(NodeId),
+    /// How packets come out, as [`Networks::look`] has found.
+    Looked(NodeId, Option<Offer>),
+    /// What [`Networks::punch`] began has ended, with a way straight to the peer or without one.
+    Punched(NodeId, bool),
 }
 
 /// The virtual networks of this host.
@@ -114,6 +129,7 @@ pub struct Networks {
     /// Where the site's router takes packets for this node.
     mapped: Mutex<Option<SocketAddr>>,
     outside: Mutex<Outside>,
+    questions: Questions,
     open: Arc<Open>,
     /// What the system refuses for channels without a device that are to have an exit.
     held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
@@ -141,6 +157,7 @@ impl Networks {
             wireguard_port: OnceLock::new(),
             mapped: Mutex::default(),
             outside: Mutex::default(),
+            questions: Questions::default(),
             open: Arc::default(),
             held: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -155,7 +172,11 @@ impl Networks {
     pub fn start(&self, sessions: Sessions) -> std::io::Result<()> {
         let own_ports: Vec<u16> = sessions.listening().iter().map(SocketAddr::port).collect();
         let next = own_ports.first().and_then(|port| port.checked_add(1));
-        let lanes = || Lanes::new(sessions.clone(), self.notes.clone(), Arc::clone(&self.open));
+        let (open, questions) = (&self.open, &self.questions);
+        let lanes = || {
+            let (sessions, notes) = (sessions.clone(), self.notes.clone());
+            Lanes::new(sessions, notes, Arc::clone(open), questions.clone())
+        };
         let engine = match next.map(|port| Engine::start(port, lanes())) {
             Some(Ok(engine)) => engine,
             Some(Err(_)) | None => Engine::start(0, lanes())?,
@@ -195,10 +216,71 @@ impl Networks {
         *lock(&self.mapped) = mapped;
     }
 
-    /// A member says where it sees packets of this host come from. Tells whether
+    /// Asks nodes by STUN where they see the packets of this host come from; each answer is a
+    /// [`Note::Seen`].
+    pub fn ask_outside(&self, servers: &[(NodeId, SocketAddr)]) {
+        let questions = self.questions.ask(Instant::now(), servers);
+        self.tell(Command::Send(questions));
+    }
+
+    /// Finds out how this node's packets come out, if a peer is a member of a common channel: a
+    /// [`Note::Looked`] follows within half a second.
+    pub async fn look(&self, peer: NodeId, servers: &[(NodeId, SocketAddr)]) {
+        let is_it = |session: &SessionReport| session.peer == *peer.as_bytes();
+        let offer = match self.report().sessions.iter().any(is_it) {
+            true => self.comes_out(servers).await,
+            false => None,
+        };
+        // Ends only with the node.
+        let _ = self.notes.send(Note::Looked(peer, offer)).await;
+    }
+
+    async fn comes_out(&self, servers: &[(NodeId, SocketAddr)]) -> Option<Offer> {
+        let [first, anew] = self.questions.look(Instant::now(), servers);
+        self.tell(Command::Send(first));
+        self.tell(Command::SendAnew(anew));
+        let until = Instant::now() + LOOK_MAX;
+        while Instant::now() < until && !self.questions.has_looked() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        let [first, anew] = self.questions.looked();
+        Offer::judge(&first, &anew)
+    }
+
+    /// Opens a way straight to a peer: a [`Note::Punched`] follows within ten seconds.
+    pub fn punch(&self, peer: NodeId, plan: Plan) {
+        let punch = match plan {
+            Plan::Search {
+                ip,
+                expected,
+                drawn,
+            } => Punch::Search {
+                ip,
+                expected,
+                drawn,
+            },
+            Plan::Open { to, sockets } => Punch::Open { to, sockets },
+        };
+        let to = match &punch {
+            Punch::Search { ip, .. } => *ip,
+            Punch::Open { to, .. } => to.ip(),
+        };
+        // What leads into a virtual network would be a tunnel within itself.
+        if !self.open.holds(to) {
+            let peer = *peer.as_bytes();
+            self.tell(Command::Punch { peer, punch });
+        }
+    }
+
+    /// A node says where it sees packets of this host come from. Tells whether
     /// [`Self::ways`] is another now.
     pub fn seen(&self, by: NodeId, at: SocketAddr) -> bool {
         lock(&self.outside).seen(Instant::now(), by, at)
+    }
+
+    /// Returns where others see packets of this host come from, if they agree.
+    pub fn outside(&self) -> Vec<SocketAddr> {
+        lock(&self.outside).addresses().to_vec()
     }
 
     /// Has peers asked at once, from the addresses that this host has now.
@@ -209,7 +291,7 @@ impl Networks {
 
     /// Sends a datagram from the port at which packets are taken; it may be lost.
     pub(crate) fn send(&self, to: SocketAddr, datagram: Bytes) {
-        self.tell(Command::Send { to, datagram });
+        self.tell(Command::Send(vec![(to, datagram)]));
     }
 
     /// Returns the outer address at which the site's router takes packets, if it does.

@@ -1,6 +1,6 @@
-//! Where members see this node's packets come from: the outer addresses of the packets' own port.
+//! Where others see this node's packets come from: the outer addresses of the packets' own port.
 //!
-//! Each answer to a probe tells it. What most say is told to others as an address to try; behind a
+//! Each answer to a probe tells it, and those who are asked by STUN. What most say is told to others as an address to try; behind a
 //! translation that gives every destination another port nobody says the same, and nothing is.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -127,7 +127,7 @@ impl Calls {
 
 /// Returns who may carry from `other` to this node: those with whom it has sessions that go
 /// straight, reachable ones first.
-fn relays(overlay: &Overlay, other: NodeId) -> Vec<Contact> {
+pub(super) fn relays(overlay: &Overlay, other: NodeId) -> Vec<Contact> {
     let peers = overlay.peers().filter(|peer| {
         let id = peer.contact().id();
         // A session between two paths has none; who carries looks again.

@@ -11,6 +11,8 @@
 //! | [`observed`] | which of the addresses that others see are believed, and for how long |
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
+//! | [`punch`] | has two members open their translations together |
+//! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
 //! opens, and when its path changes, at most once in [`TELLING_PAUSE`] for each session. Only
@@ -20,13 +22,15 @@
 pub mod call;
 pub mod nat;
 pub mod observed;
+pub mod punch;
+pub mod servers;
 pub mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enishi_overlay::{Contact, NodeId, PathKind, Time};
+use enishi_overlay::{Contact, NodeId, Overlay, PathKind, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
@@ -34,6 +38,8 @@ use crate::service::{Context, Service, ServiceInput};
 use call::Calls;
 use nat::Mapping;
 use observed::Observed;
+use punch::{Offer, Plan, Punches};
+use servers::Servers;
 use wire::ReachMessage;
 
 /// Between two messages that tell one peer where it is seen.
@@ -53,6 +59,17 @@ pub enum Command {
     Restarted(NodeId),
     /// Call a node that is not reached; answered by [`Event::Answered`] if it is there.
     Call(NodeId),
+    /// At this port the host takes packets and answers STUN's questions.
+    Packets(u16),
+    /// A node that was asked by STUN has answered.
+    Told(NodeId),
+    /// Packets find no way straight to a member.
+    Punch(NodeId),
+    /// How this node's packets come out now, for [`Event::Look`]; none when nobody says, or the peer
+    /// is no member of a common channel.
+    Looked(NodeId, Option<Offer>),
+    /// What [`Event::Punch`] asked for has ended, with a way straight to the peer or without one.
+    Punched(NodeId, bool),
 }
 
 /// What is told.
@@ -70,6 +87,19 @@ pub enum Event {
         by: Contact,
         /// Who may carry to it; at most [`call::RELAYS_MAX`].
         relays: Vec<Contact>,
+    },
+    /// These are to be asked by STUN where the packets' port is seen: at most
+    /// [`servers::ASKED_MAX`], each in another network.
+    Ask(Vec<(NodeId, SocketAddr)>),
+    /// It is to be found out how packets come out, if this peer is a member of a common channel:
+    /// answered by [`Command::Looked`].
+    Look(NodeId),
+    /// A way straight to a peer is to be opened, now: answered by [`Command::Punched`].
+    Punch {
+        /// The peer.
+        peer: NodeId,
+        /// How.
+        plan: Plan,
     },
     /// A node that was called is to be dialled.
     Answered {
@@ -104,6 +134,10 @@ pub struct Reach {
     sessions: BTreeMap<NodeId, Session>,
     observed: Observed,
     calls: Calls,
+    servers: Servers,
+    punches: Punches,
+    /// Where the host takes packets.
+    packets_port: Option<u16>,
     /// What the host was told last.
     given: Vec<SocketAddr>,
     given_at: Option<Time>,
@@ -133,6 +167,11 @@ impl Reach {
         nat::classify(local, self.observed.sightings())
     }
 
+    /// Returns whom to ask by STUN where packets come out.
+    pub fn servers(&self, overlay: &Overlay) -> Vec<(NodeId, SocketAddr)> {
+        self.servers.choose(overlay)
+    }
+
     /// Follows the path of a session, with a peer that may be spoken with.
     pub(crate) fn on_path(
         &mut self,
@@ -160,6 +199,7 @@ impl Reach {
 
     fn end(&mut self, peer: NodeId, now: Time) {
         self.sessions.remove(&peer);
+        self.servers.gone(peer);
         self.observed.ended(now, peer);
     }
 
@@ -169,24 +209,73 @@ impl Reach {
             return;
         };
         if session.due().is_some_and(|due| due <= cx.now()) {
-            session.told = Some(session.at);
+            let is_first = session.told.replace(session.at).is_none();
             session.next = cx.now() + TELLING_PAUSE;
             cx.send_to(peer, ReachMessage::Seen(session.at).encode());
+            // Who is behind a translation is not reached at a port that it names.
+            let is_behind = !matches!(self.mapping(), Mapping::None | Mapping::Unknown);
+            if let Some(port) = self.packets_port.filter(|_| is_first && !is_behind) {
+                cx.send_to(peer, ReachMessage::Stun(port).encode());
+            }
         }
     }
 
-    fn receive(&mut self, from: NodeId, octets: &[u8], now: Time) {
+    fn receive(&mut self, from: NodeId, octets: &[u8], cx: &mut Cx<'_>) {
+        let now = cx.now();
+        let message = ReachMessage::decode(octets);
+        match message {
+            Some(ReachMessage::Punch(number, offer)) => {
+                let witnesses = self.witnesses(from, cx);
+                return self.punches.asked(from, (number, offer), &witnesses, cx);
+            }
+            Some(ReachMessage::Meet(number, offer)) => {
+                return self.punches.met(from, number, offer, cx);
+            }
+            Some(ReachMessage::Where(of)) => return self.punches.tell_where(from, of, cx),
+            Some(
+                ReachMessage::Seen(_)
+                | ReachMessage::Stun(_)
+                | ReachMessage::Sees(..)
+                | ReachMessage::Call { .. }
+                | ReachMessage::Answer(_),
+            )
+            | None => {}
+        }
         // Who is not seen at an address cannot see this node at one.
         let Some(session) = self.sessions.get(&from) else {
             return;
         };
-        match ReachMessage::decode(octets) {
+        match message {
             Some(ReachMessage::Seen(address)) => {
                 self.observed.seen(now, from, session.at.ip(), address);
             }
-            // These come through the overlay.
-            Some(ReachMessage::Call { .. } | ReachMessage::Answer(_)) | None => {}
+            Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
+            Some(ReachMessage::Sees(of, at)) => {
+                let from = (from, session.at.ip());
+                self.punches.told_where(from, (of, at), cx);
+            }
+            // These come through the overlay, or have been dealt with.
+            Some(
+                ReachMessage::Call { .. }
+                | ReachMessage::Answer(_)
+                | ReachMessage::Punch(..)
+                | ReachMessage::Meet(..)
+                | ReachMessage::Where(_),
+            )
+            | None => {}
         }
+    }
+
+    /// Returns whom to ask where they see a peer: those whom it was told to use as carriers, as they
+    /// are likely to have sessions with it, then others.
+    fn witnesses(&self, peer: NodeId, cx: &Cx<'_>) -> Vec<NodeId> {
+        let carriers = call::relays(cx.overlay(), peer).into_iter();
+        let mut witnesses: Vec<NodeId> = carriers.map(|contact| contact.id()).collect();
+        witnesses.retain(|id| self.sessions.contains_key(id));
+        let others = self.sessions.keys().filter(|id| !witnesses.contains(id));
+        let others: Vec<NodeId> = others.copied().collect();
+        witnesses.extend(others);
+        witnesses
     }
 
     fn on_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -225,9 +314,19 @@ impl Reach {
                 change = change.min(next).or(next);
             }
         }
+        if let Some(peer) = self.punches.due(now) {
+            let witnesses = self.witnesses(peer, cx);
+            self.punches.begin(peer, &witnesses, cx);
+        }
+        if let Some(asked) = self.servers.due(now, cx.overlay()) {
+            cx.emit(Event::Ask(asked));
+        }
         let tellings = self.sessions.values().filter_map(Session::due);
         let expiries = self.observed.next_timeout(now);
-        self.deadline = tellings.chain(expiries).chain(change).min();
+        let asking = self.servers.next_timeout();
+        let deadlines = tellings.chain(expiries).chain(change);
+        let punch = self.punches.next_timeout(now);
+        self.deadline = deadlines.chain(asking).chain(punch).min();
     }
 }
 
@@ -237,7 +336,21 @@ impl Service for Reach {
 
     fn handle(&mut self, input: ServiceInput<Command>, cx: &mut Cx<'_>) {
         match input {
-            ServiceInput::Command(Command::Local(addresses)) => self.local = Some(addresses),
+            ServiceInput::Command(Command::Local(addresses)) => {
+                if self.local.as_ref().is_some_and(|local| *local != addresses) {
+                    self.servers.moved(cx.now());
+                }
+                self.local = Some(addresses);
+            }
+            ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
+            ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
+            ServiceInput::Command(Command::Punch(peer)) => self.punches.want(peer),
+            ServiceInput::Command(Command::Looked(peer, offer)) => {
+                self.punches.looked(peer, offer, cx);
+            }
+            ServiceInput::Command(Command::Punched(peer, is_through)) => {
+                self.punches.ended(peer, is_through, cx.now());
+            }
             ServiceInput::Command(Command::Restarted(peer)) => {
                 if let Some(session) = self.sessions.get_mut(&peer) {
                     session.told = None;
@@ -250,9 +363,15 @@ impl Service for Reach {
                 token, from, reply, ..
             } => return self.calls.answered(token, from, &reply, cx),
             ServiceInput::Failed { token } => return self.calls.failed(token),
-            ServiceInput::Direct { from, body } => self.receive(from, &body, cx.now()),
-            ServiceInput::Gone(peer) => self.end(peer, cx.now()),
-            ServiceInput::Timeout => self.on_timeout(cx),
+            ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
+            ServiceInput::Gone(peer) => {
+                self.punches.gone(peer);
+                self.end(peer, cx.now());
+            }
+            ServiceInput::Timeout => {
+                self.punches.on_timeout(cx);
+                self.on_timeout(cx);
+            }
             ServiceInput::Searched { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::Got { .. }

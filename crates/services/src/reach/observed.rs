@@ -240,7 +240,7 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
 }
 
 /// Returns the network that one party is likely to have as a whole.
-fn network_of(ip: IpAddr) -> IpAddr {
+pub(super) fn network_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();

@@ -9,17 +9,24 @@
 //! kind  0  seen        SocketAddr: family (0 IPv4, 1 IPv6), 4 or 16 octets, port (varint)
 //!       1  call        the id of whom it is for, contacts
 //!       2  answer      perhaps a contact, contacts
+//!       3  stun        port (varint)
+//!       4  where       the id of a node
+//!       5  sees        the id of a node, IpAddr: family (0 IPv4, 1 IPv6), 4 or 16 octets
+//!       6  punch       number (varint), SocketAddr, how ports are given (0 kept, 1 steps and
+//!                      their length as a zigzag varint, 2 random)
+//!       7  meet        the same
 //! ```
 //!
 //! All of it is of bounded size: contacts have eight addresses at most, and there are
 //! [`RELAYS_MAX`] of them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use enishi_overlay::{Contact, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::call::RELAYS_MAX;
+use super::punch::Offer;
 
 /// The first octet; others are refused.
 const VERSION: u8 = 1;
@@ -38,6 +45,17 @@ pub enum ReachMessage {
     },
     /// Answers a call.
     Answer(Answer),
+    /// The sender answers STUN's questions at this port of the address at which it is seen.
+    Stun(u16),
+    /// The sender wants to know where the receiver sees a node.
+    Where(NodeId),
+    /// The sender's session with a node goes to this address.
+    Sees(NodeId, IpAddr),
+    /// The sender wants to open translations together with the receiver, by this number; this is
+    /// how its packets come out.
+    Punch(u64, Offer),
+    /// Answers a wish of this number.
+    Meet(u64, Offer),
 }
 
 /// How a node that was called is reached.
@@ -56,6 +74,11 @@ impl ReachMessage {
             Self::Seen(address) => (0, postcard::to_stdvec(address)),
             Self::Call { to, relays } => (1, postcard::to_stdvec(&(to, relays))),
             Self::Answer(answer) => (2, postcard::to_stdvec(answer)),
+            Self::Stun(port) => (3, postcard::to_stdvec(port)),
+            Self::Where(of) => (4, postcard::to_stdvec(of)),
+            Self::Sees(of, at) => (5, postcard::to_stdvec(&(of, at))),
+            Self::Punch(number, offer) => (6, postcard::to_stdvec(&(number, offer))),
+            Self::Meet(number, offer) => (7, postcard::to_stdvec(&(number, offer))),
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -80,11 +103,36 @@ impl ReachMessage {
                 let (answer, rest) = postcard::take_from_bytes(body).ok()?;
                 (Self::Answer(answer), rest)
             }
+            3 => {
+                let (port, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Stun(port), rest)
+            }
+            4 => {
+                let (of, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Where(of), rest)
+            }
+            5 => {
+                let ((of, at), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Sees(of, at), rest)
+            }
+            6 => {
+                let ((number, offer), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Punch(number, offer), rest)
+            }
+            7 => {
+                let ((number, offer), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Meet(number, offer), rest)
+            }
             _ => return None,
         };
         let relays = match &message {
-            Self::Seen(_) => 0,
             Self::Call { relays, .. } | Self::Answer(Answer { relays, .. }) => relays.len(),
+            Self::Seen(_)
+            | Self::Stun(_)
+            | Self::Where(_)
+            | Self::Sees(..)
+            | Self::Punch(..)
+            | Self::Meet(..) => 0,
         };
         (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
     }
@@ -104,6 +152,30 @@ mod tests {
             assert_eq!(ReachMessage::decode(&octets), Some(message));
             octets.push(0);
             assert_eq!(ReachMessage::decode(&octets), None, "something behind it");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_packets_comes_back() {
+        use super::super::punch::Ports;
+        let (id, at) = (
+            NodeId::from_bytes([9; 32]),
+            "192.0.2.1:7000".parse::<SocketAddr>(),
+        );
+        let at = at.unwrap();
+        let mut messages = vec![
+            ReachMessage::Stun(65_535),
+            ReachMessage::Where(id),
+            ReachMessage::Sees(id, at.ip()),
+        ];
+        for ports in [Ports::Kept, Ports::Steps(-3), Ports::Random] {
+            messages.push(ReachMessage::Punch(u64::MAX, Offer { at, ports }));
+            messages.push(ReachMessage::Meet(1, Offer { at, ports }));
+        }
+        for message in messages {
+            let octets = message.encode();
+            assert!(octets.len() <= 40);
+            assert_eq!(ReachMessage::decode(&octets), Some(message));
         }
     }
 
@@ -136,7 +208,7 @@ mod tests {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            for kind in 0..3 {
+            for kind in 0..8 {
                 let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
             }
         }
