@@ -72,7 +72,7 @@ fn says(state: &Value, source: &str) -> Value {
 }
 
 fn answer(node: &Node, url: &str) -> Value {
-    node.ask(&["proxy", url])["answer"].clone()
+    node.ask(&["proxy", url])["choice"].clone()
 }
 
 #[test]
