@@ -54,7 +54,7 @@ pub struct ProxyState {
     pub notices: Vec<String>,
     /// What the URL takes that was asked for.
     #[serde(default)]
-    pub answer: Option<ProxyAnswer>,
+    pub choice: Option<ProxyAnswer>,
 }
 
 /// A source and what it says.

@@ -117,11 +117,11 @@ fn present(cx: &Context, state: &ProxyState) -> Result<Verdict, Problem> {
     } else {
         cx.out.line(&table(cx, state))?;
     }
-    if let Some(answer) = &state.answer {
+    if let Some(answer) = &state.choice {
         cx.out.line(&explain(cx, answer))?;
     }
     let notices = state
-        .answer
+        .choice
         .iter()
         .filter_map(|answer| answer.notice.as_ref());
     for notice in notices.chain(&state.notices) {

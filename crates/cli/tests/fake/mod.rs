@@ -161,6 +161,7 @@ fn script(request: Request) -> Vec<Answer> {
         Request::Route(_) => vec![Answer::Routes {
             routes: vec![route()],
         }],
+        Request::Proxy(_) => vec![Answer::Proxy(Default::default())],
         Request::WireGuard(ask) => vec![wireguard(ask)],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
@@ -450,6 +451,7 @@ fn status() -> Status {
             socks: "127.0.0.1:1080".parse().ok(),
             http: None,
         },
+        upstream: Some("PROXY proxy.example:3128 (desktop)".to_owned()),
         forwards: forwards(),
         notices: vec![],
     }

@@ -117,7 +117,7 @@ impl Upstream {
         ProxyState {
             sources: sources.collect(),
             notices: self.notices.clone(),
-            answer: None,
+            choice: None,
         }
     }
 }
@@ -141,7 +141,7 @@ pub(super) async fn answer(desk: &Desk, ask: ProxyAsk) -> Result<Answer, Failure
         let target = url.parse::<enishi_proxy::Target>();
         let target = target.map_err(|error| usage(sentence(&error.to_string())))?;
         let explanation = upstream.proxies.explain(&url).await;
-        state.answer = Some(told(target.to_string(), explanation));
+        state.choice = Some(told(target.to_string(), explanation));
     }
     Ok(Answer::Proxy(state))
 }
