@@ -143,6 +143,44 @@ fn islands_merge_when_their_networks_do() {
     }
 }
 
+/// Runs a command for a node that is not up.
+fn enishi(data: &Path, words: &[&str]) -> String {
+    let mut command = enishi_lab::command(PROGRAM);
+    command.arg("--data").arg(data).args(words);
+    let done = enishi_lab::run(command, A_WHILE).unwrap();
+    assert!(done.success(), "{words:?}: {}", done.stderr);
+    done.stdout.trim().to_owned()
+}
+
+#[test]
+fn members_of_a_closed_overlay_find_each_other_and_nobody_else_does() {
+    let Some(mut net) = Net::open("lanclosed") else {
+        return;
+    };
+    let [gone, left, right, stranger] = net.hosts(["gone", "left", "right", "stranger"]);
+    for form in [&["--secret"][..], &[]] {
+        let data = |host: &Host| net.path(&format!("{}{}", host.name(), form.len()));
+        let create = [&["overlay", "create", "office"], form].concat();
+        enishi(&data(&gone), &create);
+        let founder = start(&data(&gone), &gone, &[]);
+        let tickets: [String; 2] =
+            std::array::from_fn(|_| founder.text(&["overlay", "invite"]).unwrap());
+        drop(founder);
+        let joined = [(&left, &tickets[0]), (&right, &tickets[1])].map(|(host, ticket)| {
+            enishi(&data(host), &["overlay", "join", ticket]);
+            start(&data(host), host, &IN_LAN)
+        });
+        let alone = start(&data(&stranger), &stranger, &IN_LAN);
+        for daemon in &joined {
+            let status = wait(daemon, "the member joins", has_joined);
+            assert_eq!(status["overlay_size_estimate"], 2);
+        }
+        let status = alone.json(&["status"]).unwrap();
+        assert!(!has_joined(&status), "{status:#}");
+        assert_eq!(source(&status, "local-network")["found"], 0, "{status:#}");
+    }
+}
+
 #[test]
 fn nothing_is_announced_in_networks_of_its_own() {
     // How often the library looks for new devices, and a little.
