@@ -143,6 +143,89 @@ fn islands_merge_when_their_networks_do() {
     }
 }
 
+/// Runs a command for a node that is not up.
+fn enishi(data: &Path, words: &[&str]) -> String {
+    let mut command = enishi_lab::command(PROGRAM);
+    command.arg("--data").arg(data).args(words);
+    let done = enishi_lab::run(command, A_WHILE).unwrap();
+    assert!(done.success(), "{words:?}: {}", done.stderr);
+    done.stdout.trim().to_owned()
+}
+
+#[test]
+fn members_of_a_closed_overlay_find_each_other_and_nobody_else_does() {
+    let Some(mut net) = Net::open("lanclosed") else {
+        return;
+    };
+    let [gone, left, right, stranger] = net.hosts(["gone", "left", "right", "stranger"]);
+    for form in [&["--secret"][..], &[]] {
+        let data = |host: &Host| net.path(&format!("{}{}", host.name(), form.len()));
+        let create = [&["overlay", "create", "office"], form].concat();
+        enishi(&data(&gone), &create);
+        let founder = start(&data(&gone), &gone, &[]);
+        let tickets: [String; 2] =
+            std::array::from_fn(|_| founder.text(&["overlay", "invite"]).unwrap());
+        drop(founder);
+        let joined = [(&left, &tickets[0]), (&right, &tickets[1])].map(|(host, ticket)| {
+            enishi(&data(host), &["overlay", "join", ticket]);
+            start(&data(host), host, &IN_LAN)
+        });
+        let alone = start(&data(&stranger), &stranger, &IN_LAN);
+        for daemon in &joined {
+            let status = wait(daemon, "the member joins", has_joined);
+            assert_eq!(status["overlay_size_estimate"], 2);
+        }
+        let status = alone.json(&["status"]).unwrap();
+        assert!(!has_joined(&status), "{status:#}");
+        assert_eq!(source(&status, "local-network")["found"], 0, "{status:#}");
+    }
+}
+
+#[test]
+fn nothing_is_announced_in_networks_of_its_own() {
+    // How often the library looks for new devices, and a little.
+    const LOOK: Duration = Duration::from_secs(7);
+    let Some(mut net) = Net::open("owndevice") else {
+        return;
+    };
+    let [host] = net.hosts(["host"]);
+    let words = ["--no-dns", "--mdns", "on", "--device", "tap"];
+    let data = net.path("host");
+    let node = Daemon::start(Path::new(PROGRAM), Some(&host), &data, &words).unwrap();
+    node.text(&["channel", "create", "office"]).unwrap();
+    let status = wait(&node, "the channel has a device", |status| {
+        status["channels"][0]["interface"].is_string()
+    });
+    let device = status["channels"][0]["interface"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // The group of mDNS, 224.0.0.251, as the kernel writes it.
+    let listens = || {
+        let groups = host
+            .run(&["cat", "/proc/net/igmp"], A_WHILE)
+            .unwrap()
+            .stdout;
+        let mut listening = BTreeSet::new();
+        let mut at = String::new();
+        for line in groups.lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if !line.starts_with(['\t', ' ']) {
+                at = words[1].to_owned();
+            } else if words[0] == "FB0000E0" {
+                listening.insert(at.clone());
+            }
+        }
+        listening
+    };
+    until(A_WHILE, "the node listens to its network", || {
+        Ok(listens().contains("eth0"))
+    })
+    .unwrap();
+    std::thread::sleep(LOOK);
+    assert!(!listens().contains(&device), "{device}: {:?}", listens());
+}
+
 #[test]
 fn a_network_without_the_internet_goes_on_and_takes_in_newcomers() {
     let Some(mut net) = Net::open("nointernet") else {
@@ -256,6 +339,24 @@ fn marks(octets: &[u8]) -> BTreeSet<String> {
     marks.map(str::to_owned).collect()
 }
 
+/// Runs a bus for programs on a host; returns it with its address.
+fn dbus(net: &Net, host: &Host) -> (Process, String) {
+    let address = format!("unix:path={}", net.path("bus").display());
+    let config = net.path("bus.conf");
+    let text = format!(
+        "<busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>\
+         <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>\
+         <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = host.command("dbus-daemon");
+    command.arg("--nofork");
+    command.arg(format!("--config-file={}", config.display()));
+    let process = host.spawn(command, &net.path("bus.log")).unwrap();
+    until(A_WHILE, "the bus is there", || Ok(net.path("bus").exists())).unwrap();
+    (process, address)
+}
+
 #[test]
 fn what_is_announced_tells_strangers_nothing_and_leaves_avahi_its_place() {
     const A: u8 = 1;
@@ -263,17 +364,28 @@ fn what_is_announced_tells_strangers_nothing_and_leaves_avahi_its_place() {
     let Some(mut net) = Net::open("avahi") else {
         return;
     };
-    ensure_programs(&[("avahi-daemon", "avahi-daemon")]).unwrap();
+    let programs = [
+        ("avahi-daemon", "avahi-daemon"),
+        ("avahi-browse", "avahi-utils"),
+        ("dbus-daemon", "dbus-daemon"),
+    ];
+    ensure_programs(&programs).unwrap();
     let [left, right, stranger] = net.hosts(["left", "right", "stranger"]);
     let route = ["ip", "route", "add", "224.0.0.0/4", "dev", "eth0"];
     assert!(stranger.run(&route, A_WHILE).unwrap().success());
-    // The host has an mDNS responder of its own.
+    // The host has an mDNS responder of its own, and the bus by which programs ask it.
+    let bus = dbus(&net, &left);
     let config = net.path("avahi.conf");
-    let text = "[server]\nhost-name=lefthost\nuse-ipv6=no\nenable-dbus=no\n";
+    let text = "[server]\nhost-name=lefthost\nuse-ipv6=no\n";
     std::fs::write(&config, text).unwrap();
-    let mut command = left.command("avahi-daemon");
-    command.args(["--no-drop-root", "--no-chroot", "--no-rlimits", "-f"]);
-    command.arg(&config);
+    // Its files are not those of this machine's own.
+    let mut command = left.command("sh");
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.1).arg("-ec");
+    command.arg(format!(
+        "mount -t tmpfs none /run; mkdir /run/avahi-daemon; exec avahi-daemon --no-drop-root \
+         --no-chroot --no-rlimits -f {}",
+        config.display()
+    ));
     let _avahi = left.spawn(command, &net.path("avahi.log")).unwrap();
     let (node, other) = (net.start(&left, &IN_LAN), net.start(&right, &IN_LAN));
     let statuses = [&node, &other].map(|node| wait(node, "the nodes find each other", has_joined));
@@ -285,7 +397,13 @@ fn what_is_announced_tells_strangers_nothing_and_leaves_avahi_its_place() {
             .iter()
             .any(|answer| contains(answer, &left.address().octets())))
     })
-    .unwrap_or_else(|error| panic!("{error}: {heard:?}"));
+    .unwrap_or_else(|error| {
+        let said = std::fs::read_to_string(net.path("avahi.log"));
+        panic!(
+            "{error}: {heard:?}\n{said:?}\n{:?}",
+            std::fs::read_to_string(net.path("bus.log"))
+        )
+    });
     until(A_WHILE, "both nodes are announced", || {
         heard = ask_all(&stranger, "_enishi._udp.local", PTR);
         Ok(marks(&heard.concat()).len() == 2)
@@ -294,6 +412,24 @@ fn what_is_announced_tells_strangers_nothing_and_leaves_avahi_its_place() {
     let heard = heard.concat();
     let marks: Vec<String> = marks(&heard).into_iter().collect();
     assert_ne!(marks[0][16..], marks[1][16..]);
+    // A program of the host finds both as it finds printers.
+    let mut browsed = String::new();
+    until(A_WHILE, "avahi lists both nodes", || {
+        let mut browse = left.command("avahi-browse");
+        browse.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.1);
+        browse.args(["--resolve", "--parsable", "--terminate", "_enishi._udp"]);
+        browsed = enishi_lab::run(browse, A_WHILE)?.stdout;
+        let is_listed = |(host, mark): (&Host, &String)| {
+            let (host, mark) = (format!(";{};", host.address()), format!(";{mark};"));
+            let mut lines = browsed.lines();
+            lines.any(|line| line.starts_with('=') && line.contains(&mark) && line.contains(&host))
+        };
+        let [first, second] = [&marks[0], &marks[1]];
+        let either = [(&left, first), (&right, second)];
+        let other = [(&left, second), (&right, first)];
+        Ok(either.into_iter().all(is_listed) || other.into_iter().all(is_listed))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {browsed}"));
     // Neither who they are nor what the host is called.
     for status in &statuses {
         let id = status["node_id"].as_str().unwrap();
