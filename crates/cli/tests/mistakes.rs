@@ -95,6 +95,21 @@ fn tickets_that_are_none_are_told_apart() {
 }
 
 #[test]
+fn whom_to_ask_is_a_name_with_a_port() {
+    let (_keep, data) = directory();
+    for wrong in [
+        "boot",
+        "boot:",
+        "boot:x",
+        "boot:0",
+        "https://boot.example.org",
+    ] {
+        let output = up(&data, &[&LOOPBACK[..], &["--bootstrap", wrong]].concat());
+        says(&output, 2, "boot.example.org:4242");
+    }
+}
+
+#[test]
 fn an_unreachable_bootstrap_is_no_reason_to_give_up() {
     let (_keep, data) = directory();
     let ticket = {

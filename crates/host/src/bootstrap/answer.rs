@@ -22,7 +22,7 @@ const NETWORKS_MAX: usize = 1_024;
 pub(crate) enum Audience {
     /// Nobody.
     Nobody,
-    /// Who asks from a network of the site, or from this host.
+    /// Who asks from a network of the site, from one of this host's own, or from this host.
     Site,
     /// Everybody who knows the overlay.
     Everybody,
@@ -48,11 +48,20 @@ impl Answerer {
         }
     }
 
-    /// Reads a question; none when it is not to be answered.
-    pub(crate) fn read(&mut self, now: Instant, from: SocketAddr, octets: &[u8]) -> Option<Asked> {
+    /// Reads a question; none when it is not to be answered. `own` are this host's addresses.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        own: &[SocketAddr],
+        octets: &[u8],
+    ) -> Option<Asked> {
         let is_heard = match self.audience {
             Audience::Nobody => false,
-            Audience::Site => Reach::of(from.ip()) != Reach::Internet,
+            Audience::Site => {
+                let is_near = |own: &SocketAddr| in_one_network(own.ip(), from.ip());
+                Reach::of(from.ip()) != Reach::Internet || own.iter().any(is_near)
+            }
             Audience::Everybody => true,
         };
         if !is_heard || !self.may_ask(now, from.ip()) {
@@ -85,6 +94,16 @@ impl Answerer {
     }
 }
 
+/// Tells whether two addresses are probably of one link: sites with public addresses have networks of
+/// at least 24 bits of prefix by IPv4 as a rule, and of 64 by IPv6 (RFC 4291, section 2.5.1).
+fn in_one_network(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..3] == other.octets()[..3],
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.segments()[..4] == other.segments()[..4],
+        _ => false,
+    }
+}
+
 fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => {
@@ -114,31 +133,42 @@ mod tests {
         let (inside, outside) = ("192.168.1.2:7", "11.0.1.1:7");
         let [inside, outside] = [inside, outside].map(|text| text.parse().unwrap());
         let mut everybody = answerer(Audience::Everybody);
-        assert!(everybody.read(now, outside, &question).is_some());
-        assert!(everybody.read(now, outside, &foreign).is_none());
+        assert!(everybody.read(now, outside, &[], &question).is_some());
+        assert!(everybody.read(now, outside, &[], &foreign).is_none());
         let mut site = answerer(Audience::Site);
-        assert!(site.read(now, outside, &question).is_none());
-        assert!(site.read(now, inside, &question).is_some());
+        assert!(site.read(now, outside, &[], &question).is_none());
+        assert!(site.read(now, inside, &[], &question).is_some());
         assert!(
             answerer(Audience::Nobody)
-                .read(now, inside, &question)
+                .read(now, inside, &[], &question)
                 .is_none()
         );
+        // Sites may have public addresses.
+        let own = ["11.0.1.9:4", "[2001:db8:1:2::1]:4"].map(|text| text.parse().unwrap());
+        for (from, is_heard) in [
+            ("11.0.1.1:7", true),
+            ("11.0.2.1:7", false),
+            ("[2001:db8:1:2::7]:7", true),
+            ("[2001:db8:1:3::7]:7", false),
+        ] {
+            let read = site.read(now, from.parse().unwrap(), &own, &question);
+            assert_eq!(read.is_some(), is_heard, "{from}");
+        }
         // One network cannot ask for all.
         for _ in 0..PER_NETWORK_MAX {
-            everybody.read(now, outside, &foreign);
+            everybody.read(now, outside, &[], &foreign);
         }
-        assert!(everybody.read(now, outside, &question).is_none());
-        assert!(everybody.read(now, inside, &question).is_some());
+        assert!(everybody.read(now, outside, &[], &question).is_none());
+        assert!(everybody.read(now, inside, &[], &question).is_some());
         let later = now + INTERVAL;
-        assert!(everybody.read(later, outside, &question).is_some());
+        assert!(everybody.read(later, outside, &[], &question).is_some());
         // Nor can all together fill the table.
         for number in 0..2 * NETWORKS_MAX as u32 {
             let ip = IpAddr::from((0x0b00_0000 + (number << 8)).to_be_bytes());
-            everybody.read(later, SocketAddr::new(ip, 7), &foreign);
+            everybody.read(later, SocketAddr::new(ip, 7), &[], &foreign);
         }
         assert_eq!(everybody.networks.len(), NETWORKS_MAX);
         let after = later + INTERVAL;
-        assert!(everybody.read(after, outside, &question).is_some());
+        assert!(everybody.read(after, outside, &[], &question).is_some());
     }
 }

@@ -150,7 +150,8 @@ async fn answer(
         let Some((from, octets)) = question else {
             return;
         };
-        let Some(asked) = answerer.read(Instant::now(), from, &octets) else {
+        let own = desk.sessions.local_addresses();
+        let Some(asked) = answerer.read(Instant::now(), from, &own, &octets) else {
             continue;
         };
         let Ok(contacts) = desk.look(move |node| named(node, hands_out)).await else {
