@@ -61,6 +61,7 @@ const SAID_BYTES_MAX: usize = 16 * 1024;
 const TOLD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// User and group of nobody.
+#[cfg(feature = "pac")]
 const NOBODY: u32 = 65_534;
 
 /// What a PAC file is asked.
