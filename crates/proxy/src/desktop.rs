@@ -86,8 +86,11 @@ impl Found {
                         escape(&password.unwrap_or_default())
                     )
                 });
+                // GNOME asks for a user in one place: it counts where the proxy is the same.
+                let place = |schema| (text(schema, "host"), value(schema, "port"));
+                let too = user.clone().filter(|_| place(".https") == place(".http"));
                 found.written.http = server(".http", "http", user);
-                found.written.https = server(".https", "http", None);
+                found.written.https = server(".https", "http", too);
                 found.written.proxy = server(".socks", "socks5", None);
             }
             _ => {}
@@ -309,6 +312,15 @@ org.gnome.system.proxy.socks port 0
         assert_eq!(found.written.no_proxy, exceptions);
         assert!(found.notices[0].contains("*.it's"));
         assert!(found.written.settings().unwrap().is_some());
+    }
+
+    #[test]
+    fn the_user_of_gnome_counts_for_the_same_proxy_alone() {
+        let same = GNOME
+            .replace("2001:db8::1", "proxy.corp")
+            .replace("8443", "8080");
+        let found = Found::of_gnome(&same);
+        assert_eq!(shown(&found)[0], shown(&found)[1]);
     }
 
     #[test]

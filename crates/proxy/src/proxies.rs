@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::bypass::{Bypass, LOOPBACK, is_of_this_host};
 use crate::pac::Pac;
 use crate::route::Route;
@@ -62,6 +64,8 @@ pub struct Proxies(Arc<Inner>);
 struct Inner {
     state: RwLock<State>,
     pac: Pac,
+    /// How often something was said.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +115,7 @@ impl Proxies {
         Self(Arc::new(Inner {
             state: RwLock::default(),
             pac,
+            changes: watch::Sender::default(),
         }))
     }
 
@@ -120,12 +125,22 @@ impl Proxies {
         state.sources[source as usize] = settings.map(Arc::new);
         drop(state);
         self.0.pac.forget();
+        self.0.changes.send_modify(|count| *count += 1);
     }
 
     /// Says what goes without a proxy whichever source names one.
     pub fn set_bypass(&self, bypass: Bypass) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         state.bypass = Arc::new(bypass);
+        drop(state);
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Returns a watch that changes whenever something else is said: what was dialled before may go
+    /// another way then. That a PAC file says something else is not seen.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// Returns what a source says; `None` when it says nothing.
@@ -229,6 +244,7 @@ mod tests {
     async fn the_first_source_that_says_something_decides() {
         let proxies = Proxies::default();
         assert!(proxies.is_direct());
+        let changes = proxies.watch();
         let first = async |url| proxies.explain(url).await.routes[0].to_string();
         assert_eq!(first("https://x.com").await, "DIRECT");
         for (source, host) in [
@@ -240,6 +256,7 @@ mod tests {
             proxies.set(source, settings(&format!("http://{host}:1")));
             assert_eq!(first("https://x.com").await, format!("PROXY {host}:1"));
         }
+        assert!(changes.has_changed().unwrap());
         proxies.set(Source::Configuration, settings("none"));
         assert_eq!(first("https://x.com").await, "DIRECT");
         assert!(proxies.is_direct());

@@ -251,8 +251,8 @@ pub enum SettingsError {
     Bypass(#[from] BypassError),
     /// A place of a file is none.
     #[error(
-        "this should be http://host/file or a path that begins with /: what is behind https:// \
-         has to be put in a file"
+        "a PAC file or a company's file is named as http://host/file, or by a path that begins \
+         with /: put what is behind https:// in a file"
     )]
     Location,
     /// Both a proxy and a PAC file are named.

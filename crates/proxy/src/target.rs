@@ -37,6 +37,7 @@ impl Target {
         let is_host = host.parse::<IpAddr>().is_ok() || host.chars().all(is_name);
         let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         if host.is_empty()
+            || host.split('.').any(str::is_empty)
             || host.len() > HOST_BYTES_MAX
             || !is_host
             || scheme.is_empty()
@@ -190,6 +191,8 @@ mod tests {
             "http://h:-1",
             "http://[::1",
             "://h",
+            "http://h..",
+            "http://a..b",
         ] {
             assert_eq!(Target::parse(url), Err(TargetError), "{url}");
         }

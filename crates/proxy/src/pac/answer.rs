@@ -102,9 +102,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_gives_routes(answer in ".{0,300}") {
+        fn any_text_gives_routes_that_are_read_as_they_are_shown(
+            answer in "((PROXY|HTTPS|SOCKS5?|DIRECT|.{0,5}) ?[a-z0-9.:\\[\\]]{0,12}[; ]?){0,20}"
+        ) {
             let routes = parse(&answer);
             prop_assert!((1..=ROUTES_MAX).contains(&routes.len()));
+            prop_assert_eq!(parse(&read(&answer)), routes);
         }
     }
 }

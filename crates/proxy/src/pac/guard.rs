@@ -61,6 +61,7 @@ const SAID_BYTES_MAX: usize = 16 * 1024;
 const TOLD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// User and group of nobody.
+#[cfg(feature = "pac")]
 const NOBODY: u32 = 65_534;
 
 /// What a PAC file is asked.
@@ -301,6 +302,38 @@ pub(super) mod tests {
             now_ms: 0.0,
         };
         guard().evaluate(&question).await
+    }
+
+    /// How a process ends in which nothing is left to be done.
+    const NOTHING_LEFT: i32 = 77;
+
+    #[test]
+    fn isolates_itself_when_started_to() {
+        if std::env::args().all(|argument| argument != "isolated") {
+            return;
+        }
+        isolate();
+        let refused = [
+            std::fs::File::open("/proc/self/status").is_err(),
+            std::net::UdpSocket::bind("127.0.0.1:0").is_err(),
+            std::process::Command::new("/bin/true").spawn().is_err(),
+            Vec::<u8>::new().try_reserve_exact(200 << 20).is_err(),
+            !nix::unistd::geteuid().is_root(),
+        ];
+        std::process::exit(if refused == [true; 5] {
+            NOTHING_LEFT
+        } else {
+            1
+        });
+    }
+
+    #[test]
+    fn the_process_can_open_nothing_start_nothing_and_is_not_root() {
+        let name = "pac::guard::tests::isolates_itself_when_started_to";
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(["--exact", name, "isolated"]);
+        let ended = command.output().unwrap();
+        assert_eq!(ended.status.code(), Some(NOTHING_LEFT), "{ended:?}");
     }
 
     #[tokio::test]

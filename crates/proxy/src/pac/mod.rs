@@ -143,6 +143,11 @@ impl Pac {
         let answer = answer.map(|answer| answer::parse(&answer));
         let time = if answer.is_ok() { ANSWER_TIME } else { PAUSE };
         let mut kept = self.kept();
+        // Another file may have come meanwhile.
+        let now = kept.script.as_ref().map(|script| &script.text);
+        if !matches!(now, Some(Ok(now)) if Arc::ptr_eq(now, &script)) {
+            return answer;
+        }
         if kept.answers.len() >= ANSWERS_MAX {
             kept.answers.clear();
         }
