@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::driver::Driver;
 use super::paths::Ask;
+use super::session::{Session, Tokens};
 use super::sockets::{Pair, Via};
 use super::{Note, Outside, PeerKey};
 
@@ -145,7 +146,7 @@ impl Running {
 /// have no common divisor. Whoever gives ports does not know the steps, nor we the ports.
 fn drawn_port((start, step): (u32, u32), number: u32) -> u16 {
     let count = u32::from(PORTS.end() - PORTS.start()) + 1; // 2^10 · 3^2 · 7
-    let mut step = step % count | 1;
+    let mut step = (step % count) | 1;
     while step.is_multiple_of(3) || step.is_multiple_of(7) {
         step += 2;
     }
@@ -196,7 +197,7 @@ impl<O: Outside> Driver<O> {
         if sessions.any(|session| session.paths.direct().is_some()) {
             return self.end_punch(true);
         }
-        let able = |slot: &&usize| self.sessions.get(**slot).is_some_and(|s| s.can_seal());
+        let able = |slot: &&usize| self.sessions.get(**slot).is_some_and(Session::can_seal);
         match slots.iter().find(able) {
             Some(slot) if !running.is_over(self.now) => self.probe_for_punch(*slot),
             _ => self.end_punch(false),
@@ -264,7 +265,7 @@ impl<O: Outside> Driver<O> {
     /// Closes the sockets by which nobody is reached.
     fn close_unused(&mut self) {
         for via in self.exit.sockets.others() {
-            let uses = |session: &super::session::Session| {
+            let uses = |session: &Session| {
                 session
                     .paths
                     .direct()
@@ -278,7 +279,7 @@ impl<O: Outside> Driver<O> {
     }
 }
 
-impl super::session::Tokens {
+impl Tokens {
     /// Draws a number that nobody outside can tell.
     fn draw(&self, seed: Duration) -> u64 {
         self.hasher().hash_one((seed, "punch"))

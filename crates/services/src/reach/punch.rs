@@ -100,7 +100,7 @@ impl Offer {
             return Some(Self { at: most, ports });
         }
         let of_it = anew.iter().filter(|at| at.ip() == most.ip());
-        let seen: Vec<u16> = of_it.map(|at| at.port()).collect();
+        let seen: Vec<u16> = of_it.map(SocketAddr::port).collect();
         let last = seen.last().copied().unwrap_or(most.port());
         let at = SocketAddr::new(most.ip(), last);
         let ports = steps(&seen).map_or(Ports::Random, Ports::Steps);
