@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::driver::Driver;
 use super::paths::Ask;
-use super::session::Session;
+use super::session::{Session, Tokens};
 use super::sockets::{Pair, Via};
 use super::{Note, Outside, PeerKey};
 
@@ -265,7 +265,7 @@ impl<O: Outside> Driver<O> {
     /// Closes the sockets by which nobody is reached.
     fn close_unused(&mut self) {
         for via in self.exit.sockets.others() {
-            let uses = |session: &super::session::Session| {
+            let uses = |session: &Session| {
                 session
                     .paths
                     .direct()
@@ -279,7 +279,7 @@ impl<O: Outside> Driver<O> {
     }
 }
 
-impl super::session::Tokens {
+impl Tokens {
     /// Draws a number that nobody outside can tell.
     fn draw(&self, seed: Duration) -> u64 {
         self.hasher().hash_one((seed, "punch"))

@@ -301,7 +301,11 @@ impl Punches {
             return;
         }
         let Some(offer) = offer else {
-            return self.give_up(cx.now());
+            // Whoever is no member is not listened to either, for as long.
+            self.give_up(cx.now());
+            let tried = self.tried(peer);
+            tried.next = tried.next_ask;
+            return;
         };
         attempt.mine = Some(offer);
         let message = match attempt.part {

@@ -234,3 +234,27 @@ fn two_members_begin_together_once_a_third_has_said_where_they_are_and_not_for_e
     let [first, _] = begin(&mut nodes, now, false);
     assert!(matches!(&first[..], [Event::Punch { .. }]));
 }
+
+#[test]
+fn who_is_no_member_is_not_listened_to_again_soon() {
+    use punch::{Offer, Ports};
+    let (mut here, stranger) = (node(1), node(2).id());
+    let at = "198.51.100.7:5000".parse().unwrap();
+    let offer = Offer {
+        at,
+        ports: Ports::Kept,
+    };
+    let (mut looks, mut now) = (0, Time::from_secs(1));
+    for number in 0..1_000 {
+        let body = ReachMessage::Punch(number, offer).encode().into();
+        let service = ServiceId::Reach as u8;
+        let message = Message::Direct { service, body };
+        let from = stranger;
+        let (_, events) = asked_for(here.handle(now, Input::Message { from, message }));
+        looks += events.len();
+        let refused = crate::Command::Reach(Command::Looked(stranger, None));
+        here.handle(now, Input::Command(refused)).for_each(drop);
+        now = now + Duration::from_millis(60);
+    }
+    assert!((1..=5).contains(&looks), "{looks}");
+}
