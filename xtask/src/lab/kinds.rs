@@ -131,21 +131,27 @@ pub(super) const KINDS: &[Kind] = &[
 ];
 
 impl Kind {
-    /// Makes a place of this kind, and a host there.
+    /// Makes a place of this kind, and a host there; returns the place too if its router is the
+    /// lab's own.
     ///
     /// # Errors
     /// When the world cannot make it.
-    pub(super) fn make(self, world: &mut World, name: &str) -> anyhow::Result<Host> {
+    pub(super) fn make(
+        self,
+        world: &mut World,
+        name: &str,
+    ) -> anyhow::Result<(Host, Option<Area>)> {
         let area: Area = match self.place {
-            Public => return world.public(name),
+            Public => return Ok((world.public(name)?, None)),
             Kernel(how) => {
                 let router = world.public(&format!("{name}-r"))?;
-                return world.behind_kernel(name, &router, how);
+                return Ok((world.behind_kernel(name, &router, how)?, None));
             }
             Home(mapping, filtering, ports) => world.home(nat(mapping, filtering, ports))?,
             Carrier(mapping, filtering, ports) => {
                 let carrier = world.home(nat(mapping, filtering, ports))?;
-                world.behind(carrier, NatKind::port_restricted())?
+                let inner = world.behind(carrier, NatKind::port_restricted())?;
+                return Ok((world.host(name, inner)?, Some(carrier)));
             }
             Firewall { only_web } => {
                 let outward = match only_web {
@@ -158,7 +164,7 @@ impl Kind {
                 })?
             }
         };
-        world.host(name, area)
+        Ok((world.host(name, area)?, Some(area)))
     }
 }
 

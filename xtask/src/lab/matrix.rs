@@ -9,6 +9,7 @@ use enishi_lab::Daemon;
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
+use super::survival::{self, Survival};
 use super::town::{Node, Town};
 
 /// How long a pair may take to say the first word.
@@ -40,14 +41,16 @@ pub(super) struct Cell {
 pub(super) struct Matrix {
     pub(super) kinds: Vec<Kind>,
     pub(super) cells: Vec<Cell>,
+    /// What became of packets when something changed; empty if that was not tried.
+    pub(super) survivals: Vec<Survival>,
 }
 
-/// Builds a town of these kinds and tries each pair of them.
+/// Builds a town of these kinds and tries each pair of them; and what they survive, if that is asked.
 ///
 /// # Errors
 /// When the lab cannot be built.
-pub(super) fn measure(program: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> {
-    let town = Town::build(program, kinds)?;
+pub(super) fn measure(program: &Path, kinds: &[Kind], survives: bool) -> anyhow::Result<Matrix> {
+    let mut town = Town::build(program, kinds)?;
     thread::sleep(SETTLING);
     let pairs = |from: usize| (from..kinds.len()).map(move |to| (from, to));
     let pairs: Vec<(usize, usize)> = (0..kinds.len()).flat_map(pairs).collect();
@@ -75,9 +78,16 @@ pub(super) fn measure(program: &Path, kinds: &[Kind]) -> anyhow::Result<Matrix> 
         done.flatten().flatten().collect::<Vec<_>>()
     });
     cells.sort_by_key(|(pair, _)| *pair);
+    let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
+    let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
+    let survivals = match survives {
+        true => survival::measure(&mut town, &names, &cells)?,
+        false => Vec::new(),
+    };
     Ok(Matrix {
         kinds: kinds.to_vec(),
-        cells: cells.into_iter().map(|(_, cell)| cell).collect(),
+        cells,
+        survivals,
     })
 }
 
@@ -187,10 +197,21 @@ impl Matrix {
             text,
             "\n{all} pairs, {connected} connected, {direct} directly"
         );
+        if !self.survivals.is_empty() {
+            let _ = writeln!(text, "\nseconds without an answer when");
+        }
+        for Survival { event, who, gap } in &self.survivals {
+            let gap = gap.map_or_else(
+                || "lost".to_owned(),
+                |gap| format!("{:.1}", gap.as_secs_f64()),
+            );
+            let _ = writeln!(text, "{event:<22} {who:<36} {gap}");
+        }
         text
     }
 
-    /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct}], all, connected, direct}`.
+    /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct}], all, connected, direct,
+    /// survives: [{event, who, gap_s}]}`.
     pub(super) fn to_json(&self) -> Value {
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let pair = |cell: &Cell| {
@@ -204,6 +225,17 @@ impl Matrix {
         };
         let pairs: Vec<Value> = self.cells.iter().map(pair).collect();
         let (all, connected, direct) = self.counts();
-        json!({ "pairs": pairs, "all": all, "connected": connected, "direct": direct })
+        let survival = |survival: &Survival| {
+            let Survival { event, who, gap } = survival;
+            json!({ "event": event, "who": who, "gap_s": seconds(*gap) })
+        };
+        let survives: Vec<Value> = self.survivals.iter().map(survival).collect();
+        json!({
+            "pairs": pairs,
+            "all": all,
+            "connected": connected,
+            "direct": direct,
+            "survives": survives,
+        })
     }
 }

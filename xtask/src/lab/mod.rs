@@ -3,6 +3,7 @@
 mod kinds;
 mod matrix;
 mod picture;
+mod survival;
 mod town;
 
 use std::path::{Path, PathBuf};
@@ -24,11 +25,12 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         Some("matrix") => {
             let named = options.value("--kinds")?;
             let (svg, json) = (options.value("--svg")?, options.flag("--json"));
+            let survives = options.flag("--survives");
             let program = options.value("--program")?.map(PathBuf::from);
             options.finish()?;
             let kinds = chosen(named.as_deref())?;
             let program = program.map_or_else(|| program::build(root), Ok)?;
-            let matrix = matrix::measure(&program, &kinds)?;
+            let matrix = matrix::measure(&program, &kinds, survives)?;
             if let Some(file) = svg {
                 std::fs::write(&file, picture::draw(&matrix))
                     .with_context(|| format!("writing {file}"))?;

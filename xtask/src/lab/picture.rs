@@ -89,6 +89,7 @@ mod tests {
                 cell(0, 1, second, None),
                 cell(1, 1, None, None),
             ],
+            survivals: Vec::new(),
         };
         let svg = draw(&matrix);
         for (colour, times) in [("#9ad69a", 1), ("#ffd866", 2), ("#cccccc", 1)] {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use enishi_lab::wire::LinkKind;
+use enishi_lab::wire::{Area, LinkKind};
 use enishi_lab::{Daemon, Host, World, until};
 use tempfile::TempDir;
 
@@ -27,12 +27,14 @@ pub(super) struct Town {
     /// Two whom everybody reaches, besides those that are measured.
     pub(super) helpers: Vec<Node>,
     _data: TempDir,
-    _world: World,
+    pub(super) world: World,
 }
 
 /// A node at one place.
 pub(super) struct Node {
     pub(super) host: Host,
+    /// The network whose router stands between it and the Internet, if that is the lab's own.
+    pub(super) area: Option<Area>,
     /// None where none started.
     pub(super) daemon: Option<Daemon>,
     /// Its address in the channel; none where it could not join.
@@ -56,21 +58,22 @@ impl Town {
         };
         let config = data.path().join("helpers.toml");
         std::fs::write(&config, HELPERS).context("writing a configuration")?;
-        let helpers = ["s0", "s1"].map(|name| gathering.start(world.public(name)?, Some(&config)));
+        let helpers =
+            ["s0", "s1"].map(|name| gathering.start((world.public(name)?, None), Some(&config)));
         let helpers = helpers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         let mut sides: [Vec<Node>; 2] = Default::default();
         for (number, kind) in kinds.iter().enumerate() {
             eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
             for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
-                let host = kind.make(&mut world, &format!("{letter}{number}"))?;
-                side.push(gathering.start(host, None)?);
+                let place = kind.make(&mut world, &format!("{letter}{number}"))?;
+                side.push(gathering.start(place, None)?);
             }
         }
         Ok(Self {
             sides,
             helpers,
             _data: data,
-            _world: world,
+            world,
         })
     }
 }
@@ -84,7 +87,11 @@ struct Gathering<'p> {
 
 impl Gathering<'_> {
     /// Starts a daemon on a host and lets it join the channel; the first one makes it.
-    fn start(&mut self, host: Host, config: Option<&Path>) -> anyhow::Result<Node> {
+    fn start(
+        &mut self,
+        (host, area): (Host, Option<Area>),
+        config: Option<&Path>,
+    ) -> anyhow::Result<Node> {
         let data = self.data.join(host.name());
         let mut arguments = Vec::new();
         if !self.ticket.is_empty() {
@@ -106,6 +113,7 @@ impl Gathering<'_> {
                 eprintln!("{}: {error}", host.name());
                 return Ok(Node {
                     host,
+                    area,
                     daemon: Some(daemon),
                     address: None,
                 });
@@ -114,6 +122,7 @@ impl Gathering<'_> {
         let address = daemon.address().ok().map(|address| address.to_string());
         Ok(Node {
             host,
+            area,
             daemon: Some(daemon),
             address,
         })

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Frame, Load};
 use super::link::Link;
 use super::lock;
-use super::ways::{Due, Sending, Ways};
+use super::ways::{Due, Sending, WAYS_MAX, Ways};
 use crate::session::{By, CARRIED_BYTES_MAX, Carry, DatagramLane, Sessions};
 
 /// The most packets that wait to be handed over.
@@ -301,6 +301,7 @@ impl Carrier {
             match due {
                 Due::Ask(relay) => self.ask(relay),
                 Due::Want(peer) => self.want(peer),
+                Due::Try(peer) => self.try_all(peer),
             }
         }
     }
@@ -325,6 +326,20 @@ impl Carrier {
         // Without room: it is wanted again.
         let _ = self.wants.calls.try_send(peer);
         let _ = self.wants.links.try_send(peer);
+    }
+
+    /// Takes those with whom there is a session for ways to a peer, the quickest first. Who has none with
+    /// the peer says so. A node that joins has no other way to those who are to be its neighbours.
+    fn try_all(&self, to: NodeId) {
+        let Some(sessions) = self.sessions.get() else {
+            return;
+        };
+        let mut sessions = sessions.sessions();
+        sessions.retain(|session| session.kind == PathKind::Direct && session.peer != to);
+        sessions.sort_by_key(|session| session.rtt);
+        for session in sessions.into_iter().take(WAYS_MAX) {
+            self.add(to, session.peer);
+        }
     }
 
     fn send(&self, to: NodeId, packet: Bytes) {
