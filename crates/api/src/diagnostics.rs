@@ -158,8 +158,10 @@ pub enum Finding {
     },
     /// Over what the node's sessions go.
     Paths {
-        /// By datagrams from socket to socket.
+        /// By datagrams from socket to socket, over the Internet.
         datagrams: u32,
+        /// The same within the site.
+        site: u32,
         /// By streams and requests to the peer itself.
         streams: u32,
         /// By way of other nodes.

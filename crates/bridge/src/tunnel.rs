@@ -37,7 +37,7 @@ pub enum TunnelError {
 }
 
 /// Opens a stream to `target`, host and port, through the proxy at `proxy`, host and port. Takes
-/// half a minute at most.
+/// 72 seconds at most.
 ///
 /// # Errors
 /// When the proxy does not answer, or refuses.

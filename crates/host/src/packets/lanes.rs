@@ -9,6 +9,7 @@ use bytes::Bytes;
 use enishi_dataplane::engine::{self, Outside, PeerKey};
 use enishi_dataplane::sealed::FOR_HOST;
 use enishi_overlay::NodeId;
+use enishi_services::rendezvous::QUESTION_BYTES;
 use enishi_services::vnet::ChannelId;
 use tokio::sync::mpsc;
 
@@ -27,6 +28,7 @@ pub(super) struct Lanes {
     by_peer: HashMap<PeerKey, DatagramLane>,
     stun: Stun,
     asked: Asked,
+    answered: Asked,
 }
 
 impl Lanes {
@@ -43,6 +45,7 @@ impl Lanes {
             by_peer: HashMap::new(),
             stun: Stun::new(questions),
             asked: Asked::default(),
+            answered: Asked::default(),
         }
     }
 }
@@ -121,7 +124,13 @@ impl Outside for Lanes {
             .first()
             .is_some_and(|first| FOR_HOST.contains(first))
         {
-            if self.asked.may(Instant::now()) {
+            // Questions have one length, so a flood of them costs its sender something; answers, which
+            // are this node's own affair, are counted by themselves.
+            let counted = match datagram.len() == QUESTION_BYTES {
+                true => &mut self.asked,
+                false => &mut self.answered,
+            };
+            if counted.may(Instant::now()) {
                 let datagram = Bytes::copy_from_slice(datagram);
                 let _ = self.notes.try_send(Note::Question { from, datagram });
             }

@@ -230,13 +230,17 @@ impl Carrier {
         if links.len() >= LINKS_MAX && !links.contains_key(&peer) {
             return link.end();
         }
-        let before = links.insert(peer, link);
+        let stays = links.get(&peer).is_some_and(|old| old.outlasts(&link));
+        let other = match stays {
+            true => Some(link),
+            false => links.insert(peer, link),
+        };
         drop(links);
-        if let Some(before) = before {
-            // The peer may be using it until it knows of the new one.
+        if let Some(other) = other {
+            // The peer may be using it until it knows of the one that is kept.
             tokio::spawn(async move {
                 tokio::time::sleep(LINK_GRACE).await;
-                before.end();
+                other.end();
             });
         }
         self.add(peer, peer);
@@ -268,6 +272,12 @@ impl Carrier {
             session.address
         };
         self.link_to(peer).is_some() || is_by_datagrams().is_some()
+    }
+
+    /// Tells whether there is a session with a peer.
+    pub(super) fn has_session(&self, peer: NodeId) -> bool {
+        let sessions = self.sessions.get();
+        sessions.is_some_and(|sessions| sessions.session(peer).is_some())
     }
 
     fn link_to(&self, peer: NodeId) -> Option<Link> {

@@ -32,6 +32,7 @@ const GONE_AFTER: Duration = Duration::from_millis(900);
 /// The same for a link: TCP needs as long to send twice what was lost (RFC 6298, section 5), and a
 /// proxy may hold what is asked back.
 const LINK_GONE_AFTER: Duration = Duration::from_secs(4);
+const LINK_SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// A peer from which nothing comes for so long although it was sent something is tried by the next
 /// way. Longer than QUIC waits before it sends again on a path of 100 ms.
@@ -133,7 +134,11 @@ impl Ways {
         {
             peer.unheard.get_or_insert(now);
         }
-        let silent = |since: Instant| now.duration_since(since) >= SILENT_AFTER;
+        let patience = match peer.ways.first() {
+            Some(first) if *first == to => LINK_SILENT_AFTER,
+            _ => SILENT_AFTER,
+        };
+        let silent = |since: Instant| now.duration_since(since) >= patience;
         if peer.ways.len() > 1 && peer.unheard.is_some_and(silent) {
             peer.change_way();
             peer.unheard = Some(now);
@@ -295,6 +300,9 @@ impl Peer {
     /// Adds a way behind the others, or before them, in place of the last one if there are too many;
     /// returns what was held.
     fn add(&mut self, now: Instant, relay: NodeId, before: bool) -> Vec<Bytes> {
+        if before {
+            self.ways.retain(|way| *way != relay);
+        }
         if !self.ways.contains(&relay) {
             if self.ways.len() >= WAYS_MAX {
                 self.ways.pop();

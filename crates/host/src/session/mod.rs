@@ -377,10 +377,12 @@ impl Sessions {
         lock(&self.0.book).addresses(peer)
     }
 
-    /// Tells whether there is a session that goes by datagrams, so that those pass.
-    pub fn has_datagrams(&self) -> bool {
+    /// Tells whether there is a session that goes by datagrams to an address of this reach, so that
+    /// those pass.
+    pub fn has_datagrams(&self, reach: Reach) -> bool {
         let connected = lock(&self.0.table).connected();
-        connected.iter().any(|(_, live)| live.address().is_some())
+        let addresses = connected.iter().filter_map(|(_, live)| live.address());
+        addresses.into_iter().any(|at| Reach::of(at.ip()) == reach)
     }
 
     /// Returns the datagram lane of a session, `None` when there is no session.

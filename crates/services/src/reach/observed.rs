@@ -227,13 +227,17 @@ fn is_credible(from: IpAddr, address: SocketAddr) -> bool {
         && (is_public(ip) || !is_public(from))
 }
 
-/// Tells whether an address is one of the Internet, rather than of a site, link or host.
+/// Tells whether an address is one of a host of the Internet, rather than of a site, link, group or none.
 pub(super) fn is_public(ip: IpAddr) -> bool {
+    if ip.is_multicast() || ip.is_unspecified() {
+        return false;
+    }
     match ip {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
             let is_shared = first == 100 && second & 0xc0 == 64; // RFC 6598
-            !(v4.is_private() || v4.is_link_local() || v4.is_loopback() || is_shared)
+            let is_local = v4.is_private() || v4.is_link_local() || v4.is_loopback();
+            !(is_local || is_shared || first == 0 || v4.is_broadcast())
         }
         IpAddr::V6(v6) => !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()),
     }

@@ -89,7 +89,11 @@ impl Offer {
     /// or not from the Internet.
     pub fn judge(first: &[SocketAddr], anew: &[SocketAddr]) -> Option<Self> {
         let said = first.iter().map(|at| canonical(*at));
-        let first: Vec<SocketAddr> = said.filter(|at| is_public(at.ip())).collect();
+        let mut first: Vec<SocketAddr> = said.filter(|at| is_public(at.ip())).collect();
+        // Where there are both, IPv4 is what is translated.
+        if first.iter().any(SocketAddr::is_ipv4) {
+            first.retain(SocketAddr::is_ipv4);
+        }
         let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         for at in &first {
             *counts.entry(*at).or_default() += 1;
@@ -143,6 +147,9 @@ pub enum Plan {
 /// nothing is likely to help.
 pub fn plan(mine: Offer, theirs: Offer) -> Option<Plan> {
     let to = theirs.at;
+    if mine.at.is_ipv4() != to.is_ipv4() {
+        return None;
+    }
     match (mine.ports, theirs.ports) {
         (Ports::Kept, Ports::Kept) => Some(Plan::Open { to, sockets: 0 }),
         (_, Ports::Kept) => Some(Plan::Open {

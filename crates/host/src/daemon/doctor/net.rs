@@ -12,12 +12,13 @@ use super::Report;
 use crate::daemon::desk::Desk;
 use crate::daemon::status;
 use crate::reach::link::{self, Passage};
-use crate::session::Reach;
+use crate::session::{Reach, SessionInfo};
 
 /// With how many peers it is tried what passes.
 const TRIED_MAX: usize = 2;
 
-/// Looks at everything, one thing after the other; a minute at most.
+/// Looks at everything, one thing after the other; for each peer that is tried a minute and a half at
+/// most.
 pub(in crate::daemon) async fn examine(
     desk: &Desk,
     answers: &mpsc::Sender<Answer>,
@@ -37,10 +38,17 @@ pub(in crate::daemon) async fn examine(
     let outcome = match paths {
         Finding::Paths {
             datagrams: 0,
+            site: 0,
             streams: 0,
             relayed: 0,
         } => Outcome::Problem,
-        Finding::Paths { datagrams: 0, .. } => Outcome::Warning,
+        // In a site without an Internet there is nothing to be warned of.
+        Finding::Paths {
+            datagrams: 0,
+            site,
+            streams,
+            relayed,
+        } if site == 0 || streams + relayed > 0 => Outcome::Warning,
         _ => Outcome::Ok,
     };
     report.tell(outcome, paths).await;
@@ -93,16 +101,19 @@ pub(in crate::daemon) async fn examine(
 /// Over what the sessions go.
 fn paths(desk: &Desk) -> Finding {
     let sessions = desk.sessions.sessions();
-    let count = |kind, with_address: bool| {
-        let is_it = |session: &&crate::session::SessionInfo| {
-            session.kind == kind && session.address.is_some() == with_address
-        };
-        sessions.iter().filter(is_it).count() as u32
+    let of_the_internet = |session: &SessionInfo| {
+        let at = session.address;
+        at.is_some_and(|at| Reach::of(at.ip()) == Reach::Internet)
     };
+    let count = |is_it: &dyn Fn(&SessionInfo) -> bool| {
+        sessions.iter().filter(|session| is_it(session)).count() as u32
+    };
+    let is_straight = |session: &SessionInfo| session.kind == PathKind::Direct;
     Finding::Paths {
-        datagrams: count(PathKind::Direct, true),
-        streams: count(PathKind::Direct, false),
-        relayed: count(PathKind::Relayed, false),
+        datagrams: count(&|session| is_straight(session) && of_the_internet(session)),
+        site: count(&|session| session.address.is_some() && !of_the_internet(session)),
+        streams: count(&|session| is_straight(session) && session.address.is_none()),
+        relayed: count(&|session| session.kind == PathKind::Relayed),
     }
 }
 

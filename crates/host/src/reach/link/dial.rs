@@ -1,5 +1,5 @@
-//! Opening a link: all that may pass is tried at once, the dearer a little later. The first that is
-//! answered is taken if it proves to lead to the peer.
+//! Opening a link: all that may pass is tried at once, the dearer a little later, and the first that
+//! proves to lead to the peer is taken.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use enishi_overlay::{Keypair, NodeId};
 use enishi_proxy::{Proxies, ProxyServer, Route};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_socks::tcp::Socks5Stream;
 
@@ -46,51 +47,55 @@ enum Trial {
     Bridge(SocketAddr, Route),
 }
 
-/// Opens a link to a peer at one of its addresses; all ports that may be let out are tried where it is
-/// `thorough`, and bridges. Takes two minutes at most.
+/// Opens a link to a peer at one of its addresses. All ports that may be let out are tried where it is
+/// `thorough` for an address, and bridges. Takes two minutes at most.
 pub(super) async fn dial(
     own: &Keypair,
     peer: NodeId,
     addresses: &[SocketAddr],
     proxies: &Proxies,
-    thorough: bool,
+    bridges_at_once: &Arc<Semaphore>,
+    thorough: impl Fn(Reach) -> bool,
 ) -> Option<Opened> {
     let mut trials = JoinSet::new();
     for host in hosts(addresses) {
         let streams = routes(proxies, "https", host.ip()).await;
         let bridges = routes(proxies, "http", host.ip()).await;
+        let thorough = thorough(Reach::of(host.ip()));
         for (later, trial) in plan(host, &streams, &bridges, thorough) {
+            let (own, turns) = (own.clone(), Arc::clone(bridges_at_once));
             trials.spawn(async move {
                 tokio::time::sleep(later).await;
-                trial.answered().await
+                let _turn = match &trial {
+                    Trial::Bridge(..) => Some(turns.acquire_owned().await.ok()?),
+                    Trial::Stream(..) => None,
+                };
+                trial.answered().await?.proven(&own, peer).await
             });
         }
     }
-    while let Some(answered) = trials.join_next().await {
-        let Ok(Some(answered)) = answered else {
-            continue;
-        };
-        let proven = answered.greeted.prove(own, peer);
-        if let Ok(Some(pipe)) = tokio::time::timeout(answered.time_max, proven).await {
-            return Some(Opened {
-                pipe,
-                about: answered.about,
-                held: answered.held,
-            });
+    while let Some(opened) = trials.join_next().await {
+        if let Ok(Some(opened)) = opened {
+            // The listener does not use what is opened until it is.
+            opened.pipe.say(&hello::Message::Ping);
+            return Some(opened);
         }
     }
     None
 }
 
-/// Returns the addresses of a peer at which something is tried.
+/// Returns where something is tried: one address of each host, those of the Internet first. Anybody may
+/// have named them.
 fn hosts(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut hosts: Vec<SocketAddr> = Vec::new();
     for address in addresses {
-        let is_new = !hosts.contains(address) && Reach::of(address.ip()) != Reach::Host;
-        if is_new && hosts.len() < ADDRESSES_MAX {
+        let is_new = hosts.iter().all(|host| host.ip() != address.ip());
+        if is_new && Reach::of(address.ip()) != Reach::Host {
             hosts.push(*address);
         }
     }
+    hosts.sort_by_key(|host| Reach::of(host.ip()) != Reach::Internet);
+    hosts.truncate(ADDRESSES_MAX);
     hosts
 }
 
@@ -105,7 +110,7 @@ pub(crate) struct Passage {
     pub(crate) found: String,
 }
 
-/// Tries all ways to a peer that may be let through, and tells of each. Takes a minute at most.
+/// Tries all ways to a peer that may be let through, and tells of each. Takes a minute and a half at most.
 pub(crate) async fn survey(host: SocketAddr, proxies: &Proxies) -> Vec<Passage> {
     let streams = routes(proxies, "https", host.ip()).await;
     let bridges = routes(proxies, "http", host.ip()).await;
@@ -128,6 +133,19 @@ struct Answered {
     held: Box<dyn Send>,
 }
 
+impl Answered {
+    /// Finds out whether the other end is the peer.
+    async fn proven(self, own: &Keypair, peer: NodeId) -> Option<Opened> {
+        let proven = tokio::time::timeout(self.time_max, self.greeted.prove(own, peer));
+        Some(Opened {
+            pipe: proven.await.ok()??,
+            about: self.about,
+            welcome: None,
+            held: self.held,
+        })
+    }
+}
+
 /// Tells what to try at one address of a peer, and how much later.
 fn plan(
     host: SocketAddr,
@@ -145,8 +163,8 @@ fn plan(
     for port in ports {
         let stream = |route: &Route| (Duration::ZERO, Trial::Stream(at(port), route.clone()));
         plan.extend(streams.iter().map(stream));
-        // Proxies let 443 through by CONNECT alone.
-        if thorough && port != 443 {
+        // Proxies let 443 through by CONNECT alone; requests go to nobody within a site.
+        if thorough && port != 443 && Reach::of(host.ip()) == Reach::Internet {
             let bridge = |route: &Route| (BRIDGE_LATER, Trial::Bridge(at(port), route.clone()));
             plan.extend(bridges.iter().map(bridge));
         }
@@ -301,7 +319,15 @@ async fn greet(
 async fn bridge(settings: client::Settings, about: String) -> Option<Answered> {
     let (to, from, mut state) = client::Client::start(settings).split();
     let greeted = async {
-        state.wait_for(|state| state.outcome.is_some()).await.ok()?;
+        let passes = {
+            let found = state.wait_for(|state| state.outcome.is_some()).await.ok()?;
+            let found = found.outcome.as_ref();
+            found.is_some_and(|found| found.way.is_some())
+        };
+        // It would go on searching.
+        if !passes {
+            return None;
+        }
         hello::greet(Pipe { to, from }).await
     };
     let greeted = tokio::time::timeout(BRIDGE_TIME_MAX, greeted);
@@ -323,6 +349,16 @@ mod tests {
         let mut many: Vec<_> = (0..20).map(|n| address(n / 2, 4_000)).collect();
         many.insert(0, SocketAddr::from(([127, 0, 0, 1], 80)));
         assert_eq!(hosts(&many), [0, 1, 2].map(|n| address(n, 4_000)));
+        // Hearsay of one host, or of a site, leaves room for others.
+        let site = SocketAddr::from(([10, 0, 0, 1], 1));
+        let named = [
+            site,
+            address(1, 1),
+            address(1, 2),
+            address(1, 3),
+            address(2, 1),
+        ];
+        assert_eq!(hosts(&named), [address(1, 1), address(2, 1), site]);
         let routes = [Route::Direct, Route::parse("proxy:3128").unwrap()];
         let count = |port, routes, thorough| plan(address(1, port), routes, routes, thorough).len();
         let ports = 1 + WEB_PORTS.len();

@@ -9,6 +9,9 @@
 //!     | <- 4 Packet (octets) / 5 Ping / 6 Pong ---------> |
 //! ```
 //!
+//! The opener then pings: of several links that it has opened at once it takes one, and the listener
+//! uses none before it knows that.
+//!
 //! The first octet of a message says which it is. Whoever carries the link reads it all, a proxy for
 //! one, so nothing in it names a node: the opener's id is sealed for the listener, by a key agreed on
 //! (X25519, RFC 7748) between a key pair drawn for this link and the listener's own, whose id the
@@ -153,9 +156,9 @@ impl Greeted {
     }
 }
 
-/// Waits for a node that opens a link, and returns which it is; none when the other end proves to be
-/// none, or goes. The caller limits the time.
-pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<NodeId> {
+/// Waits for a node that opens a link, and returns which it is and what it was answered; none when the
+/// other end proves to be none, or goes. The caller limits the time.
+pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<(NodeId, Bytes)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).ok()?;
     let mut rng = Rng::from_seed(seed);
@@ -173,9 +176,10 @@ pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<NodeId> {
                 let signature = <[u8; 64]>::try_from(signature).ok()?;
                 let is_it = opener != own.id() && opener.verify(&agreed.signed, &signature);
                 let welcome = seal(&mut rng, &agreed.welcome, &[], &[]);
+                let welcome = Message::Welcome(welcome.into());
                 return is_it.then(|| {
-                    pipe.say(&Message::Welcome(welcome.into()));
-                    opener
+                    pipe.say(&welcome);
+                    (opener, welcome.encode())
                 });
             }
             _ => return None,
@@ -233,6 +237,10 @@ mod tests {
         greet(pipe).await?.prove(own, listener).await
     }
 
+    async fn accepted(pipe: &mut Pipe, own: &Keypair) -> Option<NodeId> {
+        accept(pipe, own).await.map(|(opener, _)| opener)
+    }
+
     fn key(n: u8) -> Keypair {
         Keypair::from_seed(&[n; 32])
     }
@@ -240,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn both_ends_learn_who_the_other_is() {
         let (near, mut far) = pair();
-        let listening = tokio::spawn(async move { accept(&mut far, &key(2)).await });
+        let listening = tokio::spawn(async move { accepted(&mut far, &key(2)).await });
         assert!(open(near, &key(1), key(2).id()).await.is_some());
         assert_eq!(listening.await.unwrap(), Some(key(1).id()));
     }
@@ -248,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_another_node_is_told_nothing() {
         let (near, mut far) = pair();
-        let listening = tokio::spawn(async move { accept(&mut far, &key(3)).await });
+        let listening = tokio::spawn(async move { accepted(&mut far, &key(3)).await });
         assert!(open(near, &key(1), key(2).id()).await.is_none());
         assert_eq!(listening.await.unwrap(), None);
     }
@@ -268,7 +276,7 @@ mod tests {
         let (near, mut far) = pair();
         near.to.try_send(hello).unwrap();
         near.to.try_send(proof).unwrap();
-        assert_eq!(accept(&mut far, &key(2)).await, None);
+        assert_eq!(accepted(&mut far, &key(2)).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,7 +284,7 @@ mod tests {
         let (near, mut far) = pair();
         let listening = tokio::spawn(async move {
             far.from.recv().await;
-            accept(&mut far, &key(2)).await
+            accepted(&mut far, &key(2)).await
         });
         assert!(open(near, &key(1), key(2).id()).await.is_some());
         assert_eq!(listening.await.unwrap(), Some(key(1).id()));

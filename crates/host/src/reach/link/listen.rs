@@ -94,7 +94,7 @@ async fn accept(
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let Some(place) = Place::enter(&places, from.ip().to_canonical()) else {
+        let Some(place) = Place::enter(&places, network(from.ip())) else {
             tracing::debug!(%from, "a connection too many");
             continue;
         };
@@ -131,10 +131,14 @@ async fn greet(
     let _ = stream.set_nodelay(true);
     let (mut pipe, tasks) = stream::pipe(stream);
     let accepted = hello::accept(&mut pipe, &linker.keypair);
-    if let Ok(Some(peer)) = tokio::time::timeout_at(deadline, accepted).await {
-        let about = format!("tcp from {from}");
-        let held = Box::new((tasks, place));
-        linker.serve(peer, Opened { pipe, about, held });
+    if let Ok(Some((peer, welcome))) = tokio::time::timeout_at(deadline, accepted).await {
+        let opened = Opened {
+            pipe,
+            about: format!("tcp from {from}"),
+            welcome: Some(welcome),
+            held: Box::new((tasks, place)),
+        };
+        linker.serve(peer, opened);
     }
 }
 
@@ -182,16 +186,29 @@ async fn session(
     };
     let accepting = async {
         let accepted = hello::accept(&mut pipe, &linker.keypair);
-        let peer = tokio::time::timeout(BRIDGE_HELLO_TIME_MAX, accepted).await;
-        if let Ok(Some(peer)) = peer {
-            let (about, held) = (format!("http from {from}"), Box::new(()));
-            linker.serve(peer, Opened { pipe, about, held });
+        let accepted = tokio::time::timeout(BRIDGE_HELLO_TIME_MAX, accepted).await;
+        if let Ok(Some((peer, welcome))) = accepted {
+            let opened = Opened {
+                pipe,
+                about: format!("http from {from}"),
+                welcome: Some(welcome),
+                held: Box::new(()),
+            };
+            linker.serve(peer, opened);
         } else {
             drop(pipe);
         }
     };
     tokio::join!(forwarding, accepting);
     sender.close(id).await;
+}
+
+/// Returns by what the connections of an address are counted: itself, or its IPv6 network of 64 bits.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
 }
 
 /// How many streams there are of each address.
@@ -246,6 +263,8 @@ mod tests {
             .filter_map(|n| Place::enter(&places, from(n)))
             .collect();
         assert_eq!(one.len() + all.len(), STREAMS_MAX);
+        let of_one = ["2001:db8::1", "2001:db8::2:3"].map(|ip| network(ip.parse().unwrap()));
+        assert_eq!(of_one[0], of_one[1]);
         drop((one, all));
         assert!(lock(&places.0).is_empty());
     }

@@ -16,17 +16,17 @@ mod hello;
 mod listen;
 mod stream;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_overlay::{Keypair, NodeId};
 use enishi_proxy::Proxies;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Carrier;
@@ -41,14 +41,31 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How many links are opened at once.
+/// How many links are opened at once, and how many bridges tried.
 const OPENING_MAX: usize = 16;
+const BRIDGES_AT_ONCE_MAX: usize = 24;
+
+/// The wait after a first link that could not be opened; it doubles with each further one. It is
+/// forgotten when this host's addresses change.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+
+/// Of how many peers that is kept; with more, the oldest are forgotten.
+const BACKOFFS_MAX: usize = 1_024;
+
+/// Two links are opened at the same time if there is not more between them.
+const SAME_TIME: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the peer of a link has a session, without which it ends.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Sends what goes over a link; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Link {
     to: mpsc::Sender<Bytes>,
     about: Arc<str>,
+    opener: NodeId,
+    opened: Instant,
     ended: CancellationToken,
 }
 
@@ -73,6 +90,12 @@ impl Link {
         self.ended.cancel();
     }
 
+    /// Tells whether this one stays although there is `another`, newer one: both ends may open one at the
+    /// same time, and are to keep the same.
+    pub(super) fn outlasts(&self, another: &Self) -> bool {
+        self.opener < another.opener && self.opened.elapsed() < SAME_TIME
+    }
+
     /// Tells whether two are the same.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.to.same_channel(&other.to)
@@ -94,6 +117,9 @@ pub(crate) struct Linker {
     proxies: Proxies,
     /// The peers to which one is being opened.
     opening: Mutex<HashSet<NodeId>>,
+    /// Those to which none could be, until when, and how long that was.
+    backoffs: Mutex<HashMap<NodeId, (Instant, Duration)>>,
+    bridges: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -114,13 +140,25 @@ impl Linker {
             sessions,
             proxies,
             opening: Mutex::default(),
+            backoffs: Mutex::default(),
+            bridges: Arc::new(Semaphore::new(BRIDGES_AT_ONCE_MAX)),
             stop,
         });
         listen::start(&linker, listeners);
-        while let Some(Some(peer)) = linker.stop.run_until_cancelled(wanted.recv()).await {
-            if super::lock(&linker.opening).len() < OPENING_MAX
-                && super::lock(&linker.opening).insert(peer)
-            {
+        let mut addresses = linker.sessions.watch_local_addresses();
+        loop {
+            let peer = tokio::select! {
+                () = linker.stop.cancelled() => return,
+                Ok(()) = addresses.changed() => {
+                    super::lock(&linker.backoffs).clear();
+                    continue;
+                }
+                peer = wanted.recv() => match peer {
+                    Some(peer) => peer,
+                    None => return,
+                },
+            };
+            if linker.is_due(peer) && super::lock(&linker.opening).insert(peer) {
                 let linker = Arc::clone(&linker);
                 tokio::spawn(async move {
                     let stop = linker.stop.clone();
@@ -131,6 +169,28 @@ impl Linker {
         }
     }
 
+    /// Tells whether a link to a peer may be opened now.
+    fn is_due(&self, peer: NodeId) -> bool {
+        let until = super::lock(&self.backoffs).get(&peer).copied();
+        let is_over = until.is_none_or(|(until, _)| Instant::now() >= until);
+        is_over && super::lock(&self.opening).len() < OPENING_MAX
+    }
+
+    /// Notes that a link could not be opened.
+    fn put_off(&self, peer: NodeId) {
+        let mut backoffs = super::lock(&self.backoffs);
+        if backoffs.len() >= BACKOFFS_MAX && !backoffs.contains_key(&peer) {
+            let oldest = backoffs.iter().min_by_key(|(_, (until, _))| *until);
+            let oldest = oldest.map(|(peer, _)| *peer);
+            oldest.map(|oldest| backoffs.remove(&oldest));
+        }
+        let wait = backoffs
+            .get(&peer)
+            .map_or(BACKOFF_MIN, |(_, wait)| 2 * *wait);
+        let wait = wait.min(BACKOFF_MAX);
+        backoffs.insert(peer, (Instant::now() + wait, wait));
+    }
+
     /// Opens a link to a peer, unless it answers by itself meanwhile.
     async fn open(self: &Arc<Self>, peer: NodeId) {
         tokio::time::sleep(PATIENCE).await;
@@ -138,16 +198,21 @@ impl Linker {
             return;
         }
         let addresses = self.sessions.addresses_of(peer);
-        let is_without_datagrams = !self.sessions.has_datagrams();
         let opened = dial::dial(
             &self.keypair,
             peer,
             &addresses,
             &self.proxies,
-            is_without_datagrams,
+            &self.bridges,
+            |reach| !self.sessions.has_datagrams(reach),
         );
-        if let Some(opened) = opened.await {
-            self.serve(peer, opened);
+        match opened.await {
+            Some(_) if self.carrier.is_reached(peer) => {}
+            Some(opened) => {
+                super::lock(&self.backoffs).remove(&peer);
+                self.serve(peer, opened);
+            }
+            None => self.put_off(peer),
         }
     }
 
@@ -156,24 +221,56 @@ impl Linker {
         let Opened {
             pipe: Pipe { to, mut from },
             about,
+            welcome,
             held,
         } = opened;
         tracing::debug!(?peer, about, "a link");
+        let opener = if welcome.is_some() {
+            peer
+        } else {
+            self.sessions.me()
+        };
         let link = Link {
             to,
             about: about.into(),
+            opener,
+            opened: Instant::now(),
             ended: self.stop.child_token(),
         };
-        self.carrier.link(peer, link.clone());
         let carrier = Arc::clone(&self.carrier);
         tokio::spawn(async move {
             let served = async {
-                while let Ok(Some(message)) = tokio::time::timeout(SILENCE_MAX, from.recv()).await {
-                    match Message::decode(&message) {
+                // The opener takes it by what it says first.
+                let mut is_used = opener != peer;
+                if is_used {
+                    carrier.link(peer, link.clone());
+                }
+                let mut looks = tokio::time::interval_at(
+                    tokio::time::Instant::now() + LOOK_INTERVAL,
+                    LOOK_INTERVAL,
+                );
+                loop {
+                    let message = tokio::select! {
+                        message = tokio::time::timeout(SILENCE_MAX, from.recv()) => message,
+                        _ = looks.tick() => match carrier.has_session(peer) {
+                            true => continue,
+                            false => return,
+                        },
+                    };
+                    let Ok(Some(message)) = message else { return };
+                    let message = Message::decode(&message);
+                    if !is_used && matches!(message, Some(Message::Packet(_) | Message::Ping)) {
+                        is_used = true;
+                        carrier.link(peer, link.clone());
+                    }
+                    match message {
                         Some(Message::Packet(packet)) => carrier.on_link(peer, Some(packet)),
                         Some(Message::Ping) => drop(link.to.try_send(Message::Pong.encode())),
                         Some(Message::Pong) => carrier.on_link(peer, None),
-                        // Said again, since the answer was late.
+                        // It was lost, or is late.
+                        Some(Message::Proof { .. }) => {
+                            welcome.clone().map(|welcome| link.to.try_send(welcome));
+                        }
                         Some(_) => {}
                         None => return,
                     }
@@ -192,6 +289,8 @@ struct Opened {
     pipe: Pipe,
     /// What it goes over, for people.
     about: String,
+    /// What its opener was answered; none if that is this node.
+    welcome: Option<Bytes>,
     /// What ends with it.
     held: Box<dyn Send>,
 }

@@ -13,12 +13,13 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
         Finding::Translation { nat, own } => translation(nat, own, bad),
         Finding::Paths {
             datagrams,
+            site,
             streams,
             relayed,
         } => said(
             "sessions",
-            format!("{datagrams} by UDP, {streams} by TCP or HTTP, {relayed} by way of others"),
-            match (datagrams + streams + relayed, bad) {
+            format!("{datagrams} by UDP, {site} more within the site, {streams} by TCP or HTTP, {relayed} by way of others"),
+            match (datagrams + site + streams + relayed, bad) {
                 (0, _) => Some(
                     "The node speaks with nobody: it does not get out of its network, or knows \
                      nobody there. If a proxy is used here, name it: `proxy` in the configuration.",

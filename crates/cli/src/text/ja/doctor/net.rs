@@ -13,12 +13,13 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
         Finding::Translation { nat, own } => translation(nat, own, bad),
         Finding::Paths {
             datagrams,
+            site,
             streams,
             relayed,
         } => said(
             "セッション",
-            format!("UDP {datagrams}、TCP または HTTP {streams}、他のノード経由 {relayed}"),
-            match (datagrams + streams + relayed, bad) {
+            format!("UDP {datagrams}（ほかに拠点内 {site}）、TCP または HTTP {streams}、他のノード経由 {relayed}"),
+            match (datagrams + site + streams + relayed, bad) {
                 (0, _) => Some(
                     "どのノードとも通信できていません。外へ出られないか、外のノードを知りません。\
                      プロキシが必要なら設定ファイルの `proxy` に書いてください。",
