@@ -7,6 +7,8 @@
 )]
 
 use std::collections::BTreeSet;
+mod net;
+
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,8 +18,8 @@ use enishi_lab::{Daemon, Host, Lab, Process, World, ensure_programs, is_root, un
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const A_WHILE: Duration = Duration::from_secs(60);
+use net::{A_WHILE, PROGRAM, wait};
+
 const IN_LAN: [&str; 2] = ["--mdns", "on"];
 
 /// A network of hosts with nodes on them.
@@ -54,18 +56,6 @@ impl Net {
 fn start(data: &Path, host: &Host, words: &[&str]) -> Daemon {
     let words = [&["--no-tun", "--no-dns"], words].concat();
     Daemon::start(Path::new(PROGRAM), Some(host), data, &words).unwrap()
-}
-
-/// Waits until something of the status is so.
-fn wait(daemon: &Daemon, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let waited = until(A_WHILE, what, || {
-        std::thread::sleep(Duration::from_millis(100));
-        last = daemon.json(&["status"])?;
-        Ok(holds(&last))
-    });
-    waited.unwrap_or_else(|error| panic!("{error}: {last:#}\n{}", daemon.log()));
-    last
 }
 
 fn has_joined(status: &Value) -> bool {

@@ -6,56 +6,22 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod net;
 
-use enishi_lab::wire::{LinkKind, NatKind, Ports};
-use enishi_lab::{Daemon, Host, Process, World, ensure_programs, is_root, until};
+use enishi_lab::wire::{NatKind, Ports};
+use enishi_lab::{Daemon, Host, Process, until};
 use serde_json::Value;
-use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_enishi");
-const DELAY: Duration = Duration::from_millis(10);
-const A_WHILE: Duration = Duration::from_secs(60);
+use net::{A_WHILE, Net, status, wait};
 
-/// An Internet with some nodes.
-struct Net {
-    directory: TempDir,
-    world: World,
-}
-
-impl Net {
-    fn open(name: &str) -> Option<Self> {
-        if !is_root() {
-            eprintln!("skipped: network namespaces need root");
-            return None;
-        }
-        ensure_programs(&[("nft", "nftables")]).unwrap();
-        Some(Self {
-            directory: tempfile::tempdir().unwrap(),
-            world: World::new(name, LinkKind::of_delay(DELAY)).unwrap(),
-        })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn start(&self, host: &Host, ticket: Option<&str>) -> Daemon {
-        let mut words = vec!["--no-tun", "--no-dns"];
-        words.extend(
-            ticket
-                .map(|ticket| ["--bootstrap", ticket])
-                .iter()
-                .flatten(),
-        );
-        let data = self.path(host.name());
-        Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
-    }
-}
-
-fn status(daemon: &Daemon) -> Value {
-    daemon.json(&["status"]).unwrap()
+/// Starts a node without devices.
+fn start(net: &Net, host: &Host, ticket: Option<&str>) -> Daemon {
+    let bootstrap = ticket.map(|ticket| ["--bootstrap", ticket]);
+    let words = [
+        &["--no-tun", "--no-dns"][..],
+        bootstrap.as_ref().map_or(&[], |words| words),
+    ];
+    net.start(host, "", &words.concat())
 }
 
 /// Makes a channel and returns an invitation to it.
@@ -71,25 +37,9 @@ fn invitation(daemon: &Daemon) -> String {
         .unwrap()
 }
 
-/// Waits until something of the status is so.
-fn wait(daemon: &Daemon, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let waited = until(A_WHILE, what, || {
-        std::thread::sleep(Duration::from_millis(100));
-        last = daemon.json(&["status"])?;
-        Ok(holds(&last))
-    });
-    waited.unwrap_or_else(|error| panic!("{error}: {last:#}\n{}", daemon.log()));
-    last
-}
-
-/// Returns how a daemon reaches another one; `-` without a session.
+/// Returns how a daemon reaches another one, by that one's status; `-` without a session.
 fn way(from: &Daemon, to: &Value) -> String {
-    let peers = from.json(&["peers"]).unwrap();
-    let mut peers = peers["peers"].as_array().unwrap().iter();
-    let peer = peers.find(|peer| peer["node_id"] == to["node_id"]);
-    peer.map_or("-", |peer| peer["path"].as_str().unwrap())
-        .to_owned()
+    net::way(from, to["node_id"].as_str().unwrap())
 }
 
 /// Which protocols a router speaks.
@@ -161,7 +111,7 @@ fn mapped_by(name: &str, protocol: &str, spoken: &Spoken) {
     let inside = net.world.behind_kernel("inside", &router, "").unwrap();
     let outside = net.world.public("outside").unwrap();
     let _miniupnpd = miniupnpd(&net, &router, spoken);
-    let node = net.start(&inside, None);
+    let node = start(&net, &inside, None);
     let told = wait(&node, "both ports are mapped", |status| {
         status["nat"]["mapped"].is_string() && status["nat"]["mapped_packets"].is_string()
     });
@@ -185,7 +135,7 @@ fn mapped_by(name: &str, protocol: &str, spoken: &Spoken) {
             .contains(&status["nat"]["mapped"])
     });
     // A stranger comes to it.
-    let stranger = net.start(&outside, Some(&invitation(&node)));
+    let stranger = start(&net, &outside, Some(&invitation(&node)));
     wait(&stranger, "the stranger joins", |status| {
         status["joined"] == true
     });
@@ -271,7 +221,7 @@ fn nothing_is_claimed_of_a_router_that_refuses() {
         rule: "",
     };
     let _miniupnpd = miniupnpd(&net, &router, &spoken);
-    let node = net.start(&inside, None);
+    let node = start(&net, &inside, None);
     let told = wait(&node, "the router is asked", |status| {
         status["nat"]["router"]["upnp"] == true
     });
@@ -291,14 +241,14 @@ fn nodes_behind_routers_learn_their_outer_address() {
         return;
     };
     let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
-    let first = net.start(&helpers[0], None);
+    let first = start(&net, &helpers[0], None);
     let ticket = invitation(&first);
-    let others = [1, 2].map(|number| net.start(&helpers[number], Some(&ticket)));
+    let others = [1, 2].map(|number| start(&net, &helpers[number], Some(&ticket)));
     let home = net.world.home(NatKind::port_restricted()).unwrap();
     let symmetric = net.world.home(NatKind::symmetric(Ports::Random)).unwrap();
     let [inside, strange] =
         [("in", home), ("sym", symmetric)].map(|(name, area)| net.world.host(name, area).unwrap());
-    let [node, hidden] = [&inside, &strange].map(|host| net.start(host, Some(&ticket)));
+    let [node, hidden] = [&inside, &strange].map(|host| start(&net, host, Some(&ticket)));
     let told = wait(&node, "others tell where they see it", |status| {
         status["nat"]["mapping"] == "endpoint-independent"
     });
@@ -325,13 +275,13 @@ fn nodes_behind_two_routers_reach_each_other_by_a_third() {
         return;
     };
     let public = net.world.public("p").unwrap();
-    let helper = net.start(&public, None);
+    let helper = start(&net, &public, None);
     let ticket = invitation(&helper);
     let hosts = ["a", "b"].map(|name| {
         let home = net.world.home(NatKind::port_restricted()).unwrap();
         net.world.host(name, home).unwrap()
     });
-    let [one, other] = hosts.map(|host| net.start(&host, Some(&ticket)));
+    let [one, other] = hosts.map(|host| start(&net, &host, Some(&ticket)));
     for (from, to) in [(&one, &other), (&other, &one)] {
         let to = status(to);
         until(A_WHILE, "they have a session", || {
@@ -350,8 +300,7 @@ fn start_with_device(net: &Net, host: &Host, ticket: Option<&str>) -> Daemon {
             .iter()
             .flatten(),
     );
-    let data = net.path(host.name());
-    Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
+    net.start(host, "", &words)
 }
 
 /// Returns how packets to the other member of a channel of two go; `-` while there is none.
@@ -369,11 +318,10 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     let Some(mut net) = Net::open(name) else {
         return;
     };
-    ensure_programs(&[("ping", "iputils-ping")]).unwrap();
     let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
-    let first = net.start(&helpers[0], None);
+    let first = start(&net, &helpers[0], None);
     let ticket = invitation(&first);
-    let _others = [1, 2].map(|number| net.start(&helpers[number], Some(&ticket)));
+    let _others = [1, 2].map(|number| start(&net, &helpers[number], Some(&ticket)));
     let mut hosts = Vec::new();
     for (name, kind) in ["a", "b"].into_iter().zip(kinds) {
         let home = net.world.home(kind).unwrap();
@@ -388,7 +336,10 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     };
     one.text(&["channel", "create", "two"]).unwrap();
     let invitation = one.text(&["channel", "invite", "two"]).unwrap();
-    other.text(&["channel", "join", &invitation]).unwrap();
+    until(A_WHILE, "it joins the channel", || {
+        Ok(other.call(&["channel", "join", &invitation])?.success())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", other.log()));
     let address = other.address().unwrap().to_string();
     until(A_WHILE, "packets go straight", || {
         let words = ["ping", "-q", "-c", "1", "-W", "1", &address];
@@ -443,7 +394,7 @@ fn any_stun_client_is_answered_at_the_port_of_packets() {
         return;
     };
     let [server, client] = ["s", "c"].map(|name| net.world.public(name).unwrap());
-    let node = net.start(&server, None);
+    let node = start(&net, &server, None);
     let told = status(&node);
     let listens: std::net::SocketAddr = told["addresses"][0].as_str().unwrap().parse().unwrap();
     let packets = (server.address(), listens.port() + 1);

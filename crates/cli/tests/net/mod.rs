@@ -75,6 +75,18 @@ pub(crate) fn status(daemon: &Daemon) -> Value {
     daemon.json(&["status"]).unwrap()
 }
 
+/// Waits until something of the status is so.
+pub(crate) fn wait(daemon: &Daemon, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let waited = until(A_WHILE, what, || {
+        std::thread::sleep(Duration::from_millis(100));
+        last = daemon.json(&["status"])?;
+        Ok(holds(&last))
+    });
+    waited.unwrap_or_else(|error| panic!("{error}: {last:#}\n{}", daemon.log()));
+    last
+}
+
 pub(crate) fn id(daemon: &Daemon) -> String {
     status(daemon)["node_id"].as_str().unwrap().to_owned()
 }

@@ -97,6 +97,7 @@ impl Mapping {
                 () = moved => {
                     interval = ASK_INTERVAL_MIN;
                     self.release().await;
+                    self.router = None;
                 }
                 () = self.changed() => {
                     interval = ASK_INTERVAL_MIN;
@@ -117,7 +118,13 @@ impl Mapping {
         if self.ports.iter().all(|port| port.external().is_some()) {
             return;
         }
-        self.router = offered().await;
+        // What it spoke before it still speaks: of many questions one may be lost.
+        let before = self.router.unwrap_or_default();
+        self.router = offered().await.map(|now| PortMapping {
+            upnp: now.upnp || before.upnp,
+            nat_pmp: now.nat_pmp || before.nat_pmp,
+            pcp: now.pcp || before.pcp,
+        });
         let Some(router) = self.router else {
             return;
         };
