@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Proxy {
-    /// Also tell which proxy this URL takes, and why: https://example.com
+    /// Also tell which proxy this URL takes, and why, as `https://example.com`
     pub(crate) url: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Option<ProxyCommand>,
