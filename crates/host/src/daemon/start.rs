@@ -252,11 +252,14 @@ fn link_listeners(shared: &Shared, sessions: &Sessions) -> Vec<TcpListener> {
         return Vec::new();
     }
     let (listeners, failures) = link::bind(&sessions.listening(), &shared.config.web_ports);
-    for failure in &failures {
-        tracing::warn!("links cannot be taken at {failure}");
-    }
     if !failures.is_empty() {
-        shared.note("links", failures.join("; "));
+        let notice = format!(
+            "nodes where no UDP passes cannot come in at {}: stop the program that has the port, or \
+             name other `web_ports` in the configuration",
+            failures.join("; ")
+        );
+        tracing::warn!("{notice}");
+        shared.note("links", notice);
     }
     listeners
 }

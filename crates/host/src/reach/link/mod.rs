@@ -72,12 +72,16 @@ pub(super) struct Link {
 impl Link {
     /// Sends a packet; without room it is lost, as on any network.
     pub(super) fn send(&self, packet: Bytes) {
-        let _ = self.to.try_send(Message::Packet(packet).encode());
+        self.say(Message::Packet(packet).encode());
     }
 
     /// Asks the other end for a sign of life.
     pub(super) fn ask(&self) {
-        let _ = self.to.try_send(Message::Ping.encode());
+        self.say(Message::Ping.encode());
+    }
+
+    fn say(&self, message: Bytes) {
+        let _ = self.to.try_send(message);
     }
 
     /// Says in words what it goes over.
@@ -239,48 +243,56 @@ impl Linker {
         };
         let carrier = Arc::clone(&self.carrier);
         tokio::spawn(async move {
-            let served = async {
-                // The opener takes it by what it says first.
-                let mut is_used = opener != peer;
-                if is_used {
-                    carrier.link(peer, link.clone());
-                }
-                let mut looks = tokio::time::interval_at(
-                    tokio::time::Instant::now() + LOOK_INTERVAL,
-                    LOOK_INTERVAL,
-                );
-                loop {
-                    let message = tokio::select! {
-                        message = tokio::time::timeout(SILENCE_MAX, from.recv()) => message,
-                        _ = looks.tick() => match carrier.has_session(peer) {
-                            true => continue,
-                            false => return,
-                        },
-                    };
-                    let Ok(Some(message)) = message else { return };
-                    let message = Message::decode(&message);
-                    if !is_used && matches!(message, Some(Message::Packet(_) | Message::Ping)) {
-                        is_used = true;
-                        carrier.link(peer, link.clone());
-                    }
-                    match message {
-                        Some(Message::Packet(packet)) => carrier.on_link(peer, Some(packet)),
-                        Some(Message::Ping) => drop(link.to.try_send(Message::Pong.encode())),
-                        Some(Message::Pong) => carrier.on_link(peer, None),
-                        // It was lost, or is late.
-                        Some(Message::Proof { .. }) => {
-                            welcome.clone().map(|welcome| link.to.try_send(welcome));
-                        }
-                        Some(_) => {}
-                        None => return,
-                    }
-                }
-            };
-            link.ended.run_until_cancelled(served).await;
+            let following = follow(&carrier, peer, &link, &mut from, welcome);
+            link.ended.run_until_cancelled(following).await;
             tracing::debug!(?peer, about = &*link.about, "a link has ended");
             carrier.unlink(peer, &link);
             drop(held);
         });
+    }
+}
+
+/// Takes what comes over a link, until it ends, is silent for too long, or has no session.
+async fn follow(
+    carrier: &Carrier,
+    peer: NodeId,
+    link: &Link,
+    from: &mut mpsc::Receiver<Bytes>,
+    welcome: Option<Bytes>,
+) {
+    // The opener takes a link by what it says first.
+    let mut is_used = welcome.is_none();
+    if is_used {
+        carrier.link(peer, link.clone());
+    }
+    let first_look = tokio::time::Instant::now() + LOOK_INTERVAL;
+    let mut looks = tokio::time::interval_at(first_look, LOOK_INTERVAL);
+    let mut silent_until = tokio::time::Instant::now() + SILENCE_MAX;
+    loop {
+        let message = tokio::select! {
+            message = from.recv() => message,
+            () = tokio::time::sleep_until(silent_until) => return,
+            _ = looks.tick() => match carrier.has_session(peer) {
+                true => continue,
+                false => return,
+            },
+        };
+        let Some(message) = message.and_then(|message| Message::decode(&message)) else {
+            return;
+        };
+        silent_until = tokio::time::Instant::now() + SILENCE_MAX;
+        if !is_used && matches!(message, Message::Packet(_) | Message::Ping) {
+            is_used = true;
+            carrier.link(peer, link.clone());
+        }
+        match message {
+            Message::Packet(packet) => carrier.on_link(peer, Some(packet)),
+            Message::Ping => link.say(Message::Pong.encode()),
+            Message::Pong => carrier.on_link(peer, None),
+            // What it was answered was lost, or is late.
+            Message::Proof { .. } => welcome.iter().for_each(|welcome| link.say(welcome.clone())),
+            Message::Hello | Message::Nonce(_) | Message::Welcome(_) => {}
+        }
     }
 }
 
