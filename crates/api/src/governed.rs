@@ -79,7 +79,7 @@ pub struct OpenInvitation {
 pub struct ChannelMember {
     /// The channel's name on this node.
     pub name: String,
-    /// The name of its host, one of its addresses, its node id or the first characters of it.
+    /// The name of its host, one of its addresses, its node id or its first six or more characters.
     pub member: String,
 }
 

@@ -164,8 +164,12 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// How many characters of a node id are enough to name its member. With fewer, the host's name `h2`
+/// would now and then be the beginning of another member's id as well.
+const ABBREVIATION_MIN: usize = 6;
+
 /// Finds the member that a person names: by its host, an address, its node id or the first
-/// characters of that. A whole id need not be that of a member that is known.
+/// six or more characters of that. A whole id need not be that of a member that is known.
 ///
 /// # Errors
 /// None is named so, or several are.
@@ -200,7 +204,21 @@ fn is_named(claim: &Claim, text: &str) -> bool {
     if let Ok(address) = text.parse::<IpAddr>() {
         return claim.addresses().contains(&address);
     }
-    let id = claim.contact.id().to_string();
-    !text.is_empty()
-        && (claim.host.eq_ignore_ascii_case(text) || id.starts_with(&text.to_ascii_lowercase()))
+    claim.host.eq_ignore_ascii_case(text) || abbreviates(text, &claim.contact.id().to_string())
+}
+
+fn abbreviates(text: &str, id: &str) -> bool {
+    text.len() >= ABBREVIATION_MIN && id.starts_with(&text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_name_of_a_host_names_nobody_else() {
+        let id = "h2rf2zqyfdmvtrpflbps4747o2ijcmwvbywmnryhgnfwbjvgjktq";
+        assert!(!abbreviates("h2", id) && !abbreviates("", id));
+        assert!(abbreviates("H2RF2Z", id) && !abbreviates("h2rf2a", id));
+    }
 }
