@@ -189,6 +189,9 @@ pub struct Refused {
     pub messages_refused: u64,
     /// Messages for others given up because too many were under way.
     pub hops_dropped: u64,
+    /// Copies of messages for others that were not sent, or not passed on, since too many were:
+    /// many nodes, or the network, were slow at the same time.
+    pub copies_withheld: u64,
     /// Peers taken for dead.
     pub peers_lost: u64,
     /// Control frames dropped because a queue was full.

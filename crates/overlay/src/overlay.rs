@@ -26,6 +26,7 @@ mod acquaint;
 mod arrive;
 mod back;
 mod client;
+mod copies;
 mod effort;
 mod estimate;
 mod forward;
@@ -36,6 +37,7 @@ mod rejoin;
 mod requests;
 mod route;
 mod search;
+mod seen;
 mod standing;
 mod upkeep;
 mod witness;
@@ -66,8 +68,9 @@ use crate::vitals::{HopReport, PathKind, Paths, Software, Vitals};
 
 use acquaint::Greeting;
 use client::{Clients, Hosting};
+use copies::Copies;
 use effort::Effort;
-use forward::{Hops, Seen};
+use forward::Hops;
 use links::Race;
 use liveness::Quarantine;
 use rejoin::Remembered;
@@ -76,6 +79,7 @@ pub use requests::{Manner, RequestId};
 pub use route::NextHop;
 use search::Searches;
 pub use search::{Density, PATHS_MAX, SearchId};
+use seen::Seen;
 use upkeep::Period;
 use witness::Testimony;
 
@@ -234,6 +238,8 @@ pub struct Counters {
     pub hops_dropped: u64,
     /// Second tries sent before the first was confirmed.
     pub hops_hedged: u64,
+    /// Copies of messages that were not sent, or not passed on, since too many were.
+    pub copies_withheld: u64,
     /// Peers taken for dead.
     pub peers_lost: u64,
 }
@@ -279,6 +285,7 @@ pub struct Overlay {
     accounts: Accounts,
     budget: Budget,
     seen: Seen,
+    copies: Copies,
     testimony: Testimony,
     requests: Requests,
     searches: Searches,
@@ -341,6 +348,7 @@ impl Overlay {
             hops: Hops::default(),
             accounts: Accounts::default(),
             seen: Seen::default(),
+            copies: Copies::new(now),
             testimony: Testimony::default(),
             searches: Searches::default(),
             deadlines: Deadlines::default(),

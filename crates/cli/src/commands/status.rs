@@ -158,6 +158,7 @@ fn dropped(refused: &Refused) -> String {
         ("storm_packets", refused.storm_packets),
         ("messages_refused", refused.messages_refused),
         ("hops_dropped", refused.hops_dropped),
+        ("copies_withheld", refused.copies_withheld),
         ("peers_lost", refused.peers_lost),
         ("frames_dropped", refused.frames_dropped),
         ("frames_lost", refused.frames_lost),

@@ -140,6 +140,7 @@ fn refused(desk: &Desk, overlay: Counters, unread: Unread) -> Refused {
         storm_packets: report.storm_packets,
         messages_refused: overlay.messages_refused,
         hops_dropped: overlay.hops_dropped,
+        copies_withheld: overlay.copies_withheld,
         peers_lost: overlay.peers_lost,
         frames_dropped: sessions.frames_dropped,
         frames_lost: sessions.frames_lost,

@@ -9,13 +9,13 @@
 //! view is dialled directly; the peer in common is asked to tell it, so that both can open
 //! their NATs.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::back::{Previous, Returns};
 use super::client::RANK_MAX;
 use super::liveness::QUARANTINE;
 use super::route::{Limits, NextHop};
+use super::seen::Sight;
 use super::{Alarm, Overlay};
 use crate::contact::Contact;
 use crate::geometry::Geometry;
@@ -45,11 +45,6 @@ const HOP_WAITS_MAX: u32 = 20;
 const OPINION_PATIENCE: u32 = 2;
 /// How long at most a newcomer leaves it to others who is in charge.
 const SETTLING_MAX: Duration = Duration::from_secs(10);
-/// A message that comes a second time with so many hops more came round, and is no second
-/// copy by another way, which is as long or a hop longer.
-const ROUND_HOPS: u8 = 2;
-/// How many messages are remembered to recognise second copies.
-const SEEN_MAX: usize = 2048;
 /// How often the same introduction is asked for.
 const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(30);
 /// The most introductions that are remembered.
@@ -82,47 +77,6 @@ pub(super) struct Hops {
     introduced: SmallMap<NodeId, Time>,
 }
 
-/// Messages that came by lately.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    /// With how many hops each came last.
-    hops: BTreeMap<(NodeId, u64), u8>,
-    order: VecDeque<(NodeId, u64)>,
-}
-
-impl Seen {
-    /// Notes a message; tells whether it is to be worked off: it is new, or it came round. Two
-    /// nodes that choose by time may each think the other's way the faster one; but each step
-    /// is for the sake of a nearer node than the one before, so it does not go round for long.
-    fn note(&mut self, origin: NodeId, request: u64, hops: u8) -> bool {
-        if let Some(before) = self.hops.get_mut(&(origin, request)) {
-            let came_round = hops >= before.saturating_add(ROUND_HOPS);
-            *before = hops.max(*before);
-            return came_round;
-        }
-        self.hops.insert((origin, request), hops);
-        self.order.push_back((origin, request));
-        if self.order.len() > SEEN_MAX {
-            let oldest = self.order.pop_front();
-            oldest.map(|oldest| self.hops.remove(&oldest));
-        }
-        true
-    }
-
-    /// Forgets a message, which may come again by another way.
-    fn forget(&mut self, origin: NodeId, request: u64) {
-        self.hops.remove(&(origin, request));
-    }
-}
-
-/// Returns by what a message is recognised: it may pass a node once by the geometry and once
-/// more by the ring, and once more for each witness of a silence. Requests have fewer than 56
-/// bits.
-fn stage(routed: &Routed) -> u64 {
-    let told = u64::from(routed.silences.weight().min(127));
-    routed.request ^ told << 56 ^ u64::from(routed.by_ring) << 63
-}
-
 /// What became of a traced message here.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
@@ -147,8 +101,7 @@ impl Overlay {
             let declined = false;
             return self.send_to(from, Message::HopNack { hop, declined });
         }
-        let stage = stage(&routed);
-        if routed.hops >= HOPS_MAX || !self.seen.note(origin, stage, routed.hops) {
+        if routed.hops >= HOPS_MAX || !self.is_worked_off(now, &routed) {
             return self.send_to(from, Message::HopAck { hop });
         }
         self.hear_testimony(now, &mut routed);
@@ -162,7 +115,7 @@ impl Overlay {
         match self.decide(now, &routed, Some(from), &[]) {
             Decision::GiveBack => self.give_back((from, hop), &routed, false),
             Decision::Pass(_) if self.declines(now, from, &routed) => {
-                self.seen.forget(origin, stage);
+                self.seen.forget(&routed);
                 self.accounts.declined(now, from);
                 self.give_back((from, hop), &routed, true);
             }
@@ -178,6 +131,25 @@ impl Overlay {
                 self.carry_out(now, decision, routed, Some((from, hop)), &[]);
             }
         }
+    }
+
+    /// Tells whether a message is passed on or answered: it is new, or there is a copy left for it.
+    fn is_worked_off(&mut self, now: Time, routed: &Routed) -> bool {
+        match self.seen.note(routed) {
+            Sight::First => {
+                self.copies.earn();
+                true
+            }
+            Sight::Again => self.may_copy(now),
+            Sight::Copy => false,
+        }
+    }
+
+    /// Takes one copy of the budget.
+    fn may_copy(&mut self, now: Time) -> bool {
+        let may = self.copies.take(now);
+        self.counters.copies_withheld += u64::from(!may);
+        may
     }
 
     /// Hands a message of this node on to the best node, if possible none of those to be
@@ -524,10 +496,13 @@ impl Overlay {
             self.probe(now, silent);
             self.note_silence(&mut flight.routed, silent, flight.sent_at)
         });
-        if let Some(next) = self.another(now, &flight) {
+        // Instead of one that is gone for certain another is no copy.
+        let is_gone = silent.is_some_and(|id| self.quarantine.holds(self.position_of(&id), now));
+        let next = self.another(now, &flight);
+        if let Some(next) = next.filter(|_| is_gone || self.may_copy(now)) {
             self.counters.hops_hedged += 1;
             let besides = news.then(|| self.opinion_besides(now, &flight, &next));
-            if let Some(voucher) = besides.flatten() {
+            if let Some(voucher) = besides.flatten().filter(|_| self.may_copy(now)) {
                 let (routed, previous) = (flight.routed.clone(), flight.previous);
                 self.launch(now, &voucher, routed, previous, &[]);
             }

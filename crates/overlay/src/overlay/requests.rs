@@ -34,6 +34,11 @@ const TRY_TIMEOUTS: [Duration; 5] = [
     Duration::from_millis(2_500),
     Duration::from_millis(3_000),
 ];
+/// How many times as long as the first hop usually takes to confirm an answer may take, where all
+/// nodes are slow. Asked again sooner they would only have more to do.
+const SLOW: u32 = 4;
+/// After how long a question is given up.
+const TRIES_TIME: Duration = Duration::from_secs(10);
 /// How long to wait when the first hop is given: it may have to be dialled.
 const VIA_TIMEOUT: Duration = Duration::from_secs(8);
 /// Which try has its answer sent straight to the asker. The others have it sent back the way
@@ -114,6 +119,7 @@ struct Open {
     purpose: Purpose,
     manner: Manner,
     first_hop: Option<Contact>,
+    since: Time,
     tries: u32,
     avoid: Vec<Position>,
     /// Who did not confirm it, as far as known here.
@@ -225,11 +231,13 @@ impl Overlay {
             purpose,
             manner,
             first_hop,
+            since: now,
             tries: 0,
             avoid: vec![],
             silences: Silences::default(),
         };
         self.requests.open.insert(id, open);
+        self.copies.earn();
         self.try_request(now, id);
         RequestId(id)
     }
@@ -241,7 +249,11 @@ impl Overlay {
         let tries = open.tries as usize;
         let wait = match open.first_hop {
             Some(_) => VIA_TIMEOUT,
-            None => TRY_TIMEOUTS[tries],
+            None => {
+                let slow = self.typical.hedge_delay() * SLOW;
+                let left = TRIES_TIME.saturating_sub(now.since(open.since));
+                TRY_TIMEOUTS[tries].max(slow.min(left))
+            }
         };
         let (first_hop, target, any) = (open.first_hop.clone(), open.target, open.manner.any);
         let twice = open.manner.twice && self.config.remedies.two_ways;
@@ -352,7 +364,8 @@ impl Overlay {
         let Some(open) = self.requests.open.get(&id) else {
             return;
         };
-        if (open.tries as usize) < TRY_TIMEOUTS.len() && open.first_hop.is_none() {
+        let goes_on = (open.tries as usize) < TRY_TIMEOUTS.len() && open.first_hop.is_none();
+        if goes_on && now.since(open.since) < TRIES_TIME {
             return self.try_request(now, id);
         }
         let purpose = open.purpose;

@@ -38,6 +38,12 @@ const WAITING_MAX: usize = 256;
 /// How long a call waits for its answer.
 const WAITING_TIME: Duration = Duration::from_secs(15);
 
+/// How often this node calls. Where many are not reached at once, the others are wanted again.
+const CALLS: Rate = Rate {
+    per_s: 4,
+    burst: 64,
+};
+
 /// How often this node follows the calls of others.
 const CALLED: Rate = Rate {
     per_s: 2,
@@ -49,6 +55,7 @@ const CALLED: Rate = Rate {
 pub(super) struct Calls {
     waiting: BTreeMap<u64, (NodeId, Time)>,
     last: u64,
+    calls: Option<Bucket>,
     called: Option<Bucket>,
 }
 
@@ -60,6 +67,10 @@ impl Calls {
             .retain(|_, (_, since)| now.since(*since) < WAITING_TIME);
         let is_called = self.waiting.values().any(|(called, _)| *called == to);
         if to == cx.me() || is_called || self.waiting.len() >= WAITING_MAX {
+            return;
+        }
+        let bucket = self.calls.get_or_insert_with(|| Bucket::full(CALLS, now));
+        if !bucket.take(CALLS, now) {
             return;
         }
         self.last += 1;
