@@ -8,6 +8,9 @@ use crate::message::Routed;
 /// A message that comes a second time with so many hops more came round, and is no second
 /// copy by another way, which is as long or a hop longer.
 const ROUND_HOPS: u8 = 2;
+/// At how many stages a node works a message off. Each is worth a try while few nodes are silent; where
+/// nobody reaches whom the message is for, all of its neighbours would send it to each other.
+const STAGES_MAX: usize = 8;
 /// How many messages are remembered to recognise second copies.
 const SEEN_MAX: usize = 2048;
 
@@ -49,17 +52,20 @@ impl Seen {
             };
         }
         let (origin, request, _) = passage;
-        let mut stages = (self.hops).range((origin, request, 0)..=(origin, request, u8::MAX));
-        let was_here = stages.next().is_some();
+        let stages = (self.hops).range((origin, request, 0)..=(origin, request, u8::MAX));
+        let stages = stages.take(STAGES_MAX).count();
+        if stages == STAGES_MAX {
+            return Sight::Copy;
+        }
         self.hops.insert(passage, hops);
         self.order.push_back(passage);
         if self.order.len() > SEEN_MAX {
             let oldest = self.order.pop_front();
             oldest.map(|oldest| self.hops.remove(&oldest));
         }
-        match was_here {
-            true => Sight::Again,
-            false => Sight::First,
+        match stages {
+            0 => Sight::First,
+            _ => Sight::Again,
         }
     }
 
