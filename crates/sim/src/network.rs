@@ -61,6 +61,8 @@ pub struct Network {
     sessions: FxHashMap<Pair, Session>,
     /// How often each node has died.
     lives: Vec<u32>,
+    /// How much longer than usual every message takes at present.
+    slowness: Duration,
 }
 
 impl Network {
@@ -71,7 +73,13 @@ impl Network {
             rng,
             sessions: FxHashMap::default(),
             lives: Vec::new(),
+            slowness: Duration::ZERO,
         }
+    }
+
+    /// Has every message take so much longer from now on, in either direction.
+    pub fn set_slowness(&mut self, slowness: Duration) {
+        self.slowness = slowness;
     }
 
     /// Decides what becomes of a message. `reachable` tells whether the receiver lives
@@ -131,7 +139,7 @@ impl Network {
             set_up: Duration::ZERO,
             loss_per_million: session.loss_per_million,
         };
-        let mut delay = path.one_way + self.internet.jitter(&mut self.rng, &path);
+        let mut delay = path.one_way + self.slowness + self.internet.jitter(&mut self.rng, &path);
         while self.rng.below(1_000_000) < u64::from(path.loss_per_million) {
             // A probe of QUIC after one and a half round trips (RFC 9002, section 6.2.1).
             delay += path.one_way * 3;

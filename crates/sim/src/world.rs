@@ -263,6 +263,12 @@ impl<P: Participant> World<P> {
         self.ground.bodies[index].part = part;
     }
 
+    /// Has every message of a session take so much longer from now on, in either direction, as where
+    /// all nodes have too much to do.
+    pub fn set_slowness(&mut self, slowness: Duration) {
+        self.ground.network.set_slowness(slowness);
+    }
+
     /// Returns how many nodes were born so far, which is the number of the next one.
     pub fn born(&self) -> Index {
         self.lives.len()

@@ -107,3 +107,35 @@ fn who_is_gone_does_not_answer_and_calls_are_followed_no_faster_than_they_may() 
         .count();
     assert!((1..=24 + 2).contains(&followed), "{followed}");
 }
+
+/// Where every node is slow, each is silent to the others. What they send each other on account of it
+/// would keep them slow: without a budget 2,108 messages for a call.
+#[test]
+fn slow_nodes_are_not_flooded_with_copies() {
+    const NODES: usize = 32;
+    let mut world = grown(setup(5), NODES, 60);
+    let calls_for = |world: &mut World, seconds: usize| {
+        let sent = |world: &World| {
+            (0..NODES)
+                .map(|node| world.load(node).messages_sent)
+                .sum::<u64>()
+        };
+        let before = sent(world);
+        for second in 0..seconds {
+            for from in 0..NODES {
+                let to = id(world, (from + 1 + second) % NODES);
+                world.command(from, Command::Reach(Reach::Call(to)));
+            }
+            world.run_for(Duration::from_secs(1));
+        }
+        (sent(world) - before) / (seconds * NODES) as u64
+    };
+    let usual = calls_for(&mut world, 20);
+    world.set_slowness(Duration::from_millis(1_500));
+    let slow = calls_for(&mut world, 40);
+    world.set_slowness(Duration::ZERO);
+    world.run_for(Duration::from_secs(30));
+    let after = calls_for(&mut world, 20);
+    println!("messages for a call: {usual}, slow {slow}, after {after}");
+    assert!(slow < 250 && after < 2 * usual, "{usual}, {slow}, {after}");
+}

@@ -16,7 +16,7 @@ const PER_S: u64 = 16;
 const FOR_MESSAGES: u64 = 2;
 /// How many copies that were not sent are saved: enough for what waits when several neighbours die
 /// at once.
-const SAVED_MAX: u64 = 512;
+const SAVED_MAX: u64 = 256;
 /// What one copy is, in the unit of [`Copies::left`].
 const COPY: u64 = 1_000_000;
 
@@ -65,11 +65,11 @@ mod tests {
     fn copies_do_not_grow_with_copies() {
         let mut copies = Copies::new(Time::ZERO);
         let taken = |copies: &mut Copies, now| (0..10_000).filter(|_| copies.take(now)).count();
-        assert_eq!(taken(&mut copies, Time::ZERO), 512);
+        assert_eq!(taken(&mut copies, Time::ZERO), 256);
         (0..10).for_each(|_| copies.earn());
         assert_eq!(taken(&mut copies, Time::ZERO), 5);
         let later = Time::ZERO + Duration::from_secs(2);
         assert_eq!(taken(&mut copies, later), 32);
-        assert_eq!(taken(&mut copies, later + Duration::from_secs(3600)), 512);
+        assert_eq!(taken(&mut copies, later + Duration::from_secs(3600)), 256);
     }
 }
