@@ -45,14 +45,27 @@ pub(super) struct Matrix {
     pub(super) survivals: Vec<Survival>,
 }
 
-/// Builds a town of these kinds and tries each pair of them; and what they survive, if that is asked.
+/// What is tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trials {
+    /// Every kind with every other, or with its like alone.
+    pub(super) all_pairs: bool,
+    /// What is survived.
+    pub(super) survival: bool,
+}
+
+/// Builds a town of these kinds and tries pairs of them, and what they survive.
 ///
 /// # Errors
 /// When the lab cannot be built.
-pub(super) fn measure(program: &Path, kinds: &[Kind], survives: bool) -> anyhow::Result<Matrix> {
+pub(super) fn measure(program: &Path, kinds: &[Kind], trials: Trials) -> anyhow::Result<Matrix> {
     let mut town = Town::build(program, kinds)?;
     thread::sleep(SETTLING);
-    let pairs = |from: usize| (from..kinds.len()).map(move |to| (from, to));
+    let last = |from: usize| match trials.all_pairs {
+        true => kinds.len(),
+        false => from + 1,
+    };
+    let pairs = |from: usize| (from..last(from)).map(move |to| (from, to));
     let pairs: Vec<(usize, usize)> = (0..kinds.len()).flat_map(pairs).collect();
     let (next, [from, to]) = (AtomicUsize::new(0), &town.sides);
     let worker = || {
@@ -80,7 +93,7 @@ pub(super) fn measure(program: &Path, kinds: &[Kind], survives: bool) -> anyhow:
     cells.sort_by_key(|(pair, _)| *pair);
     let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
     let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
-    let survivals = match survives {
+    let survivals = match trials.survival {
         true => survival::measure(&mut town, &names, &cells)?,
         false => Vec::new(),
     };

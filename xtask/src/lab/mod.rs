@@ -14,6 +14,7 @@ use crate::options::Options;
 use crate::program;
 use enishi_lab::Daemon;
 use kinds::{KINDS, Kind};
+use matrix::Trials;
 use town::Town;
 
 /// Runs one command of the lab.
@@ -25,12 +26,16 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         Some("matrix") => {
             let named = options.value("--kinds")?;
             let (svg, json) = (options.value("--svg")?, options.flag("--json"));
-            let survives = options.flag("--survives");
+            let only_survives = options.flag("--only-survives");
+            let trials = Trials {
+                all_pairs: !only_survives,
+                survival: options.flag("--survives") || only_survives,
+            };
             let program = options.value("--program")?.map(PathBuf::from);
             options.finish()?;
             let kinds = chosen(named.as_deref())?;
             let program = program.map_or_else(|| program::build(root), Ok)?;
-            let matrix = matrix::measure(&program, &kinds, survives)?;
+            let matrix = matrix::measure(&program, &kinds, trials)?;
             if let Some(file) = svg {
                 std::fs::write(&file, picture::draw(&matrix))
                     .with_context(|| format!("writing {file}"))?;
