@@ -145,7 +145,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![([0, 0, 0, 0], 0).into()],
+            listen: vec![([0; 4], 0).into(), ([0_u16; 8], 0).into()],
             port_mapping: true,
             mdns: true,
             bootstrap: Vec::new(),

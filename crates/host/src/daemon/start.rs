@@ -342,11 +342,11 @@ async fn listen_at(
         Some(before) => match bind(before).await {
             Err(BindError::PortInUse { .. }) => {
                 tracing::info!("the port of the last run is in use; taking another");
-                bind(listen).await?
+                bind(at_one_port(&listen)).await?
             }
             bound => bound?,
         },
-        None => bind(listen).await?,
+        None => bind(at_one_port(&listen)).await?,
     };
     if let Some(address) = bound.0.listening().first()
         && let Err(error) = data.keep_port(address.port())
@@ -354,6 +354,17 @@ async fn listen_at(
         tracing::warn!(%error, "the port could not be kept for the next run");
     }
     Ok(bound)
+}
+
+/// Draws a port where several addresses are to have any: one port in a firewall is enough for all.
+fn at_one_port(listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut any = listen.iter().filter(|address| address.port() == 0);
+    let (first, others) = (any.next(), any.count());
+    let drawn = first.filter(|_| others > 0).and_then(|first| {
+        let socket = std::net::UdpSocket::bind(first).ok()?;
+        Some(socket.local_addr().ok()?.port())
+    });
+    drawn.map_or_else(|| listen.to_vec(), |port| with_port(listen, port))
 }
 
 /// Puts a port in the place of port 0.

@@ -166,7 +166,7 @@ pub(super) async fn bind(
             .iter()
             .any(|a| a.is_ipv4() == address.is_ipv4());
         builder = builder
-            .bind_addr_with_opts(*address, bind_options(*address, first))
+            .bind_addr_with_opts(*address, bind_options(listen, *address, first))
             .map_err(|error| BindError::Endpoint(error.to_string()))?;
     }
     let endpoint = builder.bind().await.map_err(|e| bind_error(e, listen))?;
@@ -174,12 +174,15 @@ pub(super) async fn bind(
     Ok(endpoint)
 }
 
-/// The first socket of a family sends what no other socket is nearer to.
-fn bind_options(address: SocketAddr, first: bool) -> BindOpts {
+/// The first socket of a family sends what no other socket is nearer to. Not every host speaks
+/// IPv6: that of all interfaces may be missing where there are others.
+fn bind_options(listen: &[SocketAddr], address: SocketAddr, first: bool) -> BindOpts {
     let host = if address.is_ipv4() { 32 } else { 128 };
+    let is_all6 = address.is_ipv6() && address.ip().is_unspecified();
     BindOpts::default()
         .set_prefix_len(if first { 0 } else { host })
         .set_is_default_route(first)
+        .set_is_required(!is_all6 || listen.iter().all(SocketAddr::is_ipv6))
 }
 
 fn bind_error(error: iroh::endpoint::BindError, listen: &[SocketAddr]) -> BindError {
