@@ -45,7 +45,7 @@ pub use credentials::{CREDENTIAL_BYTES_MAX, CredentialError, Credentials};
 pub use peers::{Denied, NotPrefix, Prefix, allowed};
 pub use question::{QuestionId, mapped, question};
 pub use server::{
-    Action, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, Server,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, Server,
     ServerConfig,
 };
 
