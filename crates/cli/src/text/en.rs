@@ -93,6 +93,13 @@ pub(super) fn text(message: &Message<'_>) -> String {
              `wg-quick up`. They hold a secret key that is nowhere else.\nTo cut the client off:\n  \
              enishi channel wireguard remove {channel} {client}"
         ),
+        Message::UseTurn { port, realm } => format!(
+            "User and password for a TURN client; they are shown once. The server is at UDP port \
+             {port} of this node, the realm is {realm}."
+        ),
+        Message::TurnIsOff => "This node is no TURN server: `listen = \"0.0.0.0:3478\"` in the \
+            table [turn] of the configuration turns it on."
+            .to_owned(),
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),
@@ -433,6 +440,14 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Exit => "exit",
         Label::Routes => "routes",
         Label::WireGuard => "WireGuard",
+        Label::TurnServer => "TURN server",
+        Label::Realm => "realm",
+        Label::Users => "users",
+        Label::User => "user",
+        Label::Allocations => "allocations",
+        Label::ToPeers => "to peers",
+        Label::ToClients => "to clients",
+        Label::Peers => "peers",
         Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",

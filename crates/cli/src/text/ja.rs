@@ -93,6 +93,13 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::NoWireGuardClients => {
             "WireGuard クライアントはいません。`enishi channel wireguard add CHANNEL CLIENT` で追加できます。".to_owned()
         }
+        Message::UseTurn { port, realm } => format!(
+            "TURN クライアント用のユーザーとパスワードです。表示は今回限りです。サーバーはこのノードの UDP \
+             ポート {port}、レルムは {realm} です。"
+        ),
+        Message::TurnIsOff => "このノードは TURN サーバーではありません。設定の [turn] に \
+            `listen = \"0.0.0.0:3478\"` と書くと動きます。"
+            .to_owned(),
         Message::UseWireGuard { channel, client } => format!(
             "スマートフォンの WireGuard でコードを読み取るか、{channel}.conf として保存して \
              `wg-quick up` で使ってください。秘密鍵はここにしか表示されません。\nクライアントを切り離すには:\n  \
@@ -412,6 +419,14 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Exit => "出口",
         Label::Routes => "経路",
         Label::WireGuard => "WireGuard",
+        Label::TurnServer => "TURN サーバー",
+        Label::Realm => "レルム",
+        Label::Users => "ユーザー",
+        Label::User => "ユーザー",
+        Label::Allocations => "割り当て",
+        Label::ToPeers => "相手へ",
+        Label::ToClients => "クライアントへ",
+        Label::Peers => "相手",
         Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",

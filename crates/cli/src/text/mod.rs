@@ -117,6 +117,12 @@ pub(crate) enum Message<'a> {
         channel: &'a str,
         client: &'a str,
     },
+    /// Where a TURN user and its password are of use.
+    UseTurn {
+        port: u16,
+        realm: &'a str,
+    },
+    TurnIsOff,
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,
@@ -337,6 +343,14 @@ pub(crate) enum Label {
     Exit,
     Routes,
     WireGuard,
+    TurnServer,
+    Realm,
+    Users,
+    User,
+    Allocations,
+    ToPeers,
+    ToClients,
+    Peers,
     Carried,
     Refused,
     RefusedDetail,

@@ -28,7 +28,8 @@ mod replies;
 mod terms;
 
 pub use terms::{
-    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, ServerConfig,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy,
+    ServerConfig,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -450,7 +451,8 @@ impl Server {
     }
 
     fn end_those_of(&mut self, user: Option<usize>) {
-        let is_theirs = |_: &SocketAddr, allocation: &mut Allocation| Some(allocation.user()) == user;
+        let is_theirs =
+            |_: &SocketAddr, allocation: &mut Allocation| Some(allocation.user()) == user;
         let ended: Vec<_> = self.clients.extract_if(.., is_theirs).collect();
         for (client, mut allocation) in ended {
             if let Some(due) = allocation.schedule() {

@@ -26,7 +26,10 @@ fn a_user_that_is_removed_has_nothing_any_more_and_a_new_one_does() {
     assert_eq!(permit(&mut hand, &mut site, PEER), None);
     let clients = site.server.clients(site.now);
     assert_eq!((clients.len(), clients[0].peers), (1, 1));
-    assert_eq!((clients[0].user.as_str(), clients[0].client), ("aki", hand.source));
+    assert_eq!(
+        (clients[0].user.as_str(), clients[0].client),
+        ("aki", hand.source)
+    );
     let actions: Vec<Action> = site.server.remove_user("aki").collect();
     finish(&mut site, &actions);
     assert!(site.open.is_empty() && site.server.clients(site.now).is_empty());
@@ -64,7 +67,10 @@ fn two_clients_of_one_server_reach_each_other_and_nothing_else_of_it() {
     };
     assert_eq!(permit(one, &mut site, &second.to_string()), None);
     let sent = says(&mut site, second, one);
-    assert!(sent.to_clients.is_empty() && sent.to_peers.is_empty(), "no permission yet");
+    assert!(
+        sent.to_clients.is_empty() && sent.to_peers.is_empty(),
+        "no permission yet"
+    );
     assert_eq!(permit(other, &mut site, &first.to_string()), None);
     let sent = says(&mut site, second, one);
     assert!(sent.to_peers.is_empty(), "it stays within");
