@@ -1,0 +1,192 @@
+//! TURN: programs of others use a node as their server, and nodes use a server of others. Without
+//! root these tests have nothing to stand on and say so.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test may panic as the test itself"
+)]
+
+#[path = "../../stun/tests/shell/coturn.rs"]
+mod coturn;
+mod net;
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+
+use enishi_lab::{Daemon, Host, Output, Process};
+use serde_json::Value;
+
+use coturn::{A_WHILE, Coturn, ECHO_PORT, USER};
+use net::{Net, status, wait};
+
+/// A node that is a TURN server, a client and a peer, each with a public address.
+struct Site {
+    daemon: Daemon,
+    server: Host,
+    client: Host,
+    peer: Host,
+    coturn: Coturn,
+    _echo: Process,
+    net: Net,
+}
+
+impl Site {
+    /// None without root.
+    fn open(name: &str, more: &str) -> Option<Self> {
+        let mut net = Net::open(name)?;
+        let [server, client, peer] = ["s", "c", "p"].map(|name| net.world.public(name).unwrap());
+        let config = format!("[turn]\nlisten = \"0.0.0.0\"\nrealm = \"lab\"\n{more}");
+        let daemon = net.start(&server, &config, &["--no-tun", "--no-dns"]);
+        let coturn = Coturn::new();
+        let echo = coturn.echo(&peer);
+        add(&net, &daemon, USER.1);
+        Some(Self {
+            daemon,
+            server,
+            client,
+            peer,
+            coturn,
+            _echo: echo,
+            net,
+        })
+    }
+
+    /// Runs `turnutils_uclient`, which sends twenty datagrams by each of two clients to a peer and
+    /// waits for them to come back.
+    fn uclient(&self, password: &str, peer: Ipv4Addr) -> Output {
+        let (program, echo) = (
+            self.coturn.program("turnutils_uclient"),
+            ECHO_PORT.to_string(),
+        );
+        let (peer, server) = (peer.to_string(), self.server.address().to_string());
+        let words = [
+            &program, "-u", USER.0, "-w", password, "-n", "20", "-m", "2", "-c",
+        ];
+        let words = [&words[..], &["-e", &peer, "-r", &echo, &server]].concat();
+        self.client.run(&words, A_WHILE).unwrap()
+    }
+
+    fn server(&self) -> Value {
+        self.daemon.json(&["turn", "show"]).unwrap()["server"].clone()
+    }
+}
+
+/// Lets the user of all tests in, with a password.
+fn add(net: &Net, daemon: &Daemon, password: &str) {
+    let file = net.path("password");
+    let mut out = std::fs::File::create(&file).unwrap();
+    writeln!(out, "{password}").unwrap();
+    let file = file.to_str().unwrap();
+    let told = daemon.text(&["turn", "add", USER.0, "--password-file", file]);
+    assert_eq!(told.unwrap(), format!("{} {password}", USER.0));
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", output.stdout, output.stderr)
+}
+
+#[test]
+fn a_standard_client_is_relayed_by_a_node_and_only_by_its_password() {
+    let Some(site) = Site::open("turn-serve", "ports = \"50000-50009\"\n") else {
+        return;
+    };
+    let output = site.uclient(USER.1, site.peer.address());
+    let text = said(&output);
+    assert!(output.success(), "{text}\n{}", site.daemon.log());
+    assert!(text.contains("Total lost packets 0 "), "{text}");
+    let server = site.server();
+    assert_eq!(server["to_peers_bytes"], server["to_clients_bytes"]);
+    assert!(server["to_peers_bytes"].as_u64() > Some(0), "{server}");
+    assert_eq!(
+        status(&site.daemon)["turn"]["to_peers_bytes"],
+        server["to_peers_bytes"]
+    );
+    for port in text
+        .lines()
+        .filter_map(|line| line.split_once("Received relay addr: "))
+    {
+        let port = port.1.rsplit(':').next().unwrap().trim().parse::<u16>();
+        assert!((50_000..50_010).contains(&port.unwrap()), "{text}");
+    }
+
+    let before = server["to_peers_bytes"].clone();
+    let output = site.uclient("a wrong password", site.peer.address());
+    assert!(!output.success(), "{}", said(&output));
+    // A new password replaces the old one at once; a user that is removed has none.
+    add(&site.net, &site.daemon, "another");
+    assert!(!site.uclient(USER.1, site.peer.address()).success());
+    assert_eq!(site.server()["to_peers_bytes"], before);
+    assert!(site.uclient("another", site.peer.address()).success());
+    site.daemon.text(&["turn", "remove", USER.0]).unwrap();
+    assert!(!site.uclient("another", site.peer.address()).success());
+    let shown = site.daemon.json(&["turn", "show"]).unwrap();
+    assert_eq!(shown["users"], serde_json::json!([]), "{shown}");
+    let log = site.daemon.log();
+    assert!(!log.contains("another") && !log.contains(USER.1), "{log}");
+}
+
+#[test]
+fn a_node_relays_to_nothing_of_its_own() {
+    let Some(site) = Site::open("turn-own", "") else {
+        return;
+    };
+    // A network of the Internet's own addresses.
+    let create = ["channel", "create", "lab", "--network", "44.5.0.0/16"];
+    site.daemon.text(&create).unwrap();
+    let own = wait(&site.daemon, "it has an address", |status| {
+        status["channels"][0]["address"].is_string()
+    });
+    let own = own["channels"][0]["address"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let others = [
+        Ipv4Addr::LOCALHOST,
+        Ipv4Addr::new(169, 254, 169, 254),
+        Ipv4Addr::new(192, 168, 1, 1),
+        Ipv4Addr::new(224, 0, 0, 251),
+    ];
+    // What is this node's is looked at every three seconds.
+    let denied = |peer| {
+        let text = said(&site.uclient(USER.1, peer));
+        text.contains("403")
+    };
+    enishi_lab::until(A_WHILE, "the channel is refused", || Ok(denied(own))).unwrap();
+    assert!(denied(Ipv4Addr::new(44, 5, 255, 7)));
+    let before = site.server();
+    for peer in others {
+        assert!(denied(peer), "{peer}");
+    }
+    // Other clients are at the address of the server; its own ports are not.
+    let text = said(&site.uclient(USER.1, site.server.address()));
+    assert!(!text.contains("Total lost packets 0 "), "{text}");
+    let after = site.server();
+    assert!(after["denied_messages"].as_u64() > before["denied_messages"].as_u64());
+    assert_eq!(after["to_peers_bytes"], before["to_peers_bytes"]);
+}
+
+#[test]
+fn a_user_has_only_so_many_allocations() {
+    let Some(site) = Site::open("turn-quota", "user_allocations = 1\n") else {
+        return;
+    };
+    let text = said(&site.uclient(USER.1, site.peer.address()));
+    assert!(text.contains("486"), "{text}");
+    let server = site.server();
+    assert!(server["refused_allocations"].as_u64() > Some(0), "{server}");
+}
+
+#[test]
+fn an_allocation_carries_only_so_much() {
+    let Some(site) = Site::open("turn-octets", "allocation_bytes_per_s = 100\n") else {
+        return;
+    };
+    let text = said(&site.uclient(USER.1, site.peer.address()));
+    assert!(!text.contains("Total lost packets 0 "), "{text}");
+    let server = site.server();
+    assert!(
+        server["dropped_bytes"].as_u64() > Some(0),
+        "{server} {text}"
+    );
+}
