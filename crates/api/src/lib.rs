@@ -41,7 +41,7 @@ pub use status::{
     Account, BootstrapSource, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent,
     Service, Status,
 };
-pub use turn::{Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUser};
+pub use turn::{Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
 

@@ -23,6 +23,19 @@ pub enum TurnAsk {
         /// The name.
         name: String,
     },
+    /// Uses a server of somebody else, in place of the same one with another password; answered
+    /// once it is known whether it serves, within seconds.
+    Use {
+        /// Which, as `turn:user@host:3478`.
+        url: String,
+        /// The password there.
+        password: Password,
+    },
+    /// Uses it no longer.
+    Forget {
+        /// Which, as it was named, or `host:port`.
+        url: String,
+    },
 }
 
 /// A password. Its `Debug` form does not show it.
@@ -44,6 +57,8 @@ pub struct TurnState {
     pub server: Option<TurnServer>,
     /// Who may use it, in the order of names.
     pub users: Vec<String>,
+    /// Which servers of others this node uses.
+    pub servers: Vec<TurnUsed>,
     /// The user that was just added.
     pub added: Option<TurnUser>,
 }
@@ -84,6 +99,30 @@ pub struct TurnServer {
     pub ignored_messages: u64,
     /// Allocations refused because there were too many.
     pub refused_allocations: u64,
+}
+
+/// A server of somebody else that this node uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TurnUsed {
+    /// Which, as `turn:user@host:3478`.
+    pub url: String,
+    /// The address at which this node is reached by it, while there is one.
+    pub relayed: Option<SocketAddr>,
+    /// Why there is none: `waiting` (for its first answer), `no-address`, `unreachable`, `silent`,
+    /// `forgotten` (it was restarted) or `refused`; none while there is.
+    pub trouble: Option<String>,
+    /// The code with which it refuses: 401 tells of a wrong name or password, 486 of too many
+    /// allocations of the user, 508 of too many at all.
+    pub code: Option<u16>,
+    /// What the system says, if it is not reached.
+    pub error: Option<String>,
+    /// How many peers come by it now.
+    pub peers: usize,
+    /// Octets to peers by it, since the start.
+    pub sent_bytes: u64,
+    /// Octets from peers.
+    pub received_bytes: u64,
 }
 
 /// An allocation of a client.

@@ -442,6 +442,8 @@ mod tests {
             "turn show --json",
             "turn add aki --password-file -",
             "turn remove aki",
+            "turn use turn:aki@host:3478",
+            "turn forget host:3478",
             "connect 10.77.0.2 echo",
             "connect --listen echo",
             "demo --keep --json",

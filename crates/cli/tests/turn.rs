@@ -13,11 +13,12 @@ mod net;
 use std::io::Write;
 use std::net::Ipv4Addr;
 
-use enishi_lab::{Daemon, Host, Output, Process};
+use enishi_lab::wire::{NatKind, Ports};
+use enishi_lab::{Daemon, Host, Output, Process, until};
 use serde_json::Value;
 
 use coturn::{A_WHILE, Coturn, ECHO_PORT, USER};
-use net::{Net, status, wait};
+use net::{Net, id, status, wait, way};
 
 /// A node that is a TURN server, a client and a peer, each with a public address.
 struct Site {
@@ -152,7 +153,7 @@ fn a_node_relays_to_nothing_of_its_own() {
         let text = said(&site.uclient(USER.1, peer));
         text.contains("403")
     };
-    enishi_lab::until(A_WHILE, "the channel is refused", || Ok(denied(own))).unwrap();
+    until(A_WHILE, "the channel is refused", || Ok(denied(own))).unwrap();
     assert!(denied(Ipv4Addr::new(44, 5, 255, 7)));
     let before = site.server();
     for peer in others {
@@ -188,5 +189,145 @@ fn an_allocation_carries_only_so_much() {
     assert!(
         server["dropped_bytes"].as_u64() > Some(0),
         "{server} {text}"
+    );
+}
+
+/// Two nodes behind routers that give each destination another port, somebody whom both reach and
+/// who carries for nobody, and coturn.
+struct Town {
+    nodes: Vec<(Host, Daemon)>,
+    turnserver: Process,
+    place: Host,
+    coturn: Coturn,
+    _helper: Daemon,
+    net: Net,
+}
+
+impl Town {
+    /// None without root.
+    fn open(name: &str) -> Option<Self> {
+        let mut net = Net::open(name)?;
+        let [public, place] = ["p", "t"].map(|name| net.world.public(name).unwrap());
+        let (helper, ticket) = net.found(&public, "relay = false\n");
+        let coturn = Coturn::new();
+        let turnserver = coturn.serve(&place);
+        let mut nodes = Vec::new();
+        for name in ["a", "b"] {
+            let nat = NatKind::symmetric(Ports::Random);
+            let router = net.world.home(nat).unwrap();
+            let host = net.world.host(name, router).unwrap();
+            let daemon = net.join(&host, "relay = false\n", &ticket);
+            nodes.push((host, daemon));
+        }
+        Some(Self {
+            nodes,
+            turnserver,
+            place,
+            coturn,
+            _helper: helper,
+            net,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("turn:{}@{}:3478", USER.0, self.place.address())
+    }
+
+    /// Has the first node use the server.
+    fn uses(&self, password: &str) -> Value {
+        let file = self.net.path("foreign");
+        std::fs::write(&file, password).unwrap();
+        let words = ["turn", "use", &self.url(), "--password-file"];
+        let words = [&words[..], &[file.to_str().unwrap()]].concat();
+        self.nodes[0].1.json(&words).unwrap()["servers"][0].clone()
+    }
+
+    fn used(&self) -> Value {
+        self.nodes[0].1.json(&["turn", "show"]).unwrap()["servers"][0].clone()
+    }
+
+    /// Waits until packets of the first node get to the second one and back.
+    fn meet(&self) {
+        let there = self.nodes[1].1.address().unwrap().to_string();
+        let ping = ["ping", "-c", "1", "-W", "1", &there];
+        let met = until(2 * A_WHILE, "they meet", || {
+            Ok(self.nodes[0].0.run(&ping, A_WHILE)?.success())
+        });
+        met.unwrap_or_else(|error| {
+            let logs = self.nodes.iter().map(|(_, daemon)| daemon.log());
+            let logs: Vec<String> = logs.collect();
+            panic!("{error}\n{}\n{}", self.used(), logs.join("\n\n"))
+        });
+    }
+}
+
+#[test]
+fn two_nodes_that_nobody_else_carries_for_meet_at_a_turn_server() {
+    let Some(mut town) = Town::open("turn-use") else {
+        return;
+    };
+    let refused = town.uses("a wrong password");
+    assert_eq!(refused["trouble"], "refused", "{refused}");
+    assert_eq!(refused["code"], 401, "{refused}");
+    let told = town.nodes[0].1.call(&["doctor", "net"]).unwrap().stdout;
+    assert!(told.contains("refuses name or password"), "{told}");
+
+    let works = town.uses(USER.1);
+    let relayed = works["relayed"].as_str().unwrap().to_owned();
+    assert!(
+        relayed.starts_with(&format!("{}:", town.place.address())),
+        "{works}"
+    );
+    town.meet();
+    let (a, b) = (id(&town.nodes[0].1), id(&town.nodes[1].1));
+    let by = format!("relayed by turn {}:3478", town.place.address());
+    assert_eq!(way(&town.nodes[0].1, &b), by);
+    assert_eq!(way(&town.nodes[1].1, &a), format!("direct {relayed}"));
+    let used = town.used();
+    assert!(
+        used["received_bytes"].as_u64() > Some(0) && used["peers"] == 1,
+        "{used}"
+    );
+    assert!(town.coturn.log().contains("peer"), "{}", town.coturn.log());
+    let told = town.nodes[0].1.call(&["doctor", "net"]).unwrap().stdout;
+    assert!(told.contains(&format!("relays for {relayed}")), "{told}");
+    // The helper sees the node where it is, not at the server.
+    assert!(
+        status(&town.nodes[0].1)["nat"]["observed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|at| at != &relayed)
+    );
+
+    town.turnserver.kill9().unwrap();
+    wait(&town.nodes[0].1, "the server is missed", |_| {
+        town.used()["relayed"].is_null()
+    });
+    town.turnserver = town.coturn.serve(&town.place);
+    wait(&town.nodes[0].1, "it serves again", |_| {
+        town.used()["relayed"].is_string()
+    });
+    town.meet();
+    assert_eq!(way(&town.nodes[0].1, &b), by);
+    let log = town.nodes[0].1.log();
+    assert!(
+        !log.contains(USER.1) && !log.contains("a wrong password"),
+        "{log}"
+    );
+    // Whoever does not want it any more is not there any more.
+    town.nodes[0]
+        .1
+        .text(&["turn", "forget", &town.url()])
+        .unwrap();
+    wait(
+        &town.nodes[0].1,
+        "the address is told no longer",
+        |status| {
+            let addresses = status["addresses"].as_array().unwrap();
+            addresses
+                .iter()
+                .all(|at| !at.as_str().unwrap().starts_with("11."))
+        },
     );
 }

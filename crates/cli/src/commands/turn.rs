@@ -1,6 +1,6 @@
-//! `enishi turn show | add | remove`.
+//! `enishi turn show | add | remove | use | forget`.
 
-use enishi_api::{Answer, Password, Request, TurnAsk, TurnServer, TurnState, TurnUser};
+use enishi_api::{Answer, Password, Request, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser};
 
 use super::Context;
 use crate::args::Turn;
@@ -25,6 +25,12 @@ pub(super) async fn run(cx: &Context, command: Turn) -> Result<Verdict, Problem>
             }
         }
         Turn::Remove { name } => TurnAsk::Remove { name },
+        Turn::Use { url, password_file } => {
+            let password = password::read(&cx.out, &password_file)?;
+            let password = Password(password.to_string());
+            TurnAsk::Use { url, password }
+        }
+        Turn::Forget { url } => TurnAsk::Forget { url },
     };
     let Answer::Turn(state) = cx.client.ask(&Request::Turn(ask)).await? else {
         return Err(strange(&cx.out));
@@ -54,12 +60,12 @@ fn added_one(cx: &Context, added: &TurnUser, server: Option<&TurnServer>) -> Res
 }
 
 fn show(cx: &Context, state: &TurnState) -> Result<(), Problem> {
+    if !state.servers.is_empty() {
+        cx.out.line(&used(cx, &state.servers))?;
+    }
     let Some(server) = &state.server else {
         cx.out.hint(&Message::TurnIsOff);
-        return match state.users.is_empty() {
-            true => Ok(()),
-            false => cx.out.line(&state.users.join("\n")),
-        };
+        return Ok(());
     };
     cx.out.line(&facts(cx, server, &state.users))?;
     if !server.allocations.is_empty() {
@@ -68,10 +74,31 @@ fn show(cx: &Context, state: &TurnState) -> Result<(), Problem> {
     Ok(())
 }
 
+fn used(cx: &Context, servers: &[TurnUsed]) -> String {
+    let headings = [
+        Label::TurnServer,
+        Label::State,
+        Label::Peers,
+        Label::Sent,
+        Label::Received,
+    ];
+    let headings = headings.map(|label| cx.out.label(label));
+    let mut table = Table::new(headings).right(2).right(3).right(4);
+    for server in servers {
+        table.row([
+            server.url.clone(),
+            cx.out.text(&Message::TurnUsed { server }),
+            server.peers.to_string(),
+            octets(server.sent_bytes),
+            octets(server.received_bytes),
+        ]);
+    }
+    table.print()
+}
+
 fn facts(cx: &Context, server: &TurnServer, users: &[String]) -> String {
     let refused = [
         ("dropped_bytes", server.dropped_bytes),
-        ("challenged_messages", server.challenged_messages),
         ("denied_messages", server.denied_messages),
         ("crowded_messages", server.crowded_messages),
         ("throttled_messages", server.throttled_messages),

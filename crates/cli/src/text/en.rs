@@ -100,6 +100,24 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::TurnIsOff => "This node is no TURN server: `listen = \"0.0.0.0:3478\"` in the \
             table [turn] of the configuration turns it on."
             .to_owned(),
+        Message::TurnUsed { server } => {
+            if let Some(relayed) = server.relayed {
+                return format!("relays for {relayed}");
+            }
+            let error = server.error.as_deref().unwrap_or_default();
+            match (server.trouble.as_deref().unwrap_or_default(), server.code) {
+                ("waiting", _) => "has not answered yet".to_owned(),
+                ("no-address", _) => "its name has no address".to_owned(),
+                ("unreachable", _) => format!("not reached: {error}"),
+                ("silent", _) => "does not answer".to_owned(),
+                ("forgotten", _) => "was restarted, and is asked again".to_owned(),
+                (_, Some(401)) => "refuses name or password (401)".to_owned(),
+                (_, Some(486)) => "this user has too many allocations (486)".to_owned(),
+                (_, Some(508)) => "has no room (508)".to_owned(),
+                (_, Some(code)) => format!("refuses ({code})"),
+                (other, None) => other.to_owned(),
+            }
+        }
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),

@@ -100,6 +100,24 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::TurnIsOff => "このノードは TURN サーバーではありません。設定の [turn] に \
             `listen = \"0.0.0.0:3478\"` と書くと動きます。"
             .to_owned(),
+        Message::TurnUsed { server } => {
+            if let Some(relayed) = server.relayed {
+                return format!("{relayed} で中継中");
+            }
+            let error = server.error.as_deref().unwrap_or_default();
+            match (server.trouble.as_deref().unwrap_or_default(), server.code) {
+                ("waiting", _) => "まだ応答がありません".to_owned(),
+                ("no-address", _) => "名前に対応するアドレスがありません".to_owned(),
+                ("unreachable", _) => format!("到達できません: {error}"),
+                ("silent", _) => "応答しません".to_owned(),
+                ("forgotten", _) => "再起動されたため、割り当てを取り直しています".to_owned(),
+                (_, Some(401)) => "名前またはパスワードを拒否しました (401)".to_owned(),
+                (_, Some(486)) => "このユーザーの割り当てが多すぎます (486)".to_owned(),
+                (_, Some(508)) => "空きがありません (508)".to_owned(),
+                (_, Some(code)) => format!("拒否しました ({code})"),
+                (other, None) => other.to_owned(),
+            }
+        }
         Message::UseWireGuard { channel, client } => format!(
             "スマートフォンの WireGuard でコードを読み取るか、{channel}.conf として保存して \
              `wg-quick up` で使ってください。秘密鍵はここにしか表示されません。\nクライアントを切り離すには:\n  \

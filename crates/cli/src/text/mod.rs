@@ -13,7 +13,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use enishi_api::{Check, PortMapping, Verdict};
+use enishi_api::{Check, PortMapping, TurnUsed, Verdict};
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -123,6 +123,10 @@ pub(crate) enum Message<'a> {
         realm: &'a str,
     },
     TurnIsOff,
+    /// How a server of somebody else is.
+    TurnUsed {
+        server: &'a TurnUsed,
+    },
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,

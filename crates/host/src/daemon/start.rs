@@ -149,7 +149,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let path = data.path().to_owned();
-    let turn = Turn::start(&config, &path)?;
+    let turn = Turn::start(&config, &path, &sessions)?;
     let port = config.wireguard_port;
     let wireguard = WireGuard::new(Arc::clone(&networks), &keypair, &path, port)?;
     wireguard.start();
@@ -206,6 +206,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         addresses: sessions.watch_addresses(),
         wanted: wanted.calls,
         mapped: shared.mapped.subscribe(),
+        relayed: shared.turn.changes(),
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);

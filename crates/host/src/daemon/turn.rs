@@ -1,4 +1,4 @@
-//! `turn`: who may use this node's TURN server.
+//! `turn`: who may use this node's TURN server, and which servers of others this node uses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use enishi_api::{
-    Answer, Failure, Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUser,
+    Answer, Failure, Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser,
 };
 use enishi_dataplane::addresses_of_host;
 use enishi_services::Node;
@@ -18,11 +18,19 @@ use super::channels::sentence;
 use super::desk::{Desk, Shared, no, usage};
 use crate::config::Config;
 use crate::data_dir::DataDirError;
-use crate::turn::kept::{Kept, USERS_MAX, User};
+use crate::session::{Reach, Sessions};
+use crate::turn::client::{self, Trouble, Used};
+use crate::turn::kept::{Foreign, Kept, SERVERS_MAX, USERS_MAX, User};
 use crate::turn::server;
+use crate::turn::url::ServerUrl;
+use tokio::sync::watch;
 
 /// How often it is looked which addresses and networks are this node's.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long it is waited for the first answer of a server, and how often it is looked.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);
+const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest name of a user, in octets.
 const NAME_BYTES_MAX: usize = 63;
@@ -37,6 +45,9 @@ pub(super) struct Turn {
     server: Option<server::TurnServer>,
     /// Why there is no server although there is to be one.
     failure: Option<String>,
+    used: Mutex<Vec<Used>>,
+    /// Counts what happens to the addresses that other servers give.
+    changed: watch::Sender<u64>,
 }
 
 impl Turn {
@@ -44,7 +55,11 @@ impl Turn {
     ///
     /// # Errors
     /// When they cannot be read. That the server has no port is told, and the node goes on.
-    pub(super) fn start(config: &Config, data: &std::path::Path) -> Result<Self, DataDirError> {
+    pub(super) fn start(
+        config: &Config,
+        data: &std::path::Path,
+        sessions: &Sessions,
+    ) -> Result<Self, DataDirError> {
         let kept = Kept::load(data)?;
         let users = kept.content().users.iter();
         // They were looked at when they were read.
@@ -56,11 +71,128 @@ impl Turn {
             Some(Ok(server)) => (Some(server), None),
             Some(Err(error)) => (None, Some(failure(listen, &error))),
         };
-        Ok(Self {
-            kept: Some(Mutex::new(kept)),
+        let turn = Self {
             server,
             failure,
+            ..Self::default()
+        };
+        for foreign in &kept.content().servers {
+            turn.begin(foreign, sessions);
+        }
+        Ok(Self {
+            kept: Some(Mutex::new(kept)),
+            ..turn
         })
+    }
+
+    /// Begins to use a server of somebody else.
+    fn begin(&self, foreign: &Foreign, sessions: &Sessions) {
+        let inside = client::inside(&sessions.listening());
+        let (Some(inside), Ok(credentials)) = (inside, foreign.credentials()) else {
+            return;
+        };
+        let changed = self.changed.clone();
+        let url = foreign.url.clone();
+        let used = Used::start(url, credentials, inside, sessions.relayed(), changed);
+        self.used().push(used);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn used(&self) -> MutexGuard<'_, Vec<Used>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows whether other servers are used, and which addresses they give.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Tells whether servers of others are used.
+    pub(super) fn uses_others(&self) -> bool {
+        !self.used().is_empty()
+    }
+
+    /// Returns the addresses that they give.
+    pub(super) fn relayed(&self) -> Vec<SocketAddr> {
+        let used = self.used();
+        used.iter().filter_map(|it| it.progress().relayed).collect()
+    }
+
+    /// Has them let a peer in that is about to be met.
+    pub(super) fn permit(&self, peer: IpAddr) {
+        if Reach::of(peer) == Reach::Internet {
+            self.used().iter().for_each(|used| used.permit(peer));
+        }
+    }
+
+    /// Returns how they are.
+    pub(super) fn servers(&self) -> Vec<TurnUsed> {
+        self.used().iter().map(told).collect()
+    }
+
+    fn take(&self, url: &str, password: &Password, sessions: &Sessions) -> Result<(), Failure> {
+        let url: ServerUrl = url
+            .parse()
+            .map_err(|error: String| usage(sentence(&error)))?;
+        let foreign = Foreign {
+            url: url.clone(),
+            password: password.0.clone().into(),
+        };
+        let credentials = foreign.credentials();
+        credentials.map_err(|error| usage(sentence(&error.to_string())))?;
+        let mut kept = self.kept()?;
+        let others = kept
+            .content()
+            .servers
+            .iter()
+            .filter(|other| other.url != url);
+        if others.count() >= SERVERS_MAX {
+            return Err(no(format!(
+                "A node uses at most {SERVERS_MAX} servers; `enishi turn forget URL` makes room."
+            )));
+        }
+        let changed = kept.change(|content| {
+            content.servers.retain(|other| other.url != url);
+            content.servers.push(foreign.clone());
+        });
+        changed.map_err(|error| no(sentence(&error.to_string())))?;
+        self.used().retain(|used| *used.url() != url);
+        self.begin(&foreign, sessions);
+        Ok(())
+    }
+
+    fn forget(&self, named: &str) -> Result<(), Failure> {
+        let mut kept = self.kept()?;
+        let url = named.parse::<ServerUrl>().ok();
+        let is_it = |other: &ServerUrl| Some(other) == url.as_ref() || other.server() == named;
+        if !kept.content().servers.iter().any(|other| is_it(&other.url)) {
+            return Err(no(format!(
+                "This node does not use `{named}`; `enishi turn show` shows which it uses."
+            )));
+        }
+        let changed = kept.change(|content| content.servers.retain(|other| !is_it(&other.url)));
+        changed.map_err(|error| no(sentence(&error.to_string())))?;
+        self.used().retain(|used| !is_it(used.url()));
+        self.changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Waits until it is known whether a server serves, or long enough.
+    async fn settled(&self, url: &str) {
+        let is_known = || {
+            let servers = self.servers();
+            let waits = |server: &TurnUsed| server.trouble.as_deref() == Some("waiting");
+            !servers
+                .iter()
+                .any(|server| server.url == url && waits(server))
+        };
+        let wait = async {
+            while !is_known() {
+                tokio::time::sleep(ANSWER_INTERVAL).await;
+            }
+        };
+        // If it is not known by then, that is told.
+        let _ = tokio::time::timeout(ANSWER_TIME_MAX, wait).await;
     }
 
     /// Ends everything.
@@ -68,6 +200,7 @@ impl Turn {
         if let Some(server) = &self.server {
             server.close();
         }
+        self.used().clear();
     }
 
     /// Returns how the server is; none when it is off.
@@ -170,10 +303,21 @@ pub(super) async fn answer(desk: &Desk, ask: TurnAsk) -> Result<Answer, Failure>
             turn.remove(&name)?;
             None
         }
+        TurnAsk::Use { url, password } => {
+            turn.take(&url, &password, &desk.sessions)?;
+            let url = url.parse().map(|url: ServerUrl| url.to_string());
+            turn.settled(&url.unwrap_or_default()).await;
+            None
+        }
+        TurnAsk::Forget { url } => {
+            turn.forget(&url)?;
+            None
+        }
     };
     Ok(Answer::Turn(TurnState {
         server: turn.serving(&desk.shared.config.turn.realm),
         users: turn.users()?,
+        servers: turn.servers(),
         added,
     }))
 }
@@ -186,7 +330,8 @@ pub(super) async fn keep(desk: Desk) {
         shared.note("turn", failure.clone());
     }
     let Some(server) = &shared.turn.server else {
-        return;
+        desk.ending.stop.cancelled().await;
+        return shared.turn.close();
     };
     while let Ok((virtual_networks, hidden, observed)) = desk.look(own).await {
         let policy = policy(&desk, &shared, virtual_networks, observed);
@@ -197,6 +342,30 @@ pub(super) async fn keep(desk: Desk) {
         }
     }
     shared.turn.close();
+}
+
+/// How a server of somebody else is, for people and programs.
+fn told(used: &Used) -> TurnUsed {
+    let progress = used.progress();
+    let (trouble, code, error) = match progress.trouble {
+        None => (Some("waiting"), None, None),
+        Some(Trouble::NoAddress) => (Some("no-address"), None, None),
+        Some(Trouble::Unreachable(error)) => (Some("unreachable"), None, Some(error)),
+        Some(Trouble::Silent) => (Some("silent"), None, None),
+        Some(Trouble::Forgotten) => (Some("forgotten"), None, None),
+        Some(Trouble::Refused(code)) => (Some("refused"), Some(code), None),
+    };
+    let trouble = trouble.filter(|_| progress.relayed.is_none());
+    TurnUsed {
+        url: used.url().to_string(),
+        relayed: progress.relayed,
+        trouble: trouble.map(str::to_owned),
+        code,
+        error,
+        peers: progress.peers,
+        sent_bytes: progress.sent_bytes,
+        received_bytes: progress.received_bytes,
+    }
 }
 
 /// The virtual networks that this node is in, with those behind members; its addresses there; and

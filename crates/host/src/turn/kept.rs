@@ -1,4 +1,4 @@
-//! Who may use this node's TURN server: a file in the data directory, mode 0600. The passwords are
+//! Who may use this node's TURN server, and which servers of others this node uses: a file in the data directory, mode 0600. The passwords are
 //! there as they are: long-term credentials (RFC 8489, section 9.2) need them on both sides, or what
 //! is as good as they are.
 
@@ -9,6 +9,7 @@ use enishi_stun::{CredentialError, Credentials};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::url::ServerUrl;
 use crate::data_dir::{DataDirError, io_error, read_settings, write_private};
 
 /// The name of the file.
@@ -19,6 +20,9 @@ const FILE_BYTES_MAX: u64 = 512 * 1024;
 
 /// The most users.
 pub const USERS_MAX: usize = 256;
+
+/// The most servers of others: with each there is an allocation.
+pub const SERVERS_MAX: usize = 2;
 
 /// A name with its password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,12 +43,33 @@ impl User {
     }
 }
 
+/// A server of somebody else, and the password there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Where it is, and the name there.
+    pub url: ServerUrl,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Foreign {
+    /// Returns name and password as the protocol takes them.
+    ///
+    /// # Errors
+    /// When no message can carry them.
+    pub fn credentials(&self) -> Result<Credentials, CredentialError> {
+        Credentials::new(self.url.user(), self.password.text())
+    }
+}
+
 /// What is kept.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Content {
     /// Who may use this node's server, in the order of their names.
     pub users: Vec<User>,
+    /// Which servers of others this node uses.
+    pub servers: Vec<Foreign>,
 }
 
 /// The file.
@@ -64,6 +89,9 @@ impl Kept {
             let content: Content = serde_json::from_str(text).map_err(|e| e.to_string())?;
             for user in &content.users {
                 user.credentials().map_err(|error| error.to_string())?;
+            }
+            for server in &content.servers {
+                server.credentials().map_err(|error| error.to_string())?;
             }
             Ok(content)
         })?;

@@ -3,12 +3,16 @@
 //! | part | does |
 //! |---|---|
 //! | [`server`] | lets programs with a password have an address of this node |
-//! | [`kept`] | who they are, on disk |
+//! | [`client`] | has this node be reached at an address of somebody's server |
+//! | [`url`] | how such a server is named |
+//! | [`kept`] | who may use the server, and which others this node uses, on disk |
 //!
 //! What the protocol is, and what is allowed, is decided in `enishi_stun`; here are the sockets.
 
+pub mod client;
 pub mod kept;
 pub mod server;
+pub mod url;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -77,7 +77,13 @@ impl Coturn {
         let log = self.logs.path().join("turnserver.log");
         let (user, password) = USER;
         let mut command = host.command(self.program("turnserver"));
-        command.args(["-n", "--lt-cred-mech", "--realm=lab", "--log-file=stdout"]);
+        command.args([
+            "-n",
+            "-v",
+            "--lt-cred-mech",
+            "--realm=lab",
+            "--log-file=stdout",
+        ]);
         command.args(["--no-tls", "--no-dtls", "--no-cli", "--no-tcp"]);
         command.arg(format!("--listening-ip={}", host.address()));
         command.arg(format!("--relay-ip={}", host.address()));
