@@ -317,7 +317,11 @@ impl User {
     }
 
     fn permit(&mut self, attempt: &mut Attempt, peer: IpAddr) {
-        if !attempt.given.contains(&peer) && attempt.given.len() >= PERMITS_MAX {
+        // The protocol renews what was given.
+        if attempt.given.contains(&peer) {
+            return;
+        }
+        if attempt.given.len() >= PERMITS_MAX {
             self.tell(attempt, ClientInput::Release);
             attempt.over = Some(None);
             return;
@@ -352,7 +356,8 @@ impl User {
                 }
             }
             ClientEvent::Data { peer, octets } => self.came(attempt, peer, &octets),
-            ClientEvent::NotPermitted(_) => {
+            ClientEvent::NotPermitted(peer) => {
+                attempt.given.remove(&peer);
                 tracing::debug!("a TURN server does not let a peer in");
             }
             ClientEvent::Lost(loss) => {

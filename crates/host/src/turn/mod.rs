@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use enishi_overlay::Time;
+pub use enishi_stun::NOISY_LOG_TARGETS;
 
 /// The longest datagram of UDP.
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
