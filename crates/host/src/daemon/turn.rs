@@ -334,7 +334,7 @@ pub(super) async fn keep(desk: Desk) {
         return shared.turn.close();
     };
     while let Ok((virtual_networks, hidden, observed)) = desk.look(own).await {
-        let policy = policy(&desk, &shared, virtual_networks, observed);
+        let policy = policy(&desk, &shared, &virtual_networks, observed);
         server.set_policy(policy, hidden);
         tokio::select! {
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
@@ -389,7 +389,7 @@ fn own(node: &Node) -> (Vec<Prefix>, Vec<IpAddr>, Vec<SocketAddr>) {
 fn policy(
     desk: &Desk,
     shared: &Shared,
-    virtual_networks: Vec<Prefix>,
+    virtual_networks: &[Prefix],
     observed: Vec<SocketAddr>,
 ) -> Policy {
     let turn = &shared.config.turn;

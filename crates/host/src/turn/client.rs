@@ -425,14 +425,14 @@ impl User {
         let is_idle =
             |_: &SocketAddr, peer: &mut Peer| now.duration_since(peer.used) >= PEER_IDLE_MAX;
         let idle: Vec<_> = self.peers.extract_if(.., is_idle).collect();
-        idle.into_iter().for_each(|(_, peer)| self.end(peer));
+        idle.into_iter().for_each(|(_, peer)| self.end(&peer));
         self.progress().peers = self.peers.len();
     }
 
     /// There is no allocation any more.
     fn lose(&mut self, trouble: Option<Trouble>) {
         let peers = std::mem::take(&mut self.peers);
-        peers.into_values().for_each(|peer| self.end(peer));
+        peers.values().for_each(|peer| self.end(peer));
         let mut progress = self.progress();
         let was = progress.relayed.take();
         (progress.trouble, progress.peers) = (trouble, 0);
@@ -442,7 +442,7 @@ impl User {
         }
     }
 
-    fn end(&self, peer: Peer) {
+    fn end(&self, peer: &Peer) {
         let (relayed, local) = (self.relayed.clone(), peer.local);
         tokio::spawn(async move {
             tokio::time::sleep(ALIAS_MAX).await;
