@@ -9,9 +9,10 @@
 #[path = "../../stun/tests/shell/coturn.rs"]
 mod coturn;
 mod net;
+mod node;
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Instant;
 
 use enishi_lab::wire::{NatKind, Ports};
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use coturn::{A_WHILE, Coturn, ECHO_PORT, USER};
 use net::{Net, id, status, wait, way};
+use node::Node;
 
 /// A node that is a TURN server, a client and a peer, each with a public address.
 struct Site {
@@ -336,4 +338,42 @@ fn two_nodes_that_nobody_else_carries_for_meet_at_a_turn_server() {
             addresses.all(|at| !at.starts_with(&at_server))
         },
     );
+}
+
+#[test]
+fn what_is_in_the_way_is_told_and_the_node_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = other.local_addr().unwrap();
+    let config = directory.path().join("config");
+    std::fs::write(&config, format!("[turn]\nlisten = \"{at}\"\n")).unwrap();
+    let data = directory.path().join("node");
+    let node = Node::start(&data, &["--config", config.to_str().unwrap()]);
+    node::until("the port is missed", || {
+        let notices = node.ask(&["status"])["notices"].to_string();
+        notices.contains("no TURN server") && notices.contains(&at.to_string())
+    });
+    assert_eq!(node.ask(&["status"])["turn"], Value::Null);
+    // Users can be let in all the same, for when there is a port.
+    let added = node.ask(&["turn", "add", "yui"]);
+    let drawn = added["added"]["password"].as_str().unwrap();
+    assert_eq!((drawn.len(), &added["users"][0]), (24, &Value::from("yui")));
+    assert!(!node.log().contains(drawn));
+    node.fail(&["turn", "remove", "nobody"], 1);
+    node.fail(&["turn", "add", "a b"], 2);
+
+    // Nobody answers there.
+    let file = directory.path().join("password");
+    std::fs::write(&file, "secret").unwrap();
+    let (url, file) = (format!("turn:aki@{at}"), file.to_str().unwrap());
+    let used = node.ask(&["turn", "use", &url, "--password-file", file]);
+    assert_eq!(used["servers"][0]["trouble"], "silent", "{used}");
+    assert_eq!(used["servers"][0]["url"], url);
+    for wrong in ["turn:aki:secret@host", "turns:aki@host", "host:3478"] {
+        let told = node.fail(&["turn", "use", wrong, "--password-file", file], 2);
+        assert!(!told.contains("secret"), "{told}");
+    }
+    let left = node.ask(&["turn", "forget", &at.to_string()]);
+    assert_eq!(left["servers"], serde_json::json!([]), "{left}");
+    node.fail(&["turn", "forget", &url], 1);
 }
