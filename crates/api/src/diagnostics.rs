@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapSource, Nat};
+use super::{BootstrapSource, Nat, TurnUsed};
 
 /// How packets reach another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +172,8 @@ pub enum Finding {
         /// Which they are, without passwords, in order; `direct` for none.
         routes: Vec<String>,
     },
+    /// A TURN server of somebody else that this node uses.
+    TurnServer(TurnUsed),
     /// A way in which links get through to a peer.
     Passage {
         /// Which way: `tcp 192.0.2.1:443 by the proxy proxy:3128`.

@@ -17,6 +17,7 @@ mod offers;
 mod proxy;
 mod routes;
 mod status;
+mod turn;
 mod verify;
 mod wireguard;
 
@@ -40,6 +41,7 @@ pub use status::{
     Account, BootstrapSource, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent,
     Service, Status,
 };
+pub use turn::{Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};
 pub use wireguard::{WireGuardAsk, WireGuardClient, WireGuardConfig};
 
@@ -182,6 +184,8 @@ pub enum Request {
     /// Adds, removes or lists WireGuard clients; answered by [`Answer::WireGuardConfig`] or
     /// [`Answer::WireGuardClients`].
     WireGuard(WireGuardAsk),
+    /// Asks of TURN, or changes who may use this node's server; answered by [`Answer::Turn`].
+    Turn(TurnAsk),
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -309,6 +313,8 @@ pub enum Answer {
         /// In the order in which they came.
         clients: Vec<WireGuardClient>,
     },
+    /// What there is of TURN.
+    Turn(TurnState),
     /// The state of all channels.
     Channels {
         /// In the order of their names.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Channel, Forward};
+use super::{Channel, Forward, TurnServer};
 
 /// How the node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct Status {
     /// user and no password is in it.
     #[serde(default)]
     pub upstream: Option<String>,
+    /// This node's TURN server; none when it is off.
+    #[serde(default)]
+    pub turn: Option<Box<TurnServer>>,
     /// The forwards, in the order of their numbers.
     #[serde(default)]
     pub forwards: Vec<Forward>,

@@ -4,6 +4,7 @@ mod beyond;
 mod channel;
 mod proxy;
 mod sim;
+mod turn;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use beyond::{Forward, Route, Way};
 pub(crate) use channel::{Channel, Governed, Join, Member, Offered, Switch, WireGuard};
 pub(crate) use proxy::{Proxy, ProxyCommand};
 pub(crate) use sim::{Recorded, Remedy, Sim};
+pub(crate) use turn::Turn;
 
 /// The network of a channel when none is named.
 pub(crate) const NETWORK_DEFAULT: &str = "10.77.0.0/16";
@@ -116,6 +118,9 @@ pub(crate) enum Command {
     PacGuard,
     /// Show which proxy connections of this node take, and why
     Proxy(Proxy),
+    /// Let programs with a password use this node as their TURN server
+    #[command(subcommand)]
+    Turn(Turn),
     /// Forward ports between this host and a channel
     #[command(subcommand)]
     Forward(Forward),
@@ -434,6 +439,11 @@ mod tests {
             "dht put key -",
             "dht get key",
             "dht remove key",
+            "turn show --json",
+            "turn add aki --password-file -",
+            "turn remove aki",
+            "turn use turn:aki@host:3478",
+            "turn forget host:3478",
             "connect 10.77.0.2 echo",
             "connect --listen echo",
             "demo --keep --json",

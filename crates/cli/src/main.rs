@@ -78,6 +78,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Channel(command) => DaemonCommand::Channel(command),
         Command::Resolve { name } => DaemonCommand::Resolve(name),
         Command::Proxy(options) => DaemonCommand::Proxy(options),
+        Command::Turn(command) => DaemonCommand::Turn(command),
         Command::Forward(command) => DaemonCommand::Forward(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),

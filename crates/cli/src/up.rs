@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use enishi_host::config::Config;
 use enishi_host::daemon::{Daemon, Options, StartError};
+use enishi_host::turn::NOISY_LOG_TARGETS;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -116,8 +117,12 @@ fn start_log(configured: &str) -> Result<(), Problem> {
 fn quiet(configured: &str) -> String {
     match configured.contains(['=', ',']) {
         true => configured.to_owned(),
-        // A WireGuard client that is away is nothing wrong.
-        false => format!("error,boringtun=off,enishi={configured},enishi_host={configured}"),
+        false => {
+            // A WireGuard client that is away is nothing wrong, nor is a strange datagram.
+            let off = ["boringtun"].into_iter().chain(NOISY_LOG_TARGETS);
+            let off: String = off.map(|target| format!("{target}=off,")).collect();
+            format!("error,{off}enishi={configured},enishi_host={configured}")
+        }
     }
 }
 

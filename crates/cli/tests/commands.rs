@@ -10,7 +10,7 @@ mod fake;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use enishi_api::{ChannelCreate, ChannelJoin, Request};
+use enishi_api::{ChannelCreate, ChannelJoin, Password, Request, TurnAsk};
 use serde_json::{Value, json};
 
 use fake::Fake;
@@ -563,4 +563,23 @@ fn a_wireguard_configuration_is_alone_on_standard_output() {
     }
     let (code, removed) = json_of(&fake, "channel wireguard remove office phone");
     assert_eq!((code, removed), (0, json!({"clients": []})));
+}
+
+#[test]
+fn passwords_of_turn_come_by_standard_input_and_troubles_are_told() {
+    let fake = Fake::start();
+    let used = run_with(&fake, "turn use turn:aki@host", b"correct horse\n");
+    assert!(used.status.success(), "{used:?}");
+    let ask = Request::Turn(TurnAsk::Use {
+        url: "turn:aki@host".to_owned(),
+        password: Password("correct horse".to_owned()),
+    });
+    assert_eq!(fake.requests().last(), Some(&ask));
+    let told = stdout(&used);
+    assert!(told.contains("refuses name or password (401)"), "{told}");
+    let told = run(&fake, "turn show --lang ja");
+    assert!(stdout(&told).contains("401"), "{told:?}");
+    let added = run(&fake, "turn add yui");
+    assert_eq!(stdout(&added), "yui drawn\n");
+    assert!(stderr(&added).contains("[turn]"), "{added:?}");
 }

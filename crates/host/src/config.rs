@@ -3,6 +3,7 @@
 
 mod plain;
 mod proxy;
+mod turn;
 
 use std::fs;
 use std::io;
@@ -18,6 +19,7 @@ use enishi_proxy::{Location, Secret};
 use serde::Deserialize;
 
 pub use crate::bootstrap::{ListName, Server};
+pub use turn::Turn;
 
 /// The name of the configuration file in the data directory.
 pub const FILE_NAME: &str = "config.toml";
@@ -138,6 +140,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// How large that file may become.
     pub record_limit: RecordLimit,
+    /// A TURN server for programs with a password.
+    pub turn: Turn,
     /// What is logged, as `tracing` filters are written: `info`, `enishi_host=debug`.
     pub log: String,
 }
@@ -180,6 +184,7 @@ impl Default for Config {
             upkeep_bytes_per_s: UPKEEP_BYTES_PER_S_USUAL,
             record: None,
             record_limit: RecordLimit::default(),
+            turn: Turn::default(),
             log: "info".to_owned(),
         }
     }
@@ -407,6 +412,7 @@ impl Config {
             return wrong("carried_per_minute", "must be at least 1");
         }
         config.check_proxy()?;
+        config.turn.check()?;
         Ok(config)
     }
 }

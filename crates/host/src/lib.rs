@@ -14,5 +14,6 @@ pub mod reach;
 pub mod session;
 pub mod socks;
 pub mod store;
+pub mod turn;
 pub mod userspace;
 pub mod wireguard;

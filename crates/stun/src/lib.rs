@@ -45,8 +45,8 @@ pub use credentials::{CREDENTIAL_BYTES_MAX, CredentialError, Credentials};
 pub use peers::{Denied, NotPrefix, Prefix, allowed};
 pub use question::{QuestionId, mapped, question};
 pub use server::{
-    Action, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, Server,
-    ServerConfig,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy,
+    Server, ServerConfig,
 };
 
 /// The log targets of the protocol crates, which write addresses at level `info` and warn of

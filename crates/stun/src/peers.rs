@@ -59,17 +59,17 @@ const SPECIAL: &[(IpAddr, u32)] = &[
 /// loopback, mapped and translated IPv4, link-local, site-local, unique local, multicast.
 const GLOBAL_UNICAST: (IpAddr, u32) = (v6(0x2000, 0), 3);
 
-/// Judges a peer. `own` are the addresses of the node, inside and outside; `extra` are ranges
-/// that the operator allows besides, which may include the node's own addresses.
+/// Judges a peer. `own` are the addresses and networks of the node, inside and outside; `extra` are
+/// ranges that the operator allows besides, which may include the node's own addresses.
 ///
 /// # Errors
 /// When it must not be reached, and why.
-pub fn allowed(peer: IpAddr, own: &[IpAddr], extra: &[Prefix]) -> Result<(), Denied> {
+pub fn allowed(peer: IpAddr, own: &[Prefix], extra: &[Prefix]) -> Result<(), Denied> {
     let peer = peer.to_canonical();
     if extra.iter().any(|prefix| prefix.contains(peer)) {
         return Ok(());
     }
-    if own.iter().any(|own| own.to_canonical() == peer) {
+    if own.iter().any(|own| own.contains(peer)) {
         return Err(Denied::Own);
     }
     let (global, global_bits) = GLOBAL_UNICAST;
@@ -90,8 +90,19 @@ impl Prefix {
         (bits <= most).then_some(Self { network, bits })
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Tells whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         shares(address, self.network, self.bits)
+    }
+}
+
+impl From<IpAddr> for Prefix {
+    /// The address alone.
+    fn from(address: IpAddr) -> Self {
+        let network = address.to_canonical();
+        let bits = if network.is_ipv4() { 32 } else { 128 };
+        Self { network, bits }
     }
 }
 
@@ -105,11 +116,10 @@ impl FromStr for Prefix {
             None => (text, None),
         };
         let network: IpAddr = network.parse().map_err(|_| NotPrefix)?;
-        let bits = match bits {
-            Some(bits) => bits.parse().map_err(|_| NotPrefix)?,
-            None if network.to_canonical().is_ipv4() => 32,
-            None => 128,
+        let Some(bits) = bits else {
+            return Ok(network.into());
         };
+        let bits = bits.parse().map_err(|_| NotPrefix)?;
         Self::new(network, bits).ok_or(NotPrefix)
     }
 }
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
 
     fn judged(peer: &str, own: &[&str], extra: &[&str]) -> Result<(), Denied> {
-        let own: Vec<IpAddr> = own.iter().map(|text| text.parse().unwrap()).collect();
+        let own: Vec<Prefix> = own.iter().map(|text| text.parse().unwrap()).collect();
         let extra: Vec<Prefix> = extra.iter().map(|text| text.parse().unwrap()).collect();
         allowed(peer.parse().unwrap(), &own, &extra)
     }
@@ -191,11 +201,13 @@ mod tests {
 
     #[test]
     fn the_node_itself_is_refused() {
-        let own = ["8.8.4.4", "2606:4700::1"];
+        let own = ["8.8.4.4", "2606:4700::1", "44.0.0.0/9"];
         assert_eq!(judged("8.8.4.4", &own, &[]), Err(Denied::Own));
         assert_eq!(judged("::ffff:8.8.4.4", &own, &[]), Err(Denied::Own));
         assert_eq!(judged("2606:4700::1", &own, &[]), Err(Denied::Own));
         assert_eq!(judged("2606:4700::2", &own, &[]), Ok(()));
+        assert_eq!(judged("44.127.1.2", &own, &[]), Err(Denied::Own));
+        assert_eq!(judged("44.128.1.2", &own, &[]), Ok(()));
     }
 
     #[test]

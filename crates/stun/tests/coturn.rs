@@ -50,7 +50,7 @@ impl Site {
             users: vec![Credentials::new(USER.0, USER.1).unwrap()],
             families: vec![Family::V4],
             policy: Policy {
-                own: vec![self.server.address().into()],
+                own: vec![IpAddr::from(self.server.address()).into()],
                 extra: vec!["10.99.0.0/24".parse().unwrap()],
             },
             limits: Limits::default(),

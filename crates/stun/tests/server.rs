@@ -8,6 +8,8 @@
 #[path = "server/hostile.rs"]
 mod hostile;
 mod pair;
+#[path = "server/users.rs"]
+mod users;
 
 use std::time::Duration;
 
@@ -317,7 +319,7 @@ fn what_is_not_allowed_any_more_is_not_sent() {
     assert_eq!(hand.allocate(&mut site), None);
     assert_eq!(permit(&mut hand, &mut site, PEER), None);
     let mut policy = config(Limits::default()).policy;
-    policy.own.push(address(PEER).ip());
+    policy.own.push(address(PEER).ip().into());
     site.server.set_policy(policy);
     let sent = site.client_sends(hand.source, &send(PEER, b"x"));
     assert!(sent.to_peers.is_empty());

@@ -20,6 +20,7 @@ pub(crate) mod sim;
 mod status;
 mod ticket;
 mod trace;
+mod turn;
 mod verify;
 mod wireguard;
 
@@ -27,7 +28,7 @@ use enishi_api::{Answer, Request};
 use serde_json::json;
 
 use crate::args::{
-    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Proxy, Route, Trace, Verify,
+    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Proxy, Route, Trace, Turn, Verify,
 };
 use crate::client::{Client, strange};
 use crate::output::Output;
@@ -46,6 +47,7 @@ pub(crate) enum DaemonCommand {
     Route(Route),
     Resolve(String),
     Proxy(Proxy),
+    Turn(Turn),
     Forward(Forward),
     Ping(Ping),
     Trace(Trace),
@@ -78,6 +80,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Channel(command) => channel::run(cx, command).await,
         DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
         DaemonCommand::Proxy(options) => proxy::run(cx, options).await,
+        DaemonCommand::Turn(command) => turn::run(cx, command).await,
         DaemonCommand::Forward(command) => forward::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,

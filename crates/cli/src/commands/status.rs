@@ -1,6 +1,8 @@
 //! `enishi status` and `enishi peers`.
 
-use enishi_api::{Answer, Channel, Forward, Nat, Peer, Proxies, Refused, Request, Service, Status};
+use enishi_api::{
+    Answer, Channel, Forward, Nat, Peer, Proxies, Refused, Request, Service, Status, TurnServer,
+};
 use serde_json::json;
 
 use super::{Context, names, show};
@@ -86,6 +88,7 @@ fn facts(cx: &Context, status: &Status) -> String {
             status.upstream.clone().unwrap_or_default(),
         ),
         (Label::Forwards, forwards(cx, &status.forwards)),
+        (Label::TurnServer, turn(cx, status.turn.as_deref())),
         (Label::Refused, refused),
         (Label::Dropped, dropped),
     ]
@@ -128,6 +131,16 @@ fn carried(service: &Service) -> String {
         text += &format!(" ({}: -{})", service.policy, service.declined_messages);
     }
     text
+}
+
+/// Where the TURN server is, and how many use it.
+fn turn(cx: &Context, server: Option<&TurnServer>) -> String {
+    server.map_or_else(String::new, |server| {
+        let clients = server.allocations.len();
+        let carried = octets(server.to_peers_bytes + server.to_clients_bytes);
+        let label = cx.out.label(Label::Allocations);
+        format!("{}, {label}: {clients}, {carried}", server.listening)
+    })
 }
 
 fn proxies(Proxies { socks, http }: Proxies) -> String {

@@ -93,6 +93,31 @@ pub(super) fn text(message: &Message<'_>) -> String {
              `wg-quick up`. They hold a secret key that is nowhere else.\nTo cut the client off:\n  \
              enishi channel wireguard remove {channel} {client}"
         ),
+        Message::UseTurn { port, realm } => format!(
+            "User and password for a TURN client; they are shown once. The server is at UDP port \
+             {port} of this node, the realm is {realm}."
+        ),
+        Message::TurnIsOff => "This node is no TURN server: `listen = \"0.0.0.0:3478\"` in the \
+            table [turn] of the configuration turns it on."
+            .to_owned(),
+        Message::TurnUsed { server } => {
+            if let Some(relayed) = server.relayed {
+                return format!("relays for {relayed}");
+            }
+            let error = server.error.as_deref().unwrap_or_default();
+            match (server.trouble.as_deref().unwrap_or_default(), server.code) {
+                ("waiting", _) => "has not answered yet".to_owned(),
+                ("no-address", _) => "its name has no address".to_owned(),
+                ("unreachable", _) => format!("not reached: {error}"),
+                ("silent", _) => "does not answer".to_owned(),
+                ("forgotten", _) => "was restarted, and is asked again".to_owned(),
+                (_, Some(401)) => "refuses name or password (401)".to_owned(),
+                (_, Some(486)) => "this user has too many allocations (486)".to_owned(),
+                (_, Some(508)) => "has no room (508)".to_owned(),
+                (_, Some(code)) => format!("refuses ({code})"),
+                (other, None) => other.to_owned(),
+            }
+        }
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),
@@ -433,6 +458,14 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Exit => "exit",
         Label::Routes => "routes",
         Label::WireGuard => "WireGuard",
+        Label::TurnServer => "TURN server",
+        Label::Realm => "realm",
+        Label::Users => "users",
+        Label::User => "user",
+        Label::Allocations => "allocations",
+        Label::ToPeers => "to peers",
+        Label::ToClients => "to clients",
+        Label::Peers => "peers",
         Label::Carried => "passed on for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",

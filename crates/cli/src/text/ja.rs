@@ -93,6 +93,31 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::NoWireGuardClients => {
             "WireGuard クライアントはいません。`enishi channel wireguard add CHANNEL CLIENT` で追加できます。".to_owned()
         }
+        Message::UseTurn { port, realm } => format!(
+            "TURN クライアント用のユーザーとパスワードです。表示は今回限りです。サーバーはこのノードの UDP \
+             ポート {port}、レルムは {realm} です。"
+        ),
+        Message::TurnIsOff => "このノードは TURN サーバーではありません。設定の [turn] に \
+            `listen = \"0.0.0.0:3478\"` と書くと動きます。"
+            .to_owned(),
+        Message::TurnUsed { server } => {
+            if let Some(relayed) = server.relayed {
+                return format!("{relayed} で中継中");
+            }
+            let error = server.error.as_deref().unwrap_or_default();
+            match (server.trouble.as_deref().unwrap_or_default(), server.code) {
+                ("waiting", _) => "まだ応答がありません".to_owned(),
+                ("no-address", _) => "名前に対応するアドレスがありません".to_owned(),
+                ("unreachable", _) => format!("到達できません: {error}"),
+                ("silent", _) => "応答しません".to_owned(),
+                ("forgotten", _) => "再起動されたため、割り当てを取り直しています".to_owned(),
+                (_, Some(401)) => "名前またはパスワードを拒否しました (401)".to_owned(),
+                (_, Some(486)) => "このユーザーの割り当てが多すぎます (486)".to_owned(),
+                (_, Some(508)) => "空きがありません (508)".to_owned(),
+                (_, Some(code)) => format!("拒否しました ({code})"),
+                (other, None) => other.to_owned(),
+            }
+        }
         Message::UseWireGuard { channel, client } => format!(
             "スマートフォンの WireGuard でコードを読み取るか、{channel}.conf として保存して \
              `wg-quick up` で使ってください。秘密鍵はここにしか表示されません。\nクライアントを切り離すには:\n  \
@@ -412,6 +437,14 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Exit => "出口",
         Label::Routes => "経路",
         Label::WireGuard => "WireGuard",
+        Label::TurnServer => "TURN サーバー",
+        Label::Realm => "レルム",
+        Label::Users => "ユーザー",
+        Label::User => "ユーザー",
+        Label::Allocations => "割り当て",
+        Label::ToPeers => "相手へ",
+        Label::ToClients => "クライアントへ",
+        Label::Peers => "相手",
         Label::Carried => "他ノードのための中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",

@@ -13,7 +13,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use enishi_api::{Check, PortMapping, Verdict};
+use enishi_api::{Check, PortMapping, TurnUsed, Verdict};
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -116,6 +116,16 @@ pub(crate) enum Message<'a> {
     UseWireGuard {
         channel: &'a str,
         client: &'a str,
+    },
+    /// Where a TURN user and its password are of use.
+    UseTurn {
+        port: u16,
+        realm: &'a str,
+    },
+    TurnIsOff,
+    /// How a server of somebody else is.
+    TurnUsed {
+        server: &'a TurnUsed,
     },
     NoPeers,
     UseOverlayTicket {
@@ -337,6 +347,14 @@ pub(crate) enum Label {
     Exit,
     Routes,
     WireGuard,
+    TurnServer,
+    Realm,
+    Users,
+    User,
+    Allocations,
+    ToPeers,
+    ToClients,
+    Peers,
     Carried,
     Refused,
     RefusedDetail,

@@ -8,9 +8,10 @@ use enishi_api::{
     Answer, Channel, ChannelInvitation, ChannelInvite, ChannelRule, Check, Count, Discovery,
     Failure, FailureKind, Finding, Forward, ForwardAdd, ForwardWay, Held, Holder, Hop, HopState,
     HostName, MapLink, MapNode, MapRole, Member, Nat, Offer, OpenInvitation, Outcome, OverlayMap,
-    PathKind, Peer, PingSummary, PortMapping, Protocol, Proxies, Refused, Remote, Removal, Request,
-    RoundTrips, Sighting, Status, StreamRequest, TraceSummary, Uses, ValueStep, Verdict,
-    Verification, Verified, VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
+    Password, PathKind, Peer, PingSummary, PortMapping, Protocol, Proxies, Refused, Remote,
+    Removal, Request, RoundTrips, Sighting, Status, StreamRequest, TraceSummary, TurnAsk,
+    TurnState, TurnUsed, TurnUser, Uses, ValueStep, Verdict, Verification, Verified,
+    VerifiedRecord, WireGuardAsk, WireGuardClient, WireGuardConfig,
 };
 use enishi_host::control::{Call, Control, Duplex, StreamCall};
 use serde_json::Value;
@@ -162,6 +163,7 @@ fn script(request: Request) -> Vec<Answer> {
             routes: vec![route()],
         }],
         Request::Proxy(_) => vec![Answer::Proxy(Default::default())],
+        Request::Turn(ask) => vec![Answer::Turn(turn(ask))],
         Request::WireGuard(ask) => vec![wireguard(ask)],
         Request::ChannelList => vec![Answer::Channels {
             channels: vec![channel()],
@@ -451,8 +453,33 @@ fn status() -> Status {
             http: None,
         },
         upstream: Some("PROXY proxy.example:3128 (desktop)".to_owned()),
+        turn: None,
         forwards: forwards(),
         notices: vec![],
+    }
+}
+
+/// A server of somebody else that refuses the password; no server here.
+fn turn(ask: TurnAsk) -> TurnState {
+    let added = match ask {
+        TurnAsk::Add { name, password } => Some(TurnUser {
+            name,
+            password: password.unwrap_or_else(|| Password("drawn".to_owned())),
+        }),
+        TurnAsk::Show | TurnAsk::Remove { .. } | TurnAsk::Use { .. } | TurnAsk::Forget { .. } => {
+            None
+        }
+    };
+    TurnState {
+        server: None,
+        users: Vec::new(),
+        servers: vec![TurnUsed {
+            url: "turn:aki@host:3478".to_owned(),
+            trouble: Some("refused".to_owned()),
+            code: Some(401),
+            ..TurnUsed::default()
+        }],
+        added,
     }
 }
 

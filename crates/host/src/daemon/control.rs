@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, discovery, dns, doctor, government, invitations, map, names,
-    offers, routes, status, streams, upstream, verify, wireguard,
+    offers, routes, status, streams, turn, upstream, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -81,6 +81,7 @@ async fn serve(
         Request::ForwardRemove { id } => forwards::remove(desk, id),
         Request::ForwardList => Ok(forwards::list(desk)),
         Request::WireGuard(ask) => wireguard::answer(desk, ask).await,
+        Request::Turn(ask) => turn::answer(desk, ask).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::closed::Member;
 use super::gateway::Forwards;
 use super::streams::Listeners;
+use super::turn::Turn;
 use super::upstream::Upstream;
 use crate::bootstrap::Book;
 use crate::config::Config;
@@ -156,6 +157,8 @@ pub(super) struct Shared {
     pub(super) proxies: Proxies,
     /// Which proxies connections of this node take.
     pub(super) upstream: Upstream,
+    /// What there is of TURN.
+    pub(super) turn: Turn,
     /// Messages that could not be decoded.
     pub(super) malformed_messages: AtomicU64,
     /// Messages over a peer's rate.
@@ -191,6 +194,7 @@ impl Shared {
             forwards: Forwards::default(),
             proxies: Proxies::default(),
             upstream: Upstream::default(),
+            turn: Turn::default(),
             malformed_messages: AtomicU64::new(0),
             flooded_messages: AtomicU64::new(0),
             notices: Mutex::default(),

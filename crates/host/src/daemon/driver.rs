@@ -65,6 +65,8 @@ pub(super) struct Inlets {
     /// The nodes that are not reached.
     pub(super) wanted: mpsc::Receiver<NodeId>,
     pub(super) mapped: watch::Receiver<Mapped>,
+    /// Whether servers of others relay for this node, and where.
+    pub(super) relayed: watch::Receiver<u64>,
     pub(super) stop: CancellationToken,
 }
 
@@ -125,6 +127,9 @@ impl Driver {
             self.tell_reach(&mut node, reach::Command::Packets(port));
         }
         self.tell_ways(&mut node, &addresses);
+        if self.shared.turn.uses_others() {
+            inlets.relayed.mark_changed();
+        }
         loop {
             let timeout = self.sleep(&node);
             tokio::select! {
@@ -161,6 +166,11 @@ impl Driver {
                     self.tell_external(&node);
                     self.tell_ways(&mut node, &inlets.addresses.borrow());
                 }
+                Ok(()) = inlets.relayed.changed() => {
+                    let seeks = self.shared.turn.uses_others();
+                    self.tell_reach(&mut node, reach::Command::Seek(seeks));
+                    self.tell_external(&node);
+                }
                 () = timeout => self.handle(&mut node, Input::Timeout),
             }
         }
@@ -179,8 +189,9 @@ impl Driver {
     fn tell_external(&self, node: &Node) {
         let mapped = self.shared.mapped.borrow().sessions;
         let observed = node.reach().observed().iter().copied();
+        let relayed = self.shared.turn.relayed();
         self.sessions.set_external_addresses(External {
-            told: mapped.into_iter().chain(observed).collect(),
+            told: mapped.into_iter().chain(observed).chain(relayed).collect(),
             tried: node.reach().tried().to_vec(),
         });
     }
@@ -484,6 +495,10 @@ impl Driver {
             reach::Event::Answered { contact, relays } => {
                 self.meet(&contact, relays, reach::call::RELAYS_MAX);
             }
+            reach::Event::Sighted(peer, at) => {
+                tracing::debug!(?peer, "others see whom this node is to meet");
+                self.shared.turn.permit(at);
+            }
             reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
             reach::Event::Look(peer) => {
                 let shared = Arc::clone(&self.shared);
@@ -500,6 +515,9 @@ impl Driver {
     /// Dials a node that dials this one at the same time, and uses those who may carry to it.
     fn meet(&self, node: &Contact, relays: Vec<Contact>, new_max: usize) {
         tracing::debug!(?node, relays = relays.len(), "dialling at the same time");
+        for address in node.addresses() {
+            self.shared.turn.permit(address.ip());
+        }
         self.sessions.dial(node);
         if let Some(carrier) = &self.shared.carrier {
             carrier.learn(node.id(), relays, new_max);

@@ -20,7 +20,7 @@
 //! | `desk` | what tasks may ask of the driver |
 //! | `control` | requests: which file answers which |
 //! | `dns` | names of hosts: what the node knows, for the responder |
-//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `discovery`, `doctor`, `map`, `streams`, `status`, `wireguard` | the answers |
+//! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `discovery`, `doctor`, `map`, `streams`, `status`, `turn`, `wireguard` | the answers |
 //! | `gateway` | proxies and forwards: the channels for programs without a network device |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
@@ -54,6 +54,7 @@ mod start;
 mod status;
 mod streams;
 mod target;
+mod turn;
 mod upstream;
 mod verify;
 mod vitals;

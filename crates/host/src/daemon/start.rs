@@ -23,6 +23,7 @@ use super::gateway::{Forwards, Proxies, ProxyError};
 use super::measuring::Measuring;
 use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
+use super::turn::{self, Turn};
 use super::upstream::Upstream;
 use super::{Daemon, Options, bootstrap, control, dns, upstream, vitals};
 use crate::bootstrap::{Server, Source, is_server};
@@ -148,6 +149,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let path = data.path().to_owned();
+    let turn = Turn::start(&config, &path, &sessions)?;
     let port = config.wireguard_port;
     let wireguard = WireGuard::new(Arc::clone(&networks), &keypair, &path, port)?;
     wireguard.start();
@@ -157,6 +159,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     shared.forwards = forwards;
     shared.proxies = proxies.addresses();
     shared.upstream = proxies_out;
+    shared.turn = turn;
     shared.wireguard = Some(wireguard);
     shared.carrier = Some(Arc::clone(&carrier));
     let (questions, questions_inlet) = mpsc::channel(bootstrap::QUESTIONS_MAX);
@@ -203,12 +206,14 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         addresses: sessions.watch_addresses(),
         wanted: wanted.calls,
         mapped: shared.mapped.subscribe(),
+        relayed: shared.turn.changes(),
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
     let (streams, streams_inlet) = mpsc::channel(STREAMS_MAX);
     tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(upstream::keep(desk.clone()));
+    tokio::spawn(turn::keep(desk.clone()));
     let stop = ending.stopped.clone();
     tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop.clone()));
     let listeners = link_listeners(&shared, &sessions);

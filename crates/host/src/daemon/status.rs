@@ -68,6 +68,7 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
         discovery: discovery::in_use(desk),
         proxies: shared.proxies,
         upstream: shared.upstream.line(),
+        turn: shared.turn.serving(&shared.config.turn.realm).map(Box::new),
         forwards: forwards::all(desk),
         notices,
     })))

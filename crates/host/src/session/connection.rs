@@ -14,6 +14,7 @@ use tracing::debug;
 use super::endpoint::SESSIONS_MAX;
 use super::lanes::{self, BulkGuard, BulkReader, BulkWriter, ControlError, LANE_BULK};
 use super::queue::{ControlQueue, Next};
+use super::relayed::Relayed;
 use super::table::{Left, LineId};
 use super::transport::{By, Transport};
 use super::{SessionEvent, SessionInfo, Shared, dial, lock};
@@ -56,14 +57,16 @@ pub(super) struct Live {
     pub(super) connection: Connection,
     opened: Instant,
     bulk: BulkGuard,
+    relayed: Relayed,
 }
 
 impl Live {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, relayed: Relayed) -> Self {
         Self {
             connection,
             opened: Instant::now(),
             bulk: BulkGuard::default(),
+            relayed,
         }
     }
 
@@ -86,7 +89,10 @@ impl Live {
         let paths = self.connection.paths();
         let path = paths.iter().find(Path::is_selected);
         match path.or_else(|| paths.iter().next())?.remote_addr() {
-            TransportAddr::Ip(address) => Some(*address),
+            TransportAddr::Ip(address) => {
+                let is_relayed = self.relayed.server_of(*address).is_some();
+                Some(*address).filter(|_| !is_relayed)
+            }
             _ => None,
         }
     }
@@ -98,11 +104,14 @@ impl Live {
         let path = paths.iter().find(Path::is_selected);
         let path = path.or_else(|| paths.iter().next());
         let (kind, address, how) = match path.as_ref().map(Path::remote_addr) {
-            Some(TransportAddr::Ip(address)) => (
-                PathKind::Direct,
-                Some(*address),
-                format!("direct {address}"),
-            ),
+            Some(TransportAddr::Ip(address)) => match self.relayed.server_of(*address) {
+                Some(server) => (PathKind::Relayed, None, format!("relayed by {server}")),
+                None => (
+                    PathKind::Direct,
+                    Some(*address),
+                    format!("direct {address}"),
+                ),
+            },
             Some(_) => match transport.by(peer) {
                 Some(By::Link(about)) => (PathKind::Direct, None, format!("direct {about}")),
                 Some(By::Node(relay)) => (
@@ -143,7 +152,7 @@ pub(super) async fn run(
     peer: NodeId,
     dialler: NodeId,
 ) {
-    let live = Arc::new(Live::new(connection));
+    let live = Arc::new(Live::new(connection, shared.relayed.clone()));
     let Some((line, queue)) = admit(&shared, &live, peer, dialler) else {
         live.close(CloseCode::Limit);
         if dialler == shared.me() {

@@ -49,6 +49,7 @@ mod endpoint;
 mod idle;
 mod lanes;
 mod queue;
+mod relayed;
 mod selector;
 mod serve;
 mod table;
@@ -77,6 +78,7 @@ pub use endpoint::{
 pub use idle::IDLE_MAX;
 pub use lanes::{BulkReader, BulkWriter, CONTROL_FRAME_BYTES_MAX, DatagramError, DatagramLane};
 pub use queue::{QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, QUEUES_BYTES_MAX};
+pub use relayed::Relayed;
 pub use transport::{By, Carry, NobodyCarries};
 
 use announce::{Announcer, EVENTS_MAX};
@@ -240,6 +242,8 @@ struct Shared {
     hidden: watch::Sender<Vec<IpAddr>>,
     on_datagram: OnDatagram,
     transport: Transport,
+    /// What a server relays.
+    relayed: Relayed,
     counters: Counting,
 }
 
@@ -277,6 +281,7 @@ impl Sessions {
             hidden: watch::Sender::new(Vec::new()),
             on_datagram: config.on_datagram,
             transport,
+            relayed: Relayed::default(),
             counters: Counting::default(),
         });
         let sessions = Self(shared);
@@ -329,6 +334,11 @@ impl Sessions {
     /// dropped.
     pub fn hide_addresses(&self, virtual_addresses: Vec<IpAddr>) {
         self.0.hidden.send_replace(virtual_addresses);
+    }
+
+    /// Returns the table of addresses that stand for peers which a server relays.
+    pub fn relayed(&self) -> Relayed {
+        self.0.relayed.clone()
     }
 
     /// Returns the addresses and ports that the sockets are bound to.

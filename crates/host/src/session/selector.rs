@@ -12,12 +12,21 @@ const GAIN_MIN: Duration = Duration::from_millis(5);
 /// By how much IPv4 must be quicker than IPv6 (the library's own value).
 const IPV6_FIRST: Duration = Duration::from_millis(3);
 
-/// Any direct path rather than one by way of other nodes, and of the same kind the quicker one.
+/// Any direct path rather than one by way of a server or other nodes, and of the same kind the quicker
+/// one. What a server relays comes in by a socket on loopback (`crate::turn::client`): a peer on this
+/// host, which does as well, has another address besides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DirectFirst;
 
-/// Whether others carry it, and how quick it is: what is least is best.
-type Cost = (bool, Duration);
+/// Who carries it, and how quick it is: what is least is best.
+type Cost = (By, Duration);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    Nobody,
+    Server,
+    Nodes,
+}
 
 impl PathSelector for DirectFirst {
     fn select(&self, cx: &PathSelectionContext<'_>) -> PathSelection {
@@ -25,7 +34,10 @@ impl PathSelector for DirectFirst {
             cx.paths().filter_map(|path| {
                 // One that is just being closed has none.
                 let rtt = path.stats()?.rtt;
-                let cost = cost(&path.network_path().addr_kind(), rtt);
+                let at = path.network_path();
+                let relayed =
+                    matches!(at, FourTuple::Ip { remote, .. } if remote.ip().is_loopback());
+                let cost = cost(&at.addr_kind(), relayed, rtt);
                 Some((cost, path))
             })
         };
@@ -42,16 +54,17 @@ impl PathSelector for DirectFirst {
     }
 }
 
-fn cost(kind: &AddrKind, rtt: Duration) -> Cost {
+fn cost(kind: &AddrKind, is_relayed: bool, rtt: Duration) -> Cost {
+    let by = if is_relayed { By::Server } else { By::Nobody };
     match kind {
-        AddrKind::IpV6 => (false, rtt),
-        AddrKind::IpV4 => (false, rtt + IPV6_FIRST),
-        AddrKind::Relay | AddrKind::Custom(_) => (true, rtt),
+        AddrKind::IpV6 => (by, rtt),
+        AddrKind::IpV4 => (by, rtt + IPV6_FIRST),
+        AddrKind::Relay | AddrKind::Custom(_) => (By::Nodes, rtt),
     }
 }
 
 fn is_better(best: Cost, current: Option<Cost>) -> bool {
-    current.is_none_or(|current| (current.0 && !best.0) || best.1 + GAIN_MIN <= current.1)
+    current.is_none_or(|current| best.0 < current.0 || best.1 + GAIN_MIN <= current.1)
 }
 
 #[cfg(test)]
@@ -62,13 +75,22 @@ mod tests {
     fn direct_paths_come_first_and_a_little_quicker_is_no_reason_to_change() {
         let ms = Duration::from_millis;
         let (direct, carried) = (
-            cost(&AddrKind::IpV4, ms(90)),
-            cost(&AddrKind::Custom(1), ms(2)),
+            cost(&AddrKind::IpV4, false, ms(90)),
+            cost(&AddrKind::Custom(1), false, ms(2)),
         );
+        let relayed = cost(&AddrKind::IpV4, true, ms(20));
+        assert!(direct < relayed && relayed < carried);
+        assert!(is_better(direct, Some(relayed)) && !is_better(relayed, Some(relayed)));
         assert!(direct < carried);
         assert!(is_better(direct, Some(carried)) && is_better(carried, None));
-        assert!(!is_better(cost(&AddrKind::IpV6, ms(90)), Some(direct)));
-        assert!(is_better(cost(&AddrKind::IpV6, ms(80)), Some(direct)));
+        assert!(!is_better(
+            cost(&AddrKind::IpV6, false, ms(90)),
+            Some(direct)
+        ));
+        assert!(is_better(
+            cost(&AddrKind::IpV6, false, ms(80)),
+            Some(direct)
+        ));
         assert!(!is_better(direct, Some(direct)));
     }
 }

@@ -81,16 +81,16 @@ impl Calls {
         cx.ask(self.last, target, false, call.encode());
     }
 
-    /// Answers the call of another node, for this node or one near it.
-    pub(super) fn asked(&mut self, asker: Asker, body: &[u8], cx: &mut Cx<'_>) {
+    /// Answers the call of another node, for this node or one near it. Returns who is to be met.
+    pub(super) fn asked(&mut self, asker: Asker, body: &[u8], cx: &mut Cx<'_>) -> Option<NodeId> {
         let Some(ReachMessage::Call { to, relays: theirs }) = ReachMessage::decode(body) else {
-            return;
+            return None;
         };
         let (now, caller) = (cx.now(), asker.contact.clone());
         let answer = if to == cx.me() {
             let bucket = self.called.get_or_insert_with(|| Bucket::full(CALLED, now));
             if !bucket.take(CALLED, now) {
-                return;
+                return None;
             }
             Answer {
                 contact: Some(cx.overlay().me().clone()),
@@ -105,29 +105,39 @@ impl Calls {
             }
         };
         cx.answer(asker, ReachMessage::Answer(answer).encode());
-        if to == cx.me() && caller.id() != to {
+        let by = caller.id();
+        let is_met = to == cx.me() && by != to;
+        if is_met {
             cx.emit(Event::Called {
                 by: caller,
                 relays: theirs.iter().map(brief).collect(),
             });
         }
+        is_met.then_some(by)
     }
 
-    /// Takes the answer to a call.
-    pub(super) fn answered(&mut self, token: u64, from: NodeId, reply: &Reply, cx: &mut Cx<'_>) {
-        let Some((to, _)) = self.waiting.remove(&token) else {
-            return;
+    /// Takes the answer to a call. Returns who is to be met.
+    pub(super) fn answered(
+        &mut self,
+        token: u64,
+        from: NodeId,
+        reply: &Reply,
+        cx: &mut Cx<'_>,
+    ) -> Option<NodeId> {
+        let (to, _) = self.waiting.remove(&token)?;
+        let Reply::Service(body) = reply else {
+            return None;
         };
-        let Reply::Service(body) = reply else { return };
         let Some(ReachMessage::Answer(Answer { contact, relays })) = ReachMessage::decode(body)
         else {
-            return;
+            return None;
         };
         // Of others' addresses nobody else tells.
         let contact = contact.filter(|contact| contact.id() == to && from == to);
         let contact = contact.unwrap_or_else(|| Contact::new(to, []));
         let relays = relays.iter().map(brief).collect();
         cx.emit(Event::Answered { contact, relays });
+        Some(to)
     }
 
     /// Nobody answered.

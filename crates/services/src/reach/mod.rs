@@ -12,6 +12,7 @@
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
 //! | [`punch`] | has two members open their translations together |
+//! | `sought` | where those are who are about to be met |
 //! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
@@ -24,10 +25,11 @@ pub mod nat;
 pub mod observed;
 pub mod punch;
 pub mod servers;
+mod sought;
 pub mod wire;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::{Contact, NodeId, Overlay, PathKind, Time};
@@ -40,6 +42,7 @@ use nat::Mapping;
 use observed::Observed;
 use punch::{Offer, Plan, Punches};
 use servers::Servers;
+use sought::Sought;
 use wire::ReachMessage;
 
 /// Between two messages that tell one peer where it is seen.
@@ -70,6 +73,9 @@ pub enum Command {
     Looked(NodeId, Option<Offer>),
     /// What [`Event::Punch`] asked for has ended, with a way straight to the peer or without one.
     Punched(NodeId, bool),
+    /// Whether it is to be found out where those come from with whom calls are exchanged: answered
+    /// by [`Event::Sighted`].
+    Seek(bool),
 }
 
 /// What is told.
@@ -101,6 +107,8 @@ pub enum Event {
         /// How.
         plan: Plan,
     },
+    /// A node with which a call was exchanged is seen at this address, by one of this node's peers.
+    Sighted(NodeId, IpAddr),
     /// A node that was called is to be dialled.
     Answered {
         /// The node; without addresses when another one answered for it.
@@ -136,6 +144,7 @@ pub struct Reach {
     calls: Calls,
     servers: Servers,
     punches: Punches,
+    sought: Sought,
     /// Where the host takes packets.
     packets_port: Option<u16>,
     /// What the host was told last.
@@ -251,6 +260,9 @@ impl Reach {
             }
             Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
             Some(ReachMessage::Sees(of, at)) => {
+                if self.sought.is_sought(now, of) {
+                    cx.emit(Event::Sighted(of, at.to_canonical()));
+                }
                 let from = (from, session.at.ip());
                 self.punches.told_where(from, (of, at), cx);
             }
@@ -276,6 +288,16 @@ impl Reach {
         let others: Vec<NodeId> = others.copied().collect();
         witnesses.extend(others);
         witnesses
+    }
+
+    /// Asks others where they see a node that is about to be met, if the host wants to know.
+    fn seek(&mut self, peer: Option<NodeId>, cx: &mut Cx<'_>) {
+        let Some(peer) = peer.filter(|peer| self.sought.begin(cx.now(), *peer)) else {
+            return;
+        };
+        for witness in self.witnesses(peer, cx).into_iter().take(sought::ASKED_MAX) {
+            cx.send_to(witness, ReachMessage::Where(peer).encode());
+        }
     }
 
     fn on_timeout(&mut self, cx: &mut Cx<'_>) {
@@ -358,10 +380,17 @@ impl Service for Reach {
                 self.tell(peer, cx);
             }
             ServiceInput::Command(Command::Call(to)) => return self.calls.call(to, cx),
-            ServiceInput::Asked { asker, body, .. } => return self.calls.asked(asker, &body, cx),
+            ServiceInput::Command(Command::Seek(is_wanted)) => self.sought.is_wanted = is_wanted,
+            ServiceInput::Asked { asker, body, .. } => {
+                let met = self.calls.asked(asker, &body, cx);
+                return self.seek(met, cx);
+            }
             ServiceInput::Answered {
                 token, from, reply, ..
-            } => return self.calls.answered(token, from, &reply, cx),
+            } => {
+                let met = self.calls.answered(token, from, &reply, cx);
+                return self.seek(met, cx);
+            }
             ServiceInput::Failed { token } => return self.calls.failed(token),
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Gone(peer) => {

@@ -258,3 +258,24 @@ fn who_is_no_member_is_not_listened_to_again_soon() {
     }
     assert!((1..=5).contains(&looks), "{looks}");
 }
+
+#[test]
+fn what_others_see_of_a_node_is_no_news_unless_it_is_sought() {
+    let (mut here, peer) = (node(1), node(2).id());
+    let now = Time::from_secs(1);
+    here.handle(now, path(peer, "20.0.1.1:7000")).for_each(drop);
+    let seek = Input::Command(crate::Command::Reach(Command::Seek(true)));
+    here.handle(now, seek).for_each(drop);
+    let other = node(3).id();
+    let sees = ReachMessage::Sees(other, "198.51.100.7".parse().unwrap());
+    let message = Message::Direct {
+        service: ServiceId::Reach as u8,
+        body: sees.encode().into(),
+    };
+    let heard = Input::Message {
+        from: peer,
+        message,
+    };
+    let (_, events) = asked_for(here.handle(now, heard));
+    assert_eq!(events, []);
+}

@@ -37,7 +37,9 @@ const SECONDS_DIGITS: usize = 8;
 pub(super) struct Admission {
     realm: String,
     key: [u8; 32],
-    users: Vec<User>,
+    /// By numbers of which none is given twice.
+    users: BTreeMap<usize, User>,
+    next_user: usize,
     by_name: BTreeMap<String, usize>,
     by_hash: BTreeMap<[u8; 32], usize>,
     nobody: Keys,
@@ -68,20 +70,37 @@ impl Admission {
             nobody: Keys::new(&realm, None),
             realm,
             key,
-            users: Vec::new(),
+            users: BTreeMap::new(),
+            next_user: 0,
             by_name: BTreeMap::new(),
             by_hash: BTreeMap::new(),
         };
         for credentials in users {
-            let number = admission.users.len();
-            let name = credentials.name().to_owned();
-            let hash = Userhash::compute(&name, &admission.realm);
-            admission.by_hash.insert(hash, number);
-            admission.by_name.insert(name, number);
-            let keys = Keys::new(&admission.realm, Some(&credentials));
-            admission.users.push(User { credentials, keys });
+            admission.add(credentials);
         }
         admission
+    }
+
+    /// Adds a user, in place of one of the same name, whose number is returned.
+    pub(super) fn add(&mut self, credentials: Credentials) -> Option<usize> {
+        let before = self.remove(credentials.name());
+        let number = self.next_user;
+        self.next_user += 1;
+        let name = credentials.name().to_owned();
+        let hash = Userhash::compute(&name, &self.realm);
+        self.by_hash.insert(hash, number);
+        self.by_name.insert(name, number);
+        let keys = Keys::new(&self.realm, Some(&credentials));
+        self.users.insert(number, User { credentials, keys });
+        before
+    }
+
+    /// Removes a user, and returns its number.
+    pub(super) fn remove(&mut self, name: &str) -> Option<usize> {
+        let number = self.by_name.remove(name)?;
+        self.by_hash.retain(|_, known| *known != number);
+        self.users.remove(&number);
+        Some(number)
     }
 
     pub(super) fn realm(&self) -> &str {
@@ -89,7 +108,7 @@ impl Admission {
     }
 
     pub(super) fn credentials(&self, user: usize) -> Option<&Credentials> {
-        self.users.get(user).map(|user| &user.credentials)
+        self.users.get(&user).map(|user| &user.credentials)
     }
 
     /// Goes through the checks of RFC 8489, section 9.2.4, in their order.
@@ -128,7 +147,7 @@ impl Admission {
         if self.user(request) != Some(user) {
             return None;
         }
-        self.users.get(user)?.keys.signer(request)
+        self.users.get(&user)?.keys.signer(request)
     }
 
     /// Refuses the request of a user.

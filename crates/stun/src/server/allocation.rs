@@ -150,6 +150,20 @@ impl Allocation {
         self.user
     }
 
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    pub(super) fn relayed(&self) -> &[SocketAddr] {
+        &self.relayed
+    }
+
+    /// Returns how many peers have permission.
+    pub(super) fn peers(&self, now: Time) -> usize {
+        let live = self.permissions.values().filter(|until| **until > now);
+        live.count()
+    }
+
     pub(super) fn octets(&mut self) -> &mut Bucket {
         &mut self.octets
     }

@@ -28,11 +28,12 @@ mod replies;
 mod terms;
 
 pub use terms::{
-    Action, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy, ServerConfig,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy,
+    ServerConfig,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::Time;
@@ -41,6 +42,7 @@ use turn_types::message::{ALLOCATE, SEND};
 
 use crate::answer::{Answered, Answerer, is_stun};
 use crate::budget::{Bucket, Rate, Throttle, subscriber};
+use crate::credentials::Credentials;
 use crate::peers::allowed;
 use admission::{Admission, Judgement};
 use allocation::{Allocation, Effect};
@@ -135,6 +137,34 @@ impl Server {
     /// stays so for its five minutes, but nothing is sent there any more.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// Lets a user in, in place of one of the same name, whose allocations end.
+    pub fn add_user(&mut self, credentials: Credentials) -> impl Iterator<Item = Action> + '_ {
+        let before = self.admission.add(credentials);
+        self.end_those_of(before);
+        self.actions.drain(..)
+    }
+
+    /// Lets a user in no more; its allocations end.
+    pub fn remove_user(&mut self, name: &str) -> impl Iterator<Item = Action> + '_ {
+        let removed = self.admission.remove(name);
+        self.end_those_of(removed);
+        self.actions.drain(..)
+    }
+
+    /// Returns who has an allocation, or is about to, in the order of addresses.
+    pub fn clients(&self, now: Time) -> Vec<ClientInfo> {
+        let clients = self.clients.values().map(|allocation| {
+            let user = self.admission.credentials(allocation.user());
+            ClientInfo {
+                client: allocation.client(),
+                user: user.map_or_else(String::new, |user| user.name().to_owned()),
+                relayed: allocation.relayed().to_vec(),
+                peers: allocation.peers(now),
+            }
+        });
+        clients.collect()
     }
 
     /// Returns how many relayed addresses there are.
@@ -255,8 +285,12 @@ impl Server {
             return;
         };
         let signer = self.admission.signer(request, allocation.user());
-        let policy = &self.policy;
-        let may = |peer| allowed(peer, &policy.own, &policy.extra).is_ok();
+        let (policy, relays) = (&self.policy, &self.relays);
+        let may = |peer: IpAddr| {
+            // Another client may be behind a relayed address: see `Self::data`.
+            let is_relay = |relayed: &SocketAddr| relayed.ip() == peer.to_canonical();
+            policy.allows(peer) || relays.keys().any(is_relay)
+        };
         let peers_max = self.limits.peers_max;
         let judged = signer.map(|signer| allocation.judge(now, request, &signer, &may, peers_max));
         match judged {
@@ -287,8 +321,12 @@ impl Server {
         };
         let own = allocation.octets();
         let all = &mut self.octets;
-        if allowed(to.ip(), &self.policy.own, &self.policy.extra).is_err() {
+        // What is for another client stays here: of the node's own ports, only these are reached.
+        let is_client = self.relays.contains_key(&to);
+        if !is_client && !self.policy.allows(to.ip()) {
             self.counters.denied_messages += 1;
+        } else if is_client {
+            self.peer_sent(now, to, relayed, &datagram);
         } else if spend(own, all, &self.limits, now, datagram.len()) {
             self.counters.to_peers_octets += datagram.len() as u64;
             self.actions.push(Action::ToPeer {
@@ -309,7 +347,7 @@ impl Server {
             return;
         };
         let fits = datagram.len() <= DATAGRAM_BYTES_MAX
-            && allowed(source.ip(), &self.policy.own, &self.policy.extra).is_ok();
+            && (self.relays.contains_key(&source) || self.policy.allows(source.ip()));
         let wrapped = if fits {
             allocation.wrap_data(now, relayed, source, datagram)
         } else {
@@ -412,9 +450,29 @@ impl Server {
         }
     }
 
+    fn end_those_of(&mut self, user: Option<usize>) {
+        let is_theirs =
+            |_: &SocketAddr, allocation: &mut Allocation| Some(allocation.user()) == user;
+        let ended: Vec<_> = self.clients.extract_if(.., is_theirs).collect();
+        for (client, mut allocation) in ended {
+            if let Some(due) = allocation.schedule() {
+                self.deadlines.remove(&(due, client));
+            }
+            let relays = self.relays.extract_if(.., |_, of| *of == client);
+            self.actions
+                .extend(relays.map(|(relayed, _)| Action::Close(relayed)));
+        }
+    }
+
     fn reply(&mut self, to: SocketAddr, reply: Option<Vec<u8>>) {
         let action = reply.map(|datagram| Action::ToClient { to, datagram });
         self.actions.extend(action);
+    }
+}
+
+impl Policy {
+    fn allows(&self, peer: IpAddr) -> bool {
+        allowed(peer, &self.own, &self.extra).is_ok()
     }
 }
 

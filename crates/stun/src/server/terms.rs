@@ -1,6 +1,6 @@
 //! What goes into a server and what comes out of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::budget::Rate;
 use crate::credentials::Credentials;
@@ -28,10 +28,11 @@ pub struct ServerConfig {
 }
 
 /// Which peers clients may reach. See [`crate::allowed`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// All addresses of this node, also those by which others know it.
-    pub own: Vec<IpAddr>,
+    /// All addresses of this node, also those by which others know it, and the virtual networks that
+    /// it is in.
+    pub own: Vec<Prefix>,
     /// Ranges that are allowed besides the Internet.
     pub extra: Vec<Prefix>,
 }
@@ -148,6 +149,19 @@ pub struct Opening {
     pub family: Family,
     /// The number of its port must be even, for RTP (RFC 8656, section 18.7).
     pub even_port: bool,
+}
+
+/// A client that has an allocation, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Where it is.
+    pub client: SocketAddr,
+    /// Whose credentials it has.
+    pub user: String,
+    /// Its relayed addresses: one, or one of each family.
+    pub relayed: Vec<SocketAddr>,
+    /// How many peers have its permission.
+    pub peers: usize,
 }
 
 /// What happened since the start.

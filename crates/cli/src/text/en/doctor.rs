@@ -115,6 +115,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
         Finding::Translation { .. }
         | Finding::Paths { .. }
         | Finding::Proxies { .. }
+        | Finding::TurnServer(_)
         | Finding::Passage { .. }
         | Finding::Blocked { .. }
         | Finding::NoPassage => net::diagnosis(finding, bad),

@@ -60,6 +60,13 @@ pub(in crate::daemon) async fn examine(
     let routes = proxies.proxies_for(&format!("https://{example}/")).await;
     let routes = routes.iter().map(told).collect();
     report.tell(Outcome::Ok, Finding::Proxies { routes }).await;
+    for server in desk.shared.turn.servers() {
+        let outcome = match server.relayed {
+            Some(_) => Outcome::Ok,
+            None => Outcome::Problem,
+        };
+        report.tell(outcome, Finding::TurnServer(server)).await;
+    }
     if peers.is_empty() {
         report.tell(Outcome::Warning, Finding::NoPassage).await;
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use enishi_api::{Finding, Nat};
 
 use super::{router, said};
-use crate::text::Diagnosis;
+use crate::text::{Diagnosis, Message};
 
 /// Words what was found out about the node's network.
 pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
@@ -39,6 +39,13 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
             },
             None,
         ),
+        Finding::TurnServer(server) => {
+            let how = super::super::text(&Message::TurnUsed { server });
+            let advice = bad.then_some(
+                "Nodes that nothing else reaches do not come by it. Name and password: `enishi turn use`; else ask who runs it.",
+            );
+            said("TURN server", format!("{}: {how}", server.url), advice)
+        }
         Finding::Passage {
             way,
             took_ms,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use enishi_api::{Finding, Nat};
 
 use super::{router, said};
-use crate::text::Diagnosis;
+use crate::text::{Diagnosis, Message};
 
 /// Words what was found out about the node's network.
 pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
@@ -40,6 +40,13 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
             },
             None,
         ),
+        Finding::TurnServer(server) => {
+            let how = super::super::text(&Message::TurnUsed { server });
+            let advice = bad.then_some(
+                "ほかに経路のないノードはここを通れません。名前とパスワードは `enishi turn use` で直し、そうでなければ運用者に確認してください。",
+            );
+            said("TURN サーバー", format!("{}: {how}", server.url), advice)
+        }
         Finding::Passage {
             way,
             took_ms,
