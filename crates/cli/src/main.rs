@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod demo;
+mod gateway;
 mod output;
 mod password;
 mod problem;
@@ -79,6 +80,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Resolve { name } => DaemonCommand::Resolve(name),
         Command::Proxy(options) => DaemonCommand::Proxy(options),
         Command::Forward(command) => DaemonCommand::Forward(command),
+        Command::Gateway(command) => DaemonCommand::Gateway(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Route(command) => DaemonCommand::Route(command),

@@ -7,6 +7,7 @@ mod connect;
 mod dht;
 mod doctor;
 mod forward;
+mod gateway;
 mod governed;
 pub(crate) mod map;
 mod names;
@@ -27,7 +28,7 @@ use enishi_api::{Answer, Request};
 use serde_json::json;
 
 use crate::args::{
-    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Proxy, Route, Trace, Verify,
+    Channel, Connect, Dht, DoctorPart, Forward, Gateway, Overlay, Ping, Proxy, Route, Trace, Verify,
 };
 use crate::client::{Client, strange};
 use crate::output::Output;
@@ -47,6 +48,7 @@ pub(crate) enum DaemonCommand {
     Resolve(String),
     Proxy(Proxy),
     Forward(Forward),
+    Gateway(Gateway),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -79,6 +81,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Resolve(name) => names::resolve(cx, name).await,
         DaemonCommand::Proxy(options) => proxy::run(cx, options).await,
         DaemonCommand::Forward(command) => forward::run(cx, command).await,
+        DaemonCommand::Gateway(command) => gateway::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Route(command) => route::run(cx, command).await,

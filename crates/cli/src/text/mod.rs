@@ -6,6 +6,7 @@
 //! that the daemon words, are English.
 
 mod en;
+mod gateway;
 mod ja;
 
 use std::env;
@@ -14,6 +15,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use enishi_api::{Check, PortMapping, Verdict};
+
+pub(crate) use gateway::Gateway;
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -295,6 +298,8 @@ pub(crate) enum Message<'a> {
     StreamBroke {
         error: Option<&'a io::Error>,
     },
+    /// Of gateways between closed overlays.
+    Gateway(Gateway<'a>),
     Joined {
         size: u64,
         peers: u32,
@@ -437,6 +442,14 @@ pub(crate) enum Label {
     Long,
     Known,
     Found,
+    Consent,
+    Gateway,
+    OtherOverlay,
+    LetOut,
+    LetIn,
+    Limits,
+    Everybody,
+    Counts,
 }
 
 impl Language {
