@@ -433,7 +433,7 @@ mod tests {
             "trace hello --key --probes 20",
             "verify hello --key --paths 8",
             "doctor --json",
-            "gateway consent --node a --other b --channel c --out w=80:aki,ben --in m=cho:25 --json",
+            "gateway consent --node a --other b --channel c --out w=80:aki,ben --in m=cho:25 --take t --give g --json",
             "gateway consent --node a --other b --channel c --out w=80 --expires 12h --idle 1m",
             "gateway read -",
             "gateway accept --side d -",

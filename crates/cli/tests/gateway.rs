@@ -38,7 +38,10 @@ struct Offices {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value}"))
+        .to_owned()
 }
 
 /// Runs Enishi where no daemon is needed.
@@ -151,9 +154,12 @@ impl Offices {
         large.set_len(LARGE_BYTES).unwrap();
         for port in ["80", "81"] {
             let mut server: Command = self.hosts[3].command("python3");
-            server.args(["-m", "http.server", port, "--directory"]).arg(&root);
+            server
+                .args(["-m", "http.server", port, "--directory"])
+                .arg(&root);
             let log = self.path(&format!("www{port}.log"));
-            self.servers.push(self.hosts[3].spawn(server, &log).unwrap());
+            self.servers
+                .push(self.hosts[3].spawn(server, &log).unwrap());
         }
         until(A_WHILE, "b serves", || {
             let words = ["curl", "-sf", "http://127.0.0.1:80/hello"];
@@ -166,7 +172,14 @@ impl Offices {
     fn consent(&self, of: &Daemon, node: &Daemon, other: &Daemon, words: &[&str]) -> Value {
         let (node, other) = (id(node), overlay(other));
         let usual = [
-            "gateway", "consent", "--node", &node, "--other", &other, "--channel", "office",
+            "gateway",
+            "consent",
+            "--node",
+            &node,
+            "--other",
+            &other,
+            "--channel",
+            "office",
         ];
         of.json(&[&usual, words].concat()).unwrap()
     }
@@ -178,12 +191,17 @@ impl Offices {
     }
 
     fn gateway(&self, words: &[&str]) -> Output {
-        enishi(&self.path("gateway"), &[&["gateway"], words, &["--json"]].concat())
+        enishi(
+            &self.path("gateway"),
+            &[&["gateway"], words, &["--json"]].concat(),
+        )
     }
 
     fn run_gateway(&mut self) {
         let mut run = self.hosts[2].command(PROGRAM);
-        run.arg("--data").arg(self.path("gateway")).args(["gateway", "run"]);
+        run.arg("--data")
+            .arg(self.path("gateway"))
+            .args(["gateway", "run"]);
         let process = self.hosts[2].spawn(run, &self.path("gateway.log"));
         self.gateway = Some(process.unwrap());
     }
@@ -191,7 +209,10 @@ impl Offices {
     /// What `a` or `c` gets from a port of the gateway.
     fn get(&self, host: usize, port: u16, file: &str, time_s: u32) -> Output {
         let address = self.ga.address().unwrap();
-        let (url, time) = (format!("http://{address}:{port}/{file}"), time_s.to_string());
+        let (url, time) = (
+            format!("http://{address}:{port}/{file}"),
+            time_s.to_string(),
+        );
         let words = ["curl", "-sS", "--no-keepalive", "-m", &time, &url];
         self.hosts[host].run(&words, A_WHILE).unwrap()
     }
@@ -242,27 +263,44 @@ fn is(event: &str) -> impl Fn(&Value) -> bool {
 
 #[test]
 fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
-    let Some(mut offices) = Offices::open() else { return };
+    let Some(mut offices) = Offices::open() else {
+        return;
+    };
     let (a, c) = (id(&offices.a), id(&offices.c));
 
     // Without the word of one administrator nothing passes, and who tried is written down.
     let of_a = offices.consent(
-        &offices.a, &offices.ga, &offices.b, &["--out", "wiki=8080:a", "--out", "news=8081"],
+        &offices.a,
+        &offices.ga,
+        &offices.b,
+        &["--out", "wiki=8080:a", "--out", "news=8081"],
     );
     let of_b = offices.consent(
-        &offices.b, &offices.gb, &offices.a, &["--in", "wiki=b:80", "--in", "mail=b:81"],
+        &offices.b,
+        &offices.gb,
+        &offices.a,
+        &["--in", "wiki=b:80", "--in", "mail=b:81"],
     );
     let wrong = (offices.path("ga"), text(&of_b["consent"]));
     let words = ["accept", "--side", wrong.0.to_str().unwrap(), &wrong.1];
-    assert_eq!(offices.gateway(&words).status.code(), Some(1), "another overlay's");
+    assert_eq!(
+        offices.gateway(&words).status.code(),
+        Some(1),
+        "another overlay's"
+    );
     offices.run_gateway();
     offices.accept("ga", &of_a);
-    let refused = until(A_WHILE, "a is refused", || {
-        Ok(!offices.get(0, 8080, "hello", 5).success() && offices.audit().iter().any(is("refused")))
-    });
+    let refused =
+        until(A_WHILE, "a is refused", || {
+            Ok(!offices.get(0, 8080, "hello", 5).success()
+                && offices.audit().iter().any(is("refused")))
+        });
     refused.unwrap_or_else(|error| panic!("{error}: {}", offices.told()));
     let line = offices.wait_for_line("it is written down", is("refused"));
-    assert_eq!((&line["from_node"], &line["service"]), (&Value::from(&*a), &Value::from("wiki")));
+    assert_eq!(
+        (&line["from_node"], &line["service"]),
+        (&Value::from(&*a), &Value::from("wiki"))
+    );
     assert!(text(&line["reason"]).contains("1 of 2"), "{line}");
 
     // With both it does, by the port and for the member that are named.
@@ -272,17 +310,26 @@ fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
     assert_eq!(opened["from_node"], *a);
     assert_eq!(opened["to_node"], *id(&offices.b));
     assert_eq!(opened["to_port"], 80);
-    assert_eq!(opened["consents"], serde_json::json!([of_a["name"], of_b["name"]]));
+    assert_eq!(
+        opened["consents"],
+        serde_json::json!([of_a["name"], of_b["name"]])
+    );
     let flow = opened["flow"].clone();
     let closed = offices.wait_for_line("it is closed", |line| {
         is("closed")(line) && line["flow"] == flow
     });
     assert!(closed["octets_in"].as_u64() > Some(50) && closed["octets_out"].as_u64() > Some(13));
-    assert!(!offices.get(1, 8080, "hello", 5).success(), "c is not named");
+    assert!(
+        !offices.get(1, 8080, "hello", 5).success(),
+        "c is not named"
+    );
     offices.wait_for_line("c is refused", |line| {
         is("refused")(line) && line["from_node"] == *c
     });
-    assert!(!offices.get(0, 8081, "hello", 5).success(), "only a's side lets it out");
+    assert!(
+        !offices.get(0, 8081, "hello", 5).success(),
+        "only a's side lets it out"
+    );
     offices.wait_for_line("news is refused", |line| {
         is("refused")(line) && line["service"] == "news"
     });
@@ -292,11 +339,17 @@ fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
 
     // Neither office knows the other's members; both see the gateway.
     let [in_a, in_b] = [&offices.a, &offices.b].map(members);
-    assert!(in_a.contains(&a) && in_a.contains(&c) && in_a.len() == 3, "{in_a:?}");
+    assert!(
+        in_a.contains(&a) && in_a.contains(&c) && in_a.len() == 3,
+        "{in_a:?}"
+    );
     assert_eq!(in_b.len(), 2, "{in_b:?}");
     let peers = offices.b.json(&["peers"]).unwrap().to_string();
     assert!(!peers.contains(&a) && !peers.contains(&c), "{peers}");
-    for (member, node, other) in [(&offices.a, &offices.ga, &offices.b), (&offices.b, &offices.gb, &offices.a)] {
+    for (member, node, other) in [
+        (&offices.a, &offices.ga, &offices.b),
+        (&offices.b, &offices.gb, &offices.a),
+    ] {
         let (node, other) = (id(node), overlay(other));
         until(A_WHILE, "the gateway is seen", || {
             let seen = member.json(&["gateway", "list"])?;
@@ -306,31 +359,79 @@ fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
         .unwrap();
     }
 
+    // The channel's rules bind the gateway as any member, whatever its program does.
+    let gate = id(&offices.gb);
+    let allow = |ports: &str| {
+        let words = [
+            "channel", "allow", "office", "--from", &gate, "--to", "b", "--ports", ports,
+        ];
+        offices.b.json(&words).unwrap();
+    };
+    allow("tcp/81");
+    until(A_WHILE, "the rule holds", || {
+        Ok(!offices.get(0, 8080, "hello", 5).success())
+    })
+    .unwrap();
+    offices.wait_for_line("the service is not reached", |line| {
+        is("closed")(line) && text(&line["reason"]).contains("not reached")
+    });
+    allow("tcp/80");
+    offices.wait_for_hello();
+
     // Killed and started again.
     offices.gateway.as_mut().unwrap().kill9().unwrap();
     assert!(!offices.get(0, 8080, "hello", 5).success());
     offices.run_gateway();
     offices.wait_for_hello();
     offices.audit();
+
+    // One of its daemons killed and started again.
+    offices.gb.process().kill9().unwrap();
+    offices.wait_for_line("it is noticed", |line| {
+        is("changed")(line) && text_or_empty(&line["reason"]).contains("daemon")
+    });
+    let (data, config) = (offices.path("gb"), offices.path("gb.toml"));
+    offices.gb = start(&offices.hosts[2], &data, &config, &["--no-tun"]);
+    offices.wait_for_hello();
+}
+
+fn text_or_empty(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[test]
 fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
-    let Some(mut offices) = Offices::open() else { return };
-    let by_a = |words: &[&str]| {
-        let words = [&["--out", "wiki=8080"], words].concat();
-        offices.consent(&offices.a, &offices.ga, &offices.b, &words)
+    let Some(mut offices) = Offices::open() else {
+        return;
     };
-    let by_b = || {
-        let words = ["--in", "wiki=b:80", "--rate", RATE];
-        offices.consent(&offices.b, &offices.gb, &offices.a, &words)
-    };
-    let (of_a, of_b, ending) = (by_a(&[]), by_b(), by_a(&["--expires", "20s"]));
-    let again = by_b();
+    let give = ["--in", "wiki=b:80", "--rate", RATE, "--give", "notice"];
+    let take = ["--out", "wiki=8080", "--take", "notice"];
+    let of_a = offices.consent(&offices.a, &offices.ga, &offices.b, &take);
+    let of_b = offices.consent(&offices.b, &offices.gb, &offices.a, &give);
     offices.accept("ga", &of_a);
     offices.accept("gb", &of_b);
     offices.run_gateway();
     offices.wait_for_hello();
+
+    // A document, and a newer one of its name; another one stays where it is.
+    let read = |offices: &Offices, name: &str| {
+        let got = offices.a.call(&["dht", "get", name]).unwrap();
+        got.success().then_some(got.stdout)
+    };
+    offices.b.json(&["dht", "put", "secret", "of b"]).unwrap();
+    for notice in ["closed on Monday", "open on Monday"] {
+        offices.b.json(&["dht", "put", "notice", notice]).unwrap();
+        until(A_WHILE, "a reads the notice of b", || {
+            Ok(read(&offices, "notice").as_deref() == Some(notice))
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}", offices.told()));
+    }
+    assert_eq!(read(&offices, "secret"), None);
+    let copied = offices.wait_for_line("it is written down", is("copied"));
+    assert_eq!(
+        (&copied["document"], &copied["octets"]),
+        (&Value::from("notice"), &Value::from(14))
+    );
 
     // Revoked in mid-transfer.
     let download = |offices: &Offices, log: &str| {
@@ -345,7 +446,10 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         curl
     };
     let mut curl = download(&offices, "revoked.log");
-    offices.b.json(&["overlay", "revoke", &text(&of_b["name"])]).unwrap();
+    offices
+        .b
+        .json(&["overlay", "revoke", &text(&of_b["name"])])
+        .unwrap();
     let ended = curl.wait(A_WHILE).unwrap();
     assert!(ended.is_some_and(|status| !status.success()), "{ended:?}");
     let cut = offices.wait_for_line("it is cut", |line| {
@@ -356,9 +460,22 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
     offices.wait_until_open(false);
     assert!(!offices.get(0, 8080, "hello", 5).success());
 
-    // Another consent, and the end of one in mid-transfer.
+    until(A_WHILE, "the notice is taken out", || {
+        Ok(read(&offices, "notice").is_none())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", offices.told()));
+    offices.wait_for_line("that is written down", is("withdrawn"));
+
+    // Another consent, and one that takes no document and ends in mid-transfer.
+    let again = offices.consent(&offices.b, &offices.gb, &offices.a, &give);
     offices.accept("gb", &again);
     offices.wait_for_hello();
+    until(A_WHILE, "the notice is there again", || {
+        Ok(read(&offices, "notice").is_some())
+    })
+    .unwrap();
+    let words = ["--out", "wiki=8080", "--expires", "15s"];
+    let ending = offices.consent(&offices.a, &offices.ga, &offices.b, &words);
     let ends = ending["expires_unix_s"].as_u64().unwrap();
     offices.accept("ga", &ending);
     let mut curl = download(&offices, "ended.log");
@@ -370,8 +487,18 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         is("closed")(line) && text(&line["reason"]).contains("past its time")
     });
 
+    until(A_WHILE, "the notice is taken out again", || {
+        Ok(read(&offices, "notice").is_none())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", offices.told()));
+
     // Stopped in good order; a changed line is found.
-    let stopped = offices.gateway.as_mut().unwrap().terminate(A_WHILE).unwrap();
+    let stopped = offices
+        .gateway
+        .as_mut()
+        .unwrap()
+        .terminate(A_WHILE)
+        .unwrap();
     assert!(stopped.success());
     assert_eq!(offices.audit().last().unwrap()["event"], "stopped");
     let head = done(&offices.gateway(&["audit", "--verify"]));
@@ -385,7 +512,15 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
     fs::write(&log, told.replacen("past its time", "past its tine", 1)).unwrap();
     let verified = offices.gateway(&["audit", "--verify"]);
     assert_eq!(verified.status.code(), Some(1));
-    assert!(verified.stdout.contains("not what was written"), "{}", verified.stdout);
+    assert!(
+        verified.stdout.contains("not what was written"),
+        "{}",
+        verified.stdout
+    );
     let refused = offices.gateway(&["run"]);
-    assert_eq!(refused.status.code(), Some(1), "it does not run on such a log");
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "it does not run on such a log"
+    );
 }

@@ -107,6 +107,35 @@ pub enum Event {
         /// Why it ended.
         reason: String,
     },
+    /// A document goes into the other overlay: it is new, or has changed.
+    Copied {
+        /// Its name.
+        document: String,
+        /// The overlay that gives it.
+        from_overlay: String,
+        /// The overlay into which it is put.
+        to_overlay: String,
+        /// Its length.
+        octets: u64,
+        /// BLAKE3 of its content.
+        content_hash: String,
+        /// The names of the consents by which it was decided, that of the taker first.
+        consents: Vec<String>,
+    },
+    /// A document could not be put into the other overlay.
+    NotCopied {
+        /// Its name.
+        document: String,
+        /// Why.
+        reason: String,
+    },
+    /// A document was taken out of the overlay into which it had been put.
+    Withdrawn {
+        /// Its name.
+        document: String,
+        /// That overlay.
+        to_overlay: String,
+    },
     /// So many refusals have no line of their own: there were too many.
     Suppressed {
         /// How many.
@@ -213,7 +242,11 @@ impl AuditLog {
     pub fn open_with(dir: &Path, bytes_max: u64) -> Result<Self, AuditError> {
         let found = read(dir, |_, _| {})?;
         let path = dir.join(FILE_NAME);
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(io_error(&path, "opened"))?;
         let whole = file.metadata().map_err(io_error(&path, "read"))?.len() - found.torn;
         let (seq, hash) = match &found.last {
@@ -230,7 +263,9 @@ impl AuditLog {
             broken: false,
         };
         if found.torn > 0 {
-            log.file.set_len(whole).map_err(io_error(&path, "repaired"))?;
+            log.file
+                .set_len(whole)
+                .map_err(io_error(&path, "repaired"))?;
         }
         if whole == 0 {
             log.begin()?;
@@ -295,7 +330,11 @@ impl AuditLog {
         let first = first_seq(&path)?.unwrap_or(self.seq);
         let older = self.dir.join(format!("audit-{first}.log"));
         fs::rename(&path, &older).map_err(io_error(&older, "made"))?;
-        let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path);
+        let file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
         self.file = file.map_err(io_error(&path, "made"))?;
         self.bytes = 0;
         let mut files = older_files(&self.dir)?;
@@ -315,7 +354,10 @@ impl AuditLog {
 /// [`AuditError`].
 pub fn read(dir: &Path, mut tell: impl FnMut(&Line, &str)) -> Result<Verified, AuditError> {
     let mut found = Verified::default();
-    let mut paths: Vec<PathBuf> = older_files(dir)?.into_iter().map(|(_, path)| path).collect();
+    let mut paths: Vec<PathBuf> = older_files(dir)?
+        .into_iter()
+        .map(|(_, path)| path)
+        .collect();
     let newest = dir.join(FILE_NAME);
     paths.push(newest.clone());
     for path in paths {
@@ -324,7 +366,10 @@ pub fn read(dir: &Path, mut tell: impl FnMut(&Line, &str)) -> Result<Verified, A
             Err(error) if error.kind() == io::ErrorKind::NotFound && path == newest => Vec::new(),
             Err(error) => return Err(io_error(&path, "read")(error)),
         };
-        let whole = octets.iter().rposition(|octet| *octet == b'\n').map_or(0, |at| at + 1);
+        let whole = octets
+            .iter()
+            .rposition(|octet| *octet == b'\n')
+            .map_or(0, |at| at + 1);
         let torn = (octets.len() - whole) as u64;
         if torn > 0 && path != newest {
             let line = 1 + octets.iter().filter(|octet| **octet == b'\n').count();
@@ -347,8 +392,12 @@ fn read_file(
     };
     for (at, text) in text.lines().enumerate() {
         let changed = |what| changed(path, at + 1, what);
-        let (content, end) = text.rsplit_once(SEAM).ok_or_else(|| changed("it has no hash"))?;
-        let hash = end.strip_suffix("\"}").ok_or_else(|| changed("it has no hash"))?;
+        let (content, end) = text
+            .rsplit_once(SEAM)
+            .ok_or_else(|| changed("it has no hash"))?;
+        let hash = end
+            .strip_suffix("\"}")
+            .ok_or_else(|| changed("it has no hash"))?;
         let line: Line =
             serde_json::from_str(&format!("{content}}}")).map_err(|_| changed("it is no line"))?;
         let before = match (&found.last, &line.event, at) {
@@ -356,11 +405,17 @@ fn read_file(
             (None, Event::Begun { previous }, 0) => previous.clone(),
             (Some((_, last)), Event::Begun { previous }, 0) if previous == last => last.clone(),
             (Some((last, hash)), _, 1..) if line.seq == last.seq + 1 => hash.clone(),
-            _ => return Err(changed("lines are missing before it, or it is out of order")),
+            _ => {
+                return Err(changed(
+                    "lines are missing before it, or it is out of order",
+                ));
+            }
         };
         let before = unhex(&before).ok_or_else(|| changed("it has no hash"))?;
         if hex(&chained(&before, content)) != hash {
-            return Err(changed("its hash is wrong: it, or the line before, was changed"));
+            return Err(changed(
+                "its hash is wrong: it, or the line before, was changed",
+            ));
         }
         tell(&line, hash);
         found.lines += 1;
@@ -413,6 +468,11 @@ fn sync_dir(dir: &Path) -> Result<(), AuditError> {
     synced.map_err(io_error(dir, "written"))
 }
 
+/// Returns the hash by which a line names the content of a document.
+pub fn content_hash(octets: &[u8]) -> String {
+    hex(blake3::hash(octets).as_bytes())
+}
+
 fn hex(octets: &[u8; 32]) -> String {
     data_encoding::HEXLOWER.encode(octets)
 }
@@ -424,7 +484,9 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 #[cfg(test)]

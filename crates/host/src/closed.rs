@@ -27,9 +27,7 @@ pub use enishi_services::ticket::TicketError;
 use enishi_services::ticket::{Card, OverlayTicket, is_overlay_name};
 use zeroize::Zeroizing;
 
-use crate::data_dir::{
-    DataDir, DataDirError, io_error, parse_key, read_identity, write_private,
-};
+use crate::data_dir::{DataDir, DataDirError, io_error, parse_key, read_identity, write_private};
 use crate::store::unix_s;
 
 /// The name of the file with the membership.

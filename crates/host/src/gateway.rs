@@ -15,6 +15,7 @@
 use std::path::{Path, PathBuf};
 
 use enishi_api::Overlay;
+use enishi_overlay::admission::consent;
 pub use enishi_overlay::admission::consent::{
     Consent, LetIn, LetOut, Limits, Opening, Terms, TermsError,
 };
@@ -108,7 +109,12 @@ pub fn sign(data: &Path, terms: Terms, valid_s: u64) -> Result<Consent, GatewayE
     getrandom::fill(&mut name).map_err(|error| GatewayError::Random(error.to_string()))?;
     let now = unix_s();
     let valid = now..now.saturating_add(valid_s);
-    Ok(Consent::sign(&authority, NodeId::from_bytes(name), terms, valid)?)
+    Ok(Consent::sign(
+        &authority,
+        NodeId::from_bytes(name),
+        terms,
+        valid,
+    )?)
 }
 
 /// Reads the sides of a gateway, at most [`SIDES`].
@@ -123,7 +129,10 @@ pub fn sides(dir: &Path) -> Result<Vec<Side>, GatewayError> {
             let data = kept.data;
             Ok(Side { data, consent })
         };
-        kept.into_iter().take(SIDES).map(side).collect::<Result<Vec<_>, String>>()
+        kept.into_iter()
+            .take(SIDES)
+            .map(side)
+            .collect::<Result<Vec<_>, String>>()
     };
     let path = dir.join(FILE_NAME);
     Ok(read_settings(&path, FILE_BYTES_MAX, parse)?.unwrap_or_default())
@@ -191,7 +200,10 @@ fn keep(dir: &Path, sides: &[Side]) -> Result<(), GatewayError> {
 /// the overlay; none when it does.
 pub fn objection(side: &Side, overlay: &Overlay) -> Option<String> {
     if side.consent.overlay().to_string() != overlay.overlay_id {
-        return Some(format!("the node is in another overlay now, {}", overlay.name));
+        return Some(format!(
+            "the node is in another overlay now, {}",
+            overlay.name
+        ));
     }
     if let Some(refusal) = &overlay.refusal {
         return Some(format!("the members refuse the gateway's node: {refusal}"));
@@ -212,6 +224,11 @@ pub fn objection(side: &Side, overlay: &Overlay) -> Option<String> {
 /// there are none that name each other. That both count is to be asked first ([`objection`]).
 pub fn openings(user: &Side, owner: &Side) -> Vec<Opening> {
     Opening::between(&user.consent, &owner.consent)
+}
+
+/// The documents of the side of `giver` that both consents have copied to the other one.
+pub fn documents<'a>(taker: &'a Side, giver: &Side) -> Vec<&'a str> {
+    consent::documents(&taker.consent, &giver.consent)
 }
 
 /// Under which name the gateway of a node shows its consent in that overlay's DHT.

@@ -107,7 +107,9 @@ pub enum TicketError {
     #[error("this is not an invitation to a closed overlay: these begin with `enishioverlay1`")]
     NotToOverlay,
     /// It is no consent to a gateway.
-    #[error("this is not a consent to a gateway: these are one line that begins with `enishiconsent1`")]
+    #[error(
+        "this is not a consent to a gateway: these are one line that begins with `enishiconsent1`"
+    )]
     NoConsent,
 }
 
@@ -437,7 +439,8 @@ mod tests {
     #[test]
     fn the_largest_consent_is_one_line_that_is_read() {
         use enishi_overlay::admission::consent::{
-            LetIn, LetOut, Limits, SERVICE_BYTES_MAX, SERVICES_MAX, Terms, USERS_MAX,
+            DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, LetIn, LetOut, Limits, SERVICE_BYTES_MAX,
+            SERVICES_MAX, Terms, USERS_MAX,
         };
         let key = |seed| Keypair::from_seed(&[seed; 32]);
         let name = |at: usize| format!("{at:0>SERVICE_BYTES_MAX$}");
@@ -460,6 +463,8 @@ mod tests {
                     port: u16::MAX,
                 })
                 .collect(),
+            takes: vec!["t".repeat(DOCUMENT_BYTES_MAX); DOCUMENTS_MAX],
+            gives: vec!["g".repeat(DOCUMENT_BYTES_MAX); DOCUMENTS_MAX],
             limits: Limits {
                 flows: u16::MAX,
                 octets_per_s: u64::MAX,

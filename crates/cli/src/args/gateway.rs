@@ -54,6 +54,12 @@ pub(crate) struct Consent {
     /// A service of this overlay that members of the other one may use: mail=ben:25
     #[arg(long = "in", value_name = "SERVICE=MEMBER:PORT", value_parser = service_in)]
     pub(crate) inside: Vec<ServiceIn>,
+    /// A document of the other overlay's DHT that is to be put into this one, by its name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) take: Vec<String>,
+    /// A document of this overlay's DHT that may be put into the other one, by its name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) give: Vec<String>,
     /// For how long, for example 12h, 30d
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = super::valid_s)]
     pub(crate) expires: u64,
@@ -98,8 +104,14 @@ pub(crate) struct ServiceIn {
 fn service_out(text: &str) -> Result<ServiceOut, String> {
     let wrong = || "write SERVICE=PORT or SERVICE=PORT:MEMBER,MEMBER".to_owned();
     let (service, rest) = text.split_once('=').ok_or_else(wrong)?;
-    let (port, users) = rest.split_once(':').map_or((rest, None), |(p, u)| (p, Some(u)));
-    let users: Vec<String> = users.into_iter().flat_map(|users| users.split(',')).map(str::to_owned).collect();
+    let (port, users) = rest
+        .split_once(':')
+        .map_or((rest, None), |(p, u)| (p, Some(u)));
+    let users: Vec<String> = users
+        .into_iter()
+        .flat_map(|users| users.split(','))
+        .map(str::to_owned)
+        .collect();
     // Nobody named would mean everybody.
     if users.iter().any(String::is_empty) {
         return Err(wrong());

@@ -61,7 +61,10 @@ pub(super) async fn run(cx: &Context, command: args::Gateway) -> Result<Verdict,
 
 fn make_dir(dir: &Path) -> Result<(), Problem> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir);
     made.map_err(|error| Problem::No(format!("{} cannot be made: {error}.", dir.display())))
 }
 
@@ -75,8 +78,11 @@ async fn consent(cx: &Context, options: args::Consent) -> Result<Verdict, Proble
     let members = members.await?;
     let mut lets_out = Vec::new();
     for out in options.out {
-        let users: Result<Vec<NodeId>, Problem> =
-            out.users.iter().map(|user| members.find(cx, user)).collect();
+        let users: Result<Vec<NodeId>, Problem> = out
+            .users
+            .iter()
+            .map(|user| members.find(cx, user))
+            .collect();
         lets_out.push(LetOut {
             service: out.service,
             port: out.port,
@@ -97,6 +103,8 @@ async fn consent(cx: &Context, options: args::Consent) -> Result<Verdict, Proble
         other: OverlayId::from_bytes(*other.as_bytes()),
         lets_out,
         lets_in,
+        takes: options.take,
+        gives: options.give,
         limits: Limits {
             flows: options.flows,
             octets_per_s: options.rate,
@@ -149,9 +157,10 @@ impl Members {
 fn object(consent: &Consent) -> Value {
     let terms = consent.terms();
     let ids = |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>();
-    let out = terms.lets_out.iter().map(|out| {
-        json!({ "service": out.service, "port": out.port, "users": ids(&out.users) })
-    });
+    let out = terms
+        .lets_out
+        .iter()
+        .map(|out| json!({ "service": out.service, "port": out.port, "users": ids(&out.users) }));
     let inside = terms.lets_in.iter().map(|inside| {
         let member = inside.member.to_string();
         json!({ "service": inside.service, "member": member, "port": inside.port })
@@ -165,6 +174,8 @@ fn object(consent: &Consent) -> Value {
         "other_overlay_id": terms.other.to_string(),
         "out": out.collect::<Vec<_>>(),
         "in": inside.collect::<Vec<_>>(),
+        "take": terms.takes,
+        "give": terms.gives,
         "flows": terms.limits.flows,
         "octets_per_s": terms.limits.octets_per_s,
         "idle_s": terms.limits.idle_s,
@@ -194,18 +205,33 @@ fn tell_consent(cx: &Context, consent: &Consent) -> Result<Verdict, Problem> {
             true => everybody.to_owned(),
             false => users.join(", "),
         };
-        row(Label::LetOut, format!("{} :{} ({users})", out.service, out.port));
+        row(
+            Label::LetOut,
+            format!("{} :{} ({users})", out.service, out.port),
+        );
     }
     for inside in &terms.lets_in {
         let to = format!("{}:{}", inside.member.short(), inside.port);
         row(Label::LetIn, format!("{} -> {to}", inside.service));
+    }
+    for (label, names) in [(Label::Takes, &terms.takes), (Label::Gives, &terms.gives)] {
+        for name in names {
+            row(label, name.clone());
+        }
     }
     let Limits {
         flows,
         octets_per_s,
         idle_s,
     } = terms.limits;
-    row(Label::Limits, cx.out.text(&Message::Gateway(Text::Limits { flows, octets_per_s, idle_s })));
+    row(
+        Label::Limits,
+        cx.out.text(&Message::Gateway(Text::Limits {
+            flows,
+            octets_per_s,
+            idle_s,
+        })),
+    );
     row(Label::Ends, ends(consent.expires_unix_s()));
     cx.out.line(&table.print())?;
     Ok(Verdict::Yes)
@@ -222,6 +248,7 @@ fn ends(unix_s: u64) -> String {
 async fn show(cx: &Context) -> Result<Verdict, Problem> {
     let state = runtime::look(&cx.out, cx.client.data()).await;
     let is_open = state.ports.values().any(|port| port.opening.is_some());
+    let is_open = is_open || !state.documents.is_empty();
     let verdict = if is_open { Verdict::Yes } else { Verdict::No };
     if cx.out.json {
         cx.out.object(&state_object(&state))?;
@@ -231,7 +258,15 @@ async fn show(cx: &Context) -> Result<Verdict, Problem> {
         let words = labels.iter().map(|label| cx.out.label(*label));
         Table::new(words.collect::<Vec<_>>())
     };
-    let mut sides = labels(&[Label::Overlay, Label::Id, Label::Channel, Label::Node, Label::Consent, Label::Ends, Label::State]);
+    let mut sides = labels(&[
+        Label::Overlay,
+        Label::Id,
+        Label::Channel,
+        Label::Node,
+        Label::Consent,
+        Label::Ends,
+        Label::State,
+    ]);
     for side in &state.sides {
         let counts = cx.out.label(Label::Counts).to_owned();
         sides.row([
@@ -244,11 +279,27 @@ async fn show(cx: &Context) -> Result<Verdict, Problem> {
             side.objection.clone().unwrap_or(counts),
         ]);
     }
-    let mut ports = labels(&[Label::Service, Label::From, Label::Port, Label::To, Label::State]);
+    let mut documents = labels(&[Label::Document, Label::From, Label::To]);
+    for (taker, document) in &state.documents {
+        let name = |at: usize| state.sides.get(at).map_or("", name).to_owned();
+        documents.row([document.clone(), name(1 - taker), name(*taker)]);
+    }
+    let mut ports = labels(&[
+        Label::Service,
+        Label::From,
+        Label::Port,
+        Label::To,
+        Label::State,
+    ]);
     for ((at, port), there) in &state.ports {
         let name = |at: usize| state.sides.get(at).map_or("", name);
         let leads = there.opening.as_ref().map_or("-".to_owned(), |opening| {
-            format!("{} {}:{}", name(1 - at), opening.member.short(), opening.member_port)
+            format!(
+                "{} {}:{}",
+                name(1 - at),
+                opening.member.short(),
+                opening.member_port
+            )
         });
         let open = cx.out.label(Label::Open).to_owned();
         ports.row([
@@ -256,7 +307,11 @@ async fn show(cx: &Context) -> Result<Verdict, Problem> {
             name(*at).to_owned(),
             port.to_string(),
             leads,
-            if there.opening.is_some() { open } else { there.reason.clone() },
+            if there.opening.is_some() {
+                open
+            } else {
+                there.reason.clone()
+            },
         ]);
     }
     if !state.sides.is_empty() {
@@ -265,6 +320,9 @@ async fn show(cx: &Context) -> Result<Verdict, Problem> {
     if !state.ports.is_empty() {
         cx.out.line(&format!("\n{}", ports.print()))?;
     }
+    if !state.documents.is_empty() {
+        cx.out.line(&format!("\n{}", documents.print()))?;
+    }
     if let Some(reason) = &state.reason {
         cx.out.notice(&sentence(reason));
     }
@@ -272,7 +330,11 @@ async fn show(cx: &Context) -> Result<Verdict, Problem> {
 }
 
 fn name(side: &SideState) -> &str {
-    if side.name.is_empty() { short(&side.overlay) } else { &side.name }
+    if side.name.is_empty() {
+        short(&side.overlay)
+    } else {
+        &side.name
+    }
 }
 
 fn state_object(state: &State) -> Value {
@@ -302,7 +364,16 @@ fn state_object(state: &State) -> Value {
             "to_port": opening.map(|opening| opening.member_port),
         })
     });
+    let documents = state.documents.iter().map(|(taker, document)| {
+        let overlay = |at: usize| state.sides.get(at).map(|side| &side.overlay);
+        json!({
+            "document": document,
+            "from_overlay_id": overlay(1 - taker),
+            "to_overlay_id": overlay(*taker),
+        })
+    });
     json!({
+        "documents": documents.collect::<Vec<_>>(),
         "sides": sides.collect::<Vec<_>>(),
         "services": services.collect::<Vec<_>>(),
         "reason": state.reason,
@@ -322,9 +393,15 @@ fn tell_audit(cx: &Context, options: &args::Audit) -> Result<Verdict, Problem> {
     let found = read.map_err(|error| Problem::No(sentence(&error.to_string())))?;
     let hash = found.last.as_ref().map(|(_, hash)| hash.clone());
     if !is_found {
-        return Err(Problem::No(cx.out.text(&Message::Gateway(Text::HashMissing))));
+        return Err(Problem::No(
+            cx.out.text(&Message::Gateway(Text::HashMissing)),
+        ));
     }
-    let shown = if options.verify { VecDeque::new() } else { last };
+    let shown = if options.verify {
+        VecDeque::new()
+    } else {
+        last
+    };
     if cx.out.json {
         let lines: Vec<&Line> = shown.iter().map(|(line, _)| line).collect();
         let count = found.lines;
@@ -364,7 +441,9 @@ fn words(event: &Event) -> [String; 2] {
             });
             ["changed".to_owned(), text]
         }
-        Event::Opened { flow, passage } => ["opened".to_owned(), format!("#{flow} {}", who(passage))],
+        Event::Opened { flow, passage } => {
+            ["opened".to_owned(), format!("#{flow} {}", who(passage))]
+        }
         Event::Refused { passage, reason } => {
             ["refused".to_owned(), format!("{}: {reason}", who(passage))]
         }
@@ -378,6 +457,29 @@ fn words(event: &Event) -> [String; 2] {
             let text = format!("#{flow} {octets_in} in, {octets_out} out, {open_ms} ms: {reason}");
             ["closed".to_owned(), text]
         }
+        Event::Copied {
+            document,
+            from_overlay,
+            to_overlay,
+            octets,
+            ..
+        } => {
+            let (from, to) = (short(from_overlay), short(to_overlay));
+            [
+                "copied".to_owned(),
+                format!("{document} {from} -> {to}, {octets} octets"),
+            ]
+        }
+        Event::NotCopied { document, reason } => {
+            ["not copied".to_owned(), format!("{document}: {reason}")]
+        }
+        Event::Withdrawn {
+            document,
+            to_overlay,
+        } => [
+            "withdrawn".to_owned(),
+            format!("{document} {}", short(to_overlay)),
+        ],
         Event::Suppressed { refusals } => ["suppressed".to_owned(), format!("{refusals} refusals")],
     };
     [event, text]
@@ -386,9 +488,14 @@ fn words(event: &Event) -> [String; 2] {
 fn who(passage: &Passage) -> String {
     let node = passage.from_node.as_deref().unwrap_or("-");
     let to = passage.to_node.as_deref().unwrap_or("-");
-    let port = passage.to_port.map_or(String::new(), |port| format!(":{port}"));
+    let port = passage
+        .to_port
+        .map_or(String::new(), |port| format!(":{port}"));
     let (node, to) = (short(node), short(to));
-    format!("{} {node} ({}) -> {to}{port}", passage.service, passage.from)
+    format!(
+        "{} {node} ({}) -> {to}{port}",
+        passage.service, passage.from
+    )
 }
 
 /// Writes a time as in RFC 3339, UTC. Days are counted as in "chrono-compatible low-level date
@@ -417,7 +524,10 @@ async fn list(cx: &Context) -> Result<Verdict, Problem> {
     };
     let members = channels.into_iter().flat_map(|channel| channel.member_list);
     let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-    for member in members.filter(|member| seen.insert(member.node_id.clone())).take(MEMBERS_MAX) {
+    for member in members
+        .filter(|member| seen.insert(member.node_id.clone()))
+        .take(MEMBERS_MAX)
+    {
         let key = gateway::public_name(&member.node_id);
         match cx.client.ask(&Request::DhtGet { key }).await {
             Ok(Answer::Value { value, .. }) => {
@@ -441,12 +551,24 @@ async fn list(cx: &Context) -> Result<Verdict, Problem> {
         cx.out.hint(&Message::Gateway(Text::NoGateways));
         return Ok(Verdict::Yes);
     }
-    let labels = [Label::Host, Label::Node, Label::OtherOverlay, Label::LetOut, Label::LetIn, Label::Ends];
+    let labels = [
+        Label::Host,
+        Label::Node,
+        Label::OtherOverlay,
+        Label::LetOut,
+        Label::LetIn,
+        Label::Ends,
+    ];
     let mut table = Table::new(labels.map(|label| cx.out.label(label)));
     for (member, consent) in &found {
         let terms = consent.terms();
-        let out = terms.lets_out.iter().map(|out| format!("{}:{}", out.service, out.port));
+        let out = terms
+            .lets_out
+            .iter()
+            .map(|out| format!("{}:{}", out.service, out.port));
+        let out = out.chain(terms.takes.iter().cloned());
         let inside = terms.lets_in.iter().map(|inside| inside.service.clone());
+        let inside = inside.chain(terms.gives.iter().cloned());
         table.row([
             member.host.clone(),
             short(&member.node_id).to_owned(),

@@ -121,7 +121,11 @@ fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option
         to_overlay: to.map_or_else(String::new, |to| to.overlay.clone()),
         to_node: opening.map(|opening| opening.member.to_string()),
         to_port: opening.map(|opening| opening.member_port),
-        consents: [Some(from), to].into_iter().flatten().map(|side| side.consent.clone()).collect(),
+        consents: [Some(from), to]
+            .into_iter()
+            .flatten()
+            .map(|side| side.consent.clone())
+            .collect(),
     };
     let allowed = || {
         let node = arrived.node_id.clone();
@@ -269,7 +273,9 @@ async fn relay(
         to.write_all(record).await?;
         to.flush().await?;
         meter.octets.fetch_add(length.into(), Ordering::Relaxed);
-        meter.last_ms.store(elapsed_ms(meter.began), Ordering::Relaxed);
+        meter
+            .last_ms
+            .store(elapsed_ms(meter.began), Ordering::Relaxed);
         if length == 0 {
             return match to.shutdown().await {
                 // The other has all it needs.

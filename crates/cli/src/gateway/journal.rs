@@ -45,7 +45,11 @@ impl Journal {
     /// [`AuditError`]: what it would have told must not be done.
     pub(super) async fn write(&self, event: Event) -> Result<(), AuditError> {
         let log = Arc::clone(&self.log);
-        let write = move || log.lock().unwrap_or_else(PoisonError::into_inner).write(&event);
+        let write = move || {
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(&event)
+        };
         match spawn_blocking(write).await {
             Ok(written) => written,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

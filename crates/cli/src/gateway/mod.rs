@@ -14,12 +14,14 @@
 //! | `watch` | asks both daemons every second whether the consents count, and says what is open |
 //! | `listen` | takes connections at the ports that the consents name |
 //! | `flow` | decides about a connection, carries it, and cuts it when it is allowed no more |
+//! | `documents` | copies values of one overlay's DHT into the other's |
 //! | `limits` | how many connections, from whom, how fast |
 //! | `journal` | writes the audit log, and that nothing may pass without it |
 //!
 //! The gateway is a process of its own that talks to the control sockets of two daemons, as any
 //! program of the same user could. What it is told by a daemon it takes for true.
 
+mod documents;
 mod flow;
 mod journal;
 mod limits;
@@ -83,6 +85,7 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
     out.hint(&Message::Gateway(Text::Runs));
     tokio::spawn(watch::follow(Arc::clone(&shared)));
     tokio::spawn(watch::show(Arc::clone(&shared)));
+    tokio::spawn(documents::copy(Arc::clone(&shared)));
     tokio::spawn(listen::keep(Arc::clone(&shared)));
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -35,6 +35,10 @@ pub(crate) struct State {
     pub(crate) sides: Vec<SideState>,
     /// What the consents name, by the side from which it is used and the gateway's port there.
     pub(crate) ports: BTreeMap<(usize, u16), Port>,
+    /// The documents that are copied, each with the side into which.
+    pub(crate) documents: BTreeSet<(usize, String)>,
+    /// The same of those that the consents take, whether they count or not.
+    pub(crate) wanted: BTreeSet<(usize, String)>,
     /// Why nothing passes, or less than the consents name.
     pub(crate) reason: Option<String>,
 }
@@ -89,9 +93,20 @@ impl State {
         let open = self.ports.iter().filter(|(_, port)| port.opening.is_some());
         let words = |((side, _), port): (&(usize, u16), &Port)| {
             let overlay = |at: usize| self.sides.get(at).map_or("", |side| &side.overlay);
-            format!("{} {} -> {}", port.service, overlay(*side), overlay(1 - *side))
+            format!(
+                "{} {} -> {}",
+                port.service,
+                overlay(*side),
+                overlay(1 - *side)
+            )
         };
-        open.map(words).collect()
+        let copied = |(taker, document): &(usize, String)| {
+            let overlay = |at: usize| self.sides.get(at).map_or("", |side| &side.overlay);
+            format!("{document} {} => {}", overlay(1 - *taker), overlay(*taker))
+        };
+        open.map(words)
+            .chain(self.documents.iter().map(copied))
+            .collect()
     }
 }
 
@@ -183,7 +198,7 @@ fn judge(sides: &[Side], states: Vec<SideState>) -> State {
     let mut state = State {
         reason: reason(sides, &states),
         sides: states,
-        ports: BTreeMap::new(),
+        ..State::default()
     };
     let counts = state.sides.iter().all(|side| side.objection.is_none());
     for (at, user) in sides.iter().enumerate() {
@@ -192,6 +207,13 @@ fn judge(sides: &[Side], states: Vec<SideState>) -> State {
             (SIDES, true, Some(owner)) => gateway::openings(user, owner),
             _ => Vec::new(),
         };
+        let take = |name: &str| (at, name.to_owned());
+        let taken = user.consent.terms().takes.iter();
+        state.wanted.extend(taken.map(|name| take(name)));
+        if let (SIDES, true, Some(giver)) = (sides.len(), counts, sides.iter().rev().nth(at)) {
+            let given = gateway::documents(user, giver);
+            state.documents.extend(given.into_iter().map(take));
+        }
         for out in &user.consent.terms().lets_out {
             let mut openings = openings.iter();
             let opening = openings.find(|opening| opening.service == out.service);
@@ -231,10 +253,11 @@ fn reason(sides: &[Side], states: &[SideState]) -> Option<String> {
     if !names(one, other) || !names(other, one) {
         return Some("the two consents do not name each other's overlay".to_owned());
     }
-    let is_nothing = [(one, other), (other, one)]
-        .iter()
-        .all(|(user, owner)| gateway::openings(user, owner).is_empty());
-    is_nothing.then(|| "the two consents have no service in common".to_owned())
+    let is_nothing = [(one, other), (other, one)].iter().all(|(user, owner)| {
+        let documents = gateway::documents(user, owner);
+        gateway::openings(user, owner).is_empty() && documents.is_empty()
+    });
+    is_nothing.then(|| "the two consents have no service and no document in common".to_owned())
 }
 
 pub(crate) fn short(id: &str) -> &str {

@@ -540,6 +540,9 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::LetOut => "lets out",
         Label::LetIn => "lets in",
         Label::Limits => "limits",
+        Label::Document => "document",
+        Label::Takes => "takes",
+        Label::Gives => "gives",
         Label::Everybody => "everybody",
         Label::Counts => "counts",
     }

@@ -519,6 +519,9 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::LetOut => "外への利用",
         Label::LetIn => "外からの利用",
         Label::Limits => "上限",
+        Label::Document => "文書",
+        Label::Takes => "受け取る文書",
+        Label::Gives => "渡す文書",
         Label::Everybody => "全員",
         Label::Counts => "有効",
     }

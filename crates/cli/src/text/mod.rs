@@ -448,6 +448,9 @@ pub(crate) enum Label {
     LetOut,
     LetIn,
     Limits,
+    Document,
+    Takes,
+    Gives,
     Everybody,
     Counts,
 }

@@ -90,7 +90,10 @@ fn a_line_that_was_changed_left_out_or_put_in_is_found() {
     };
     let changed = lines[3].replace("\"octets_out\":4", "\"octets_out\":5");
     assert_ne!(changed, lines[3]);
-    assert_eq!(found_at(&[&lines[..3], &[&changed], &lines[4..]].concat()), 4);
+    assert_eq!(
+        found_at(&[&lines[..3], &[&changed], &lines[4..]].concat()),
+        4
+    );
     assert_eq!(found_at(&[&lines[..3], &lines[4..]].concat()), 4);
     assert_eq!(found_at(&[&lines[..3], &lines[2..]].concat()), 4);
     assert_eq!(found_at(&lines[1..]), 1);

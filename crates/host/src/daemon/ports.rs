@@ -101,7 +101,10 @@ async fn arrival(desk: &Desk, channel: &str, listener: &mut Listener) -> Option<
         return None;
     };
     let (channel, address) = (channel.to_owned(), from.ip());
-    let member = desk.look(move |node| member_at(node, &channel, address)).await.ok()?;
+    let member = desk
+        .look(move |node| member_at(node, &channel, address))
+        .await
+        .ok()?;
     let connection = desk.shared.arrivals.keep(stream)?;
     let desk = desk.clone();
     tokio::spawn(async move {
@@ -119,7 +122,10 @@ async fn arrival(desk: &Desk, channel: &str, listener: &mut Listener) -> Option<
 /// no packet from that address but of it. This node itself has its own.
 fn member_at(node: &Node, channel: &str, address: IpAddr) -> Option<NodeId> {
     let (_, channel) = node.vnet().by_name(channel)?;
-    let own = [channel.address().map(IpAddr::from), Some(channel.address6().into())];
+    let own = [
+        channel.address().map(IpAddr::from),
+        Some(channel.address6().into()),
+    ];
     if own.contains(&Some(address)) {
         return Some(node.id());
     }
@@ -153,21 +159,33 @@ pub(super) async fn connect(
         Some(IpAddr::from(claim.address))
     });
     let address = address.await?.ok_or_else(|| {
-        no(format!("{} is no member of channel `{channel}` that this node knows.", id.short()))
+        no(format!(
+            "{} is no member of channel `{channel}` that this node knows.",
+            id.short()
+        ))
     })?;
     let connected = reach.connect(SocketAddr::new(address, port)).await;
     let connected = connected.map_err(|error| {
-        no(sentence(&format!("port {port} of {} is not reached: {error}", id.short())))
+        no(sentence(&format!(
+            "port {port} of {} is not reached: {error}",
+            id.short()
+        )))
     })?;
     // The directory of members says what members say; who proved the address is another matter.
     let name = channel.to_owned();
     let proven = desk.look(move |node| {
-        let attached = node.vnet().by_name(&name).and_then(|(_, channel)| channel.attached(id));
+        let attached = node
+            .vnet()
+            .by_name(&name)
+            .and_then(|(_, channel)| channel.attached(id));
         attached.is_some_and(|claim| claim.addresses().contains(&address))
     });
     match proven.await? {
         true => Ok(duplex(connected)),
-        false => Err(no(format!("Another node than {} has its address now.", id.short()))),
+        false => Err(no(format!(
+            "Another node than {} has its address now.",
+            id.short()
+        ))),
     }
 }
 
@@ -186,6 +204,8 @@ async fn reach(desk: &Desk, channel: &str) -> Result<Reach, Failure> {
     let id = desk.look(move |node| node.vnet().by_name(&name).map(|(id, _)| id));
     let id = id.await?.ok_or_else(|| unknown(channel))?;
     desk.shared.networks.reach(id).ok_or_else(|| {
-        no(format!("This node has no address in channel `{channel}` yet; try again."))
+        no(format!(
+            "This node has no address in channel `{channel}` yet; try again."
+        ))
     })
 }

@@ -13,11 +13,15 @@
 //! that has it says which member it is, and at which port. So neither learns who the members of the
 //! other are. A service passes only where both consents name it ([`Opening::between`]).
 //!
+//! Documents are values of the overlays' DHTs: the gateway copies those from one overlay to the other
+//! that one consent gives and the other takes, under the same name.
+//!
 //! ```text
 //! +---------+------+---------+---------+---------+-------+-------------+------------+--------+
-//! | version | name | overlay | gateway | channel | other | out, in     | limits,    | issuer |
+//! | version | name | overlay | gateway | channel | other | out, in,    | limits,    | issuer |
+//! |         |      |         |         |         |       | takes,gives | times      |        |
 //! +---------+------+---------+---------+---------+-------+-------------+------------+--------+
-//!  1         32     32        32        1 + n     32      1 + n, 1 + n  times        32, and 64
+//!  1         32     32        32        1 + n     32      1 + n each    varint       32, and 64
 //!                                                                                  of signature
 //! ```
 //!
@@ -36,10 +40,16 @@ use crate::id::{Keypair, NodeId, OverlayId};
 pub const SERVICES_MAX: usize = 8;
 
 /// The most users that a consent names, of all services together.
-pub const USERS_MAX: usize = 32;
+pub const USERS_MAX: usize = 16;
 
 /// The longest name of a service, in octets.
 pub const SERVICE_BYTES_MAX: usize = 31;
+
+/// The most documents that a consent gives, and that it takes.
+pub const DOCUMENTS_MAX: usize = 4;
+
+/// The longest name of a document, in octets.
+pub const DOCUMENT_BYTES_MAX: usize = 64;
 
 /// The longest name of a channel, in octets.
 const CHANNEL_BYTES_MAX: usize = 63;
@@ -118,6 +128,11 @@ pub struct Terms {
     pub lets_out: Vec<LetOut>,
     /// What members of the other overlay may use of this one, at most [`SERVICES_MAX`].
     pub lets_in: Vec<LetIn>,
+    /// Which documents of the other overlay are put into this one, by the names under which its DHT
+    /// has them, at most [`DOCUMENTS_MAX`].
+    pub takes: Vec<String>,
+    /// Which documents of this overlay may be put into the other one, at most [`DOCUMENTS_MAX`].
+    pub gives: Vec<String>,
     /// How much.
     pub limits: Limits,
 }
@@ -126,8 +141,14 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TermsError {
     /// Nothing is let out or in, or too much.
-    #[error("a consent lets 1 to {SERVICES_MAX} services out, or in, and names {USERS_MAX} users at most")]
+    #[error(
+        "a consent lets up to {SERVICES_MAX} services out and in, gives and takes up to \
+         {DOCUMENTS_MAX} documents, one of all these at least, and names {USERS_MAX} users at most"
+    )]
     Count,
+    /// The name of a document does not fit.
+    #[error("a document's name has 1 to {DOCUMENT_BYTES_MAX} octets and no control characters")]
+    Document,
     /// A name does not fit.
     #[error(
         "a service's name has 1 to {SERVICE_BYTES_MAX} letters, digits, `-` and `_`, a channel's 1 to 63"
@@ -137,7 +158,9 @@ pub enum TermsError {
     #[error("two services that are let out have one port, or two of one direction one name")]
     Twice,
     /// A port or limit is 0, or too small.
-    #[error("ports are 1 to 65535; limits are at least 1 connection, 1024 octets a second and 1 second")]
+    #[error(
+        "ports are 1 to 65535; limits are at least 1 connection, 1024 octets a second and 1 second"
+    )]
     Figure,
 }
 
@@ -147,16 +170,32 @@ impl Terms {
     /// # Errors
     /// [`TermsError`].
     pub fn check(&self) -> Result<(), TermsError> {
-        let count = self.lets_out.len() + self.lets_in.len();
+        let documents = self.takes.len() + self.gives.len();
+        let count = self.lets_out.len() + self.lets_in.len() + documents;
         let users: usize = self.lets_out.iter().map(|out| out.users.len()).sum();
         let most = self.lets_out.len().max(self.lets_in.len());
-        if count == 0 || most > SERVICES_MAX || users > USERS_MAX {
+        let most_documents = self.takes.len().max(self.gives.len());
+        let is_many = most > SERVICES_MAX || most_documents > DOCUMENTS_MAX || users > USERS_MAX;
+        if count == 0 || is_many {
             return Err(TermsError::Count);
         }
+        if !self
+            .takes
+            .iter()
+            .chain(&self.gives)
+            .all(|name| is_document(name))
+        {
+            return Err(TermsError::Document);
+        }
         let out = self.lets_out.iter().map(|out| (&out.service, out.port));
-        let inside = self.lets_in.iter().map(|inside| (&inside.service, inside.port));
+        let inside = self
+            .lets_in
+            .iter()
+            .map(|inside| (&inside.service, inside.port));
         let fits = |(name, _): (&String, u16)| is_name(name, SERVICE_BYTES_MAX);
-        if !is_name(&self.channel, CHANNEL_BYTES_MAX) || !out.clone().chain(inside.clone()).all(fits) {
+        if !is_name(&self.channel, CHANNEL_BYTES_MAX)
+            || !out.clone().chain(inside.clone()).all(fits)
+        {
             return Err(TermsError::Name);
         }
         if !self.limits.is_fit() || out.chain(inside).any(|(_, port)| port == 0) {
@@ -177,6 +216,10 @@ impl Terms {
         }
         Ok(())
     }
+}
+
+fn is_document(name: &str) -> bool {
+    (1..=DOCUMENT_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 fn is_name(name: &str, bytes_max: usize) -> bool {
@@ -284,7 +327,14 @@ impl Consent {
 
     fn signed(&self) -> Vec<u8> {
         let times = (self.not_before_unix_s, self.expires_unix_s);
-        let content = (self.version, &self.name, &self.overlay, &self.terms, times, &self.issuer);
+        let content = (
+            self.version,
+            &self.name,
+            &self.overlay,
+            &self.terms,
+            times,
+            &self.issuer,
+        );
         signed_octets(CONSENT, &content)
     }
 }
@@ -310,10 +360,7 @@ impl Opening {
     /// Returns what members on the side of `user` may use on the side of `owner`. Nothing unless
     /// the two consents name each other's overlays. Bounded by [`SERVICES_MAX`].
     pub fn between(user: &Consent, owner: &Consent) -> Vec<Self> {
-        let match_each_other = user.terms.other == owner.overlay
-            && owner.terms.other == user.overlay
-            && user.overlay != owner.overlay;
-        if !match_each_other {
+        if !match_each_other(user, owner) {
             return Vec::new();
         }
         let limits = user.terms.limits.and(owner.terms.limits);
@@ -336,6 +383,21 @@ impl Opening {
     pub fn admits(&self, user: &NodeId) -> bool {
         self.users.is_empty() || self.users.contains(user)
     }
+}
+
+/// Returns the documents that `taker` takes and `giver` gives. None unless the two consents name
+/// each other's overlays.
+pub fn documents<'a>(taker: &'a Consent, giver: &Consent) -> Vec<&'a str> {
+    let taken = taker.terms.takes.iter();
+    let is_given =
+        |name: &&String| match_each_other(taker, giver) && giver.terms.gives.contains(name);
+    taken.filter(is_given).map(String::as_str).collect()
+}
+
+fn match_each_other(one: &Consent, other: &Consent) -> bool {
+    one.terms.other == other.overlay
+        && other.terms.other == one.overlay
+        && one.overlay != other.overlay
 }
 
 #[cfg(test)]
@@ -361,6 +423,8 @@ mod tests {
             other: overlay(other),
             lets_out: vec![],
             lets_in: vec![],
+            takes: vec![],
+            gives: vec![],
             limits: Limits::default(),
         }
     }
@@ -405,11 +469,15 @@ mod tests {
     #[test]
     fn a_consent_counts_for_its_gateway_its_overlay_and_its_time() {
         let consent = signed(1, user());
-        let verify = |overlay, holder: u8, at| consent.verify(&overlay, &key(holder).id(), |_| false, at);
+        let verify =
+            |overlay, holder: u8, at| consent.verify(&overlay, &key(holder).id(), |_| false, at);
         assert_eq!(verify(overlay(1), 11, NOW), Ok(()));
         assert_eq!(verify(overlay(2), 11, NOW), Err(RefusedError::Foreign));
         assert_eq!(verify(overlay(1), 12, NOW), Err(RefusedError::Holder));
-        assert_eq!(verify(overlay(1), 11, NOW + DAY), Err(RefusedError::Expired));
+        assert_eq!(
+            verify(overlay(1), 11, NOW + DAY),
+            Err(RefusedError::Expired)
+        );
         let early = verify(overlay(1), 11, NOW - SKEW_S - 1);
         assert_eq!(early, Err(RefusedError::Early));
         for revoked in [99, 11] {
@@ -449,12 +517,30 @@ mod tests {
             idle_s: 9,
         };
         assert_eq!(wiki.limits, limits);
-        assert!(Opening::between(&other, &one).is_empty(), "not the other way");
+        assert!(
+            Opening::between(&other, &one).is_empty(),
+            "not the other way"
+        );
         let elsewhere = signed(3, owner());
         assert!(Opening::between(&one, &elsewhere).is_empty());
         let mut meant_for_another = owner();
         meant_for_another.other = overlay(5);
         assert!(Opening::between(&one, &signed(2, meant_for_another)).is_empty());
+    }
+
+    #[test]
+    fn a_document_is_copied_where_one_side_takes_and_the_other_gives() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let mut taker = user();
+        taker.takes = names(&["notice", "plan"]);
+        let mut giver = owner();
+        giver.gives = names(&["notice", "menu"]);
+        let [taker, giver] = [signed(1, taker), signed(2, giver)];
+        assert_eq!(documents(&taker, &giver), ["notice"]);
+        assert!(documents(&giver, &taker).is_empty());
+        let mut elsewhere = owner();
+        elsewhere.gives = names(&["notice"]);
+        assert!(documents(&taker, &signed(3, elsewhere)).is_empty());
     }
 
     #[test]
@@ -469,11 +555,22 @@ mod tests {
         let crowd = |terms: &mut Terms| terms.lets_out[1].users = vec![key(1).id(); USERS_MAX];
         assert_eq!(sign(crowd), Err(TermsError::Count));
         assert_eq!(sign(|terms| terms.channel.clear()), Err(TermsError::Name));
+        let steering = |terms: &mut Terms| terms.takes = vec!["a\u{1b}".to_owned()];
+        assert_eq!(sign(steering), Err(TermsError::Document));
         let spaced = |terms: &mut Terms| terms.lets_out[0].service = "a b".to_owned();
         assert_eq!(sign(spaced), Err(TermsError::Name));
-        assert_eq!(sign(|terms| terms.lets_out[0].port = 0), Err(TermsError::Figure));
-        assert_eq!(sign(|terms| terms.limits.flows = 0), Err(TermsError::Figure));
-        assert_eq!(sign(|terms| terms.lets_out[0].port = 25), Err(TermsError::Twice));
+        assert_eq!(
+            sign(|terms| terms.lets_out[0].port = 0),
+            Err(TermsError::Figure)
+        );
+        assert_eq!(
+            sign(|terms| terms.limits.flows = 0),
+            Err(TermsError::Figure)
+        );
+        assert_eq!(
+            sign(|terms| terms.lets_out[0].port = 25),
+            Err(TermsError::Twice)
+        );
         let mut many = signed(1, user());
         many.terms.lets_out = vec![many.terms.lets_out[0].clone(); SERVICES_MAX + 1];
         let refused = many.verify(&overlay(1), &key(11).id(), |_| false, NOW);

@@ -28,9 +28,11 @@ pub(crate) fn text(message: &Gateway<'_>) -> String {
             octets_per_s,
             idle_s,
         } => format!("接続 {flows} 本、毎秒 {octets_per_s} オクテット、無通信 {idle_s} 秒"),
-        Gateway::HashMissing => "監査ログにそのハッシュの行はありません。ハッシュを控えた後に書き換えられたか、\
+        Gateway::HashMissing => {
+            "監査ログにそのハッシュの行はありません。ハッシュを控えた後に書き換えられたか、\
             古いためファイルごと削除されています。"
-            .to_owned(),
+                .to_owned()
+        }
         Gateway::Whole { lines, hash } => format!(
             "監査ログは完全です ({lines} 行)。最後のハッシュを別の場所に控えておけば、後で --expect で\
              確認できます:\n{hash}"
