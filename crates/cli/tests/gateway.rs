@@ -21,6 +21,17 @@ const LARGE_BYTES: u64 = 60_000_000;
 /// How fast the gateway lets it pass: it takes ten minutes.
 const RATE: &str = "100000";
 
+/// Asks, and reads to the end of the stream; exit code 7 when it is reset before.
+const READER: &str = "
+import socket, sys
+s = socket.create_connection((sys.argv[1], 8080))
+s.sendall(sys.argv[2].encode())
+try:
+    while s.recv(65536): pass
+except ConnectionResetError:
+    sys.exit(7)
+";
+
 /// Two offices, `a` with a second member `c`, and `b`; the gateway stands on `g` with a node in
 /// each. The channels have the same network.
 struct Offices {
@@ -433,6 +444,22 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         (&Value::from("notice"), &Value::from(14))
     );
 
+    // One that shows no length of what it sends: the end in good order is one, a cut is none.
+    let address = offices.ga.address().unwrap().to_string();
+    let reads = |log: &str, lines: &str| {
+        let mut client = offices.hosts[0].command("python3");
+        client.args(["-c", READER, &address, lines]);
+        offices.hosts[0].spawn(client, &offices.path(log)).unwrap()
+    };
+    let mut whole = reads("whole.log", "GET /hello HTTP/1.0\r\n\r\n");
+    assert!(
+        whole
+            .wait(A_WHILE)
+            .unwrap()
+            .is_some_and(|status| status.success())
+    );
+    let mut torn = reads("torn.log", "GET /large HTTP/1.0\r\n\r\n");
+
     // Revoked in mid-transfer.
     let download = |offices: &Offices, log: &str| {
         let url = format!("http://{}:8080/large", offices.ga.address().unwrap());
@@ -455,6 +482,8 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
     let cut = offices.wait_for_line("it is cut", |line| {
         is("closed")(line) && text(&line["reason"]).starts_with("cut")
     });
+    let torn = torn.wait(A_WHILE).unwrap().and_then(|status| status.code());
+    assert_eq!(torn, Some(7), "it is reset, not ended");
     assert!(text(&cut["reason"]).contains("revoked"), "{cut}");
     assert!(cut["octets_out"].as_u64() < Some(LARGE_BYTES));
     offices.wait_until_open(false);

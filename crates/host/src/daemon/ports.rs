@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use enishi_api::{Answer, Failure, PortConnection};
 use enishi_overlay::NodeId;
 use enishi_services::Node;
-use tokio::io;
+use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
 use super::channels::{sentence, unknown};
@@ -35,7 +37,7 @@ pub(super) struct Arrivals(Mutex<Waiting>);
 #[derive(Default)]
 struct Waiting {
     last: u64,
-    connections: BTreeMap<u64, Box<dyn Connection>>,
+    connections: BTreeMap<u64, Unended>,
 }
 
 impl Arrivals {
@@ -44,7 +46,7 @@ impl Arrivals {
     }
 
     /// Keeps a connection, and numbers it; none when there is no room.
-    fn keep(&self, connection: Box<dyn Connection>) -> Option<u64> {
+    fn keep(&self, connection: Unended) -> Option<u64> {
         let mut waiting = self.lock();
         if waiting.connections.len() >= WAITING_MAX {
             return None;
@@ -55,7 +57,7 @@ impl Arrivals {
         Some(number)
     }
 
-    fn take(&self, number: u64) -> Option<Box<dyn Connection>> {
+    fn take(&self, number: u64) -> Option<Unended> {
         self.lock().connections.remove(&number)
     }
 }
@@ -105,7 +107,7 @@ async fn arrival(desk: &Desk, channel: &str, listener: &mut Listener) -> Option<
         .look(move |node| member_at(node, &channel, address))
         .await
         .ok()?;
-    let connection = desk.shared.arrivals.keep(stream)?;
+    let connection = desk.shared.arrivals.keep(Unended::new(stream))?;
     let desk = desk.clone();
     tokio::spawn(async move {
         tokio::time::sleep(WAITING_TIME_MAX).await;
@@ -181,7 +183,7 @@ pub(super) async fn connect(
         attached.is_some_and(|claim| claim.addresses().contains(&address))
     });
     match proven.await? {
-        true => Ok(duplex(connected)),
+        true => Ok(duplex(Unended::new(connected))),
         false => Err(no(format!(
             "Another node than {} has its address now.",
             id.short()
@@ -189,7 +191,62 @@ pub(super) async fn connect(
     }
 }
 
-fn duplex(connection: Box<dyn Connection>) -> Duplex {
+/// A connection that breaks off when it is dropped before this side has ended it: a program that
+/// was told the end of a stream would take what it got for all.
+struct Unended {
+    connection: Box<dyn Connection>,
+    is_ended: bool,
+}
+
+impl Unended {
+    fn new(connection: Box<dyn Connection>) -> Self {
+        let is_ended = false;
+        Self {
+            connection,
+            is_ended,
+        }
+    }
+}
+
+impl Drop for Unended {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.connection.break_off();
+        }
+    }
+}
+
+impl AsyncRead for Unended {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.connection).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Unended {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.connection).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = Pin::new(&mut *self.connection).poll_shutdown(cx);
+        self.is_ended |= matches!(ended, Poll::Ready(Ok(())));
+        ended
+    }
+}
+
+fn duplex(connection: Unended) -> Duplex {
     let (reader, writer) = io::split(connection);
     Duplex {
         reader: Box::new(reader),
