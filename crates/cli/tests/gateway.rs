@@ -228,6 +228,14 @@ impl Offices {
         self.hosts[host].run(&words, A_WHILE).unwrap()
     }
 
+    /// Sends a text from a host to the wiki, and reads what comes ([`READER`]).
+    fn reads(&self, host: usize, log: &str, text: &str) -> Process {
+        let address = self.ga.address().unwrap().to_string();
+        let mut client = self.hosts[host].command("python3");
+        client.args(["-c", READER, &address, text]);
+        self.hosts[host].spawn(client, &self.path(log)).unwrap()
+    }
+
     fn wait_for_hello(&self) {
         until(A_WHILE, "a reads what b serves", || {
             Ok(self.get(0, 8080, "hello", 5).stdout == "hello from b\n")
@@ -290,7 +298,7 @@ fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
         &offices.b,
         &offices.gb,
         &offices.a,
-        &["--in", "wiki=b:80", "--in", "mail=b:81"],
+        &["--in", "wiki=b:80", "--in", "mail=b:81", "--idle", "3s"],
     );
     let wrong = (offices.path("ga"), text(&of_b["consent"]));
     let words = ["accept", "--side", wrong.0.to_str().unwrap(), &wrong.1];
@@ -347,6 +355,18 @@ fn a_gateway_passes_what_both_administrators_allow_and_nothing_else() {
     for port in [80, 81, 22] {
         assert!(!offices.get(0, port, "hello", 5).success(), "{port}");
     }
+
+    // Who says nothing is not waited for.
+    let mut silent = offices.reads(0, "silent.log", "");
+    let line = offices.wait_for_line("it is idle", |line| {
+        is("closed")(line) && line["reason"] == "idle"
+    });
+    assert!(line["open_ms"].as_u64() >= Some(3000), "{line}");
+    let ended = silent
+        .wait(A_WHILE)
+        .unwrap()
+        .and_then(|status| status.code());
+    assert_eq!(ended, Some(7));
 
     // Neither office knows the other's members; both see the gateway.
     let [in_a, in_b] = [&offices.a, &offices.b].map(members);
@@ -445,20 +465,14 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
     );
 
     // One that shows no length of what it sends: the end in good order is one, a cut is none.
-    let address = offices.ga.address().unwrap().to_string();
-    let reads = |log: &str, lines: &str| {
-        let mut client = offices.hosts[0].command("python3");
-        client.args(["-c", READER, &address, lines]);
-        offices.hosts[0].spawn(client, &offices.path(log)).unwrap()
-    };
-    let mut whole = reads("whole.log", "GET /hello HTTP/1.0\r\n\r\n");
+    let mut whole = offices.reads(0, "whole.log", "GET /hello HTTP/1.0\r\n\r\n");
     assert!(
         whole
             .wait(A_WHILE)
             .unwrap()
             .is_some_and(|status| status.success())
     );
-    let mut torn = reads("torn.log", "GET /large HTTP/1.0\r\n\r\n");
+    let mut torn = offices.reads(0, "torn.log", "GET /large HTTP/1.0\r\n\r\n");
 
     // Revoked in mid-transfer.
     let download = |offices: &Offices, log: &str| {
