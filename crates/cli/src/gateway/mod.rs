@@ -70,6 +70,8 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
     let refused = |error| Problem::No(format!("Signals cannot be waited for: {error}."));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    // The terminal was closed.
+    let mut hangup = signal(SignalKind::hangup()).map_err(refused)?;
     let lock = DataDir::open(dir).map_err(|error| failed(&error))?;
     let shared = Arc::new(Shared {
         out,
@@ -83,21 +85,25 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
     let started = shared.journal.write(Event::Started).await;
     started.map_err(|error| failed(&error))?;
     out.hint(&Message::Gateway(Text::Runs));
-    tokio::spawn(watch::follow(Arc::clone(&shared)));
+    let mut followed = tokio::spawn(watch::follow(Arc::clone(&shared)));
     tokio::spawn(watch::show(Arc::clone(&shared)));
     tokio::spawn(documents::copy(Arc::clone(&shared)));
     tokio::spawn(listen::keep(Arc::clone(&shared)));
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let ended = tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+        // Without it nobody would see that a consent was revoked.
+        ended = &mut followed => ended,
+    };
     shared.stop.cancel();
-    let ended = async { while shared.flows.lock().await.join_next().await.is_some() {} };
+    let through = async { while shared.flows.lock().await.join_next().await.is_some() {} };
     // What is not through by then has no last line, as after a crash.
-    let _ = tokio::time::timeout(STOP_TIME_MAX, ended).await;
+    let _ = tokio::time::timeout(STOP_TIME_MAX, through).await;
     let stopped = shared.journal.write(Event::Stopped).await;
     drop(lock);
     stopped.map_err(|error| failed(&error))?;
+    ended.map_err(|error| failed(&error))?;
     Ok(Verdict::Yes)
 }
 
