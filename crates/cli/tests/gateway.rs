@@ -517,7 +517,7 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         Ok(read(&offices, "notice").is_some())
     })
     .unwrap();
-    let words = ["--out", "wiki=8080", "--expires", "15s"];
+    let words = ["--out", "wiki=8080", "--expires", "25s"];
     let ending = offices.consent(&offices.a, &offices.ga, &offices.b, &words);
     let ends = ending["expires_unix_s"].as_u64().unwrap();
     offices.accept("ga", &ending);
