@@ -42,6 +42,9 @@ pub struct Overlay {
     pub name: String,
     /// Its id.
     pub overlay_id: String,
+    /// This node's id.
+    #[serde(default)]
+    pub node_id: String,
     /// `certificates` or `secret`.
     pub form: String,
     /// The authority's key; none in the simple form.

@@ -21,6 +21,8 @@ mod turn;
 mod verify;
 mod wireguard;
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 pub use channels::{Channel, ChannelCreate, ChannelJoin, Member};
@@ -186,6 +188,15 @@ pub enum Request {
     WireGuard(WireGuardAsk),
     /// Asks of TURN, or changes who may use this node's server; answered by [`Answer::Turn`].
     Turn(TurnAsk),
+    /// Takes connections to a port of this node's addresses in a channel as long as the caller
+    /// listens; answered by [`Answer::PortOpen`], and by [`Answer::PortConnection`] for each one,
+    /// which [`StreamRequest::Take`] hands over.
+    PortListen {
+        /// The channel's name on this node.
+        channel: String,
+        /// The TCP port.
+        port: u16,
+    },
     /// Sends echo requests; answered by [`Answer::Pong`] or [`Answer::Lost`] for each
     /// and by [`Answer::PingSummary`] last.
     Ping(Ping),
@@ -332,6 +343,10 @@ pub enum Answer {
         /// In the order of their numbers.
         forwards: Vec<Forward>,
     },
+    /// Connections to a port are taken from now on.
+    PortOpen,
+    /// Somebody connected to a port.
+    PortConnection(PortConnection),
     /// An echo response arrived.
     Pong {
         /// Which request it answers, from 0.
@@ -473,6 +488,31 @@ pub enum StreamRequest {
         /// The service's name there.
         service: String,
     },
+    /// Takes a connection that was told of, within five seconds.
+    Take {
+        /// Its number.
+        connection: u64,
+    },
+    /// Connects to a TCP port of a member.
+    ConnectPort {
+        /// The channel's name on this node.
+        channel: String,
+        /// The member's node id.
+        member: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// A connection to a port of this node in a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortConnection {
+    /// Its number, for [`StreamRequest::Take`].
+    pub connection: u64,
+    /// From where it came.
+    pub from: SocketAddr,
+    /// The member that has that address, and has proved it; none when it is nobody's.
+    pub node_id: Option<String>,
 }
 
 /// Why a request failed, for people.

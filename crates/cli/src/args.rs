@@ -2,6 +2,7 @@
 
 mod beyond;
 mod channel;
+mod gateway;
 mod proxy;
 mod sim;
 mod turn;
@@ -18,6 +19,7 @@ use crate::text::Language;
 
 pub(crate) use beyond::{Forward, Route, Way};
 pub(crate) use channel::{Channel, Governed, Join, Member, Offered, Switch, WireGuard};
+pub(crate) use gateway::{Audit, Consent, Gateway};
 pub(crate) use proxy::{Proxy, ProxyCommand};
 pub(crate) use sim::{Recorded, Remedy, Sim};
 pub(crate) use turn::Turn;
@@ -124,6 +126,9 @@ pub(crate) enum Command {
     /// Forward ports between this host and a channel
     #[command(subcommand)]
     Forward(Forward),
+    /// Join two closed overlays, as the administrators of both allow
+    #[command(subcommand)]
+    Gateway(Gateway),
     /// Send echo requests to a node over the overlay
     Ping(Ping),
     /// Show the route to a node or key, hop by hop, and who holds a key
@@ -433,6 +438,15 @@ mod tests {
             "trace hello --key --probes 20",
             "verify hello --key --paths 8",
             "doctor --json",
+            "gateway consent --node a --other b --channel c --out w=80:aki,ben --in m=cho:25 --take t --give g --json",
+            "gateway consent --node a --other b --channel c --out w=80 --expires 12h --idle 1m",
+            "gateway read -",
+            "gateway accept --side d -",
+            "gateway forget abc",
+            "gateway run",
+            "gateway show --json",
+            "gateway audit --verify --expect abc",
+            "gateway list",
             "overlay map",
             "overlay map --svg ring.svg --crawl 200 --json",
             "dht put key value --lease 12h",
@@ -474,6 +488,10 @@ mod tests {
             "overlay invite --uses 17",
             "overlay invite --expires 0",
             "channel join",
+            "gateway consent --node a --other b --channel c --out w=80:",
+            "gateway consent --node a --other b --channel c --in w=80",
+            "gateway consent --node a --other b --channel c --idle 0",
+            "gateway accept -",
             "channel invite office --uses 17",
             "channel role office laptop",
             "channel role office laptop guest --none",

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod demo;
+mod gateway;
 mod output;
 mod password;
 mod problem;
@@ -80,6 +81,7 @@ fn dispatch(arguments: Arguments, out: Output) -> Result<Verdict, Problem> {
         Command::Proxy(options) => DaemonCommand::Proxy(options),
         Command::Turn(command) => DaemonCommand::Turn(command),
         Command::Forward(command) => DaemonCommand::Forward(command),
+        Command::Gateway(command) => DaemonCommand::Gateway(command),
         Command::Ping(options) => DaemonCommand::Ping(options),
         Command::Trace(options) => DaemonCommand::Trace(options),
         Command::Route(command) => DaemonCommand::Route(command),

@@ -98,3 +98,80 @@ fn the_simple_form_needs_one_secret() {
     let never = a.fail(&["overlay", "revoke", "abc"], 2);
     assert!(never.contains("secret"), "{never}");
 }
+
+#[test]
+fn who_makes_a_mistake_with_a_gateway_is_told_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let [open, secret, member, gateway] =
+        ["open", "secret", "member", "gateway"].map(|name| Node::new(&dir.path().join(name)));
+    let id = "a".repeat(52);
+    let consent = |words: &[&str]| -> Vec<String> {
+        let usual = [
+            "gateway",
+            "consent",
+            "--node",
+            &id,
+            "--other",
+            &id,
+            "--channel",
+            "c",
+        ];
+        [&usual, words]
+            .concat()
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect()
+    };
+    let fail = |node: &Node, words: &[String], code: i32, part: &str| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let said = node.fail(&words, code);
+        assert!(said.contains(part), "{words:?}: {said}");
+    };
+    let out = consent(&["--out", "wiki=8080"]);
+    fail(&open, &out, 1, "in no closed overlay");
+    secret.ask(&["overlay", "create", "club", "--secret"]);
+    fail(&secret, &out, 1, "authority");
+    let made = member.ask(&["overlay", "create", "office"]);
+    fail(&member, &consent(&[]), 2, "one of all these at least");
+    fail(
+        &member,
+        &consent(&["--in", "wiki=ben:80"]),
+        1,
+        "whole node id",
+    );
+    let short = [
+        "gateway",
+        "consent",
+        "--node",
+        "abc",
+        "--other",
+        &id,
+        "--channel",
+        "c",
+    ];
+    let said = member.fail(&[&short[..], &["--out", "w=1"]].concat(), 2);
+    assert!(said.contains("--node takes a whole id"), "{said}");
+
+    let words: Vec<&str> = out.iter().map(String::as_str).collect();
+    let signed = member.ask(&words);
+    assert_eq!(signed["overlay_id"], made["overlay_id"]);
+    let told = gateway.ask(&["gateway", "read", text(&signed["consent"])]);
+    assert_eq!(told, signed);
+    let said = gateway.fail(&["gateway", "read", "enishi1abc"], 2);
+    assert!(said.contains("enishiconsent1"), "{said}");
+    let accept = ["gateway", "accept", "--side", member.data.to_str().unwrap()];
+    let said = gateway.fail(&[&accept[..], &[text(&signed["consent"])]].concat(), 1);
+    assert!(said.contains("gateway consent --node"), "{said}");
+    let said = gateway.fail(&["gateway", "show"], 1);
+    assert!(
+        said.contains("0 of 2") && said.contains("gateway accept"),
+        "{said}"
+    );
+    let said = gateway.fail(&["gateway", "forget", "abc"], 1);
+    assert!(said.contains("abc"), "{said}");
+    let said = gateway
+        .run(&["gateway", "audit", "--verify", "--lang", "ja"])
+        .stdout;
+    assert!(said.contains("監査ログは完全です (0 行)"), "{said}");
+    assert_eq!(gateway.exit_code(&["gateway", "list"]), 3);
+}

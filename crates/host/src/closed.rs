@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use enishi_api::Overlay;
 use enishi_overlay::admission::{Certificate, RefusedError, Standing, Subject};
-use enishi_overlay::{Keypair, OverlayId};
+use enishi_overlay::{Keypair, NodeId, OverlayId};
 use enishi_services::admission::Membership;
 use enishi_services::keys::Secret;
 pub use enishi_services::ticket::TicketError;
 use enishi_services::ticket::{Card, OverlayTicket, is_overlay_name};
 use zeroize::Zeroizing;
 
-use crate::data_dir::{DataDir, DataDirError, io_error, parse_key, write_private};
+use crate::data_dir::{DataDir, DataDirError, io_error, parse_key, read_identity, write_private};
 use crate::store::unix_s;
 
 /// The name of the file with the membership.
@@ -186,6 +186,17 @@ pub fn state_dir(data: &Path, overlay: &OverlayId) -> Result<PathBuf, ClosedErro
     Ok(path)
 }
 
+/// Tells in which closed overlay the node of a data directory is, whether a daemon runs there or
+/// not. How it stands there is not told.
+///
+/// # Errors
+/// [`ClosedError`].
+pub fn describe_offline(data: &Path) -> Result<Overlay, ClosedError> {
+    let card = load(data)?.ok_or(ClosedError::None)?;
+    let me = read_identity(data)?.id();
+    Ok(describe(&card, me, false, Ok(None)))
+}
+
 /// Tells how the node stands, without a daemon.
 ///
 /// # Errors
@@ -195,12 +206,13 @@ pub fn show(path: &Path) -> Result<Overlay, ClosedError> {
     let me = DataDir::open(path)?.identity()?.id();
     let standing = card.membership.standing(me, unix_s(), None);
     let is_authority = authority(path, &card.membership.overlay())?.is_some();
-    Ok(describe(&card, is_authority, standing))
+    Ok(describe(&card, me, is_authority, standing))
 }
 
 /// Tells of a membership, without what only the daemon knows.
 pub fn describe(
     card: &Card,
+    me: NodeId,
     is_authority: bool,
     standing: Result<Option<Standing>, RefusedError>,
 ) -> Overlay {
@@ -210,6 +222,7 @@ pub fn describe(
     Overlay {
         name: card.name.clone(),
         overlay_id: card.membership.overlay().to_string(),
+        node_id: me.to_string(),
         form: form.to_owned(),
         authority: authority.map(|key| key.to_string()),
         is_authority,

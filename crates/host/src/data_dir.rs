@@ -164,6 +164,14 @@ impl DataDir {
     }
 }
 
+/// Reads the identity of a data directory, which a daemon may have locked.
+pub(crate) fn read_identity(data: &Path) -> Result<Keypair, DataDirError> {
+    let path = data.join(KEY);
+    let text = fs::read(&path).map(Zeroizing::new);
+    let text = text.map_err(io_error(&path, "read"))?;
+    parse_key(&text).ok_or(DataDirError::DamagedKey(path))
+}
+
 /// Writes a file that only the owner may read (mode 0600), in place of one of that name: as
 /// a whole or not at all.
 pub(crate) fn write_private(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError> {

@@ -1,5 +1,6 @@
 //! The asynchronous host: sessions, store, devices and the control interface around one node.
 
+pub mod audit;
 mod bell;
 mod bootstrap;
 pub mod closed;
@@ -8,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod data_dir;
 pub mod dns;
+pub mod gateway;
 pub mod packets;
 mod places;
 pub mod reach;

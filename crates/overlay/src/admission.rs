@@ -24,6 +24,7 @@
 //! to [`SKEW_S`] early, for clocks that differ; the end is not stretched.
 
 mod certificate;
+pub mod consent;
 mod proof;
 mod revocations;
 
@@ -33,6 +34,7 @@ pub use certificate::{
     Certificate, Content, Credential, INVITATION_KEYS_MAX, RefusedError, Rule, SKEW_S, Standing,
     Subject,
 };
+pub use consent::Consent;
 pub use proof::{Proof, secret_proof, verify_secret_proof};
 pub use revocations::{REVOKED_MAX, Revocations};
 

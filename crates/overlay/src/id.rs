@@ -160,6 +160,11 @@ impl OverlayId {
         ))
     }
 
+    /// Wraps the octets of an id, as another told it.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Returns the octets of the id.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -14,13 +14,14 @@
 //! what the overlay keeps for those who are invited, and can be limited and taken back.
 //!
 //! Two relatives have the same form: an invitation to a closed overlay begins with
-//! `enishioverlay1`, and what a node keeps of its membership with `enishimember1`.
+//! `enishioverlay1`, and what a node keeps of its membership with `enishimember1`. So has an
+//! administrator's consent to a gateway, which is no secret: `enishiconsent1`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
-use enishi_overlay::admission::{Certificate, RefusedError, Subject};
+use enishi_overlay::admission::{Certificate, Consent, RefusedError, Subject};
 use enishi_overlay::{Contact, NodeId, OverlayId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ use crate::vnet::Network;
 const PREFIX: &str = "enishi";
 const OVERLAY_PREFIX: &str = "enishioverlay";
 const MEMBER_PREFIX: &str = "enishimember";
+const CONSENT_PREFIX: &str = "enishiconsent";
 const VERSION: &str = "1";
 /// The longest invitation that is looked at, in characters.
 const TEXT_MAX: usize = 4096;
@@ -104,6 +106,35 @@ pub enum TicketError {
     /// It is one, but not to a closed overlay.
     #[error("this is not an invitation to a closed overlay: these begin with `enishioverlay1`")]
     NotToOverlay,
+    /// It is no consent to a gateway.
+    #[error(
+        "this is not a consent to a gateway: these are one line that begins with `enishiconsent1`"
+    )]
+    NoConsent,
+}
+
+/// Writes a consent to a gateway as one line.
+pub fn write_consent(consent: &Consent) -> String {
+    struct Line<'a>(&'a Consent);
+    impl fmt::Display for Line<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_line(f, CONSENT_PREFIX, self.0)
+        }
+    }
+    Line(consent).to_string()
+}
+
+/// Reads a consent to a gateway. Whether it counts is another question ([`Consent::verify`]).
+///
+/// # Errors
+/// [`TicketError`]; [`TicketError::Damaged`] also when its terms are out of their limits.
+pub fn read_consent(text: &str) -> Result<Consent, TicketError> {
+    let consent: Consent = read_line(text, CONSENT_PREFIX).map_err(|error| match error {
+        TicketError::Foreign => TicketError::NoConsent,
+        error => error,
+    })?;
+    let fits = consent.terms().check().is_ok();
+    fits.then_some(consent).ok_or(TicketError::Damaged)
 }
 
 /// An invitation to a closed overlay. Whoever has it can use it; a member takes it up with
@@ -403,6 +434,49 @@ mod tests {
         );
         assert!(ticket().has_expired(2_000_003_601));
         assert!(!ticket().has_expired(2_000_000_001));
+    }
+
+    #[test]
+    fn the_largest_consent_is_one_line_that_is_read() {
+        use enishi_overlay::admission::consent::{
+            DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, LetIn, LetOut, Limits, SERVICE_BYTES_MAX,
+            SERVICES_MAX, Terms, USERS_MAX,
+        };
+        let key = |seed| Keypair::from_seed(&[seed; 32]);
+        let name = |at: usize| format!("{at:0>SERVICE_BYTES_MAX$}");
+        let numbers = 0..SERVICES_MAX;
+        let terms = Terms {
+            gateway: key(2).id(),
+            channel: "c".repeat(63),
+            other: OverlayId::of_authority(&key(3).id()),
+            lets_out: (numbers.clone())
+                .map(|at| LetOut {
+                    service: name(at),
+                    port: u16::MAX - at as u16,
+                    users: vec![key(4).id(); USERS_MAX / SERVICES_MAX],
+                })
+                .collect(),
+            lets_in: numbers
+                .map(|at| LetIn {
+                    service: name(at),
+                    member: key(5).id(),
+                    port: u16::MAX,
+                })
+                .collect(),
+            takes: vec!["t".repeat(DOCUMENT_BYTES_MAX); DOCUMENTS_MAX],
+            gives: vec!["g".repeat(DOCUMENT_BYTES_MAX); DOCUMENTS_MAX],
+            limits: Limits {
+                flows: u16::MAX,
+                octets_per_s: u64::MAX,
+                idle_s: u32::MAX,
+            },
+        };
+        let consent = Consent::sign(&key(1), key(6).id(), terms, u64::MAX - 1..u64::MAX).unwrap();
+        let text = write_consent(&consent);
+        assert!(text.len() <= TEXT_MAX, "{}", text.len());
+        assert_eq!(read_consent(&text), Ok(consent));
+        assert_eq!(read_consent("enishi1aa"), Err(TicketError::NoConsent));
+        assert_eq!(read_consent(&text[..99]), Err(TicketError::Damaged));
     }
 
     fn overlay_ticket(keys: u8) -> OverlayTicket {

@@ -7,6 +7,7 @@ mod connect;
 mod dht;
 mod doctor;
 mod forward;
+mod gateway;
 mod governed;
 pub(crate) mod map;
 mod names;
@@ -28,7 +29,8 @@ use enishi_api::{Answer, Request};
 use serde_json::json;
 
 use crate::args::{
-    Channel, Connect, Dht, DoctorPart, Forward, Overlay, Ping, Proxy, Route, Trace, Turn, Verify,
+    Channel, Connect, Dht, DoctorPart, Forward, Gateway, Overlay, Ping, Proxy, Route, Trace, Turn,
+    Verify,
 };
 use crate::client::{Client, strange};
 use crate::output::Output;
@@ -49,6 +51,7 @@ pub(crate) enum DaemonCommand {
     Proxy(Proxy),
     Turn(Turn),
     Forward(Forward),
+    Gateway(Gateway),
     Ping(Ping),
     Trace(Trace),
     Verify(Verify),
@@ -82,6 +85,7 @@ pub(crate) async fn run(cx: &Context, command: DaemonCommand) -> Result<Verdict,
         DaemonCommand::Proxy(options) => proxy::run(cx, options).await,
         DaemonCommand::Turn(command) => turn::run(cx, command).await,
         DaemonCommand::Forward(command) => forward::run(cx, command).await,
+        DaemonCommand::Gateway(command) => gateway::run(cx, command).await,
         DaemonCommand::Ping(options) => ping::run(cx, options).await,
         DaemonCommand::Trace(options) => trace::run(cx, options).await,
         DaemonCommand::Route(command) => route::run(cx, command).await,

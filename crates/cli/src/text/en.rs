@@ -1,6 +1,7 @@
 //! English.
 
 pub(super) mod doctor;
+mod gateway;
 mod verify;
 
 use super::{Label, Message, loss, or_dash, percent};
@@ -409,6 +410,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::StreamBroke { error: None } => "The stream broke off before its end: the other \
             program, a node or the way between them stopped. What came until then is not all of it."
             .to_owned(),
+        Message::Gateway(message) => gateway::text(message),
         Message::Joined { size, peers } => {
             format!("about {size} nodes, {peers} connected with this one")
         }
@@ -565,5 +567,16 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Long => "long link",
         Label::Known => "known from a peer",
         Label::Found => "found by asking",
+        Label::Consent => "consent",
+        Label::Gateway => "gateway",
+        Label::OtherOverlay => "other overlay",
+        Label::LetOut => "lets out",
+        Label::LetIn => "lets in",
+        Label::Limits => "limits",
+        Label::Document => "document",
+        Label::Takes => "takes",
+        Label::Gives => "gives",
+        Label::Everybody => "everybody",
+        Label::Counts => "counts",
     }
 }

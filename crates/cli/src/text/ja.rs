@@ -1,6 +1,7 @@
 //! Japanese.
 
 pub(super) mod doctor;
+mod gateway;
 mod verify;
 
 use super::{Label, Message, loss, or_dash, percent};
@@ -394,6 +395,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
         Message::StreamBroke { error: None } => "ストリームが終わりの前に切れました。相手の\
             プログラム、ノード、または経路が止まりました。届いた分は全部ではありません。"
             .to_owned(),
+        Message::Gateway(message) => gateway::text(message),
         Message::Joined { size, peers } => {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }
@@ -544,5 +546,16 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::Long => "長距離リンク",
         Label::Known => "ピア経由で既知",
         Label::Found => "問い合わせで発見",
+        Label::Consent => "同意",
+        Label::Gateway => "ゲートウェイ",
+        Label::OtherOverlay => "相手のオーバーレイ",
+        Label::LetOut => "外への利用",
+        Label::LetIn => "外からの利用",
+        Label::Limits => "上限",
+        Label::Document => "文書",
+        Label::Takes => "受け取る文書",
+        Label::Gives => "渡す文書",
+        Label::Everybody => "全員",
+        Label::Counts => "有効",
     }
 }

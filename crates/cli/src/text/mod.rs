@@ -6,6 +6,7 @@
 //! that the daemon words, are English.
 
 mod en;
+mod gateway;
 mod ja;
 
 use std::env;
@@ -14,6 +15,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use enishi_api::{Check, PortMapping, TurnUsed, Verdict};
+
+pub(crate) use gateway::Gateway;
 
 /// The languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -305,6 +308,8 @@ pub(crate) enum Message<'a> {
     StreamBroke {
         error: Option<&'a io::Error>,
     },
+    /// Of gateways between closed overlays.
+    Gateway(Gateway<'a>),
     Joined {
         size: u64,
         peers: u32,
@@ -455,6 +460,17 @@ pub(crate) enum Label {
     Long,
     Known,
     Found,
+    Consent,
+    Gateway,
+    OtherOverlay,
+    LetOut,
+    LetIn,
+    Limits,
+    Document,
+    Takes,
+    Gives,
+    Everybody,
+    Counts,
 }
 
 impl Language {

@@ -87,7 +87,12 @@ async fn answer_calls(mut calls: mpsc::Receiver<Call>, requests: Arc<Mutex<Vec<R
 
 async fn answer_streams(mut streams: mpsc::Receiver<StreamCall>, sunk: Arc<Mutex<Vec<u8>>>) {
     while let Some(StreamCall { request, answer }) = streams.recv().await {
-        let (StreamRequest::Listen { service } | StreamRequest::Connect { service, .. }) = request;
+        let (StreamRequest::Listen { service } | StreamRequest::Connect { service, .. }) = request
+        else {
+            let ports = failure(FailureKind::No, "This node has no ports.");
+            answer.send(Err(ports)).ok();
+            continue;
+        };
         let (node, member) = tokio::io::duplex(4096);
         let (reader, writer) = tokio::io::split(node);
         let duplex = Duplex {
@@ -231,6 +236,7 @@ fn script(request: Request) -> Vec<Answer> {
         Request::Offer(_) => vec![Answer::Offers {
             offers: vec![offer()],
         }],
+        Request::PortListen { .. } => vec![Answer::PortOpen],
         Request::DhtRemove { .. } | Request::ChannelLeave { .. } | Request::Shutdown => {
             vec![Answer::Done]
         }

@@ -10,7 +10,7 @@ use enishi_overlay::{Contact, Keypair, NodeId};
 use enishi_services::Node;
 use enishi_services::admission::{Membership, invitation_keys};
 use enishi_services::keys::Secret;
-use enishi_services::ticket::{Card, OverlayTicket, Pass};
+use enishi_services::ticket::{Card, OverlayTicket, Pass, read_consent};
 
 use super::desk::{Desk, no, usage};
 use super::invitations::contacts;
@@ -137,18 +137,19 @@ pub(super) async fn show(desk: &Desk) -> Result<Answer, Failure> {
     let member = member(desk)?;
     let (gate, standing) = desk.look(look(&member.card)).await?;
     let has_key = member.authority().is_ok();
-    let mut overlay = closed::describe(&member.card, has_key, standing);
+    let mut overlay = closed::describe(&member.card, desk.sessions.me(), has_key, standing);
     overlay.gate = Some(gate);
     Ok(Answer::Overlay(overlay))
 }
 
 pub(super) async fn revoke(desk: &Desk, subject: &str) -> Result<Answer, Failure> {
     let authority = member(desk)?.authority()?;
-    let key = match subject.parse::<OverlayTicket>() {
-        Ok(ticket) => ticket
+    let key = match (subject.parse::<OverlayTicket>(), read_consent(subject)) {
+        (Ok(ticket), _) => ticket
             .key()
             .ok_or_else(|| usage("This invitation holds a secret that cannot be revoked."))?,
-        Err(_) => target::node(desk, &Target::parse(subject)?).await?,
+        (Err(_), Ok(consent)) => consent.name(),
+        (Err(_), Err(_)) => target::node(desk, &Target::parse(subject)?).await?,
     };
     if key == desk.sessions.me() {
         return Err(usage(

@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::gateway::forwards;
 use super::{
     channels, closed, diagnostics, discovery, dns, doctor, government, invitations, map, names,
-    offers, routes, status, streams, turn, upstream, verify, wireguard,
+    offers, ports, routes, status, streams, turn, upstream, verify, wireguard,
 };
 use crate::control::{Call, StreamCall};
 
@@ -82,6 +82,7 @@ async fn serve(
         Request::ForwardList => Ok(forwards::list(desk)),
         Request::WireGuard(ask) => wireguard::answer(desk, ask).await,
         Request::Turn(ask) => turn::answer(desk, ask).await,
+        Request::PortListen { channel, port } => ports::listen(desk, channel, port, answers).await,
         Request::Ping(ping) => diagnostics::ping(desk, &ping, answers).await,
         Request::Trace { target, probes } => {
             diagnostics::trace(desk, &target, probes, answers).await
@@ -116,6 +117,19 @@ async fn stream(desk: Desk, call: StreamCall) {
     } = call;
     match request {
         StreamRequest::Listen { service } => streams::listen(&desk, service, answer),
+        StreamRequest::Take { connection } => drop(answer.send(ports::take(&desk, connection))),
+        StreamRequest::ConnectPort {
+            channel,
+            member,
+            port,
+        } => {
+            let result = tokio::select! {
+                result = ports::connect(&desk, &channel, &member, port) => result,
+                () = answer.closed() => return,
+            };
+            // The caller may have gone just now.
+            let _ = answer.send(result);
+        }
         StreamRequest::Connect { target, service } => {
             let result = tokio::select! {
                 result = streams::connect(&desk, &target, &service) => result,

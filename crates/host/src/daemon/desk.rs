@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::closed::Member;
 use super::gateway::Forwards;
+use super::ports::Arrivals;
 use super::streams::Listeners;
 use super::turn::Turn;
 use super::upstream::Upstream;
@@ -152,6 +153,8 @@ pub(super) struct Shared {
     /// Takes what is asked at the port of packets; none in tests of other parts.
     pub(super) questions: Option<mpsc::Sender<(SocketAddr, Bytes)>>,
     pub(super) listeners: Listeners,
+    /// Connections to ports that wait for the program that takes them.
+    pub(super) arrivals: Arrivals,
     pub(super) forwards: Forwards,
     /// Where the proxies listen.
     pub(super) proxies: Proxies,
@@ -191,6 +194,7 @@ impl Shared {
             found_by: Arc::default(),
             questions: None,
             listeners: Listeners::default(),
+            arrivals: Arrivals::default(),
             forwards: Forwards::default(),
             proxies: Proxies::default(),
             upstream: Upstream::default(),

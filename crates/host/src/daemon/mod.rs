@@ -22,6 +22,7 @@
 //! | `dns` | names of hosts: what the node knows, for the responder |
 //! | `channels`, `closed`, `invitations`, `names`, `diagnostics`, `discovery`, `doctor`, `map`, `streams`, `status`, `turn`, `wireguard` | the answers |
 //! | `gateway` | proxies and forwards: the channels for programs without a network device |
+//! | `ports` | connections to ports in channels, for programs that use the control interface |
 //! | `machine` | what the system tells of the process and its devices |
 //! | `vitals` | measures load and paths for the node |
 //! | `target` | which node a person means |
@@ -47,6 +48,7 @@ mod members;
 mod names;
 mod offers;
 mod outbox;
+mod ports;
 mod rates;
 mod recorder;
 mod routes;

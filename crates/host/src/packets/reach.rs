@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::userspace::{self, Stack};
 
@@ -26,9 +26,24 @@ pub enum Reach {
 }
 
 /// A connection of either kind.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the connection break off when it is dropped (RST), where it would end in good order:
+    /// the other is not to take what it got for all.
+    fn break_off(&self);
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+impl Connection for TcpStream {
+    fn break_off(&self) {
+        // What is no connection any more has broken off.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Connection for userspace::Stream {
+    fn break_off(&self) {
+        self.break_when_dropped();
+    }
+}
 
 impl Reach {
     /// Tells whether it is the same way still.

@@ -173,11 +173,11 @@ impl Core {
         own.find(|own| own.is_ipv4() == other.is_ipv4())
     }
 
-    /// Lets a connection that nobody uses any more come to its end.
-    pub(super) fn let_go(&mut self, handle: SocketHandle) {
+    /// Lets a connection that nobody uses any more come to its end, or breaks it off.
+    pub(super) fn let_go(&mut self, handle: SocketHandle, breaks: bool) {
         let socket = self.sockets.get_mut::<Socket<'_>>(handle);
         match socket.recv_queue() {
-            0 => socket.close(),
+            0 if !breaks => socket.close(),
             // The other is to know that nobody reads what it sends (RFC 2525, section 2.17).
             _ => socket.abort(),
         }
@@ -323,7 +323,7 @@ impl Core {
                         }
                         None => {
                             socket.abort();
-                            self.let_go(handle);
+                            self.let_go(handle, false);
                         }
                     }
                 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use smoltcp::iface::SocketHandle;
@@ -17,11 +18,21 @@ use super::core::Waiting;
 pub struct Stream {
     shared: Arc<Shared>,
     handle: SocketHandle,
+    breaks: AtomicBool,
 }
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>, handle: SocketHandle) -> Self {
-        Self { shared, handle }
+        Self {
+            shared,
+            handle,
+            breaks: AtomicBool::new(false),
+        }
+    }
+
+    /// Has it break off (RST) when it is dropped, not end in good order.
+    pub fn break_when_dropped(&self) {
+        self.breaks.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn connect(shared: &Arc<Shared>, to: SocketAddr) -> io::Result<Self> {
@@ -137,7 +148,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let mut core = self.shared.lock();
         core.unreachable.retain(|handle| *handle != self.handle);
-        core.let_go(self.handle);
+        core.let_go(self.handle, self.breaks.load(Ordering::Relaxed));
         drop(core);
         self.shared.used.notify_one();
     }
@@ -190,7 +201,7 @@ impl Drop for Listener {
         let mut core = self.shared.lock();
         let waiting = core.listeners.remove(&self.port).unwrap_or_default();
         for (handle, _) in waiting.ready {
-            core.let_go(handle);
+            core.let_go(handle, false);
         }
         drop(core);
         self.shared.used.notify_one();

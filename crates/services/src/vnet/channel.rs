@@ -147,6 +147,11 @@ impl Channel {
         self.attached.get(&node).map(|attached| &attached.claim)
     }
 
+    /// Returns the claims of all members with which packets are exchanged.
+    pub fn all_attached(&self) -> impl Iterator<Item = &Claim> {
+        self.attached.values().map(|attached| &attached.claim)
+    }
+
     /// Returns what may pass between this node, `me`, and a member; none for everything.
     pub fn permits(&self, me: NodeId, member: &Claim) -> Option<Permits> {
         self.government.as_ref()?.permits(me, member)

@@ -1,0 +1,287 @@
+//! One connection: decided about, written down, carried, and cut when it is allowed no more.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use enishi_api::{PortConnection, StreamRequest};
+use enishi_host::audit::{Event, Passage};
+use enishi_host::gateway::{Limits, Opening};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::time::timeout;
+
+use super::limits::{Place, Places};
+use super::watch::State;
+use super::{Shared, sentence};
+use crate::client::Client;
+use crate::problem::Problem;
+
+/// How long connecting to the member that has the service may take.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// How long taking over or ending a connection from its daemon may take.
+const TAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a connection is idle.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Numbers of connections since the gateway started.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// What was decided about a connection.
+struct Decision {
+    passage: Passage,
+    user: Client,
+    allowed: Result<Allowed, String>,
+}
+
+struct Allowed {
+    opening: Opening,
+    place: Place,
+    owner: Client,
+    owner_channel: String,
+    /// The user's node id.
+    node: String,
+}
+
+/// What has passed.
+#[derive(Default)]
+struct Passed {
+    octets_in: AtomicU64,
+    octets_out: AtomicU64,
+    /// When the last octet did, in milliseconds since the connection began.
+    last_ms: AtomicU64,
+}
+
+/// Decides about a connection at a port of the gateway, and carries it to its end.
+pub(super) async fn run(shared: Arc<Shared>, at: (usize, u16), arrived: PortConnection) {
+    let decision = decide(&shared, at, &arrived);
+    let Some(Decision {
+        passage,
+        user,
+        allowed,
+    }) = decision
+    else {
+        return;
+    };
+    let taken = StreamRequest::Take {
+        connection: arrived.connection,
+    };
+    let allowed = match allowed {
+        Ok(allowed) => allowed,
+        Err(reason) => {
+            complain(&shared, shared.journal.refuse(passage, reason).await);
+            // It ends with what holds it.
+            drop(timeout(TAKE_TIME_MAX, user.stream(&taken)).await);
+            return;
+        }
+    };
+    let flow = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let passage = Box::new(passage);
+    let opened = shared.journal.write(Event::Opened { flow, passage }).await;
+    let passed = Passed::default();
+    let started = Instant::now();
+    let reason = match opened {
+        Ok(()) => carry(&shared, at, &user, &taken, &allowed, &passed).await,
+        // What cannot be written down does not pass.
+        Err(error) => {
+            complain(&shared, Err(error));
+            drop(timeout(TAKE_TIME_MAX, user.stream(&taken)).await);
+            return;
+        }
+    };
+    let closed = Event::Closed {
+        flow,
+        octets_in: passed.octets_in.load(Ordering::Relaxed),
+        octets_out: passed.octets_out.load(Ordering::Relaxed),
+        open_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        reason,
+    };
+    complain(&shared, shared.journal.write(closed).await);
+}
+
+fn complain(shared: &Shared, written: Result<(), enishi_host::audit::AuditError>) {
+    if let Err(error) = written {
+        shared.out.notice(&sentence(&error.to_string()));
+    }
+}
+
+/// Decides; none when the port is the gateway's no more.
+fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option<Decision> {
+    let state = shared.state.borrow().clone();
+    let port = state.ports.get(&at)?.clone();
+    let (from, to) = (state.sides.get(at.0)?, state.sides.get(1 - at.0));
+    let opening = port.opening.as_ref();
+    let passage = Passage {
+        from_overlay: from.overlay.clone(),
+        from_node: arrived.node_id.clone(),
+        from: arrived.from.to_string(),
+        service: port.service.clone(),
+        to_overlay: to.map_or_else(String::new, |to| to.overlay.clone()),
+        to_node: opening.map(|opening| opening.member.to_string()),
+        to_port: opening.map(|opening| opening.member_port),
+        consents: [Some(from), to]
+            .into_iter()
+            .flatten()
+            .map(|side| side.consent.clone())
+            .collect(),
+    };
+    let allowed = || {
+        let node = arrived.node_id.clone();
+        let node = node.ok_or("the address is no member's that has proved it")?;
+        let (Some(opening), Some(to)) = (port.opening.clone(), to) else {
+            return Err(port.reason.clone());
+        };
+        if !state.allows(at, &node, &opening) {
+            return Err("the consent does not name this member as a user".to_owned());
+        }
+        let place = shared.places.take(&node, opening.limits)?;
+        Ok(Allowed {
+            opening,
+            place,
+            owner: Client::new(to.data.clone(), shared.out),
+            owner_channel: to.channel.clone(),
+            node,
+        })
+    };
+    Some(Decision {
+        passage,
+        user: Client::new(from.data.clone(), shared.out),
+        allowed: allowed(),
+    })
+}
+
+/// Carries a connection; returns why it ended.
+async fn carry(
+    shared: &Shared,
+    at: (usize, u16),
+    user: &Client,
+    taken: &StreamRequest,
+    allowed: &Allowed,
+    passed: &Passed,
+) -> String {
+    let _place = &allowed.place;
+    let connect = StreamRequest::ConnectPort {
+        channel: allowed.owner_channel.clone(),
+        member: allowed.opening.member.to_string(),
+        port: allowed.opening.member_port,
+    };
+    let taking = timeout(TAKE_TIME_MAX, user.stream(taken));
+    let connecting = timeout(CONNECT_TIME_MAX, allowed.owner.stream(&connect));
+    let joined = async {
+        // Taken first: it would not wait for the other to be reached.
+        let taken = result(taking.await, "the connection could not be taken");
+        let taken = taken?;
+        let connected = result(connecting.await, "the service is not reached")?;
+        Ok::<_, String>((taken, connected))
+    };
+    let relayed = async {
+        let (taken, connected) = joined.await?;
+        let ((from_user, to_user), (from_owner, to_owner)) = (split(taken), split(connected));
+        let began = Instant::now();
+        let meter = |octets| Meter {
+            octets,
+            last_ms: &passed.last_ms,
+            began,
+            places: &shared.places,
+            limits: allowed.opening.limits,
+        };
+        let both = async {
+            tokio::try_join!(
+                relay(from_user, to_owner, meter(&passed.octets_in)),
+                relay(from_owner, to_user, meter(&passed.octets_out)),
+            )
+        };
+        tokio::select! {
+            ended = both => match ended {
+                Ok(_) => Ok("ended".to_owned()),
+                Err(error) => Err(format!("broke off: {error}")),
+            },
+            () = idle(passed, began, allowed.opening.limits) => Err("idle".to_owned()),
+        }
+    };
+    tokio::select! {
+        ended = relayed => ended.unwrap_or_else(|reason| reason),
+        reason = forbidden(shared, at, allowed) => format!("cut: {reason}"),
+        () = shared.stop.cancelled() => "cut: the gateway stops".to_owned(),
+    }
+}
+
+fn result<T>(
+    result: Result<Result<T, Problem>, tokio::time::error::Elapsed>,
+    what: &str,
+) -> Result<T, String> {
+    match result {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(problem)) => Err(format!("{what}: {}", problem.message().unwrap_or_default())),
+        Err(_) => Err(format!("{what} in time")),
+    }
+}
+
+/// Returns when a connection is allowed no more, and why.
+async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> String {
+    let mut states = shared.state.subscribe();
+    let is_over = |state: &State| !state.allows(at, &allowed.node, &allowed.opening);
+    match states.wait_for(is_over).await {
+        Ok(state) => {
+            let reason = state.reason.clone();
+            reason.unwrap_or_else(|| "it is not allowed any more".to_owned())
+        }
+        Err(_) => "the gateway stops".to_owned(),
+    }
+}
+
+/// Returns when nothing has passed for too long.
+async fn idle(passed: &Passed, began: Instant, limits: Limits) {
+    let limit_ms = u64::from(limits.idle_s).saturating_mul(1000);
+    loop {
+        tokio::time::sleep(IDLE_LOOK_INTERVAL).await;
+        let now_ms = elapsed_ms(began);
+        if now_ms.saturating_sub(passed.last_ms.load(Ordering::Relaxed)) >= limit_ms {
+            return;
+        }
+    }
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts and slows what passes in one direction.
+struct Meter<'a> {
+    octets: &'a AtomicU64,
+    last_ms: &'a AtomicU64,
+    began: Instant,
+    places: &'a Places,
+    limits: Limits,
+}
+
+/// Hands records (`enishi_host::control::records`) on until the one of length 0.
+async fn relay(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    meter: Meter<'_>,
+) -> io::Result<()> {
+    let mut octets = vec![0; usize::from(u16::MAX)];
+    loop {
+        let length = from.read_u16().await?;
+        let record = &mut octets[..usize::from(length)];
+        from.read_exact(record).await?;
+        meter.places.pass(record.len(), meter.limits).await;
+        to.write_u16(length).await?;
+        to.write_all(record).await?;
+        to.flush().await?;
+        meter.octets.fetch_add(length.into(), Ordering::Relaxed);
+        meter
+            .last_ms
+            .store(elapsed_ms(meter.began), Ordering::Relaxed);
+        if length == 0 {
+            return match to.shutdown().await {
+                // The other has all it needs.
+                Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+                ended => ended,
+            };
+        }
+    }
+}
