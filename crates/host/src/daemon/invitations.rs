@@ -222,8 +222,8 @@ pub(super) async fn fetch(desk: &Desk, seed: Secret) -> Result<ChannelSpec, Fail
             return Err(no(match alone || answer == GetAnswer::Failed {
                 true => {
                     "Nobody of the overlay can be reached, so the invitation cannot be looked up. \
-                     Check the network (`enishi doctor`), and that one of the nodes that the \
-                     invitation names runs; then try again."
+                     Check that one of the nodes that the invitation names runs, and what this \
+                     network lets through (`enishi doctor net`); then try again."
                 }
                 false => {
                     "The overlay does not have the invitation any more: it was revoked, has ended, \

@@ -465,8 +465,10 @@ async fn tell_if_alone(desk: Desk) {
     tokio::time::sleep(BOOTSTRAP_PATIENCE).await;
     let joined = desk.look(|node| !node.overlay().is_alone()).await;
     if matches!(joined, Ok(false)) {
-        let notice = "none of the nodes to join by answers; check their addresses, the network \
-                      and firewalls (UDP). Still trying";
+        let notice = "none of the nodes to join by answers, by UDP, by TCP or through a proxy; \
+                      check that one of them runs and its address (`enishi invite` on it), and what \
+                      this network lets through (`enishi doctor net`). Where nothing but the web \
+                      passes, one of them has to have `web_ports`. Still trying";
         tracing::warn!("{notice}");
         desk.shared.note("bootstrap", notice.to_owned());
         while matches!(desk.look(|node| node.overlay().is_alone()).await, Ok(true)) {
