@@ -219,6 +219,7 @@ fn the_status_has_the_fields_that_scripts_rely_on() {
     assert_eq!(status["discovery"], "office");
     let ways = [
         ("direct", json!(1)),
+        ("relayed", json!(0)),
         ("in_session", json!(0)),
         ("exit", json!("other")),
         ("routes", json!(["192.168.7.0/24", "10.9.0.0/16"])),

@@ -304,6 +304,11 @@ pub(crate) enum Message<'a> {
     Clients {
         count: u32,
     },
+    /// How much of others' packets passed, and between how many pairs it does now.
+    Relays {
+        octets: String,
+        pairs: u32,
+    },
     /// How many forwards there are, and how many connections they carry.
     ForwardsOpen {
         count: usize,
@@ -338,6 +343,7 @@ pub(crate) enum Label {
     Routes,
     WireGuard,
     Carried,
+    Relays,
     Refused,
     RefusedDetail,
     Dropped,

@@ -623,8 +623,9 @@ impl<O: Outside> Driver<O> {
                 self.by_index.remove(&index);
             }
             if session.can_seal() && session.paths.wants_help(self.now) {
-                let peer = session.peer;
-                self.exit.outside.note(Note::Wayless { peer });
+                let (peer, is_relayed) = (session.peer, session.paths.relay().is_some());
+                let note = Note::Wayless { peer, is_relayed };
+                self.exit.outside.note(note);
             }
             if session.wants_keys(self.now, false) {
                 let (network, peer) = (session.network, session.peer);

@@ -302,6 +302,8 @@ pub enum Note {
     Wayless {
         /// The peer.
         peer: PeerKey,
+        /// Whether a node relays.
+        is_relayed: bool,
     },
     /// A punch has ended.
     Punched {

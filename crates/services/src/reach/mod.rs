@@ -42,7 +42,7 @@ use call::Calls;
 use nat::Mapping;
 use observed::Observed;
 use punch::{Offer, Plan, Punches};
-use relay::{Relays, Sight, Terms};
+use relay::{Relayed, Relays, Sight, Terms};
 use servers::Servers;
 use wire::ReachMessage;
 
@@ -129,21 +129,7 @@ pub enum Event {
     /// It is to relay these no longer.
     RelayEnds(u64),
     /// A node relays packets between this one and another.
-    Relayed {
-        /// The other one.
-        peer: NodeId,
-        /// Who relays.
-        by: NodeId,
-        /// Where.
-        at: SocketAddr,
-        /// What names the two there.
-        token: u64,
-        /// This node's key.
-        #[serde(skip)]
-        key: Secret,
-        /// For how long.
-        lasts: Duration,
-    },
+    Relayed(Relayed),
     /// A node that was called is to be dialled.
     Answered {
         /// The node; without addresses when another one answered for it.

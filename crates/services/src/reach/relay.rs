@@ -91,6 +91,24 @@ pub struct Grant {
     pub lasts_s: u16,
 }
 
+/// A node that relays packets between this one and another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Relayed {
+    /// The other one.
+    pub peer: NodeId,
+    /// Who relays.
+    pub by: NodeId,
+    /// Where.
+    pub at: SocketAddr,
+    /// What names the two there.
+    pub token: u64,
+    /// This node's key.
+    #[serde(skip)]
+    pub key: Secret,
+    /// For how long.
+    pub lasts: Duration,
+}
+
 /// What is granted to a pair, the lesser id first.
 #[derive(Debug)]
 struct Granted {
@@ -320,14 +338,14 @@ impl Relays {
                 until,
             },
         );
-        cx.emit(Event::Relayed {
+        cx.emit(Event::Relayed(Relayed {
             peer,
             by: from,
             at: SocketAddr::new(at.ip(), grant.port),
             token,
             key: grant.key,
             lasts,
-        });
+        }));
     }
 
     /// A session has ended: if that was with a relay, another one is needed.
