@@ -314,7 +314,7 @@ impl<O: Outside> Driver<O> {
             Command::Relay { token, keys, lasts } => {
                 self.relaying.grant(self.now, token, &keys, lasts);
             }
-            Command::ByRelay(told) => self.by_relay(told),
+            Command::ByRelay(told) => self.by_relay(&told),
             Command::Send(datagrams) => {
                 for (to, datagram) in datagrams {
                     self.send_foreign(to.into(), &datagram);

@@ -90,7 +90,7 @@ impl Relays {
 
 impl<O: Outside> Driver<O> {
     /// A node relays to a peer from now on, or longer.
-    pub(super) fn by_relay(&mut self, told: ByRelay) {
+    pub(super) fn by_relay(&mut self, told: &ByRelay) {
         let (now, until) = (self.now, self.now + told.lasts);
         if let Some(relay) = self.relays.0.get_mut(&told.token) {
             if (relay.by, relay.at) == (told.by, told.at) {
