@@ -255,11 +255,10 @@ fn grants_are_taken_from_those_whose_session_goes_straight() {
     let now = Time::from_secs(1);
     let mut takes = |from, message| {
         let events = deliver(&mut nodes, now, 0, Input::Message { from, message });
-        let lasts = events.iter().find_map(|(_, event)| match event {
+        events.iter().find_map(|(_, event)| match event {
             Event::Relayed(relayed) => Some(relayed.lasts),
             _ => None,
-        });
-        lasts
+        })
     };
     assert_eq!(takes(stranger, grant(peer, 1, PORT)), None);
     assert_eq!(takes(relay, grant(peer, 1, 0)), None);
