@@ -35,6 +35,8 @@ struct Relay {
     key: Mac,
     until: Instant,
     counter: u64,
+    /// The last bind that was answered.
+    answered: u64,
     cookie: u64,
     is_bound: bool,
     asked: Option<Instant>,
@@ -114,6 +116,7 @@ impl<O: Outside> Driver<O> {
             key: told.key.mac(),
             until,
             counter: 0,
+            answered: 0,
             cookie: 0,
             is_bound: false,
             asked: None,
@@ -153,15 +156,17 @@ impl<O: Outside> Driver<O> {
         let now = self.now;
         let relay = self.relays.0.get_mut(&token);
         let relay = relay.filter(|relay| relay.at == from.address && from.via == Via::FIRST);
-        let Some((relay, answer)) = relay.and_then(|relay| {
+        let answered = relay.and_then(|relay| {
             let answer = Bind::verify(datagram, &relay.key)?;
-            // To the last bind alone, and once.
-            (answer.counter == relay.counter)
-                .then(|| relay.asked.take().map(|_| (relay, answer)))?
-        }) else {
+            // To each bind once, and none before another one.
+            let awaited = relay.answered + 1..=relay.counter;
+            awaited.contains(&answer.counter).then_some((relay, answer))
+        });
+        let Some((relay, answer)) = answered else {
             self.refused += 1;
             return;
         };
+        relay.answered = answer.counter;
         relay.cookie = answer.cookie;
         if kind == Kind::Prove {
             let (to, datagram) = (relay.at, relay.bind(now, token));

@@ -259,8 +259,7 @@ impl Reach {
     fn on_relay(&mut self, from: NodeId, message: ReachMessage, cx: &mut Cx<'_>) {
         let port = self.open_port();
         let sessions = &self.sessions;
-        let at = |peer| sessions.get(&peer).map(|session: &Session| session.at);
-        let sight = Sight { at: &at, port };
+        let sight = Sight { sessions, port };
         match message {
             ReachMessage::Could(with) => self.relays.could(from, with, &sight, cx),
             ReachMessage::Offer(peer, standing) => {
@@ -289,12 +288,8 @@ impl Reach {
         by.truncate(call::RELAYS_MAX);
         let others = call::relays(cx.overlay(), peer.0).into_iter();
         by.extend(others.map(|contact| contact.id()));
-        let sessions = &self.sessions;
-        let at = |peer| sessions.get(&peer).map(|session: &Session| session.at);
-        let sight = Sight {
-            at: &at,
-            port: None,
-        };
+        let (sessions, port) = (&self.sessions, None);
+        let sight = Sight { sessions, port };
         self.relays.want(peer, &by, &sight, cx);
     }
 

@@ -29,7 +29,7 @@ use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::wire::ReachMessage;
-use super::{Cx, Event};
+use super::{Cx, Event, Session};
 use crate::bucket::{Bucket, Rate};
 use crate::keys::Secret;
 
@@ -47,7 +47,7 @@ const AGAIN: Duration = Duration::from_secs(4);
 const AGAIN_SPARE: Duration = Duration::from_secs(30);
 /// After so long a relay by which no packets go is taken to be of no use, and not asked for so long.
 const USELESS_AFTER: Duration = Duration::from_secs(3);
-const USELESS_FOR: Duration = Duration::from_secs(120);
+const USELESS_FOR: Duration = Duration::from_secs(20);
 /// The most members for which relays are looked for.
 const PEERS_MAX: usize = 64;
 /// A member that needed no relay for so long is forgotten.
@@ -150,10 +150,17 @@ pub(super) struct Relays {
 
 /// What is known of the sessions at the moment.
 pub(super) struct Sight<'a> {
-    /// Where the peer of a session that goes straight is; none without one.
-    pub(super) at: &'a dyn Fn(NodeId) -> Option<SocketAddr>,
+    /// Those that go straight.
+    pub(super) sessions: &'a BTreeMap<NodeId, Session>,
     /// The port at which the host takes packets, if others reach it.
     pub(super) port: Option<u16>,
+}
+
+impl Sight<'_> {
+    /// Returns where the peer of a session that goes straight is; none without one.
+    fn at(&self, peer: NodeId) -> Option<SocketAddr> {
+        self.sessions.get(&peer).map(|session| session.at)
+    }
 }
 
 impl Relays {
@@ -175,7 +182,7 @@ impl Relays {
             .retain(|_, wanted| now.since(wanted.at) < WANTED_FOR || wanted.lives(now));
         let is_full = self.wanted.len() >= PEERS_MAX && !self.wanted.contains_key(&peer);
         // Who goes straight in a session is reached well enough by it.
-        if is_full || peer == cx.me() || (sight.at)(peer).is_some() {
+        if is_full || peer == cx.me() || sight.at(peer).is_some() {
             return;
         }
         let wanted = self.wanted.entry(peer).or_default();
@@ -203,7 +210,7 @@ impl Relays {
             };
         let could = |id: &&NodeId| {
             let is_new = !wanted.held.contains_key(id) && !wanted.useless.contains_key(id);
-            is_new && **id != peer && (sight.at)(**id).is_some()
+            is_new && **id != peer && sight.at(**id).is_some()
         };
         let mut chosen: Vec<NodeId> = Vec::new();
         for id in candidates.iter().filter(could) {
@@ -313,7 +320,9 @@ impl Relays {
         cx: &mut Cx<'_>,
     ) {
         let now = cx.now();
-        let at = (sight.at)(from).filter(|_| grant.port != 0 && grant.token != 0);
+        let at = sight
+            .at(from)
+            .filter(|_| grant.port != 0 && grant.token != 0);
         let is_full = self.wanted.len() >= PEERS_MAX && !self.wanted.contains_key(&peer);
         let Some(at) = at.filter(|_| peer != cx.me() && from != peer && !is_full) else {
             return;
@@ -388,7 +397,7 @@ impl Relays {
                 .count()
         };
         let is_room_of = |id: NodeId| of(id) < self.terms.pairs_of_one_max as usize;
-        let is_straight = |id: NodeId| (sight.at)(id).is_some();
+        let is_straight = |id: NodeId| sight.at(id).is_some();
         let is_known = self.granted.contains_key(&pair(one, other));
         let has_room = is_known
             || (self.granted.len() < self.terms.pairs_max as usize
