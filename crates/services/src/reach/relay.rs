@@ -18,7 +18,7 @@
 //!
 //! Of two members the one with the lesser id asks; the other one only if nothing came of it. Up to
 //! [`RELAYS_MAX`] are held at a time, so that another is there when one dies. Grants that nobody asked for are
-//! taken as long as fewer than [`HELD_MAX`] are held: only packets of members go by them, and only where
+//! taken as long as fewer than four are held: only packets of members go by them, and only where
 //! none go straight.
 
 use std::collections::{BTreeMap, BTreeSet};
