@@ -480,6 +480,23 @@ mod tests {
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
         assert!(!config.reports_hops && !config.relay);
         assert_eq!(config.relay_terms(), Terms::default());
+        assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
+        let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
+        assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));
+        let error = Config::parse("dns_listen = \"10.0.0.1:53\"").unwrap_err();
+        assert!(error.contains("dns_listen"), "{error}");
+        let error = Config::parse("lisen = []").unwrap_err();
+        assert!(error.contains("lisen"), "{error}");
+        let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
+        assert!(error.contains("listen"), "{error}");
+        assert!(Config::parse("ticket_valid_days = 0").is_err());
+        let config = Config::parse("class = \"client\"").unwrap();
+        assert_eq!(config.class, Limit::Client);
+        assert!(Config::parse("class = \"super\"").is_err());
+    }
+
+    #[test]
+    fn how_much_is_carried_for_others_has_limits() {
         for wrong in [
             "relay_mbit_s = 0",
             "relay_mbit_s_each = 200000",
@@ -496,19 +513,6 @@ mod tests {
         assert_eq!((rates.all, rates.each), (1_000_000, 125_000));
         let terms = config.relay_terms();
         assert_eq!((terms.pairs_max, terms.pairs_of_one_max), (6, 1));
-        assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
-        let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
-        assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));
-        let error = Config::parse("dns_listen = \"10.0.0.1:53\"").unwrap_err();
-        assert!(error.contains("dns_listen"), "{error}");
-        let error = Config::parse("lisen = []").unwrap_err();
-        assert!(error.contains("lisen"), "{error}");
-        let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
-        assert!(error.contains("listen"), "{error}");
-        assert!(Config::parse("ticket_valid_days = 0").is_err());
-        let config = Config::parse("class = \"client\"").unwrap();
-        assert_eq!(config.class, Limit::Client);
-        assert!(Config::parse("class = \"super\"").is_err());
     }
 
     #[test]
