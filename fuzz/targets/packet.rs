@@ -1,10 +1,12 @@
 //! An IP packet from a device or a peer: what is read of it lies within it, and an
-//! error about it is a packet itself, about which no error is made.
+//! error about it is a packet itself, about which no error is made. A datagram of a relay: what is no bind
+//! of the key's holder is none.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enishi_dataplane::icmp::{IPV4_ERROR_BYTES_MAX, IPV6_ERROR_BYTES_MAX};
+use enishi_dataplane::relay::{self, BIND_BYTES, Bind, Kind, RelayKey};
 use enishi_dataplane::{IpPacket, Reason, error_for};
 use libfuzzer_sys::fuzz_target;
 
@@ -15,6 +17,17 @@ const REASONS: [Reason; 3] = [
 ];
 
 fuzz_target!(|octets: &[u8]| {
+    if let Some((kind, token)) = relay::decode(octets) {
+        assert!(relay::is_relayed(octets));
+        match kind {
+            Kind::Data => assert!(octets.starts_with(&relay::header(token))),
+            Kind::Bind | Kind::Prove | Kind::Bound => assert_eq!(octets.len(), BIND_BYTES),
+        }
+        let key = RelayKey::new([7; 32]);
+        if let Some(bind) = Bind::decode(octets, &key) {
+            assert_eq!(bind.encode(kind, &key), octets);
+        }
+    }
     let Ok(packet) = IpPacket::parse(octets) else {
         return;
     };

@@ -7,6 +7,7 @@
 mod fifty;
 mod floods;
 mod idle;
+mod relay;
 mod report;
 mod sessions;
 mod sim;
@@ -44,6 +45,11 @@ const BENCHES: &[Bench] = &[
         name: "idle",
         about: "a daemon with ten peers that has nothing to do: memory, CPU, octets",
         run: idle::run,
+    },
+    Bench {
+        name: "relay",
+        about: "two ends whose packets are relayed: throughput beside plain forwarders of datagrams",
+        run: relay::run,
     },
     Bench {
         name: "sessions",

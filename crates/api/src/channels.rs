@@ -119,6 +119,9 @@ pub struct Channel {
     /// To how many other members packets go straight.
     #[serde(default)]
     pub direct: u32,
+    /// To how many packets are relayed by another node.
+    #[serde(default)]
+    pub relayed: u32,
     /// How many others are reached in the session with them only.
     #[serde(default)]
     pub in_session: u32,
@@ -157,7 +160,7 @@ pub struct Member {
     /// The name of the invitation by which it came.
     #[serde(default)]
     pub invitation: Option<String>,
-    /// How packets reach it: `direct ADDRESS:PORT`, `session direct ADDRESS:PORT` in the
+    /// How packets reach it: `direct ADDRESS:PORT`, `relayed by NODE`, `session direct ADDRESS:PORT` in the
     /// session with it, `self`, or `-` when this node is not in touch with it.
     #[serde(default)]
     pub path: String,

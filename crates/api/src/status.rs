@@ -138,6 +138,16 @@ pub struct Service {
     pub declined_messages: u64,
     /// Octets of records held for the overlay.
     pub stored_bytes: u64,
+    /// Octets of packets of sessions that were carried between two others.
+    pub carried_packet_bytes: u64,
+    /// Pairs of nodes between which packets of channels are relayed now.
+    pub relayed_pairs: u32,
+    /// Datagrams that were relayed.
+    pub relayed_packets: u64,
+    /// Their octets.
+    pub relayed_bytes: u64,
+    /// Datagrams that were more than this node relays.
+    pub relay_dropped_packets: u64,
 }
 
 /// What a node sent of the overlay's own protocol since the daemon started: without the

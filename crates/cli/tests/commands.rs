@@ -219,6 +219,7 @@ fn the_status_has_the_fields_that_scripts_rely_on() {
     assert_eq!(status["discovery"], "office");
     let ways = [
         ("direct", json!(1)),
+        ("relayed", json!(0)),
         ("in_session", json!(0)),
         ("exit", json!("other")),
         ("routes", json!(["192.168.7.0/24", "10.9.0.0/16"])),
@@ -344,8 +345,8 @@ fn people_get_text() {
         "proxies               SOCKS 127.0.0.1:1080\n",
         "takes proxy           PROXY proxy.example:3128 (desktop)\n",
         "forwards              2, with 2 connections; 4: the port is taken\n",
-        "CHANNEL  STANDING  DIRECT  IN THE SESSION  EXIT   ROUTES                       WIREGUARD\n\
-         office   founder        1               0  other  192.168.7.0/24, 10.9.0.0/16  1/2\n",
+        "CHANNEL  STANDING  DIRECT  RELAYED  IN THE SESSION  EXIT   ROUTES                       WIREGUARD\n\
+         office   founder        1        0               0  other  192.168.7.0/24, 10.9.0.0/16  1/2\n",
     ] {
         assert!(stdout(&output).contains(line), "{line}{}", stdout(&output));
     }

@@ -33,6 +33,7 @@ pub mod offload;
 pub mod packet;
 pub mod pending;
 pub mod reassembly;
+pub mod relay;
 pub mod replay;
 pub mod sealed;
 pub mod socket;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::ecn::NOT_CAPABLE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use noq_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
@@ -35,6 +36,8 @@ pub struct Received {
     pub stride: usize,
     /// Whether a router marked them: it is congested.
     pub is_marked: bool,
+    /// What their headers say of congestion ([`crate::ecn`]).
+    pub ecn: u8,
 }
 
 impl Socket {
@@ -135,6 +138,7 @@ impl Socket {
                 bytes: meta.len,
                 stride: meta.stride.max(1),
                 is_marked: meta.ecn == Some(EcnCodepoint::Ce),
+                ecn: meta.ecn.map_or(NOT_CAPABLE, |ecn| ecn as u8),
             });
         }
         Ok(received)

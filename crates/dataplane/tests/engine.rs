@@ -42,6 +42,8 @@ macro_rules! need_root {
 
 #[path = "engine/hostile.rs"]
 mod hostile;
+#[path = "engine/relay.rs"]
+mod relay;
 #[path = "engine/waiting.rs"]
 mod waiting;
 

@@ -16,7 +16,10 @@ use enishi_overlay::class::Limit;
 use enishi_overlay::config::UPKEEP_BYTES_PER_S_USUAL;
 use enishi_overlay::standing::Policy;
 use enishi_proxy::{Location, Secret};
+use enishi_services::reach::relay::Terms;
 use serde::Deserialize;
+
+use crate::reach::Rates;
 
 pub use crate::bootstrap::{ListName, Server};
 pub use turn::Turn;
@@ -119,6 +122,13 @@ pub struct Config {
     pub reports_hops: bool,
     /// Whether this node carries packets between nodes that do not reach each other.
     pub relay: bool,
+    /// How much it carries for all together, in Mbit/s, 1 to 100,000; the packets of channels and those
+    /// of sessions each.
+    pub relay_mbit_s: u32,
+    /// How much of it for one node, or for one pair whose packets are relayed.
+    pub relay_mbit_s_each: u32,
+    /// Between how many pairs of nodes it relays packets of channels at a time, at most 4,096.
+    pub relay_pairs: u32,
     /// Whether this node takes links, which are streams of TCP and requests of HTTP, at the port of
     /// its sessions: from nodes where no datagram passes.
     pub links: bool,
@@ -176,6 +186,9 @@ impl Default for Config {
             ticket_valid_days: 7,
             reports_hops: true,
             relay: true,
+            relay_mbit_s: 400,
+            relay_mbit_s_each: 100,
+            relay_pairs: 64,
             links: true,
             web_ports: Vec::new(),
             policy: Policy::None,
@@ -236,6 +249,11 @@ impl TryFrom<String> for Clients {
         Ok(Self(enishi_dataplane::Network::new(address, prefix)))
     }
 }
+
+/// The most that is carried for others: more than a link has, so that rates are numbers; and the most
+/// pairs.
+const RELAY_MBIT_S_MAX: u32 = 100_000;
+const RELAY_PAIRS_MAX: u32 = 4_096;
 
 /// The most octets per second for upkeep; more buys nothing in any overlay.
 const UPKEEP_BYTES_PER_S_MAX: u32 = 10_000;
@@ -360,6 +378,26 @@ impl Config {
         }
     }
 
+    /// Returns what is carried for others, in octets a second.
+    pub(crate) fn relay_rates(&self) -> Rates {
+        let bytes_per_s = |mbit_s: u32| u64::from(mbit_s) * 125_000;
+        Rates {
+            each: bytes_per_s(self.relay_mbit_s_each),
+            all: bytes_per_s(self.relay_mbit_s),
+        }
+    }
+
+    /// Returns for whom packets are relayed.
+    pub(crate) fn relay_terms(&self) -> Terms {
+        match self.relay {
+            true => Terms {
+                pairs_max: self.relay_pairs,
+                pairs_of_one_max: (self.relay_pairs / 4).max(1),
+            },
+            false => Terms::default(),
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| plain::error(text, &error))?;
         let wrong = |key: &str, rule: &str| Err(format!("`{key}` {rule}"));
@@ -395,6 +433,17 @@ impl Config {
                 "web_ports",
                 "must be at most eight port numbers, each at least 1",
             );
+        }
+        for (key, rate) in [
+            ("relay_mbit_s", config.relay_mbit_s),
+            ("relay_mbit_s_each", config.relay_mbit_s_each),
+        ] {
+            if !(1..=RELAY_MBIT_S_MAX).contains(&rate) {
+                return wrong(key, "must be between 1 and 100000");
+            }
+        }
+        if config.relay_pairs > RELAY_PAIRS_MAX {
+            return wrong("relay_pairs", "must be at most 4096");
         }
         if config.wireguard_port == 0 {
             return wrong("wireguard_port", "must be at least 1");
@@ -436,6 +485,7 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:4242".parse().unwrap()]);
         assert!(!config.reports_hops && !config.relay);
+        assert_eq!(config.relay_terms(), Terms::default());
         assert!(!config.tun && config.overlay == "office" && config.host_name() == "aki");
         let config = Config::parse("dns = false\ndns_listen = \"127.0.0.9:5300\"").unwrap();
         assert_eq!((config.dns, config.dns_listen.port()), (Some(false), 5300));
@@ -449,6 +499,26 @@ mod tests {
         let config = Config::parse("class = \"client\"").unwrap();
         assert_eq!(config.class, Limit::Client);
         assert!(Config::parse("class = \"super\"").is_err());
+    }
+
+    #[test]
+    fn how_much_is_carried_for_others_has_limits() {
+        for wrong in [
+            "relay_mbit_s = 0",
+            "relay_mbit_s_each = 200000",
+            "relay_pairs = 5000",
+        ] {
+            assert!(
+                Config::parse(wrong).unwrap_err().contains("relay_"),
+                "{wrong}"
+            );
+        }
+        let config =
+            Config::parse("relay_mbit_s = 8\nrelay_mbit_s_each = 1\nrelay_pairs = 6").unwrap();
+        let rates = config.relay_rates();
+        assert_eq!((rates.all, rates.each), (1_000_000, 125_000));
+        let terms = config.relay_terms();
+        assert_eq!((terms.pairs_max, terms.pairs_of_one_max), (6, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enishi_host::reach::{Carrier, is_carried};
+use enishi_host::reach::{Carrier, Rates, is_carried};
 use enishi_host::session::{SessionConfig, SessionEvent, Sessions};
 use enishi_overlay::{Contact, Keypair, NodeId, OverlayId, PathKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Long enough for anything on loopback, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const RATES: Rates = Rates {
+    each: 12_500_000,
+    all: 50_000_000,
+};
 
 const FOUR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -31,7 +36,7 @@ struct Node {
 impl Node {
     /// A node that speaks IPv4, IPv6 or both: nodes without a common one do not reach each other.
     async fn start(seed: u8, for_others: bool, speaks: &[IpAddr]) -> Self {
-        let (carrier, inlet, wanted) = Carrier::new(for_others);
+        let (carrier, inlet, wanted) = Carrier::new(for_others.then_some(RATES));
         let taker = Arc::clone(&carrier);
         let (sessions, events) = Sessions::bind(SessionConfig {
             keypair: Keypair::from_seed(&[seed; 32]),

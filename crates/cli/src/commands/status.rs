@@ -77,6 +77,7 @@ fn facts(cx: &Context, status: &Status) -> String {
         (Label::Outside, outside(&status.nat)),
         (Label::Records, status.records_held.to_string()),
         (Label::Carried, carried(&status.service)),
+        (Label::Relays, relayed(cx, &status.service)),
         (Label::Names, names::line(status.names.as_deref())),
         (
             Label::Discovery,
@@ -140,6 +141,19 @@ fn turn(cx: &Context, server: Option<&TurnServer>) -> String {
         let carried = octets(server.to_peers_bytes + server.to_clients_bytes);
         let label = cx.out.label(Label::Allocations);
         format!("{}, {label}: {clients}, {carried}", server.listening)
+    })
+}
+
+/// What passed of packets between two others, and between how many pairs it does now.
+fn relayed(cx: &Context, service: &Service) -> String {
+    let bytes = service.carried_packet_bytes + service.relayed_bytes;
+    if bytes == 0 && service.relayed_pairs == 0 {
+        return String::new();
+    }
+    let pairs = service.relayed_pairs;
+    cx.out.text(&Message::Relays {
+        octets: octets(bytes),
+        pairs,
     })
 }
 
@@ -225,13 +239,14 @@ fn ways(cx: &Context, channels: &[Channel]) -> String {
         Label::Channel,
         Label::Standing,
         Label::Direct,
+        Label::Relayed,
         Label::InSession,
         Label::Exit,
         Label::Routes,
         Label::WireGuard,
     ];
     let headings = labels.map(|label| cx.out.label(label));
-    let mut table = Table::new(headings).right(2).right(3);
+    let mut table = Table::new(headings).right(2).right(3).right(4);
     for channel in channels {
         let clients = (channel.wireguard_clients > 0).then(|| {
             format!(
@@ -243,6 +258,7 @@ fn ways(cx: &Context, channels: &[Channel]) -> String {
             channel.name.clone(),
             show::standing(cx, channel.founder, channel.admin),
             channel.direct.to_string(),
+            channel.relayed.to_string(),
             channel.in_session.to_string(),
             or_dash(channel.exit.as_deref()),
             or_dash((!channel.routes.is_empty()).then(|| channel.routes.join(", "))),

@@ -120,7 +120,10 @@ fn line(svg: &mut String, place: &Place<'_>, language: Language) {
     let (x, y) = CENTRE;
     let (to_x, to_y) = place.at(1.0);
     let class = class_of(member.rtt_ms);
-    let session = if member.path.starts_with("session") {
+    let session = if ["session", "relayed"]
+        .iter()
+        .any(|by| member.path.starts_with(by))
+    {
         " session"
     } else {
         ""

@@ -416,6 +416,8 @@ pub(super) fn text(message: &Message<'_>) -> String {
         }
         Message::Clients { count: 1 } => "1 client".to_owned(),
         Message::Clients { count } => format!("{count} clients"),
+        Message::Relays { octets, pairs: 1 } => format!("{octets}, between 1 pair now"),
+        Message::Relays { octets, pairs } => format!("{octets}, between {pairs} pairs now"),
         Message::ForwardsOpen { count, open: 1 } => format!("{count}, with 1 connection"),
         Message::ForwardsOpen { count, open } => format!("{count}, with {open} connections"),
         Message::NotJoined => "alone; `enishi up --bootstrap TICKET` joins others".to_owned(),
@@ -469,6 +471,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::ToClients => "to clients",
         Label::Peers => "peers",
         Label::Carried => "passed on for others",
+        Label::Relays => "packets for others",
         Label::Refused => "refused",
         Label::RefusedDetail => "(malformed, flooded, foreign packets)",
         Label::Dropped => "lost or dropped",

@@ -400,6 +400,7 @@ pub(super) fn text(message: &Message<'_>) -> String {
             format!("約 {size} ノード、このノードと接続中 {peers}")
         }
         Message::Clients { count } => format!("クライアント {count}"),
+        Message::Relays { octets, pairs } => format!("{octets}（現在 {pairs} 組）"),
         Message::ForwardsOpen { count, open } => format!("{count}（接続 {open}）"),
         Message::NotJoined => {
             "単独。`enishi up --bootstrap TICKET` で他のノードに参加できます".to_owned()
@@ -448,6 +449,7 @@ pub(super) fn label(label: Label) -> &'static str {
         Label::ToClients => "クライアントへ",
         Label::Peers => "相手",
         Label::Carried => "他ノードのための中継",
+        Label::Relays => "他ノードのパケット中継",
         Label::Refused => "拒否",
         Label::RefusedDetail => "（不正、過多、部外パケット）",
         Label::Dropped => "喪失・破棄",

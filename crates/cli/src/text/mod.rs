@@ -319,6 +319,11 @@ pub(crate) enum Message<'a> {
     Clients {
         count: u32,
     },
+    /// How much of others' packets passed, and between how many pairs it does now.
+    Relays {
+        octets: String,
+        pairs: u32,
+    },
     /// How many forwards there are, and how many connections they carry.
     ForwardsOpen {
         count: usize,
@@ -361,6 +366,7 @@ pub(crate) enum Label {
     ToClients,
     Peers,
     Carried,
+    Relays,
     Refused,
     RefusedDetail,
     Dropped,

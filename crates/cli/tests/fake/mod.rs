@@ -608,6 +608,7 @@ fn channel() -> Channel {
         charter_version: Some(7),
         rules: 1,
         direct: 1,
+        relayed: 0,
         in_session: 0,
         exit: Some("other".to_owned()),
         routes: vec!["192.168.7.0/24".to_owned(), "10.9.0.0/16".to_owned()],

@@ -3,9 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::sockets::{Pair, Sockets, Via};
+use super::sockets::{Pair, Sockets};
 use crate::ecn::NOT_CAPABLE;
 use crate::socket::{BATCH_BYTES_MAX, is_too_long};
+
+/// So many octets that are ready are sent by themselves: copying them would cost more than it spares.
+const ALONE_BYTES: usize = 8_192;
 
 /// Datagrams by one socket to one address, all of one length but the last, which may be shorter.
 pub(super) struct Batch {
@@ -28,10 +31,7 @@ impl Batch {
             octets: vec![0; BATCH_BYTES_MAX].into(),
             filled: 0,
             stride: 0,
-            to: Pair {
-                via: Via::FIRST,
-                address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            },
+            to: SocketAddr::from(([0, 0, 0, 0], 0)).into(),
             ecn: NOT_CAPABLE,
             too_long: None,
             lost: 0,
@@ -68,6 +68,35 @@ impl Batch {
         self.filled -= bytes;
     }
 
+    /// Sends datagrams that are ready, all of `stride` octets but the last, which may be shorter.
+    pub(super) fn pass_on(
+        &mut self,
+        sockets: &Sockets,
+        (to, ecn): (Pair, u8),
+        datagrams: &[u8],
+        stride: usize,
+    ) {
+        if datagrams.len() < ALONE_BYTES {
+            // Copied, so that few calls of the system send what came by many.
+            for datagram in datagrams.chunks(stride) {
+                let room = self.room(sockets, (to, ecn), datagram.len());
+                room.copy_from_slice(datagram);
+            }
+            return;
+        }
+        self.flush(sockets);
+        let Some(socket) = sockets.get(to.via) else {
+            return;
+        };
+        let most = stride * socket.batch_datagrams_max();
+        for datagrams in datagrams.chunks(most.min(BATCH_BYTES_MAX / stride * stride)) {
+            if let Err(error) = socket.send((to.address, ecn), datagrams, stride) {
+                let count = datagrams.len().div_ceil(stride);
+                self.failed(&error, (to, stride, count));
+            }
+        }
+    }
+
     /// Sends what is there.
     pub(super) fn flush(&mut self, sockets: &Sockets) {
         if self.filled == 0 {
@@ -78,16 +107,17 @@ impl Batch {
         if let Some(socket) = sockets.get(self.to.via) {
             let to = (self.to.address, self.ecn);
             if let Err(error) = socket.send(to, octets, self.stride) {
-                self.failed(&error);
+                let count = self.filled.div_ceil(self.stride.max(1));
+                self.failed(&error, (self.to, self.stride, count));
             }
         }
         self.filled = 0;
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        self.lost += self.filled.div_ceil(self.stride.max(1)) as u64;
+    fn failed(&mut self, error: &io::Error, (to, stride, count): (Pair, usize, usize)) {
+        self.lost += count as u64;
         if is_too_long(error) {
-            self.too_long = Some((self.to, self.stride));
+            self.too_long = Some((to, stride));
         }
     }
 }

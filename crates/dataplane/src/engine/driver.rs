@@ -19,6 +19,8 @@ use super::network::Network;
 use super::outbound::{Exit, Side, Way};
 use super::paths::Ask;
 use super::punch::Puncher;
+use super::relayed::Relays;
+use super::relaying::Relaying;
 use super::session::{Session, Tokens};
 use super::sockets::{Pair, Via};
 use super::{
@@ -75,6 +77,8 @@ pub(super) struct Driver<O> {
     pub(super) buffers: [Vec<u8>; BUFFERS],
     pub(super) tokens: Tokens,
     pub(super) puncher: Puncher,
+    pub(super) relaying: Relaying,
+    pub(super) relays: Relays,
     pub(super) started: Instant,
     pub(super) now: Instant,
     /// Datagrams that were refused: of no session, or of one that has ended.
@@ -119,6 +123,8 @@ impl<O: Outside> Driver<O> {
             buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES]),
             tokens: Tokens::default(),
             puncher: Puncher::default(),
+            relaying: Relaying::new(now),
+            relays: Relays::default(),
             started: now,
             now,
             refused: 0,
@@ -299,11 +305,16 @@ impl<O: Outside> Driver<O> {
             Command::SendAnew(datagrams) => {
                 if let Some(via) = self.open_for_punch() {
                     for (address, datagram) in datagrams {
-                        self.send_foreign(Pair { via, address }, &datagram);
+                        self.send_foreign(Pair::straight(via, address), &datagram);
                     }
                 }
             }
             Command::Punch { peer, punch } => self.begin_punch(peer, punch),
+            Command::RelayTerms(terms) => self.relaying.set_terms(self.now, terms),
+            Command::Relay { token, keys, lasts } => {
+                self.relaying.grant(self.now, token, &keys, lasts);
+            }
+            Command::ByRelay(told) => self.by_relay(&told),
             Command::Send(datagrams) => {
                 for (to, datagram) in datagrams {
                     self.send_foreign(to.into(), &datagram);
@@ -329,7 +340,11 @@ impl<O: Outside> Driver<O> {
         let slot = match self.by_peer.get(&(peer, id)) {
             Some(slot) => *slot,
             None => {
-                let slot = self.sessions.insert(Session::new(id, peer, self.now));
+                let mut session = Session::new(id, peer, self.now);
+                for pair in self.relays.to(peer) {
+                    session.paths.learn_relay(self.now, pair);
+                }
+                let slot = self.sessions.insert(session);
                 self.by_peer.insert((peer, id), slot);
                 slot
             }
@@ -441,7 +456,13 @@ impl<O: Outside> Driver<O> {
         self.by_peer.range(range).map(|(_, slot)| *slot).collect()
     }
 
+    /// Looks at once for what is due.
+    pub(super) fn look_soon(&mut self) {
+        self.next_tick = self.now;
+    }
+
     fn moved(&mut self) {
+        self.bind_all();
         for (_, session) in &mut self.sessions {
             session.paths.moved(self.now);
             // What was told of it is forgotten elsewhere, too.
@@ -496,6 +517,10 @@ impl<O: Outside> Driver<O> {
 
     /// Asks a peer by an address.
     pub(super) fn ask(&mut self, slot: usize, ask: Ask) {
+        if let Some(token) = ask.to.relay {
+            // Should this host's outer address be another than the relay knows.
+            self.bind(token);
+        }
         self.probe(slot, Way::Direct(ask.to, 0), ask.bytes);
     }
 
@@ -509,7 +534,7 @@ impl<O: Outside> Driver<O> {
         };
         let micros = self.now.saturating_duration_since(self.started).as_micros() as u64;
         let to = match way {
-            Way::Direct(to, _) => Some(to.address),
+            Way::Direct(to, _) => Some(to),
             Way::Lane(..) => None,
         };
         let content = self.tokens.probe(micros, to, bytes);
@@ -598,8 +623,9 @@ impl<O: Outside> Driver<O> {
                 self.by_index.remove(&index);
             }
             if session.can_seal() && session.paths.wants_help(self.now) {
-                let peer = session.peer;
-                self.exit.outside.note(Note::Wayless { peer });
+                let (peer, is_relayed) = (session.peer, session.paths.relay().is_some());
+                let note = Note::Wayless { peer, is_relayed };
+                self.exit.outside.note(note);
             }
             if session.wants_keys(self.now, false) {
                 let (network, peer) = (session.network, session.peer);
@@ -611,6 +637,8 @@ impl<O: Outside> Driver<O> {
             }
         }
         self.go_on_punching();
+        self.look_after_relays();
+        self.relaying.expire(self.now);
         self.flush();
     }
 
@@ -624,7 +652,7 @@ impl<O: Outside> Driver<O> {
                     .direct()
                     .is_some_and(|(taken, _)| taken == pair)
                 {
-                    session.paths.too_long(bytes);
+                    session.paths.too_long(bytes - pair.header_bytes());
                 }
             }
         }
@@ -634,7 +662,11 @@ impl<O: Outside> Driver<O> {
         let sessions = self.sessions.iter().map(|(_, session)| SessionReport {
             network: session.network,
             peer: session.peer,
-            direct: session.paths.direct().map(|(pair, _)| pair.address),
+            direct: session.paths.straight().map(|pair| pair.address),
+            relay: session
+                .paths
+                .relay()
+                .and_then(|token| self.relays.by(token)),
             round_trip: session.paths.round_trip(),
             counters: session.counters,
         });
@@ -652,6 +684,7 @@ impl<O: Outside> Driver<O> {
             refused: self.refused + refused.sum::<u64>(),
             sessions: sessions.collect(),
             lost: self.exit.batch.lost,
+            relayed: self.relaying.report(),
         }
     }
 }

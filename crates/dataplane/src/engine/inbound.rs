@@ -19,6 +19,7 @@ use crate::filter::Direction;
 use crate::offload::Run;
 use crate::packet::IpPacket;
 use crate::reassembly::Half;
+use crate::relay::{self, HEADER_BYTES};
 use crate::sealed::{self, Kind};
 use crate::socket::Received;
 
@@ -78,15 +79,67 @@ impl<O: Outside> Driver<O> {
     }
 
     fn open_batch(&mut self, buffer: &mut [u8], via: Via, batch: Received) {
-        let address = batch.from;
-        let from = Pair { via, address };
+        let from = Pair::straight(via, batch.from);
+        let mut rest = &mut buffer[..batch.bytes];
+        while !rest.is_empty() {
+            let is_relayed = relay::is_relayed(rest);
+            let like = |datagram: &&[u8]| relay::is_relayed(datagram) == is_relayed;
+            let alike = rest.chunks(batch.stride).take_while(like);
+            let bytes = alike.map(<[u8]>::len).sum();
+            let (part, after) = rest.split_at_mut(bytes);
+            match is_relayed {
+                true => self.take_relayed(part, from, batch),
+                false => self.open_all(part.chunks_mut(batch.stride), from, batch),
+            }
+            rest = after;
+        }
+    }
+
+    fn open_all<'b>(
+        &mut self,
+        datagrams: impl Iterator<Item = &'b mut [u8]>,
+        from: Pair,
+        batch: Received,
+    ) {
         let mut happened = Vec::new();
         let mut entry = self.entry(&mut happened);
-        for datagram in buffer[..batch.bytes].chunks_mut(batch.stride) {
+        for datagram in datagrams {
             entry.open(datagram, Some(from), batch.is_marked);
         }
         entry.write_run();
         self.work_off(happened);
+    }
+
+    /// Takes datagrams with headers of relays: for this host, from one by which it is reached, or for
+    /// another one, if this host relays.
+    fn take_relayed(&mut self, mut datagrams: &mut [u8], from: Pair, batch: Received) {
+        while !datagrams.is_empty() {
+            let head = datagrams.first_chunk::<HEADER_BYTES>().copied();
+            let like = |datagram: &&[u8]| datagram.first_chunk() == head.as_ref();
+            let alike = datagrams.chunks(batch.stride).take_while(like);
+            let bytes = alike.map(<[u8]>::len).sum();
+            let (part, after) = datagrams.split_at_mut(bytes);
+            datagrams = after;
+            match relay::decode(part) {
+                Some((relay::Kind::Data, token)) => {
+                    if self.relays.is_end(token, from.address) {
+                        let relay = Some(token);
+                        let from = Pair { relay, ..from };
+                        let inner = part.chunks_mut(batch.stride);
+                        let inner = inner.map(|datagram| &mut datagram[HEADER_BYTES..]);
+                        self.open_all(inner, from, batch);
+                    } else {
+                        self.pass_on((token, from), (batch.ecn, batch.stride), part);
+                    }
+                }
+                // Binds come one by one: alike they would be repeated.
+                Some((relay::Kind::Bind, token)) => self.answer_bind(token, from, part),
+                Some((kind @ (relay::Kind::Prove | relay::Kind::Bound), token)) => {
+                    self.bind_answered((kind, token), from, part);
+                }
+                None => self.refused += 1,
+            }
+        }
     }
 
     /// Takes datagrams that came by the lanes of peers' sessions.
@@ -258,7 +311,7 @@ impl<'b> Entry<'_, 'b> {
             Some(Kind::ProbeAnswer) => {
                 let answer = Probe::decode(opened.content);
                 if let (Some(answer), Some(from)) = (answer, from)
-                    && self.tokens.fits(answer, from.address)
+                    && self.tokens.fits(answer, from)
                 {
                     let asked = self.started + Duration::from_micros(answer.micros);
                     let round_trip = self.now.saturating_duration_since(asked);
@@ -266,7 +319,8 @@ impl<'b> Entry<'_, 'b> {
                     if session.paths.answered(self.now, from, round_trip, bytes) {
                         self.happened.push(Happened::HasWay(slot));
                     }
-                    let seen_at = Probe::seen_at(opened.content);
+                    // By a relay the peer sees the relay.
+                    let seen_at = Probe::seen_at(opened.content).filter(|_| from.is_straight());
                     if let Some(at) = seen_at.filter(|at| session.seen_at != Some(*at)) {
                         session.seen_at = Some(at);
                         self.happened.push(Happened::Seen(session.peer, at));
@@ -283,6 +337,8 @@ impl<'b> Entry<'_, 'b> {
         let first = datagram.first();
         let is_foreign =
             first.is_some_and(|first| *first < STUN_BELOW || sealed::FOR_HOST.contains(first));
+        // Nobody speaks so by way of a relay.
+        let from = from.filter(Pair::is_straight);
         match from.filter(|_| is_foreign && datagram.len() <= FOREIGN_BYTES_MAX) {
             Some(from) => {
                 let foreign = Happened::Foreign(from, datagram.to_vec());

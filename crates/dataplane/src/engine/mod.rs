@@ -24,6 +24,8 @@ mod network;
 mod outbound;
 mod paths;
 mod punch;
+mod relayed;
+mod relaying;
 mod session;
 mod sockets;
 
@@ -37,6 +39,7 @@ use std::time::Duration;
 use crate::bell::Bell;
 use crate::device::Device;
 use crate::filter::Filter;
+use crate::relay::{RelayKey, Token};
 use crate::sealed::{Cipher, DirectionKey};
 use crate::socket::Socket;
 use crate::table::{Gateway, Network as Prefix};
@@ -196,8 +199,62 @@ pub enum Command {
         /// How.
         punch: Punch,
     },
+    /// How much this node relays for others ([`crate::relay`]); nothing before it is told.
+    RelayTerms(RelayTerms),
+    /// Relay between two others, or longer than so far.
+    Relay {
+        /// What names the two.
+        token: Token,
+        /// The key of each.
+        keys: [RelayKey; 2],
+        /// For how long from now on.
+        lasts: Duration,
+    },
+    /// A node relays between this one and a peer.
+    ByRelay(ByRelay),
     /// Tell what is known of the sessions.
     Report(mpsc::SyncSender<Report>),
+}
+
+/// A node that relays to a peer.
+#[derive(Clone, Debug)]
+pub struct ByRelay {
+    /// The peer.
+    pub peer: PeerKey,
+    /// Who relays.
+    pub by: PeerKey,
+    /// Where it takes packets.
+    pub at: SocketAddr,
+    /// What names the two ends there.
+    pub token: Token,
+    /// This node's key.
+    pub key: RelayKey,
+    /// For how long from now on.
+    pub lasts: Duration,
+}
+
+/// How much is relayed for others; nothing by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayTerms {
+    /// For how many pairs at a time.
+    pub pairs_max: usize,
+    /// Octets a second for each, headers of UDP not counted.
+    pub bytes_per_s_each: u64,
+    /// Octets a second for all.
+    pub bytes_per_s_all: u64,
+}
+
+/// What was relayed for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// For how many pairs now.
+    pub pairs: usize,
+    /// Datagrams.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Datagrams that were more than the terms allow.
+    pub dropped_packets: u64,
 }
 
 /// What the engine tells the host.
@@ -240,10 +297,13 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
-    /// A peer is spoken to, and no way straight to it is found: told every few seconds.
+    /// A peer is spoken to, and no way straight to it is found: told every few seconds, also while a
+    /// node relays.
     Wayless {
         /// The peer.
         peer: PeerKey,
+        /// Whether a node relays.
+        is_relayed: bool,
     },
     /// A punch has ended.
     Punched {
@@ -288,6 +348,8 @@ pub struct Report {
     pub lost: u64,
     /// Frames of TAP devices that were neither IP nor questions for addresses.
     pub foreign_frames: u64,
+    /// What was relayed for others.
+    pub relayed: Relayed,
     /// Packets to many (broadcast, multicast) of this host that were dropped: more than 200 at
     /// once and 60 a second in one network. Of the networks that are open.
     pub storm_packets: u64,
@@ -300,8 +362,10 @@ pub struct SessionReport {
     pub network: NetworkId,
     /// With whom.
     pub peer: PeerKey,
-    /// Where datagrams to it go; none for the lane.
+    /// Where datagrams to it go straight; none for a relay or the lane.
     pub direct: Option<SocketAddr>,
+    /// Who relays them; none when they go straight or by the lane.
+    pub relay: Option<PeerKey>,
     /// The round trip of the way that is taken.
     pub round_trip: Option<Duration>,
     /// What passed.

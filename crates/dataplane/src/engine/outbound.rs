@@ -16,6 +16,7 @@ use crate::filter::Direction;
 use crate::icmp::Reason;
 use crate::offload::{OFFLOAD_HEADER_BYTES, Offload, Transport, complete, split};
 use crate::packet::{IpPacket, protocol};
+use crate::relay;
 use crate::sealed::{Kind, OVERHEAD_BYTES};
 use crate::socket::Socket;
 use crate::table::Lookup;
@@ -332,7 +333,12 @@ impl<O: Outside> Exit<O> {
                     Kind::Packet | Kind::PartialPacket => ecn::of(content),
                     _ => ecn::NOT_CAPABLE,
                 };
+                let bytes = bytes + to.header_bytes();
                 let room = self.batch.room(&self.sockets, (to, ecn), bytes);
+                let (head, room) = room.split_at_mut(to.header_bytes());
+                if let Some(token) = to.relay {
+                    head.copy_from_slice(&relay::header(token));
+                }
                 if session.seal(kind, content, room).is_err() {
                     self.batch.take_back(bytes);
                 }

@@ -1,9 +1,9 @@
 //! Which way datagrams to one peer take: straight to one of its addresses, or, as long as
-//! none is known to work, by the lane of its session.
+//! none is known to work, by a node that relays them, or else by the lane of its session.
 //!
 //! Probes find out. An address is taken when it answers, and given up when it falls silent
 //! while something was sent; the first to answer is taken, and another one only if it is
-//! clearly nearer. A peer whose address changes is followed when it speaks from the new one
+//! clearly nearer. One that goes straight is taken before any relay. A peer whose address changes is followed when it speaks from the new one
 //! and no longer from the old one. Probes are as long as datagrams may become, so that what
 //! is known to pass is what was seen to pass (RFC 8899: probing with the packets themselves). As
 //! long as long datagrams are sent, one of that length is tried every second: a path that ceases to
@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::sockets::{Pair, Via};
+use crate::relay::Token;
 
-/// The most addresses of one peer that are tried.
+/// The most addresses of one peer that are tried, and relays.
 pub const CANDIDATES_MAX: usize = 16;
+pub(super) const RELAYS_MAX: usize = 4;
 
 /// Lengths of datagrams that are tried, longest first: what a full packet of the device needs,
 /// what one of IPv6's least length needs, and what passes every path of IPv6's least length
@@ -49,6 +51,8 @@ const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
 /// After so long in doubt the address is given up: well within the two seconds in which the
 /// failure of a neighbour is to be noticed.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
+/// The same for a relay: there is the lane, and another relay may be the next.
+const GIVE_UP_RELAY_AFTER: Duration = Duration::from_millis(900);
 /// How often a silent path is used, so that NATs keep it open: the shortest lifetime that
 /// they may have is two minutes (RFC 4787, section 4.3), many have half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -71,6 +75,17 @@ pub(super) struct Ask {
 struct Candidate {
     pair: Pair,
     round_trip: Option<Duration>,
+}
+
+/// Returns the lengths that are tried on a way: what passes every path is shorter by what a relay
+/// wants said.
+fn lengths(pair: &Pair) -> [usize; 3] {
+    let [long, middle, _] = DATAGRAM_BYTES;
+    [long, middle, safe(pair)]
+}
+
+fn safe(pair: &Pair) -> usize {
+    DATAGRAM_SAFE - pair.header_bytes()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +119,8 @@ struct Trial {
 #[derive(Debug)]
 pub(super) struct Paths {
     candidates: Vec<Candidate>,
+    /// By nodes that relay, the oldest first.
+    relayed: Vec<Pair>,
     taken: Option<Taken>,
     search_pause: Duration,
     next_search: Instant,
@@ -122,6 +139,7 @@ impl Paths {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             candidates: Vec::new(),
+            relayed: Vec::new(),
             taken: None,
             search_pause: SEARCH_FIRST,
             next_search: now,
@@ -139,12 +157,48 @@ impl Paths {
         for address in addresses {
             self.add(address.into());
         }
+        self.search(now);
+    }
+
+    /// Adds a way by a relay, and begins to try it at once. The oldest that is not in use makes room.
+    pub(super) fn learn_relay(&mut self, now: Instant, pair: Pair) {
+        if self.relayed.contains(&pair) {
+            return;
+        }
+        if self.relayed.len() >= RELAYS_MAX {
+            let in_use = self.taken.map(|taken| taken.pair);
+            let unused = self.relayed.iter().position(|pair| Some(*pair) != in_use);
+            self.relayed.remove(unused.unwrap_or(0));
+        }
+        self.relayed.push(pair);
+        self.next_improve = now;
+        self.search(now);
+    }
+
+    /// A relay is none any more.
+    pub(super) fn forget_relay(&mut self, now: Instant, token: Token) {
+        self.relayed.retain(|pair| pair.relay != Some(token));
+        let is_lost = |taken: &mut Taken| taken.pair.relay == Some(token);
+        if self.taken.take_if(is_lost).is_some() {
+            self.lose(now);
+        }
+    }
+
+    /// Tries all ways, from now on.
+    fn search(&mut self, now: Instant) {
         self.search_pause = SEARCH_FIRST;
         self.next_search = now;
     }
 
+    /// There is no way any more.
+    fn lose(&mut self, now: Instant) {
+        self.lost = now;
+        self.search(now);
+    }
+
     fn add(&mut self, pair: Pair) {
-        if !is_possible(&pair.address) {
+        // Relays are named by the host.
+        if !is_possible(&pair.address) || !pair.is_straight() {
             return;
         }
         if self.candidates.iter().any(|known| known.pair == pair) {
@@ -165,6 +219,17 @@ impl Paths {
         });
     }
 
+    /// Returns where to send to without a relay; none when there is no such way.
+    pub(super) fn straight(&self) -> Option<Pair> {
+        let taken = self.taken.map(|taken| taken.pair);
+        taken.filter(Pair::is_straight)
+    }
+
+    /// Returns by which relay datagrams go, if they do.
+    pub(super) fn relay(&self) -> Option<Token> {
+        self.taken.and_then(|taken| taken.pair.relay)
+    }
+
     /// Returns where to send to and the longest datagram; none for the lane.
     pub(super) fn direct(&self) -> Option<(Pair, usize)> {
         self.taken.map(|taken| (taken.pair, taken.bytes_max))
@@ -180,7 +245,7 @@ impl Paths {
     /// Tells whether the peer is spoken to and no way straight to it is found: at most every
     /// [`HELP_INTERVAL`].
     pub(super) fn wants_help(&mut self, now: Instant) -> bool {
-        let is_wanted = self.taken.is_none()
+        let is_wanted = self.straight().is_none()
             && now >= self.lost + HELP_AFTER
             && now >= self.next_help
             && now - self.spoke < HELP_INTERVAL * 2;
@@ -209,17 +274,16 @@ impl Paths {
             Some(taken) => {
                 taken.doubted.get_or_insert(now);
             }
-            None => {
-                self.search_pause = SEARCH_FIRST;
-                self.next_search = now;
-            }
+            None => self.search(now),
         }
     }
 
     /// A datagram longer than the path takes was refused by the system.
     pub(super) fn too_long(&mut self, bytes: usize) {
         if let Some(taken) = &mut self.taken {
-            let shorter = DATAGRAM_BYTES.into_iter().find(|shorter| *shorter < bytes);
+            let shorter = lengths(&taken.pair)
+                .into_iter()
+                .find(|shorter| *shorter < bytes);
             taken.bytes_max = taken.bytes_max.min(shorter.unwrap_or(taken.bytes_max));
         }
     }
@@ -227,13 +291,21 @@ impl Paths {
     /// The peer was heard from an address, in the newest of its datagrams or an older one.
     /// Returns what to ask if it may have moved there.
     pub(super) fn heard(&mut self, now: Instant, from: Pair, is_newest: bool) -> Option<Ask> {
+        if !from.is_straight() && !self.relayed.contains(&from) {
+            return None;
+        }
         match &mut self.taken {
             Some(taken) if taken.pair == from => {
                 taken.heard = now;
                 taken.doubted = None;
                 None
             }
-            Some(taken) if is_newest && now - taken.heard >= FOLLOW_AFTER => {
+            // What comes straight is asked as if there were no relay.
+            Some(taken)
+                if is_newest
+                    && now - taken.heard >= FOLLOW_AFTER
+                    && (taken.pair.is_straight() || !from.is_straight()) =>
+            {
                 if now - taken.asked < DOUBT_INTERVAL {
                     return None;
                 }
@@ -242,13 +314,13 @@ impl Paths {
                 Some(Ask { to: from, bytes: 0 })
             }
             // Should the old address turn out to be silent, this is where to ask.
-            Some(_) => {
+            Some(taken) if taken.pair.is_straight() || !from.is_straight() => {
                 self.add(from);
                 None
             }
             // What came through there may have opened the way: it is asked at once (the triggered
             // check of RFC 8445, section 7.3.1.4).
-            None => {
+            Some(_) | None => {
                 self.add(from);
                 let due = now >= self.next_trigger;
                 due.then(|| {
@@ -264,9 +336,7 @@ impl Paths {
     pub(super) fn heard_by_lane(&mut self, now: Instant) {
         let silent = |taken: &mut Taken| now - taken.heard >= FOLLOW_AFTER;
         if self.taken.take_if(silent).is_some() {
-            self.lost = now;
-            self.search_pause = SEARCH_FIRST;
-            self.next_search = now;
+            self.lose(now);
         }
     }
 
@@ -279,6 +349,9 @@ impl Paths {
         round_trip: Duration,
         bytes: usize,
     ) -> bool {
+        if !pair.is_straight() && !self.relayed.contains(&pair) {
+            return false;
+        }
         self.add(pair);
         for known in &mut self.candidates {
             if known.pair == pair {
@@ -297,7 +370,11 @@ impl Paths {
             Some(taken) => {
                 let silent = now - taken.heard >= FOLLOW_AFTER;
                 let nearer = round_trip + Duration::from_millis(1) < taken.round_trip * 4 / 5;
-                silent || nearer
+                match (taken.pair.is_straight(), pair.is_straight()) {
+                    (false, true) => true,
+                    (true, false) => silent && taken.doubted.is_some(),
+                    _ => silent || nearer,
+                }
             }
             None => true,
         };
@@ -308,7 +385,7 @@ impl Paths {
                 heard: now,
                 doubted: None,
                 asked: now,
-                bytes_max: bytes.max(DATAGRAM_SAFE),
+                bytes_max: bytes.max(safe(&pair)),
                 trial: None,
                 tried: now,
             });
@@ -328,13 +405,18 @@ impl Paths {
             let doubtful = silent >= KEEP_ALIVE || (spoke && silent >= DOUBT_AFTER);
             if doubtful || taken.doubted.is_some() {
                 let doubt = now - *taken.doubted.get_or_insert(now);
-                if doubt >= GIVE_UP_AFTER {
+                let give_up_after = match taken.pair.is_straight() {
+                    true => GIVE_UP_AFTER,
+                    false => GIVE_UP_RELAY_AFTER,
+                };
+                if doubt >= give_up_after {
                     given_up = true;
                 } else if now - taken.asked >= DOUBT_INTERVAL {
                     taken.asked = now;
                     // Not answered once: the peer may be at another of its addresses.
                     let everywhere = doubt >= DOUBT_INTERVAL;
                     let known = self.candidates.iter().map(|known| known.pair);
+                    let known = known.chain(self.relayed.iter().copied());
                     let asked = known.filter(|to| everywhere || *to == taken.pair);
                     asks.extend(asked.map(|to| Ask { to, bytes: 0 }));
                 }
@@ -342,9 +424,7 @@ impl Paths {
         }
         if given_up {
             self.taken = None;
-            self.lost = now;
-            self.search_pause = SEARCH_FIRST;
-            self.next_search = now;
+            self.lose(now);
         }
         if let Some(taken) = &mut self.taken {
             asks.extend(taken.try_lengths(now));
@@ -353,18 +433,19 @@ impl Paths {
         match &mut self.taken {
             Some(taken) if now >= self.next_improve => {
                 self.next_improve = now + IMPROVE;
-                asks.extend(taken.begin_trial(now, TRIAL, &DATAGRAM_BYTES, (0, 0)));
+                let lengths = lengths(&taken.pair);
+                asks.extend(taken.begin_trial(now, TRIAL, &lengths, (0, 0)));
                 let others = self.candidates.iter().map(|known| known.pair);
+                let others = others.chain(self.relayed.iter().copied());
                 let others = others.filter(|pair| *pair != taken.pair);
                 asks.extend(others.map(|to| Ask { to, bytes: 0 }));
             }
-            None if now >= self.next_search => {
+            taken if now >= self.next_search && taken.is_none_or(|t| !t.pair.is_straight()) => {
                 self.next_search = now + self.search_pause;
                 self.search_pause = (self.search_pause * 3 / 2).min(SEARCH_LAST);
-                asks.extend(self.candidates.iter().map(|known| Ask {
-                    to: known.pair,
-                    bytes: 0,
-                }));
+                let known = self.candidates.iter().map(|known| known.pair);
+                let relayed = self.relayed.iter().filter(|_| taken.is_none()).copied();
+                asks.extend(known.chain(relayed).map(|to| Ask { to, bytes: 0 }));
             }
             _ => {}
         }
@@ -397,7 +478,7 @@ impl Taken {
     /// Makes sure that datagrams as long as were sent still pass.
     fn confirm_length(&mut self, now: Instant, spoke_long: Instant) -> Vec<Ask> {
         let is_due = spoke_long > self.tried && now - self.tried >= CONFIRM;
-        if !is_due || self.trial.is_some() || self.bytes_max <= DATAGRAM_SAFE {
+        if !is_due || self.trial.is_some() || self.bytes_max <= safe(&self.pair) {
             return Vec::new();
         }
         let wait = self.round_trip * TRIAL_ROUND_TRIPS;
@@ -411,7 +492,8 @@ impl Taken {
         let Some(trial) = self.trial.take_if(|trial| now >= trial.until) else {
             return Vec::new();
         };
-        if trial.longest.max(DATAGRAM_SAFE) >= self.bytes_max {
+        let safe = safe(&self.pair);
+        if trial.longest.max(safe) >= self.bytes_max {
             return Vec::new();
         }
         let (mut failures, mut silences) = (trial.failures, trial.silences);
@@ -420,12 +502,15 @@ impl Taken {
             _ => failures += 1,
         }
         if failures >= TRIAL_ROUNDS {
-            self.bytes_max = trial.longest.max(DATAGRAM_SAFE);
+            self.bytes_max = trial.longest.max(safe);
             return Vec::new();
         }
         match silences > TRIAL_SILENCES {
             true => Vec::new(),
-            false => self.begin_trial(now, trial.wait, &DATAGRAM_BYTES, (failures, silences)),
+            false => {
+                let lengths = lengths(&self.pair);
+                self.begin_trial(now, trial.wait, &lengths, (failures, silences))
+            }
         }
     }
 }
@@ -438,267 +523,4 @@ fn is_possible(address: &SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(last: u8) -> Pair {
-        let ip = std::net::Ipv4Addr::new(10, 0, 0, last);
-        let address = SocketAddr::new(std::net::IpAddr::V4(ip), 1);
-        let via = Via::FIRST;
-        Pair { via, address }
-    }
-
-    const NEAR: Pair = at(1);
-    const FAR: Pair = at(2);
-    const MS: Duration = Duration::from_millis(1);
-
-    /// Lets time go by in steps of 50 ms; returns all that was asked, and when the way was
-    /// given up.
-    fn pass(paths: &mut Paths, from: Instant, ms: u32) -> (Vec<Ask>, Option<Duration>) {
-        let (mut asks, mut given_up) = (Vec::new(), None);
-        for step in 0..ms / 50 {
-            let after = MS * 50 * step;
-            let (more, up) = paths.tick(from + after);
-            asks.extend(more);
-            given_up = given_up.or(up.then_some(after));
-        }
-        (asks, given_up)
-    }
-
-    #[test]
-    fn the_first_to_answer_is_taken_and_a_nearer_one_later() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.learn(now, [FAR.address, NEAR.address]);
-        let (asks, _) = paths.tick(now);
-        assert_eq!(
-            asks.iter().map(|ask| ask.to).collect::<Vec<_>>(),
-            [FAR, NEAR]
-        );
-        assert_eq!(paths.direct(), None);
-        assert!(paths.answered(now, FAR, MS * 40, 100));
-        assert_eq!(paths.direct(), Some((FAR, DATAGRAM_SAFE)));
-        assert!(!paths.answered(now, NEAR, MS * 39, 100));
-        assert!(paths.answered(now, NEAR, MS * 4, 100));
-        let (asks, _) = paths.tick(now);
-        let lengths: Vec<_> = asks
-            .iter()
-            .filter(|ask| ask.to == NEAR)
-            .map(|ask| ask.bytes)
-            .collect();
-        assert_eq!(lengths, DATAGRAM_BYTES);
-        paths.answered(now, NEAR, MS * 4, DATAGRAM_BYTES[0]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
-        paths.too_long(DATAGRAM_BYTES[0]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[1])));
-    }
-
-    #[test]
-    fn silence_is_noticed_within_two_and_a_half_seconds_of_speaking() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS, 100);
-        pass(&mut paths, now, 100);
-        paths.spoke(now + MS * 100, 100);
-        let (asks, given_up) = pass(&mut paths, now + MS * 100, 4000);
-        assert!(
-            given_up.is_some_and(|after| after < MS * 2500),
-            "{given_up:?}"
-        );
-        assert!(asks.iter().filter(|ask| ask.to == NEAR).count() >= 5);
-        assert_eq!(paths.direct(), None);
-    }
-
-    #[test]
-    fn an_idle_path_is_kept_open_and_not_doubted() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS, 100);
-        let (asks, given_up) = pass(&mut paths, now, 19_000);
-        assert!(given_up.is_none() && asks.iter().all(|ask| ask.bytes > 0));
-        let (asks, _) = pass(&mut paths, now + KEEP_ALIVE, 100);
-        assert_eq!(asks, [Ask { to: NEAR, bytes: 0 }]);
-        paths.heard(now + KEEP_ALIVE + MS * 50, NEAR, true);
-        let (_, given_up) = pass(&mut paths, now + KEEP_ALIVE + MS * 50, 10_000);
-        assert!(given_up.is_none());
-    }
-
-    #[test]
-    fn a_peer_that_moves_is_followed_once_its_old_address_is_silent() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS * 20, 100);
-        assert_eq!(paths.heard(now + MS * 10, FAR, true), None);
-        assert_eq!(paths.heard(now + MS * 400, FAR, false), None);
-        let ask = paths.heard(now + MS * 400, FAR, true);
-        assert_eq!(ask, Some(Ask { to: FAR, bytes: 0 }));
-        assert_eq!(paths.heard(now + MS * 410, FAR, true), None);
-        assert!(paths.answered(now + MS * 420, FAR, MS * 20, 100));
-        assert_eq!(paths.direct().map(|(address, _)| address), Some(FAR));
-    }
-
-    #[test]
-    fn what_does_not_pass_any_more_is_found_out() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        let tell = |paths: &mut Paths, at, longest| {
-            for ask in paths.tick(at).0 {
-                if ask.bytes <= longest {
-                    paths.heard(at, NEAR, true);
-                    paths.answered(at, NEAR, MS, ask.bytes);
-                }
-            }
-        };
-        paths.answered(now, NEAR, MS, 100);
-        tell(&mut paths, now, DATAGRAM_BYTES[0]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
-        // Lost once, then not.
-        let later = now + IMPROVE;
-        tell(&mut paths, later, DATAGRAM_SAFE);
-        tell(&mut paths, later + TRIAL, DATAGRAM_BYTES[0]);
-        tell(&mut paths, later + TRIAL * 2, DATAGRAM_BYTES[0]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
-        // Lost each time.
-        let later = later + IMPROVE;
-        for round in 0..=TRIAL_ROUNDS {
-            tell(&mut paths, later + TRIAL * round, DATAGRAM_BYTES[1]);
-        }
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[1])));
-    }
-
-    #[test]
-    fn a_path_that_ceases_to_take_what_is_sent_is_found_out_within_two_seconds() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        // Answers at once what passes; tells how much was sent for it in octets.
-        let pass = |paths: &mut Paths, from: Instant, ms: u32, passes: &[usize]| {
-            let mut sent = 0;
-            for step in 0..ms / 50 {
-                let at = from + MS * 50 * step;
-                paths.spoke(at, DATAGRAM_BYTES[0]);
-                for ask in paths.tick(at).0 {
-                    sent += ask.bytes;
-                    if passes.contains(&ask.bytes) {
-                        paths.answered(at, NEAR, MS, ask.bytes);
-                    }
-                }
-                paths.heard(at, NEAR, true);
-            }
-            sent
-        };
-        paths.answered(now, NEAR, MS, 100);
-        pass(&mut paths, now, 100, &DATAGRAM_BYTES);
-        let cost = pass(&mut paths, now + MS * 100, 10_000, &DATAGRAM_BYTES);
-        assert!((9..=11).contains(&(cost / DATAGRAM_BYTES[0])), "{cost}");
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
-        let later = now + MS * 10_100;
-        // What loses everything is not short.
-        pass(&mut paths, later, 3_000, &[]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[0])));
-        let later = later + MS * 3_000;
-        pass(&mut paths, later, 2_000, &DATAGRAM_BYTES[2..]);
-        assert_eq!(paths.direct(), Some((NEAR, DATAGRAM_BYTES[2])));
-    }
-
-    #[test]
-    fn a_peer_that_said_a_word_from_elsewhere_is_asked_there_when_its_old_address_is_silent() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS, 100);
-        assert_eq!(paths.heard(now + MS * 50, FAR, true), None);
-        paths.spoke(now + MS * 50, 100);
-        let (asks, given_up) = pass(&mut paths, now + MS * 50, 700);
-        let far = asks.iter().filter(|ask| ask.to == FAR && ask.bytes == 0);
-        assert!(far.count() >= 2 && given_up.is_none(), "{asks:?}");
-        assert!(paths.answered(now + MS * 500, FAR, MS, 100));
-    }
-
-    #[test]
-    fn who_moves_says_so_at_once_and_until_it_is_heard() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS, 100);
-        pass(&mut paths, now, 100);
-        let later = now + MS * 300;
-        assert!(paths.tick(later).0.is_empty());
-        paths.moved(later);
-        assert_eq!(paths.tick(later).0, [Ask { to: NEAR, bytes: 0 }]);
-        assert!(!pass(&mut paths, later + MS * 50, 500).0.is_empty());
-        paths.heard(later + MS * 550, NEAR, true);
-        assert!(pass(&mut paths, later + MS * 550, 300).0.is_empty());
-    }
-
-    #[test]
-    fn a_peer_that_takes_the_lane_is_answered_there() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        paths.answered(now, NEAR, MS, 100);
-        paths.heard_by_lane(now + MS * 100);
-        assert!(paths.direct().is_some());
-        paths.heard_by_lane(now + MS * 300);
-        assert!(paths.direct().is_none());
-        assert_eq!(paths.tick(now + MS * 300).0.len(), 1);
-    }
-
-    #[test]
-    fn candidates_are_bounded() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        let groups = [
-            "224.0.0.1:9",
-            "255.255.255.255:9",
-            "0.0.0.0:9",
-            "10.0.0.1:0",
-            "[ff02::1]:9",
-        ];
-        paths.learn(now, groups.map(|address| address.parse().unwrap()));
-        assert!(paths.tick(now).0.is_empty());
-        paths.learn(
-            now,
-            (1..100).map(|port| SocketAddr::new(NEAR.address.ip(), port)),
-        );
-        assert_eq!(paths.tick(now).0.len(), CANDIDATES_MAX);
-    }
-
-    #[test]
-    fn help_is_asked_for_while_there_is_no_way_and_something_is_said() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        assert!(!paths.wants_help(now));
-        let mut at = now + HELP_AFTER;
-        assert!(paths.wants_help(at) && !paths.wants_help(at));
-        at += HELP_INTERVAL;
-        assert!(paths.wants_help(at));
-        at += HELP_INTERVAL;
-        assert!(!paths.wants_help(at), "nothing was said for long");
-        paths.spoke(at, 100);
-        assert!(paths.wants_help(at));
-        paths.answered(at, NEAR, MS, 100);
-        at += HELP_INTERVAL;
-        paths.spoke(at, 100);
-        assert!(!paths.wants_help(at));
-    }
-
-    #[test]
-    fn what_is_reached_by_another_socket_is_another_way_and_goes_with_it() {
-        let now = Instant::now();
-        let mut paths = Paths::new(now);
-        let other = Pair {
-            via: Via::from_number(7),
-            ..NEAR
-        };
-        assert_eq!(
-            paths.heard(now, other, true),
-            Some(Ask {
-                to: other,
-                bytes: 0
-            })
-        );
-        paths.learn(now, [NEAR.address]);
-        assert_eq!(paths.tick(now).0.len(), 2);
-        assert!(paths.answered(now, NEAR, MS, 100));
-        assert_eq!(paths.direct().map(|(pair, _)| pair), Some(NEAR));
-        paths.close(other.via);
-        assert_eq!(paths.candidates.len(), 1);
-    }
-}
+mod tests;

@@ -194,7 +194,7 @@ impl<O: Outside> Driver<O> {
         };
         let slots = self.slots_of(running.peer);
         let mut sessions = slots.iter().filter_map(|slot| self.sessions.get(*slot));
-        if sessions.any(|session| session.paths.direct().is_some()) {
+        if sessions.any(|session| session.paths.straight().is_some()) {
             return self.end_punch(true);
         }
         let able = |slot: &&usize| self.sessions.get(**slot).is_some_and(Session::can_seal);
@@ -250,7 +250,7 @@ impl<O: Outside> Driver<O> {
                 let via = via.unwrap_or(Via::FIRST);
                 // With one socket alone some probes are enough.
                 let is_enough = wanted == 0 && !nth.is_multiple_of(AT_ONCE);
-                (!is_enough).then_some(Pair { via, address: to })
+                (!is_enough).then_some(Pair::straight(via, to))
             }
         }
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::paths::Paths;
+use super::sockets::Pair;
 use super::{Counters, NetworkId, PeerKey, SessionKeys};
 use crate::filter::{Direction, Filter, Own, Sides};
 use crate::packet::IpPacket;
@@ -323,21 +324,27 @@ impl Tokens {
 
     /// Writes the content of a probe whose datagram is to have `bytes` octets, or as few as
     /// it takes. By the lane it goes to no address.
-    pub(super) fn probe(&self, micros: u64, to: Option<SocketAddr>, bytes: usize) -> Vec<u8> {
+    pub(super) fn probe(&self, micros: u64, to: Option<Pair>, bytes: usize) -> Vec<u8> {
         let content = bytes
             .saturating_sub(HEADER_BYTES + TRAILER_BYTES)
             .max(PROBE_BYTES);
         let whole = (content + HEADER_BYTES + TRAILER_BYTES) as u16;
         let mut octets = vec![0; content];
         octets[..8].copy_from_slice(&micros.to_be_bytes());
-        octets[8..16].copy_from_slice(&self.0.hash_one((micros, to)).to_be_bytes());
+        octets[8..16].copy_from_slice(&self.hash(micros, to).to_be_bytes());
         octets[16..18].copy_from_slice(&whole.to_be_bytes());
         octets
     }
 
-    /// Tells whether an answer that came from an address is to a probe that was sent there.
-    pub(super) fn fits(&self, answer: Probe, from: SocketAddr) -> bool {
-        answer.token == self.0.hash_one((answer.micros, Some(from)))
+    /// Tells whether an answer that came from an address, perhaps by a relay there, is to a probe that
+    /// was sent there.
+    pub(super) fn fits(&self, answer: Probe, from: Pair) -> bool {
+        answer.token == self.hash(answer.micros, Some(from))
+    }
+
+    fn hash(&self, micros: u64, to: Option<Pair>) -> u64 {
+        let to = to.map(|to| (to.address, to.relay));
+        self.0.hash_one((micros, to))
     }
 }
 
@@ -383,6 +390,7 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::Token;
     use crate::sealed::{Cipher, DirectionKey, INDEX_MARK, OVERHEAD_BYTES};
 
     fn keys(round: u8, peer_has_them: bool) -> SessionKeys {
@@ -482,20 +490,23 @@ mod tests {
     fn only_who_got_the_probe_can_answer_for_its_address() {
         let tokens = Tokens::default();
         let [there, victim] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 7)));
-        let probe = Probe::decode(&tokens.probe(5, Some(there), 1449)).unwrap();
+        let to = Pair::from(there);
+        let probe = Probe::decode(&tokens.probe(5, Some(to), 1449)).unwrap();
         assert_eq!((probe.micros, probe.bytes), (5, 1449));
         let answer = Probe::decode(&probe.answer(there)).unwrap();
         assert_eq!(Probe::seen_at(&probe.answer(there)), Some(there));
         assert_eq!(Probe::seen_at(&[0; ANSWER_BYTES]), None);
-        assert!(tokens.fits(answer, there) && !tokens.fits(answer, victim));
+        assert!(tokens.fits(answer, to) && !tokens.fits(answer, victim.into()));
+        let relay = Some(Token(1));
+        assert!(!tokens.fits(answer, Pair { relay, ..to }), "by a relay");
         assert!(!tokens.fits(
             Probe {
                 micros: 6,
                 ..answer
             },
-            there
+            to
         ));
-        assert!(!Tokens::default().fits(answer, there));
+        assert!(!Tokens::default().fits(answer, to));
         let shortest = tokens.probe(5, None, 0);
         assert_eq!(shortest.len(), PROBE_BYTES);
         assert!((0..PROBE_BYTES).all(|length| Probe::decode(&shortest[..length]).is_none()));

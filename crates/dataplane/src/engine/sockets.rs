@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
+use crate::relay::{HEADER_BYTES, Token};
 use crate::socket::Socket;
 
 /// The most sockets besides the first one: as many as are opened towards one peer, and some by which
@@ -38,12 +39,35 @@ impl Via {
 pub(super) struct Pair {
     pub(super) via: Via,
     pub(super) address: SocketAddr,
+    /// If that is not the peer's but a relay's: by which token it passes on.
+    pub(super) relay: Option<Token>,
+}
+
+impl Pair {
+    /// Returns a pair that goes straight.
+    pub(super) fn straight(via: Via, address: SocketAddr) -> Self {
+        let relay = None;
+        Self {
+            via,
+            address,
+            relay,
+        }
+    }
+
+    /// Tells whether no relay is between.
+    pub(super) fn is_straight(&self) -> bool {
+        self.relay.is_none()
+    }
+
+    /// Returns by how much a datagram is longer on this way than by itself.
+    pub(super) fn header_bytes(&self) -> usize {
+        self.relay.map_or(0, |_| HEADER_BYTES)
+    }
 }
 
 impl From<SocketAddr> for Pair {
     fn from(address: SocketAddr) -> Self {
-        let via = Via::FIRST;
-        Self { via, address }
+        Self::straight(Via::FIRST, address)
     }
 }
 

@@ -125,6 +125,10 @@ impl Driver {
         let addresses = inlets.addresses.borrow_and_update().clone();
         if let Some(port) = self.shared.networks.port() {
             self.tell_reach(&mut node, reach::Command::Packets(port));
+            let terms = self.shared.config.relay_terms();
+            let rates = self.shared.config.relay_rates();
+            self.shared.networks.set_relay_terms(terms, rates);
+            self.tell_reach(&mut node, reach::Command::Terms(terms));
         }
         self.tell_ways(&mut node, &addresses);
         if self.shared.turn.uses_others() {
@@ -443,7 +447,17 @@ impl Driver {
                 }
                 return;
             }
-            Note::Wayless(peer) => return self.tell_reach(node, reach::Command::Punch(peer)),
+            Note::Wayless(peer, is_relayed) => {
+                self.tell_reach(node, reach::Command::Punch(peer));
+                let carrier = self.shared.carrier.as_ref();
+                let by = carrier.map_or_else(Vec::new, |carrier| carrier.carry_to(peer));
+                let wayless = reach::Command::Wayless {
+                    peer,
+                    is_relayed,
+                    by,
+                };
+                return self.tell_reach(node, wayless);
+            }
             Note::Looked(peer, offer) => {
                 tracing::debug!(?peer, ?offer, "how packets come out");
                 return self.tell_reach(node, reach::Command::Looked(peer, offer));
@@ -504,6 +518,17 @@ impl Driver {
                 let shared = Arc::clone(&self.shared);
                 let servers = node.reach().servers(node.overlay());
                 tokio::spawn(async move { shared.networks.look(peer, &servers).await });
+            }
+            reach::Event::Relay { token, keys, lasts } => {
+                tracing::debug!("relaying packets between two others");
+                self.shared.networks.relay(token, &keys, lasts);
+            }
+            reach::Event::RelayEnds(token) => {
+                self.shared.networks.end_relay(token);
+            }
+            reach::Event::Relayed(relayed) => {
+                tracing::debug!(?relayed, "a node relays packets");
+                self.shared.networks.by_relay(&relayed);
             }
             reach::Event::Punch { peer, plan } => {
                 tracing::debug!(?peer, ?plan, "opening a way for packets");

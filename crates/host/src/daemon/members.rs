@@ -91,8 +91,9 @@ impl Known {
             let paths = told.member_list.iter().map(|member| &member.path);
             count(paths.filter(|path| path.starts_with(by)).count())
         };
-        (told.direct, told.in_session) = (reached("direct "), reached("session"));
-        told.online = told.direct + told.in_session + 1;
+        (told.direct, told.relayed) = (reached("direct "), reached("relayed "));
+        told.in_session = reached("session");
+        told.online = told.direct + told.relayed + told.in_session + 1;
         let clients = desk.shared.wireguard.iter().flat_map(WireGuard::clients);
         let clients = clients.filter(|(client, _)| client.channel == told.name);
         for (_, traffic) in clients {
@@ -129,11 +130,14 @@ fn fill(desk: &Desk, node: NodeId, member: &mut Member, packets: Option<&Session
     let session = desk.sessions.session(node);
     let session_rtt = session.as_ref().map(|session| session.rtt);
     let direct = packets.and_then(|packets| packets.direct);
-    let (path, rtt) = match (direct, session) {
-        (Some(direct), _) => (
-            format!("direct {direct}"),
-            packets.and_then(|packets| packets.round_trip),
-        ),
+    let by = packets.and_then(|packets| packets.relay);
+    let way = match (direct, by.map(NodeId::from_bytes)) {
+        (Some(direct), _) => Some(format!("direct {direct}")),
+        (None, Some(by)) => Some(format!("relayed by {}", by.short())),
+        (None, None) => None,
+    };
+    let (path, rtt) = match (way, session) {
+        (Some(way), _) => (way, packets.and_then(|packets| packets.round_trip)),
         (None, Some(session)) => (format!("session {}", session.path), session_rtt),
         (None, None) => ("-".to_owned(), None),
     };

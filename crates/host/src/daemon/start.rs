@@ -133,7 +133,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let listen = options
         .listen
         .map_or_else(|| config.listen.clone(), |address| vec![address]);
-    let (carrier, carrier_inlet, wanted) = Carrier::new(config.relay);
+    let (carrier, carrier_inlet, wanted) = Carrier::new(config.relay.then(|| config.relay_rates()));
     let inlets = (&networks, &carrier);
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, inlets).await?;
     networks

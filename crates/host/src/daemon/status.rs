@@ -42,7 +42,8 @@ pub(super) async fn status(desk: &Desk) -> Result<Answer, Failure> {
     };
     let (overlay_size_estimate, joined, records_held, counters, unread, classes, service) =
         desk.look(look).await?;
-    let ((class, clients), (service, position, company)) = (classes, service);
+    let ((class, clients), (mut service, position, company)) = (classes, service);
+    relays(desk, &mut service);
     let shared = &desk.shared;
     let mut notices = shared.noted();
     notices.extend(closed::notice(desk).await?);
@@ -103,7 +104,19 @@ fn service(node: &Node) -> Service {
         carried_bytes: accounts.carried_bytes(),
         declined_messages: accounts.declined_messages(),
         stored_bytes: node.dht().store().bytes(),
+        ..Service::default()
     }
+}
+
+/// Adds what is relayed of packets.
+fn relays(desk: &Desk, service: &mut Service) {
+    let relayed = desk.shared.networks.report().relayed;
+    service.relayed_pairs = u32::try_from(relayed.pairs).unwrap_or(u32::MAX);
+    service.relayed_packets = relayed.packets;
+    service.relayed_bytes = relayed.bytes;
+    service.relay_dropped_packets = relayed.dropped_packets;
+    let carrier = desk.shared.carrier.as_ref();
+    service.carried_packet_bytes = carrier.map_or(0, |carrier| carrier.carried_bytes());
 }
 
 /// What the node and another did for each other.

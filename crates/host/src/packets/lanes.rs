@@ -89,7 +89,9 @@ impl Outside for Lanes {
                 by: NodeId::from_bytes(peer),
                 at,
             },
-            engine::Note::Wayless { peer } => Note::Wayless(NodeId::from_bytes(peer)),
+            engine::Note::Wayless { peer, is_relayed } => {
+                Note::Wayless(NodeId::from_bytes(peer), is_relayed)
+            }
             engine::Note::Punched { peer, is_through } => {
                 Note::Punched(NodeId::from_bytes(peer), is_through)
             }

@@ -16,6 +16,7 @@
 //! | `terms` | permits, networks and keys, as the engine takes them |
 //! | `routing` | routes, as the engine and the system are told of them |
 //! | `system` | what the system routes and translates |
+//! | `relay` | nodes that relay, and relaying for others |
 //! | `reach` | sockets in a channel, whether there is a device or not |
 
 mod discovery;
@@ -25,6 +26,7 @@ mod lanes;
 mod open;
 mod outside;
 mod reach;
+mod relay;
 mod routing;
 mod shared;
 mod stun;
@@ -111,8 +113,8 @@ pub enum Note {
         /// The question.
         datagram: Bytes,
     },
-    /// A member is spoken to, and its packets find no way straight.
-    Wayless(NodeId),
+    /// A member is spoken to, and its packets find no way straight; whether a node relays them.
+    Wayless(NodeId, bool),
     /// How packets come out, as [`Networks::look`] has found.
     Looked(NodeId, Option<Offer>),
     /// What [`Networks::punch`] began has ended, with a way straight to the peer or without one.

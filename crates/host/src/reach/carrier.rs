@@ -65,11 +65,17 @@ const LINK_GRACE: Duration = Duration::from_secs(5);
 /// The most nodes of which lanes and budgets are kept.
 const LANES_MAX: usize = 2_048;
 
-/// What is carried for one node, and for all together, in octets a second; and for how long what
-/// was not used is saved.
-const RATE_EACH: u64 = 12_500_000;
-const RATE_ALL: u64 = 50_000_000;
+/// For how long what was not used of a rate is saved.
 const SAVED: Duration = Duration::from_millis(250);
+
+/// What is carried for one node, and for all together, in octets a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// For one node.
+    pub each: u64,
+    /// For all together.
+    pub all: u64,
+}
 
 /// Carries packets between nodes.
 pub struct Carrier {
@@ -116,6 +122,7 @@ struct Halves {
 
 /// How much may be carried now.
 struct Budget {
+    rates: Rates,
     all: Tank,
     each: HashMap<NodeId, Tank>,
 }
@@ -126,9 +133,9 @@ struct Tank {
 }
 
 impl Carrier {
-    /// Makes one that carries for others, or does not; it begins with [`Self::run`]. The receivers
+    /// Makes one that carries for others so much, or does not; it begins with [`Self::run`]. The receivers
     /// get the peers for which a way is to be looked for.
-    pub fn new(for_others: bool) -> (Arc<Self>, Inlet, Wants<mpsc::Receiver<NodeId>>) {
+    pub fn new(for_others: Option<Rates>) -> (Arc<Self>, Inlet, Wants<mpsc::Receiver<NodeId>>) {
         let now = Instant::now();
         let (outgoing, inlet) = mpsc::channel(OUTGOING_MAX);
         let [(calls, called), (links, linked)] =
@@ -146,7 +153,7 @@ impl Carrier {
             halves: Mutex::default(),
             numbers: AtomicU16::new(0),
             lanes: Mutex::default(),
-            budget: for_others.then(|| Mutex::new(Budget::new(now))),
+            budget: for_others.map(|rates| Mutex::new(Budget::new(now, rates))),
             carried_bytes: AtomicU64::new(0),
             opening: Arc::new(Semaphore::new(OPENING_MAX)),
         };
@@ -287,6 +294,13 @@ impl Carrier {
     /// Returns how many octets were carried for others.
     pub fn carried_bytes(&self) -> u64 {
         self.carried_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns who carries packets of this node's session with a peer, the one in use first.
+    pub fn carry_to(&self, peer: NodeId) -> Vec<NodeId> {
+        let mut by = lock(&self.ways).all(peer);
+        by.retain(|by| *by != peer);
+        by
     }
 
     /// Tells whether it carries for others.
@@ -486,9 +500,10 @@ impl Carry for Carrier {
 }
 
 impl Budget {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, rates: Rates) -> Self {
         Self {
-            all: Tank::full(now, RATE_ALL),
+            rates,
+            all: Tank::full(now, rates.all),
             each: HashMap::new(),
         }
     }
@@ -502,10 +517,11 @@ impl Budget {
                 return false;
             }
         }
+        let Rates { each, all } = self.rates;
         let tank = self.each.entry(node);
-        let tank = tank.or_insert_with(|| Tank::full(now, RATE_EACH));
-        tank.fill(now, RATE_EACH);
-        self.all.fill(now, RATE_ALL);
+        let tank = tank.or_insert_with(|| Tank::full(now, each));
+        tank.fill(now, each);
+        self.all.fill(now, all);
         let enough = tank.bytes >= bytes && self.all.bytes >= bytes;
         if enough {
             tank.bytes -= bytes;
@@ -542,7 +558,13 @@ mod tests {
     #[test]
     fn what_is_carried_for_one_node_and_for_all_has_a_limit() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now);
+        const RATE_EACH: u64 = 12_500_000;
+        const RATE_ALL: u64 = 50_000_000;
+        let rates = Rates {
+            each: RATE_EACH,
+            all: RATE_ALL,
+        };
+        let mut budget = Budget::new(now, rates);
         let id = |number| NodeId::from_bytes([number; 32]);
         let mut carried = 0;
         for _ in 0..1_000 {

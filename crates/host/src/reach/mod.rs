@@ -16,7 +16,7 @@ mod ways;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use carrier::{Carrier, Inlet, Wants};
+pub use carrier::{Carrier, Inlet, Rates, Wants};
 pub use frame::is_frame as is_carried;
 pub(crate) use mapping::{Mapped, Mapping};
 

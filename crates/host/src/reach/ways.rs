@@ -124,6 +124,12 @@ impl Ways {
         self.peers.get(&to)?.ways.first().copied()
     }
 
+    /// Returns by way of whom a peer may be reached, the one in use first.
+    pub(super) fn all(&self, to: NodeId) -> Vec<NodeId> {
+        let peer = self.peers.get(&to);
+        peer.map_or_else(Vec::new, |peer| peer.ways.clone())
+    }
+
     /// Tells where a packet to a peer goes, or holds it.
     pub(super) fn send(&mut self, now: Instant, to: NodeId, packet: &Bytes) -> Sending {
         let peer = self.peer(now, to);

@@ -13,6 +13,7 @@
 //! | [`nat`] | what kind of translation that tells |
 //! | [`punch`] | has two members open their translations together |
 //! | `sought` | where those are who are about to be met |
+//! | [`relay`] | has nodes relay packets that find no way straight |
 //! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
@@ -24,6 +25,7 @@ pub mod call;
 pub mod nat;
 pub mod observed;
 pub mod punch;
+pub mod relay;
 pub mod servers;
 mod sought;
 pub mod wire;
@@ -37,10 +39,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::service::{Context, Service, ServiceInput};
 
+use crate::keys::Secret;
 use call::Calls;
 use nat::Mapping;
 use observed::Observed;
 use punch::{Offer, Plan, Punches};
+use relay::{Relayed, Relays, Sight, Terms};
 use servers::Servers;
 use sought::Sought;
 use wire::ReachMessage;
@@ -76,6 +80,17 @@ pub enum Command {
     /// Whether it is to be found out where those come from with whom calls are exchanged: answered
     /// by [`Event::Sighted`].
     Seek(bool),
+    /// For whom the host relays packets; for nobody before it has said.
+    Terms(Terms),
+    /// Packets find no way straight to a member: nodes are to relay them.
+    Wayless {
+        /// The member.
+        peer: NodeId,
+        /// Whether a node relays them already.
+        is_relayed: bool,
+        /// Who carries packets of the session with it, if somebody does.
+        by: Vec<NodeId>,
+    },
 }
 
 /// What is told.
@@ -109,6 +124,20 @@ pub enum Event {
     },
     /// A node with which a call was exchanged is seen at this address, by one of this node's peers.
     Sighted(NodeId, IpAddr),
+    /// The host is to relay packets between two others, or longer than so far.
+    Relay {
+        /// What names the two.
+        token: u64,
+        /// The key of each.
+        #[serde(skip)]
+        keys: [Secret; 2],
+        /// For how long.
+        lasts: Duration,
+    },
+    /// It is to relay these no longer.
+    RelayEnds(u64),
+    /// A node relays packets between this one and another.
+    Relayed(Relayed),
     /// A node that was called is to be dialled.
     Answered {
         /// The node; without addresses when another one answered for it.
@@ -145,6 +174,7 @@ pub struct Reach {
     servers: Servers,
     punches: Punches,
     sought: Sought,
+    relays: Relays,
     /// Where the host takes packets.
     packets_port: Option<u16>,
     /// What the host was told last.
@@ -221,12 +251,55 @@ impl Reach {
             let is_first = session.told.replace(session.at).is_none();
             session.next = cx.now() + TELLING_PAUSE;
             cx.send_to(peer, ReachMessage::Seen(session.at).encode());
-            // Who is behind a translation is not reached at a port that it names.
-            let is_behind = !matches!(self.mapping(), Mapping::None | Mapping::Unknown);
-            if let Some(port) = self.packets_port.filter(|_| is_first && !is_behind) {
+            if let Some(port) = self.open_port().filter(|_| is_first) {
                 cx.send_to(peer, ReachMessage::Stun(port).encode());
             }
         }
+    }
+
+    /// Returns the port at which others reach the host's packets, as far as is known.
+    fn open_port(&self) -> Option<u16> {
+        // Who is behind a translation is not reached at a port that it names.
+        let is_behind = !matches!(self.mapping(), Mapping::None | Mapping::Unknown);
+        self.packets_port.filter(|_| !is_behind)
+    }
+
+    /// Has nodes relay, or relays.
+    fn on_relay(&mut self, from: NodeId, message: ReachMessage, cx: &mut Cx<'_>) {
+        let port = self.open_port();
+        let sessions = &self.sessions;
+        let sight = Sight { sessions, port };
+        match message {
+            ReachMessage::Could(with) => self.relays.could(from, with, &sight, cx),
+            ReachMessage::Offer(peer, standing) => {
+                self.relays.offered((from, peer), standing, cx);
+            }
+            ReachMessage::Relay(with, token) => {
+                self.relays.wished(from, (with, token), &sight, cx);
+            }
+            ReachMessage::Grant(peer, grant) => {
+                self.relays.granted((from, peer), grant, &sight, cx);
+            }
+            ReachMessage::Seen(_)
+            | ReachMessage::Call { .. }
+            | ReachMessage::Answer(_)
+            | ReachMessage::Stun(_)
+            | ReachMessage::Where(_)
+            | ReachMessage::Sees(..)
+            | ReachMessage::Punch(..)
+            | ReachMessage::Meet(..) => {}
+        }
+    }
+
+    /// Has packets relayed that find no way straight: by one of those who carry the session, or of
+    /// those who may.
+    fn want_relay(&mut self, peer: (NodeId, bool), mut by: Vec<NodeId>, cx: &mut Cx<'_>) {
+        by.truncate(call::RELAYS_MAX);
+        let others = call::relays(cx.overlay(), peer.0).into_iter();
+        by.extend(others.map(|contact| contact.id()));
+        let (sessions, port) = (&self.sessions, None);
+        let sight = Sight { sessions, port };
+        self.relays.want(peer, &by, &sight, cx);
     }
 
     fn receive(&mut self, from: NodeId, octets: &[u8], cx: &mut Cx<'_>) {
@@ -241,6 +314,12 @@ impl Reach {
                 return self.punches.met(from, number, offer, cx);
             }
             Some(ReachMessage::Where(of)) => return self.punches.tell_where(from, of, cx),
+            Some(
+                message @ (ReachMessage::Could(_)
+                | ReachMessage::Offer(..)
+                | ReachMessage::Relay(..)
+                | ReachMessage::Grant(..)),
+            ) => return self.on_relay(from, message, cx),
             Some(
                 ReachMessage::Seen(_)
                 | ReachMessage::Stun(_)
@@ -272,7 +351,11 @@ impl Reach {
                 | ReachMessage::Answer(_)
                 | ReachMessage::Punch(..)
                 | ReachMessage::Meet(..)
-                | ReachMessage::Where(_),
+                | ReachMessage::Where(_)
+                | ReachMessage::Could(_)
+                | ReachMessage::Offer(..)
+                | ReachMessage::Relay(..)
+                | ReachMessage::Grant(..),
             )
             | None => {}
         }
@@ -348,7 +431,8 @@ impl Reach {
         let asking = self.servers.next_timeout();
         let deadlines = tellings.chain(expiries).chain(change);
         let punch = self.punches.next_timeout(now);
-        self.deadline = deadlines.chain(asking).chain(punch).min();
+        let relays = self.relays.next_timeout();
+        self.deadline = deadlines.chain(asking).chain(punch).chain(relays).min();
     }
 }
 
@@ -373,7 +457,14 @@ impl Service for Reach {
             ServiceInput::Command(Command::Punched(peer, is_through)) => {
                 self.punches.ended(peer, is_through, cx.now());
             }
+            ServiceInput::Command(Command::Terms(terms)) => self.relays.set_terms(terms),
+            ServiceInput::Command(Command::Wayless {
+                peer,
+                is_relayed,
+                by,
+            }) => self.want_relay((peer, is_relayed), by, cx),
             ServiceInput::Command(Command::Restarted(peer)) => {
+                self.relays.gone(peer);
                 if let Some(session) = self.sessions.get_mut(&peer) {
                     session.told = None;
                 }
@@ -395,10 +486,12 @@ impl Service for Reach {
             ServiceInput::Direct { from, body } => self.receive(from, &body, cx),
             ServiceInput::Gone(peer) => {
                 self.punches.gone(peer);
+                self.relays.gone(peer);
                 self.end(peer, cx.now());
             }
             ServiceInput::Timeout => {
                 self.punches.on_timeout(cx);
+                self.relays.on_timeout(cx);
                 self.on_timeout(cx);
             }
             ServiceInput::Searched { .. }

@@ -6,6 +6,8 @@ use super::*;
 use crate::service::ServiceId;
 use crate::{Config, Input, Node, Output};
 
+mod relaying;
+
 fn node(number: u8) -> Node {
     let config = Config {
         overlay: enishi_overlay::Config::new(OverlayId::from_name("reach")),

@@ -15,6 +15,10 @@
 //!       6  punch       number (varint), SocketAddr, how ports are given (0 kept, 1 steps and
 //!                      their length as a zigzag varint, 2 random)
 //!       7  meet        the same
+//!       8  could       the id of a node
+//!       9  offer       the id of a node, perhaps a round trip (µs, varint) and a load (percent)
+//!      10  relay       the id of a node, token (varint; 0 for a new one)
+//!      11  grant       the id of a node, token (varint), key (32 octets), port and seconds (varints)
 //! ```
 //!
 //! All of it is of bounded size: contacts have eight addresses at most, and there are
@@ -27,6 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use super::call::RELAYS_MAX;
 use super::punch::Offer;
+use super::relay::{Grant, Standing};
+use crate::keys::Secret;
 
 /// The first octet; others are refused.
 const VERSION: u8 = 1;
@@ -56,6 +62,14 @@ pub enum ReachMessage {
     Punch(u64, Offer),
     /// Answers a wish of this number.
     Meet(u64, Offer),
+    /// The sender wants to know whether the receiver could relay packets between it and a node.
+    Could(NodeId),
+    /// How well the sender could; none when it does not.
+    Offer(NodeId, Option<Standing>),
+    /// The sender wants packets relayed between it and a node, or longer by this token.
+    Relay(NodeId, u64),
+    /// The sender relays packets between the receiver and a node.
+    Grant(NodeId, Grant),
 }
 
 /// How a node that was called is reached.
@@ -79,6 +93,19 @@ impl ReachMessage {
             Self::Sees(of, at) => (5, postcard::to_stdvec(&(of, at))),
             Self::Punch(number, offer) => (6, postcard::to_stdvec(&(number, offer))),
             Self::Meet(number, offer) => (7, postcard::to_stdvec(&(number, offer))),
+            Self::Could(with) => (8, postcard::to_stdvec(with)),
+            Self::Offer(with, standing) => (9, postcard::to_stdvec(&(with, standing))),
+            Self::Relay(with, token) => (10, postcard::to_stdvec(&(with, token))),
+            Self::Grant(with, grant) => {
+                let Grant {
+                    token,
+                    key,
+                    port,
+                    lasts_s,
+                } = grant;
+                let key: &[u8; 32] = key;
+                (11, postcard::to_stdvec(&(with, token, key, port, lasts_s)))
+            }
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -123,6 +150,29 @@ impl ReachMessage {
                 let ((number, offer), rest) = postcard::take_from_bytes(body).ok()?;
                 (Self::Meet(number, offer), rest)
             }
+            8 => {
+                let (with, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Could(with), rest)
+            }
+            9 => {
+                let ((with, standing), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Offer(with, standing), rest)
+            }
+            10 => {
+                let ((with, token), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Relay(with, token), rest)
+            }
+            11 => {
+                let ((with, token, key, port, lasts_s), rest) =
+                    postcard::take_from_bytes(body).ok()?;
+                let grant = Grant {
+                    token,
+                    key: Secret::new(key),
+                    port,
+                    lasts_s,
+                };
+                (Self::Grant(with, grant), rest)
+            }
             _ => return None,
         };
         let relays = match &message {
@@ -132,7 +182,11 @@ impl ReachMessage {
             | Self::Where(_)
             | Self::Sees(..)
             | Self::Punch(..)
-            | Self::Meet(..) => 0,
+            | Self::Meet(..)
+            | Self::Could(_)
+            | Self::Offer(..)
+            | Self::Relay(..)
+            | Self::Grant(..) => 0,
         };
         (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
     }
@@ -172,9 +226,23 @@ mod tests {
             messages.push(ReachMessage::Punch(u64::MAX, Offer { at, ports }));
             messages.push(ReachMessage::Meet(1, Offer { at, ports }));
         }
+        messages.push(ReachMessage::Could(id));
+        let standing = Standing {
+            round_trip_us: 20_000,
+            load: 50,
+        };
+        messages.extend([None, Some(standing)].map(|all| ReachMessage::Offer(id, all)));
+        messages.push(ReachMessage::Relay(id, u64::MAX));
+        let grant = Grant {
+            token: u64::MAX,
+            key: Secret::new([3; 32]),
+            port: 7001,
+            lasts_s: 240,
+        };
+        messages.push(ReachMessage::Grant(id, grant));
         for message in messages {
             let octets = message.encode();
-            assert!(octets.len() <= 40);
+            assert!(octets.len() <= 81);
             assert_eq!(ReachMessage::decode(&octets), Some(message));
         }
     }
@@ -208,7 +276,7 @@ mod tests {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            for kind in 0..8 {
+            for kind in 0..12 {
                 let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
             }
         }
