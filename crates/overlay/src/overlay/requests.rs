@@ -34,9 +34,9 @@ const TRY_TIMEOUTS: [Duration; 5] = [
     Duration::from_millis(2_500),
     Duration::from_millis(3_000),
 ];
-/// How many times as long as the first hop usually takes to confirm an answer may take, where all
+/// How many times as long as a hop usually takes to confirm, an answer is waited for where all
 /// nodes are slow. Asked again sooner they would only have more to do.
-const SLOW: u32 = 4;
+const SLOW: u32 = 2;
 /// After how long a question is given up.
 const TRIES_TIME: Duration = Duration::from_secs(10);
 /// How long to wait when the first hop is given: it may have to be dialled.
