@@ -1,6 +1,7 @@
 //! Starting a daemon: everything is opened, made and connected here, in order.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,9 @@ use crate::wireguard::WireGuard;
 
 /// How many notes of the packet path wait for the loop; further ones are dropped.
 const NOTES_MAX: usize = 256;
+
+/// How many ports are drawn until one is free at all addresses.
+const DRAWS_MAX: usize = 8;
 
 /// How many requests wait for their tasks.
 const CALLS_MAX: usize = 64;
@@ -342,16 +346,20 @@ async fn listen_at(
             carry,
         })
     };
+    // The ports of the last run, then one for all that is free, then any.
     let before = data.port().map(|port| with_port(&listen, port));
-    let bound = match before.filter(|before| *before != listen) {
-        Some(before) => match bind(before).await {
-            Err(BindError::PortInUse { .. }) => {
-                tracing::info!("the port of the last run is in use; taking another");
-                bind(at_one_port(&listen)).await?
+    let others = [at_one_port(&listen), listen];
+    let mut tries: Vec<_> = before.into_iter().chain(others).collect();
+    tries.dedup();
+    let mut tries = tries.into_iter().peekable();
+    let bound = loop {
+        let listen = tries.next().unwrap_or_default();
+        match bind(listen).await {
+            Err(BindError::PortInUse { addresses }) if tries.peek().is_some() => {
+                tracing::info!("{addresses} is in use; taking another port");
             }
-            bound => bound?,
-        },
-        None => bind(at_one_port(&listen)).await?,
+            bound => break bound?,
+        }
     };
     if let Some(address) = bound.0.listening().first()
         && let Err(error) = data.keep_port(address.port())
@@ -361,15 +369,31 @@ async fn listen_at(
     Ok(bound)
 }
 
-/// Draws a port where several addresses are to have any: one port in a firewall is enough for all.
+/// Draws a port where several addresses are to have any: one port in a firewall is enough for all. It
+/// is free at all of them, unless another program takes it in this moment.
 fn at_one_port(listen: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut any = listen.iter().filter(|address| address.port() == 0);
-    let (first, others) = (any.next(), any.count());
-    let drawn = first.filter(|_| others > 0).and_then(|first| {
-        let socket = std::net::UdpSocket::bind(first).ok()?;
-        Some(socket.local_addr().ok()?.port())
-    });
-    drawn.map_or_else(|| listen.to_vec(), |port| with_port(listen, port))
+    let any: Vec<&SocketAddr> = listen
+        .iter()
+        .filter(|address| address.port() == 0)
+        .collect();
+    let [first, others @ ..] = &any[..] else {
+        return listen.to_vec();
+    };
+    let is_free = |at: SocketAddr| {
+        let bound = UdpSocket::bind(at);
+        // What this host does not have at all is free as well.
+        bound.map_or_else(|error| error.kind() != io::ErrorKind::AddrInUse, |_| true)
+    };
+    let draw = || {
+        let port = UdpSocket::bind(first).ok()?.local_addr().ok()?.port();
+        let mut others = others.iter();
+        let is_free = others.all(|other| is_free(SocketAddr::new(other.ip(), port)));
+        is_free.then_some(port)
+    };
+    let drawn = (!others.is_empty()).then(|| (0..DRAWS_MAX).find_map(|_| draw()));
+    drawn
+        .flatten()
+        .map_or_else(|| listen.to_vec(), |port| with_port(listen, port))
 }
 
 /// Puts a port in the place of port 0.
