@@ -37,6 +37,8 @@ struct Decision {
 }
 
 struct Allowed {
+    /// The user's, and the service's.
+    overlays: [String; 2],
     opening: Opening,
     place: Place,
     owner: Client,
@@ -52,11 +54,18 @@ struct Passed {
     octets_out: AtomicU64,
     /// When the last octet did, in milliseconds since the connection began.
     last_ms: AtomicU64,
+    /// How many of the two directions have octets that wait for the rate.
+    waiting: AtomicU64,
 }
 
-/// Decides about a connection at a port of the gateway, and carries it to its end.
-pub(super) async fn run(shared: Arc<Shared>, at: (usize, u16), arrived: PortConnection) {
-    let decision = decide(&shared, at, &arrived);
+/// Decides about a connection at a port of the gateway in an overlay, and carries it to its end.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    at: (usize, u16),
+    overlay: String,
+    arrived: PortConnection,
+) {
+    let decision = decide(&shared, at, &overlay, &arrived);
     let Some(Decision {
         passage,
         user,
@@ -108,10 +117,19 @@ fn complain(shared: &Shared, written: Result<(), enishi_host::audit::AuditError>
 }
 
 /// Decides; none when the port is the gateway's no more.
-fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option<Decision> {
+fn decide(
+    shared: &Shared,
+    at: (usize, u16),
+    overlay: &str,
+    arrived: &PortConnection,
+) -> Option<Decision> {
     let state = shared.state.borrow().clone();
     let port = state.ports.get(&at)?.clone();
     let (from, to) = (state.sides.get(at.0)?, state.sides.get(1 - at.0));
+    // The side may be another by now.
+    if from.overlay != overlay {
+        return None;
+    }
     let opening = port.opening.as_ref();
     let passage = Passage {
         from_overlay: from.overlay.clone(),
@@ -133,11 +151,13 @@ fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option
         let (Some(opening), Some(to)) = (port.opening.clone(), to) else {
             return Err(port.reason.clone());
         };
-        if !state.allows(at, &node, &opening) {
+        let overlays = [from.overlay.clone(), to.overlay.clone()];
+        if !state.allows(at, &overlays, &node, &opening) {
             return Err("the consent does not name this member as a user".to_owned());
         }
         let place = shared.places.take(&node, opening.limits)?;
         Ok(Allowed {
+            overlays,
             opening,
             place,
             owner: Client::new(to.data.clone(), shared.out),
@@ -168,7 +188,10 @@ async fn carry(
         port: allowed.opening.member_port,
     };
     let taking = timeout(TAKE_TIME_MAX, user.stream(taken));
-    let connecting = timeout(CONNECT_TIME_MAX, allowed.owner.stream(&connect));
+    let connecting = timeout(CONNECT_TIME_MAX, async {
+        let _turn = shared.pending.turn(at).await;
+        allowed.owner.stream(&connect).await
+    });
     let joined = async {
         // Taken first: it would not wait for the other to be reached.
         let taken = result(taking.await, "the connection could not be taken");
@@ -180,12 +203,18 @@ async fn carry(
         let (taken, connected) = joined.await?;
         let ((from_user, to_user), (from_owner, to_owner)) = (split(taken), split(connected));
         let began = Instant::now();
+        // Those of consents that were accepted meanwhile count, too.
+        let limits = || {
+            let state = shared.state.borrow();
+            let opening = state.opening(at).unwrap_or(&allowed.opening);
+            opening.limits
+        };
         let meter = |octets| Meter {
             octets,
-            last_ms: &passed.last_ms,
+            passed,
             began,
             places: &shared.places,
-            limits: allowed.opening.limits,
+            limits: &limits,
         };
         let both = async {
             tokio::try_join!(
@@ -198,7 +227,7 @@ async fn carry(
                 Ok(_) => Ok("ended".to_owned()),
                 Err(error) => Err(format!("broke off: {error}")),
             },
-            () = idle(passed, began, allowed.opening.limits) => Err("idle".to_owned()),
+            () = idle(passed, began, limits) => Err("idle".to_owned()),
         }
     };
     tokio::select! {
@@ -222,7 +251,9 @@ fn result<T>(
 /// Returns when a connection is allowed no more, and why.
 async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> String {
     let mut states = shared.state.subscribe();
-    let is_over = |state: &State| !state.allows(at, &allowed.node, &allowed.opening);
+    let is_over = |state: &State| {
+        !state.allows(at, &allowed.overlays, &allowed.node, &allowed.opening)
+    };
     match states.wait_for(is_over).await {
         Ok(state) => {
             let reason = state.reason.clone();
@@ -233,12 +264,13 @@ async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> Stri
 }
 
 /// Returns when nothing has passed for too long.
-async fn idle(passed: &Passed, began: Instant, limits: Limits) {
-    let limit_ms = u64::from(limits.idle_s).saturating_mul(1000);
+async fn idle(passed: &Passed, began: Instant, limits: impl Fn() -> Limits) {
     loop {
         tokio::time::sleep(IDLE_LOOK_INTERVAL).await;
+        let limit_ms = u64::from(limits().idle_s).saturating_mul(1000);
         let now_ms = elapsed_ms(began);
-        if now_ms.saturating_sub(passed.last_ms.load(Ordering::Relaxed)) >= limit_ms {
+        let idle_ms = now_ms.saturating_sub(passed.last_ms.load(Ordering::Relaxed));
+        if passed.waiting.load(Ordering::Relaxed) == 0 && idle_ms >= limit_ms {
             return;
         }
     }
@@ -251,10 +283,26 @@ fn elapsed_ms(since: Instant) -> u64 {
 /// Counts and slows what passes in one direction.
 struct Meter<'a> {
     octets: &'a AtomicU64,
-    last_ms: &'a AtomicU64,
+    passed: &'a Passed,
     began: Instant,
     places: &'a Places,
-    limits: Limits,
+    limits: &'a (dyn Fn() -> Limits + Send + Sync),
+}
+
+impl Meter<'_> {
+    /// Waits until so many octets may pass, which is no time without any.
+    async fn wait(&self, octets: usize) {
+        self.note();
+        self.passed.waiting.fetch_add(1, Ordering::Relaxed);
+        self.places.pass(octets, (self.limits)()).await;
+        self.note();
+        self.passed.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn note(&self) {
+        let now_ms = elapsed_ms(self.began);
+        self.passed.last_ms.store(now_ms, Ordering::Relaxed);
+    }
 }
 
 /// Hands records (`enishi_host::control::records`) on until the one of length 0.
@@ -268,14 +316,12 @@ async fn relay(
         let length = from.read_u16().await?;
         let record = &mut octets[..usize::from(length)];
         from.read_exact(record).await?;
-        meter.places.pass(record.len(), meter.limits).await;
+        meter.wait(record.len()).await;
         to.write_u16(length).await?;
         to.write_all(record).await?;
         to.flush().await?;
         meter.octets.fetch_add(length.into(), Ordering::Relaxed);
-        meter
-            .last_ms
-            .store(elapsed_ms(meter.began), Ordering::Relaxed);
+        meter.note();
         if length == 0 {
             return match to.shutdown().await {
                 // The other has all it needs.
