@@ -27,9 +27,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a daemon may take.
 const ASK_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Before it is tried again what has failed, at first and at most.
+/// Before it is tried again what has failed, at first; and at most for what could not be put, and for
+/// what could not be taken out.
 const PAUSE: Duration = Duration::from_secs(5);
-const PAUSE_MAX: Duration = Duration::from_secs(600);
+const PUT_PAUSE_MAX: Duration = Duration::from_secs(600);
+const WITHDRAW_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// For how long a copy stays that is not renewed, in seconds.
 const LEASE_S: u32 = 3600;
@@ -56,8 +58,8 @@ struct Pause {
 }
 
 impl Pause {
-    fn after(before: Option<Self>) -> Self {
-        let length = before.map_or(PAUSE, |before| (before.length * 2).min(PAUSE_MAX));
+    fn after(before: Option<Self>, max: Duration) -> Self {
+        let length = before.map_or(PAUSE, |before| (before.length * 2).min(max));
         let until = Instant::now() + length;
         Self { until, length }
     }
@@ -199,7 +201,8 @@ impl Done {
                 let reason = problem.message().unwrap_or_default().to_owned();
                 let document = name.clone();
                 tell(shared, Event::NotCopied { document, reason }).await;
-                self.failed.insert(place, (hash, Pause::after(pause)));
+                self.failed
+                    .insert(place, (hash, Pause::after(pause, PUT_PAUSE_MAX)));
             }
         }
     }
@@ -212,7 +215,9 @@ impl Done {
         let (overlay, document) = place.clone();
         let key = document.clone();
         let removed = match is_in(shared, data, &overlay).await {
-            Ok(()) => ask(shared, data, Request::DhtRemove { key }).await.map(drop),
+            Ok(()) => ask(shared, data, Request::DhtRemove { key })
+                .await
+                .map(drop),
             Err(problem) => Err(problem),
         };
         match removed {
@@ -227,7 +232,8 @@ impl Done {
             // Nothing is there, or it is another's. What was put is tried again.
             Err(Problem::No(_)) if !self.copies.places().contains_key(&place) => {}
             Err(_) => {
-                self.stuck.insert(place, Pause::after(pause));
+                let pause = Pause::after(pause, WITHDRAW_PAUSE_MAX);
+                self.stuck.insert(place, pause);
                 return;
             }
         }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use enishi_api::{PortConnection, StreamRequest};
 use enishi_host::audit::{Event, Passage};
 use enishi_host::gateway::{Limits, Opening};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::limits::{Place, Places};
 use super::watch::State;
@@ -28,6 +30,9 @@ const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Numbers of connections since the gateway started.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// A stream of a daemon.
+type Stream = TokioIo<Upgraded>;
 
 /// What was decided about a connection.
 struct Decision {
@@ -182,16 +187,13 @@ async fn carry(
     passed: &Passed,
 ) -> String {
     let _place = &allowed.place;
-    let connect = StreamRequest::ConnectPort {
+    let request = StreamRequest::ConnectPort {
         channel: allowed.owner_channel.clone(),
         member: allowed.opening.member.to_string(),
         port: allowed.opening.member_port,
     };
     let taking = timeout(TAKE_TIME_MAX, user.stream(taken));
-    let connecting = timeout(CONNECT_TIME_MAX, async {
-        let _turn = shared.pending.turn(at).await;
-        allowed.owner.stream(&connect).await
-    });
+    let connecting = connect(shared, at, &allowed.owner, &request);
     let joined = async {
         // Taken first: it would not wait for the other to be reached.
         let taken = result(taking.await, "the connection could not be taken");
@@ -237,10 +239,21 @@ async fn carry(
     }
 }
 
-fn result<T>(
-    result: Result<Result<T, Problem>, tokio::time::error::Elapsed>,
-    what: &str,
-) -> Result<T, String> {
+/// Connects to a service when it is its turn.
+async fn connect(
+    shared: &Shared,
+    at: (usize, u16),
+    owner: &Client,
+    request: &StreamRequest,
+) -> Result<Result<Stream, Problem>, Elapsed> {
+    timeout(CONNECT_TIME_MAX, async {
+        let _turn = shared.pending.turn(at).await;
+        owner.stream(request).await
+    })
+    .await
+}
+
+fn result<T>(result: Result<Result<T, Problem>, Elapsed>, what: &str) -> Result<T, String> {
     match result {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(problem)) => Err(format!("{what}: {}", problem.message().unwrap_or_default())),
@@ -251,9 +264,8 @@ fn result<T>(
 /// Returns when a connection is allowed no more, and why.
 async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> String {
     let mut states = shared.state.subscribe();
-    let is_over = |state: &State| {
-        !state.allows(at, &allowed.overlays, &allowed.node, &allowed.opening)
-    };
+    let is_over =
+        |state: &State| !state.allows(at, &allowed.overlays, &allowed.node, &allowed.opening);
     match states.wait_for(is_over).await {
         Ok(state) => {
             let reason = state.reason.clone();
@@ -329,5 +341,54 @@ async fn relay(
                 ended => ended,
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enishi_api::{Answer, Request};
+
+    use super::super::daemon::{OUT, no, overlay, serve, shared};
+    use super::*;
+
+    /// More than a daemon takes at a time (`enishi_host::control::CONNECTIONS_MAX`).
+    const CONNECTIONS: usize = 80;
+
+    #[tokio::test]
+    async fn a_service_that_is_silent_leaves_the_daemon_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        // It answers no request for a stream, and keeps them.
+        let mut asked = serve(dir.path(), |request| match request {
+            Request::OverlayShow => overlay("beta"),
+            _ => no("it is not asked that"),
+        });
+        let shared = shared(dir.path(), State::default());
+        let owner = Client::new(dir.path().to_owned(), OUT);
+        for _ in 0..CONNECTIONS {
+            let (shared, owner) = (Arc::clone(&shared), owner.clone());
+            tokio::spawn(async move {
+                let request = StreamRequest::ConnectPort {
+                    channel: "office".to_owned(),
+                    member: "ben".to_owned(),
+                    port: 80,
+                };
+                let _ = connect(&shared, (0, 8080), &owner, &request).await;
+            });
+        }
+        let mut held = vec![asked.recv().await];
+        tokio::task::yield_now().await;
+        let show = async { owner.call(&Request::OverlayShow).await?.next().await };
+        let shown = timeout(TAKE_TIME_MAX, show).await;
+        assert!(
+            matches!(shown, Ok(Ok(Some(Answer::Overlay(_))))),
+            "{shown:?}"
+        );
+        // Another service's turn has come, too.
+        let other = timeout(TAKE_TIME_MAX, shared.pending.turn((0, 8081)));
+        assert!(other.await.is_ok());
+        while let Ok(call) = asked.try_recv() {
+            held.push(Some(call));
+        }
+        assert!(held.len() < CONNECTIONS / 2, "{}", held.len());
     }
 }

@@ -21,6 +21,8 @@
 //! The gateway is a process of its own that talks to the control sockets of two daemons, as any
 //! program of the same user could. What it is told by a daemon it takes for true.
 
+#[cfg(test)]
+mod daemon;
 mod documents;
 mod flow;
 mod journal;

@@ -168,7 +168,9 @@ fn named(subject: &str, own: OverlayId) -> Result<Option<NodeId>, Failure> {
     let (what, overlay, key) = match (subject.parse::<OverlayTicket>(), read_consent(subject)) {
         (Ok(ticket), _) => {
             let Pass::Keys { invitation, .. } = &ticket.pass else {
-                return Err(usage("This invitation holds a secret that cannot be revoked."));
+                return Err(usage(
+                    "This invitation holds a secret that cannot be revoked.",
+                ));
             };
             let key = ticket
                 .key()
@@ -296,7 +298,10 @@ mod tests {
         };
         assert_eq!(named(&consent(&own, other_id), own_id), Ok(Some(name)));
         let refused = named(&consent(&other, own_id), own_id).unwrap_err();
-        assert!(refused.message.contains(&other_id.to_string()), "{refused:?}");
+        assert!(
+            refused.message.contains(&other_id.to_string()),
+            "{refused:?}"
+        );
         let ticket = invitation(&own);
         assert_eq!(named(&ticket.to_string(), own_id), Ok(ticket.key()));
         assert!(named(&invitation(&other).to_string(), own_id).is_err());

@@ -41,9 +41,8 @@ impl Copies {
     /// # Errors
     /// [`GatewayError::DataDir`].
     pub fn open(dir: &Path) -> Result<Self, GatewayError> {
-        let parse = |text: &str| {
-            serde_json::from_str::<Vec<Kept>>(text).map_err(|error| error.to_string())
-        };
+        let parse =
+            |text: &str| serde_json::from_str::<Vec<Kept>>(text).map_err(|error| error.to_string());
         let kept = read_settings(&dir.join(FILE_NAME), FILE_BYTES_MAX, parse)?;
         let place = |kept: Kept| ((kept.overlay, kept.document), kept.data);
         let kept = kept.unwrap_or_default().into_iter().take(COPIES_MAX);
