@@ -114,8 +114,14 @@ impl Done {
         for (taker, name) in &state.documents {
             let sides = (state.sides.get(*taker), state.sides.get(1 - *taker));
             if let (Some(to), Some(from)) = sides {
-                surplus.remove(&(to.overlay.clone(), name.clone()));
-                self.refresh(shared, (*taker, name), from, to).await;
+                let place = (to.overlay.clone(), name.clone());
+                surplus.remove(&place);
+                // The gateway may have another node there now.
+                let earlier = self.copies.places().get(&place).cloned();
+                match earlier.filter(|data| *data != to.data) {
+                    Some(data) => self.withdraw(shared, place, &data).await,
+                    None => self.refresh(shared, (*taker, name), from, to).await,
+                }
             }
         }
         for (place, data) in surplus {
