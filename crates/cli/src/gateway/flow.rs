@@ -36,6 +36,8 @@ type Stream = TokioIo<Upgraded>;
 
 /// What was decided about a connection.
 struct Decision {
+    /// The user's side, and the gateway's port there.
+    at: (usize, u16),
     passage: Passage,
     user: Client,
     allowed: Result<Allowed, String>,
@@ -64,14 +66,10 @@ struct Passed {
 }
 
 /// Decides about a connection at a port of the gateway in an overlay, and carries it to its end.
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    at: (usize, u16),
-    overlay: String,
-    arrived: PortConnection,
-) {
-    let decision = decide(&shared, at, &overlay, &arrived);
+pub(super) async fn run(shared: Arc<Shared>, overlay: String, port: u16, arrived: PortConnection) {
+    let decision = decide(&shared, &overlay, port, &arrived);
     let Some(Decision {
+        at,
         passage,
         user,
         allowed,
@@ -122,19 +120,16 @@ fn complain(shared: &Shared, written: Result<(), enishi_host::audit::AuditError>
 }
 
 /// Decides; none when the port is the gateway's no more.
-fn decide(
-    shared: &Shared,
-    at: (usize, u16),
-    overlay: &str,
-    arrived: &PortConnection,
-) -> Option<Decision> {
+fn decide(shared: &Shared, overlay: &str, port: u16, arrived: &PortConnection) -> Option<Decision> {
     let state = shared.state.borrow().clone();
+    let side = state
+        .sides
+        .iter()
+        .position(|side| side.overlay == overlay)?;
+    let at = (side, port);
     let port = state.ports.get(&at)?.clone();
-    let (from, to) = (state.sides.get(at.0)?, state.sides.get(1 - at.0));
-    // The side may be another by now.
-    if from.overlay != overlay {
-        return None;
-    }
+    // Of two, the other one.
+    let (from, to) = (state.sides.get(side)?, state.sides.get(1 - side));
     let opening = port.opening.as_ref();
     let passage = Passage {
         from_overlay: from.overlay.clone(),
@@ -171,6 +166,7 @@ fn decide(
         })
     };
     Some(Decision {
+        at,
         passage,
         user: Client::new(from.data.clone(), shared.out),
         allowed: allowed(),

@@ -16,11 +16,10 @@ use crate::problem::Problem;
 /// Before a port is tried again that could not be had.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A port.
+/// A port. Sides are not named by their places: those change when a consent is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    side: usize,
-    /// The overlay of that side, by its id.
+    /// The overlay, by its id.
     overlay: String,
     /// The data directory of the daemon.
     data: PathBuf,
@@ -38,7 +37,6 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             let key = |(side, port): &(usize, u16)| {
                 let there = state.sides.get(*side)?;
                 Some(Key {
-                    side: *side,
                     overlay: there.overlay.clone(),
                     data: there.data.clone(),
                     channel: there.channel.clone(),
@@ -97,8 +95,8 @@ async fn take(shared: &Arc<Shared>, key: &Key, told: &mut Option<String>) -> Pro
         match answers.next().await {
             Ok(Some(Answer::PortOpen)) => *told = None,
             Ok(Some(Answer::PortConnection(arrived))) => {
-                let at = (key.side, key.port);
-                let flow = flow::run(Arc::clone(shared), at, key.overlay.clone(), arrived);
+                let overlay = key.overlay.clone();
+                let flow = flow::run(Arc::clone(shared), overlay, key.port, arrived);
                 let mut flows = shared.flows.lock().await;
                 while flows.try_join_next().is_some() {}
                 flows.spawn(flow);
