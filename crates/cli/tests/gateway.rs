@@ -487,6 +487,9 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         curl
     };
     let mut curl = download(&offices, "revoked.log");
+    let text_of_b = text(&of_b["consent"]);
+    let elsewhere = offices.a.call(&["overlay", "revoke", &text_of_b]).unwrap();
+    assert_eq!(elsewhere.status.code(), Some(1), "a cannot revoke b's");
     offices
         .b
         .json(&["overlay", "revoke", &text(&of_b["name"])])
@@ -517,6 +520,16 @@ fn a_gateway_cuts_what_is_allowed_no_more_and_its_log_shows_changes() {
         Ok(read(&offices, "notice").is_some())
     })
     .unwrap();
+
+    // The gateway leaves none when it stops.
+    let gateway = offices.gateway.as_mut().unwrap();
+    assert!(gateway.terminate(A_WHILE).unwrap().success());
+    assert_eq!(read(&offices, "notice"), None, "{}", offices.told());
+    offices.run_gateway();
+    until(A_WHILE, "the notice is copied again", || {
+        Ok(read(&offices, "notice").is_some())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", offices.told()));
     let words = ["--out", "wiki=8080", "--expires", "25s"];
     let ending = offices.consent(&offices.a, &offices.ga, &offices.b, &words);
     let ends = ending["expires_unix_s"].as_u64().unwrap();

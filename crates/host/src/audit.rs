@@ -9,7 +9,7 @@
 //!
 //! When `audit.log` has [`FILE_BYTES_MAX`] octets it is renamed to `audit-N.log`, N the number of
 //! its first line, and another one begun, whose first line names the last hash before it. The
-//! [`FILES_MAX`] newest such files stay. So the log is bounded, and what is left of it is one chain.
+//! [`FILES_MAX`] newest such files stay; where there are fewer, the log goes back to its first line. So the log is bounded, and what is left of it is one chain.
 //!
 //! A line counts once it is on the disk: [`AuditLog::write`] returns after that. A last line that a
 //! crash tore is cut off when the log is opened, and a line says how much was. Anything else that is
@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 /// The name of the file that is written to.
 const FILE_NAME: &str = "audit.log";
@@ -330,6 +331,9 @@ impl AuditLog {
         let first = first_seq(&path)?.unwrap_or(self.seq);
         let older = self.dir.join(format!("audit-{first}.log"));
         fs::rename(&path, &older).map_err(io_error(&older, "made"))?;
+        // Until the other file has its first line, no other line may follow: what fails here is
+        // made good when the log is opened anew.
+        self.broken = true;
         let file = OpenOptions::new()
             .create_new(true)
             .append(true)
@@ -337,18 +341,32 @@ impl AuditLog {
             .open(&path);
         self.file = file.map_err(io_error(&path, "made"))?;
         self.bytes = 0;
-        let mut files = older_files(&self.dir)?;
-        let surplus = files.len().saturating_sub(FILES_MAX);
-        for (_, old) in files.drain(..surplus) {
-            fs::remove_file(&old).map_err(io_error(&old, "removed"))?;
-        }
+        self.broken = false;
         self.begin()?;
-        sync_dir(&self.dir)
+        let synced = sync_dir(&self.dir);
+        self.broken = synced.is_err();
+        synced?;
+        self.prune();
+        Ok(())
+    }
+
+    /// Removes surplus files, the oldest first. One that cannot be removed stays, with all after
+    /// it, until the next file is begun.
+    fn prune(&self) {
+        let files = older_files(&self.dir).unwrap_or_default();
+        let surplus = files.len().saturating_sub(FILES_MAX);
+        for (_, old) in files.into_iter().take(surplus) {
+            if let Err(error) = fs::remove_file(&old) {
+                warn!(%error, path = %old.display(), "an old file of the audit log stays");
+                return;
+            }
+        }
     }
 }
 
 /// Reads all of a log and holds it against its hashes; tells of each line, the oldest first, with
-/// its hash. It has one file in memory at a time.
+/// its hash. It has one file in memory at a time. While a gateway writes, a file may be begun during
+/// this; then it fails, and succeeds when it is called again.
 ///
 /// # Errors
 /// [`AuditError`].
@@ -359,6 +377,8 @@ pub fn read(dir: &Path, mut tell: impl FnMut(&Line, &str)) -> Result<Verified, A
         .map(|(_, path)| path)
         .collect();
     let newest = dir.join(FILE_NAME);
+    // Files are removed only beyond so many.
+    let is_pruned = paths.len() >= FILES_MAX;
     paths.push(newest.clone());
     for path in paths {
         let octets = match fs::read(&path) {
@@ -376,7 +396,7 @@ pub fn read(dir: &Path, mut tell: impl FnMut(&Line, &str)) -> Result<Verified, A
             return Err(changed(&path, line, "it is cut off"));
         }
         found.torn = torn;
-        read_file(&path, &octets[..whole], &mut found, &mut tell)?;
+        read_file(&path, &octets[..whole], is_pruned, &mut found, &mut tell)?;
     }
     Ok(found)
 }
@@ -384,6 +404,7 @@ pub fn read(dir: &Path, mut tell: impl FnMut(&Line, &str)) -> Result<Verified, A
 fn read_file(
     path: &Path,
     octets: &[u8],
+    is_pruned: bool,
     found: &mut Verified,
     tell: &mut impl FnMut(&Line, &str),
 ) -> Result<(), AuditError> {
@@ -401,8 +422,15 @@ fn read_file(
         let line: Line =
             serde_json::from_str(&format!("{content}}}")).map_err(|_| changed("it is no line"))?;
         let before = match (&found.last, &line.event, at) {
-            // The oldest file that is left begins with what it names.
-            (None, Event::Begun { previous }, 0) => previous.clone(),
+            // The oldest file that is left begins with what it names; the first of all with nothing.
+            (None, Event::Begun { previous }, 0)
+                if is_pruned || (line.seq == 1 && *previous == hex(&BEGINNING)) =>
+            {
+                previous.clone()
+            }
+            (None, Event::Begun { .. }, 0) => {
+                return Err(changed("files before it are missing"));
+            }
             (Some((_, last)), Event::Begun { previous }, 0) if previous == last => last.clone(),
             (Some((last, hash)), _, 1..) if line.seq == last.seq + 1 => hash.clone(),
             _ => {

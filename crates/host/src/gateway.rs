@@ -7,13 +7,20 @@
 //! |---|---|
 //! | `gateway.json` | the two data directories, each with the consent of its overlay's administrator; mode 0600 |
 //! | `audit.log`, `audit-N.log` | what was done ([`crate::audit`]) |
+//! | `copies.json` | the documents that were put into an overlay and not taken out yet ([`Copies`]); mode 0600 |
 //! | `lock` | locked while the gateway runs |
+//! | `consents.lock` | locked while `gateway.json` is changed |
 //!
 //! Whether anything passes is decided here alone, of what both daemons say at that moment
 //! ([`openings`]).
 
+mod copies;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use copies::{COPIES_MAX, Copies, Place};
 use enishi_api::Overlay;
 use enishi_overlay::admission::consent;
 pub use enishi_overlay::admission::consent::{
@@ -28,6 +35,7 @@ use crate::data_dir::{DataDirError, io_error, read_settings, write_private};
 use crate::store::unix_s;
 
 const FILE_NAME: &str = "gateway.json";
+const LOCK_NAME: &str = "consents.lock";
 
 /// The longest file, in octets.
 const FILE_BYTES_MAX: u64 = 32 * 1024;
@@ -77,6 +85,12 @@ pub enum GatewayError {
     /// None is called so.
     #[error("this gateway has no consent of an overlay whose id begins with `{0}`")]
     Unknown(String),
+    /// Too many copies of documents could not be taken out again.
+    #[error(
+        "{COPIES_MAX} copies of documents could not be taken out again; nothing more is copied \
+         before the daemons that put them run, which `copies.json` names"
+    )]
+    CopiesFull,
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
@@ -156,6 +170,7 @@ pub fn accept(dir: &Path, data: &Path, text: &str) -> Result<Side, GatewayError>
     }
     let data = std::path::absolute(data).map_err(io_error(data, "found"))?;
     let side = Side { data, consent };
+    let _lock = lock(dir)?;
     let mut sides = sides(dir)?;
     sides.retain(|other| other.consent.overlay() != side.consent.overlay());
     if let [one, other, ..] = &sides[..] {
@@ -174,6 +189,7 @@ pub fn accept(dir: &Path, data: &Path, text: &str) -> Result<Side, GatewayError>
 /// # Errors
 /// [`GatewayError`].
 pub fn forget(dir: &Path, overlay: &str) -> Result<OverlayId, GatewayError> {
+    let _lock = lock(dir)?;
     let mut sides = sides(dir)?;
     let fits = |side: &Side| side.consent.overlay().to_string().starts_with(overlay);
     let at = sides.iter().position(fits);
@@ -182,6 +198,18 @@ pub fn forget(dir: &Path, overlay: &str) -> Result<OverlayId, GatewayError> {
     let gone = sides.remove(at);
     keep(dir, &sides)?;
     Ok(gone.consent.overlay())
+}
+
+/// Waits until no other process changes the consents; until the file is dropped none may.
+fn lock(dir: &Path) -> Result<File, GatewayError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(io_error(dir, "made"))?;
+    let path = dir.join(LOCK_NAME);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(io_error(&path, "opened"))?;
+    file.lock().map_err(io_error(&path, "locked"))?;
+    Ok(file)
 }
 
 fn keep(dir: &Path, sides: &[Side]) -> Result<(), GatewayError> {

@@ -93,6 +93,7 @@ fn problem(error: &GatewayError) -> Problem {
         | GatewayError::OtherNode(..)
         | GatewayError::Full(..)
         | GatewayError::Unknown(_)
+        | GatewayError::CopiesFull
         | GatewayError::Random(_) => Problem::No(text),
     }
 }

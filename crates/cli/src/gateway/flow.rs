@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use enishi_api::{PortConnection, StreamRequest};
 use enishi_host::audit::{Event, Passage};
 use enishi_host::gateway::{Limits, Opening};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::limits::{Place, Places};
 use super::watch::State;
@@ -29,14 +31,21 @@ const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Numbers of connections since the gateway started.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
+/// A stream of a daemon.
+type Stream = TokioIo<Upgraded>;
+
 /// What was decided about a connection.
 struct Decision {
+    /// The user's side, and the gateway's port there.
+    at: (usize, u16),
     passage: Passage,
     user: Client,
     allowed: Result<Allowed, String>,
 }
 
 struct Allowed {
+    /// The user's, and the service's.
+    overlays: [String; 2],
     opening: Opening,
     place: Place,
     owner: Client,
@@ -52,12 +61,15 @@ struct Passed {
     octets_out: AtomicU64,
     /// When the last octet did, in milliseconds since the connection began.
     last_ms: AtomicU64,
+    /// How many of the two directions have octets that wait for the rate.
+    waiting: AtomicU64,
 }
 
-/// Decides about a connection at a port of the gateway, and carries it to its end.
-pub(super) async fn run(shared: Arc<Shared>, at: (usize, u16), arrived: PortConnection) {
-    let decision = decide(&shared, at, &arrived);
+/// Decides about a connection at a port of the gateway in an overlay, and carries it to its end.
+pub(super) async fn run(shared: Arc<Shared>, overlay: String, port: u16, arrived: PortConnection) {
+    let decision = decide(&shared, &overlay, port, &arrived);
     let Some(Decision {
+        at,
         passage,
         user,
         allowed,
@@ -108,10 +120,16 @@ fn complain(shared: &Shared, written: Result<(), enishi_host::audit::AuditError>
 }
 
 /// Decides; none when the port is the gateway's no more.
-fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option<Decision> {
+fn decide(shared: &Shared, overlay: &str, port: u16, arrived: &PortConnection) -> Option<Decision> {
     let state = shared.state.borrow().clone();
+    let side = state
+        .sides
+        .iter()
+        .position(|side| side.overlay == overlay)?;
+    let at = (side, port);
     let port = state.ports.get(&at)?.clone();
-    let (from, to) = (state.sides.get(at.0)?, state.sides.get(1 - at.0));
+    // Of two, the other one.
+    let (from, to) = (state.sides.get(side)?, state.sides.get(1 - side));
     let opening = port.opening.as_ref();
     let passage = Passage {
         from_overlay: from.overlay.clone(),
@@ -133,11 +151,13 @@ fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option
         let (Some(opening), Some(to)) = (port.opening.clone(), to) else {
             return Err(port.reason.clone());
         };
-        if !state.allows(at, &node, &opening) {
+        let overlays = [from.overlay.clone(), to.overlay.clone()];
+        if !state.allows(at, &overlays, &node, &opening) {
             return Err("the consent does not name this member as a user".to_owned());
         }
         let place = shared.places.take(&node, opening.limits)?;
         Ok(Allowed {
+            overlays,
             opening,
             place,
             owner: Client::new(to.data.clone(), shared.out),
@@ -146,6 +166,7 @@ fn decide(shared: &Shared, at: (usize, u16), arrived: &PortConnection) -> Option
         })
     };
     Some(Decision {
+        at,
         passage,
         user: Client::new(from.data.clone(), shared.out),
         allowed: allowed(),
@@ -162,13 +183,13 @@ async fn carry(
     passed: &Passed,
 ) -> String {
     let _place = &allowed.place;
-    let connect = StreamRequest::ConnectPort {
+    let request = StreamRequest::ConnectPort {
         channel: allowed.owner_channel.clone(),
         member: allowed.opening.member.to_string(),
         port: allowed.opening.member_port,
     };
     let taking = timeout(TAKE_TIME_MAX, user.stream(taken));
-    let connecting = timeout(CONNECT_TIME_MAX, allowed.owner.stream(&connect));
+    let connecting = connect(shared, at, &allowed.owner, &request);
     let joined = async {
         // Taken first: it would not wait for the other to be reached.
         let taken = result(taking.await, "the connection could not be taken");
@@ -180,12 +201,18 @@ async fn carry(
         let (taken, connected) = joined.await?;
         let ((from_user, to_user), (from_owner, to_owner)) = (split(taken), split(connected));
         let began = Instant::now();
+        // Those of consents that were accepted meanwhile count, too.
+        let limits = || {
+            let state = shared.state.borrow();
+            let opening = state.opening(at).unwrap_or(&allowed.opening);
+            opening.limits
+        };
         let meter = |octets| Meter {
             octets,
-            last_ms: &passed.last_ms,
+            passed,
             began,
             places: &shared.places,
-            limits: allowed.opening.limits,
+            limits: &limits,
         };
         let both = async {
             tokio::try_join!(
@@ -198,7 +225,7 @@ async fn carry(
                 Ok(_) => Ok("ended".to_owned()),
                 Err(error) => Err(format!("broke off: {error}")),
             },
-            () = idle(passed, began, allowed.opening.limits) => Err("idle".to_owned()),
+            () = idle(passed, began, limits) => Err("idle".to_owned()),
         }
     };
     tokio::select! {
@@ -208,10 +235,21 @@ async fn carry(
     }
 }
 
-fn result<T>(
-    result: Result<Result<T, Problem>, tokio::time::error::Elapsed>,
-    what: &str,
-) -> Result<T, String> {
+/// Connects to a service when it is its turn.
+async fn connect(
+    shared: &Shared,
+    at: (usize, u16),
+    owner: &Client,
+    request: &StreamRequest,
+) -> Result<Result<Stream, Problem>, Elapsed> {
+    timeout(CONNECT_TIME_MAX, async {
+        let _turn = shared.pending.turn(at).await;
+        owner.stream(request).await
+    })
+    .await
+}
+
+fn result<T>(result: Result<Result<T, Problem>, Elapsed>, what: &str) -> Result<T, String> {
     match result {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(problem)) => Err(format!("{what}: {}", problem.message().unwrap_or_default())),
@@ -222,7 +260,8 @@ fn result<T>(
 /// Returns when a connection is allowed no more, and why.
 async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> String {
     let mut states = shared.state.subscribe();
-    let is_over = |state: &State| !state.allows(at, &allowed.node, &allowed.opening);
+    let is_over =
+        |state: &State| !state.allows(at, &allowed.overlays, &allowed.node, &allowed.opening);
     match states.wait_for(is_over).await {
         Ok(state) => {
             let reason = state.reason.clone();
@@ -233,12 +272,13 @@ async fn forbidden(shared: &Shared, at: (usize, u16), allowed: &Allowed) -> Stri
 }
 
 /// Returns when nothing has passed for too long.
-async fn idle(passed: &Passed, began: Instant, limits: Limits) {
-    let limit_ms = u64::from(limits.idle_s).saturating_mul(1000);
+async fn idle(passed: &Passed, began: Instant, limits: impl Fn() -> Limits) {
     loop {
         tokio::time::sleep(IDLE_LOOK_INTERVAL).await;
+        let limit_ms = u64::from(limits().idle_s).saturating_mul(1000);
         let now_ms = elapsed_ms(began);
-        if now_ms.saturating_sub(passed.last_ms.load(Ordering::Relaxed)) >= limit_ms {
+        let idle_ms = now_ms.saturating_sub(passed.last_ms.load(Ordering::Relaxed));
+        if passed.waiting.load(Ordering::Relaxed) == 0 && idle_ms >= limit_ms {
             return;
         }
     }
@@ -251,10 +291,26 @@ fn elapsed_ms(since: Instant) -> u64 {
 /// Counts and slows what passes in one direction.
 struct Meter<'a> {
     octets: &'a AtomicU64,
-    last_ms: &'a AtomicU64,
+    passed: &'a Passed,
     began: Instant,
     places: &'a Places,
-    limits: Limits,
+    limits: &'a (dyn Fn() -> Limits + Send + Sync),
+}
+
+impl Meter<'_> {
+    /// Waits until so many octets may pass, which is no time without any.
+    async fn wait(&self, octets: usize) {
+        self.note();
+        self.passed.waiting.fetch_add(1, Ordering::Relaxed);
+        self.places.pass(octets, (self.limits)()).await;
+        self.note();
+        self.passed.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn note(&self) {
+        let now_ms = elapsed_ms(self.began);
+        self.passed.last_ms.store(now_ms, Ordering::Relaxed);
+    }
 }
 
 /// Hands records (`enishi_host::control::records`) on until the one of length 0.
@@ -268,14 +324,12 @@ async fn relay(
         let length = from.read_u16().await?;
         let record = &mut octets[..usize::from(length)];
         from.read_exact(record).await?;
-        meter.places.pass(record.len(), meter.limits).await;
+        meter.wait(record.len()).await;
         to.write_u16(length).await?;
         to.write_all(record).await?;
         to.flush().await?;
         meter.octets.fetch_add(length.into(), Ordering::Relaxed);
-        meter
-            .last_ms
-            .store(elapsed_ms(meter.began), Ordering::Relaxed);
+        meter.note();
         if length == 0 {
             return match to.shutdown().await {
                 // The other has all it needs.
@@ -283,5 +337,54 @@ async fn relay(
                 ended => ended,
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enishi_api::{Answer, Request};
+
+    use super::super::daemon::{OUT, no, overlay, serve, shared};
+    use super::*;
+
+    /// More than a daemon takes at a time (`enishi_host::control::CONNECTIONS_MAX`).
+    const CONNECTIONS: usize = 80;
+
+    #[tokio::test]
+    async fn a_service_that_is_silent_leaves_the_daemon_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        // It answers no request for a stream, and keeps them.
+        let mut asked = serve(dir.path(), |request| match request {
+            Request::OverlayShow => overlay("beta"),
+            _ => no("it is not asked that"),
+        });
+        let shared = shared(dir.path(), State::default());
+        let owner = Client::new(dir.path().to_owned(), OUT);
+        for _ in 0..CONNECTIONS {
+            let (shared, owner) = (Arc::clone(&shared), owner.clone());
+            tokio::spawn(async move {
+                let request = StreamRequest::ConnectPort {
+                    channel: "office".to_owned(),
+                    member: "ben".to_owned(),
+                    port: 80,
+                };
+                let _ = connect(&shared, (0, 8080), &owner, &request).await;
+            });
+        }
+        let mut held = vec![asked.recv().await];
+        tokio::task::yield_now().await;
+        let show = async { owner.call(&Request::OverlayShow).await?.next().await };
+        let shown = timeout(TAKE_TIME_MAX, show).await;
+        assert!(
+            matches!(shown, Ok(Ok(Some(Answer::Overlay(_))))),
+            "{shown:?}"
+        );
+        // Another service's turn has come, too.
+        let other = timeout(TAKE_TIME_MAX, shared.pending.turn((0, 8081)));
+        assert!(other.await.is_ok());
+        while let Ok(call) = asked.try_recv() {
+            held.push(Some(call));
+        }
+        assert!(held.len() < CONNECTIONS / 2, "{}", held.len());
     }
 }

@@ -1,11 +1,13 @@
 //! The audit log, written by one at a time, and not by who floods it.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enishi_host::audit::{AuditError, AuditLog, Event, Passage};
 use tokio::task::spawn_blocking;
+
+use super::{Shared, sentence};
 
 /// How many refusals get a line of their own in [`REFUSALS_INTERVAL`]; further ones are counted.
 const REFUSALS_MAX: u32 = 50;
@@ -73,21 +75,69 @@ impl Journal {
         self.write(Event::Refused { passage, reason }).await
     }
 
+    /// Writes how many were refused without a line of their own, once it is time for that.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    async fn tell_suppressed(&self) -> Result<(), AuditError> {
+        let refusals = self.lock().turn();
+        match refusals {
+            0 => Ok(()),
+            refusals => self.write(Event::Suppressed { refusals }).await,
+        }
+    }
+
+    /// Writes that the gateway stops, and who was refused without a line before.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub(super) async fn stop(&self) -> Result<(), AuditError> {
+        let refusals = std::mem::take(&mut self.lock().suppressed);
+        if refusals > 0 {
+            self.write(Event::Suppressed { refusals }).await?;
+        }
+        self.write(Event::Stopped).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns how many had no line before and are told of now, and whether this one has one.
     fn count_refusal(&self) -> (u64, bool) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut suppressed = 0;
-        if refusals.since.elapsed() >= REFUSALS_INTERVAL {
-            suppressed = std::mem::take(&mut refusals.suppressed);
-            refusals.written = 0;
-            refusals.since = Instant::now();
-        }
+        let mut refusals = self.lock();
+        let suppressed = refusals.turn();
         let has_room = refusals.written < REFUSALS_MAX;
         match has_room {
             true => refusals.written += 1,
             false => refusals.suppressed += 1,
         }
         (suppressed, has_room)
+    }
+}
+
+impl Refusals {
+    /// Begins another interval when it is time; returns how many had no line in the one before.
+    fn turn(&mut self) -> u64 {
+        if self.since.elapsed() < REFUSALS_INTERVAL {
+            return 0;
+        }
+        self.written = 0;
+        self.since = Instant::now();
+        std::mem::take(&mut self.suppressed)
+    }
+}
+
+/// Has those counted who were refused last, too.
+pub(super) async fn count(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(REFUSALS_INTERVAL) => {}
+            () = shared.stop.cancelled() => return,
+        }
+        if let Err(error) = shared.journal.tell_suppressed().await {
+            shared.out.notice(&sentence(&error.to_string()));
+        }
     }
 }
 
@@ -115,5 +165,31 @@ mod tests {
         })
         .unwrap();
         assert_eq!((lines, suppressed), (REFUSALS_MAX + 1, Some(7)));
+    }
+
+    #[tokio::test]
+    async fn the_last_who_are_refused_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        for _ in 0..REFUSALS_MAX + 3 {
+            let refused = journal.refuse(Passage::default(), "no".to_owned());
+            refused.await.unwrap();
+        }
+        journal.tell_suppressed().await.unwrap();
+        journal.refusals.lock().unwrap().since -= REFUSALS_INTERVAL;
+        journal.tell_suppressed().await.unwrap();
+        for _ in 0..REFUSALS_MAX + 2 {
+            let refused = journal.refuse(Passage::default(), "no".to_owned());
+            refused.await.unwrap();
+        }
+        journal.stop().await.unwrap();
+        let mut told = Vec::new();
+        audit::read(dir.path(), |line, _| match line.event {
+            Event::Suppressed { refusals } => told.push(refusals),
+            Event::Stopped => told.push(0),
+            _ => {}
+        })
+        .unwrap();
+        assert_eq!(told, [3, 2, 0]);
     }
 }

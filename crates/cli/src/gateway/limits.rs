@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enishi_host::gateway::Limits;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 /// How many connections a member may begin at once, and again after this time each.
@@ -16,6 +17,31 @@ const USERS_MAX: usize = 4096;
 
 /// For how long as fast as it goes may be sent before the rate counts.
 const BURST: Duration = Duration::from_millis(250);
+
+/// How many connections to one service may wait for its host at a time; further ones wait for these.
+/// Each has one of its daemon's 64 places for requests (`enishi_host::control`), and a consent names
+/// eight services at most: enough places are left to ask the daemon for all else.
+const PENDING_MAX: usize = 4;
+
+/// Where connections wait that are not connected to their service yet.
+#[derive(Default)]
+pub(super) struct Pending(Mutex<BTreeMap<(usize, u16), Arc<Semaphore>>>);
+
+impl Pending {
+    /// Waits until one more connection to the service at a port of a side may be begun; it has been
+    /// once the permit is dropped.
+    pub(super) async fn turn(&self, at: (usize, u16)) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut services = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Ports of consents that are gone.
+            services.retain(|_, places| Arc::strong_count(places) > 1);
+            let places = services.entry(at);
+            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(PENDING_MAX))))
+        };
+        // It is never closed.
+        places.acquire_owned().await.ok()
+    }
+}
 
 /// Where connections get their places.
 #[derive(Clone, Default)]

@@ -16,8 +16,16 @@ use crate::problem::Problem;
 /// Before a port is tried again that could not be had.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A port: of which side, by which daemon, in which channel.
-type Key = (usize, PathBuf, String, u16);
+/// A port. Sides are not named by their places: those change when a consent is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// The overlay, by its id.
+    overlay: String,
+    /// The data directory of the daemon.
+    data: PathBuf,
+    channel: String,
+    port: u16,
+}
 
 /// Listens where it is to be listened, until the gateway stops.
 pub(super) async fn keep(shared: Arc<Shared>) {
@@ -28,7 +36,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             let state = states.borrow_and_update();
             let key = |(side, port): &(usize, u16)| {
                 let there = state.sides.get(*side)?;
-                Some((*side, there.data.clone(), there.channel.clone(), *port))
+                Some(Key {
+                    overlay: there.overlay.clone(),
+                    data: there.data.clone(),
+                    channel: there.channel.clone(),
+                    port: *port,
+                })
             };
             state.ports.keys().filter_map(key).collect()
         };
@@ -60,7 +73,7 @@ async fn listen(shared: Arc<Shared>, key: Key) {
         let why = problem.message().unwrap_or_default().to_owned();
         // The same is said once.
         if told.as_ref() != Some(&why) {
-            shared.out.notice(&format!("Port {}: {why}", key.3));
+            shared.out.notice(&format!("Port {}: {why}", key.port));
             told = Some(why);
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -69,11 +82,10 @@ async fn listen(shared: Arc<Shared>, key: Key) {
 
 /// Takes connections as long as that works; returns why it does not.
 async fn take(shared: &Arc<Shared>, key: &Key, told: &mut Option<String>) -> Problem {
-    let (side, data, channel, port) = key;
-    let client = Client::new(data.clone(), shared.out);
+    let client = Client::new(key.data.clone(), shared.out);
     let request = Request::PortListen {
-        channel: channel.clone(),
-        port: *port,
+        channel: key.channel.clone(),
+        port: key.port,
     };
     let mut answers = match client.call(&request).await {
         Ok(answers) => answers,
@@ -83,7 +95,8 @@ async fn take(shared: &Arc<Shared>, key: &Key, told: &mut Option<String>) -> Pro
         match answers.next().await {
             Ok(Some(Answer::PortOpen)) => *told = None,
             Ok(Some(Answer::PortConnection(arrived))) => {
-                let flow = flow::run(Arc::clone(shared), (*side, *port), arrived);
+                let overlay = key.overlay.clone();
+                let flow = flow::run(Arc::clone(shared), overlay, key.port, arrived);
                 let mut flows = shared.flows.lock().await;
                 while flows.try_join_next().is_some() {}
                 flows.spawn(flow);

@@ -21,6 +21,8 @@
 //! The gateway is a process of its own that talks to the control sockets of two daemons, as any
 //! program of the same user could. What it is told by a daemon it takes for true.
 
+#[cfg(test)]
+mod daemon;
 mod documents;
 mod flow;
 mod journal;
@@ -34,6 +36,7 @@ use std::time::Duration;
 
 use enishi_host::audit::Event;
 use enishi_host::data_dir::DataDir;
+use enishi_host::gateway::Copies;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tokio::task::JoinSet;
@@ -43,11 +46,14 @@ use crate::output::Output;
 use crate::problem::{Problem, Verdict};
 use crate::text::{Gateway as Text, Message};
 use journal::Journal;
-use limits::Places;
+use limits::{Pending, Places};
 pub(crate) use watch::{SideState, State, look, short};
 
 /// How long connections may take to be written to the log when the gateway stops.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long taking documents out may take then; what is left, a later run takes out.
+const WITHDRAW_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What all parts of a gateway share.
 struct Shared {
@@ -55,6 +61,7 @@ struct Shared {
     dir: PathBuf,
     journal: Journal,
     places: Places,
+    pending: Pending,
     state: channel::Sender<State>,
     /// The connections that are carried or decided about.
     flows: Mutex<JoinSet<()>>,
@@ -78,16 +85,19 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
         dir: dir.to_owned(),
         journal: Journal::open(dir).map_err(|error| failed(&error))?,
         places: Places::default(),
+        pending: Pending::default(),
         state: channel::Sender::default(),
         flows: Mutex::default(),
         stop: CancellationToken::new(),
     });
+    let copies = Copies::open(dir).map_err(|error| failed(&error))?;
     let started = shared.journal.write(Event::Started).await;
     started.map_err(|error| failed(&error))?;
     out.hint(&Message::Gateway(Text::Runs));
     let mut followed = tokio::spawn(watch::follow(Arc::clone(&shared)));
     tokio::spawn(watch::show(Arc::clone(&shared)));
-    tokio::spawn(documents::copy(Arc::clone(&shared)));
+    let copied = tokio::spawn(documents::copy(Arc::clone(&shared), copies));
+    tokio::spawn(journal::count(Arc::clone(&shared)));
     tokio::spawn(listen::keep(Arc::clone(&shared)));
     let ended = tokio::select! {
         _ = interrupt.recv() => Ok(()),
@@ -99,8 +109,10 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
     shared.stop.cancel();
     let through = async { while shared.flows.lock().await.join_next().await.is_some() {} };
     // What is not through by then has no last line, as after a crash.
-    let _ = tokio::time::timeout(STOP_TIME_MAX, through).await;
-    let stopped = shared.journal.write(Event::Stopped).await;
+    let through = tokio::time::timeout(STOP_TIME_MAX, through);
+    let withdrawn = tokio::time::timeout(WITHDRAW_TIME_MAX, copied);
+    let _ = tokio::join!(through, withdrawn);
+    let stopped = shared.journal.stop().await;
     drop(lock);
     stopped.map_err(|error| failed(&error))?;
     ended.map_err(|error| failed(&error))?;

@@ -72,21 +72,34 @@ pub(crate) struct Port {
 }
 
 impl State {
-    /// Tells whether a member of a side may still use a port as it did.
-    pub(super) fn allows(&self, at: (usize, u16), user: &str, before: &Opening) -> bool {
-        let now = self.ports.get(&at).and_then(|port| port.opening.as_ref());
+    /// Tells whether a member of a side may still use a port as it did: between these overlays, the
+    /// user's first.
+    pub(super) fn allows(
+        &self,
+        at: (usize, u16),
+        overlays: &[String; 2],
+        user: &str,
+        before: &Opening,
+    ) -> bool {
+        let now = self.opening(at);
         let is_same = now.is_some_and(|now| {
             now.member == before.member && now.member_port == before.member_port
         });
         let admits = |now: &Opening| user.parse().is_ok_and(|user| now.admits(&user));
-        let revoked = |side: usize, node: &str| {
+        let stays = |side: usize, overlay: &str, node: &str| {
             let side = self.sides.get(side);
-            side.is_none_or(|side| side.revoked.contains(node))
+            side.is_some_and(|side| side.overlay == overlay && !side.revoked.contains(node))
         };
+        let [from, to] = overlays;
         is_same
             && now.is_some_and(admits)
-            && !revoked(at.0, user)
-            && !revoked(1 - at.0, &before.member.to_string())
+            && stays(at.0, from, user)
+            && stays(1 - at.0, to, &before.member.to_string())
+    }
+
+    /// Returns where a port leads at present.
+    pub(super) fn opening(&self, at: (usize, u16)) -> Option<&Opening> {
+        self.ports.get(&at).and_then(|port| port.opening.as_ref())
     }
 
     fn open(&self) -> Vec<String> {

@@ -99,3 +99,67 @@ fn a_line_that_was_changed_left_out_or_put_in_is_found() {
     assert_eq!(found_at(&lines[1..]), 1);
     assert_eq!(found_at(&[&lines[..2], &["{}"], &lines[2..]].concat()), 3);
 }
+
+#[test]
+fn a_log_without_its_oldest_files_is_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 600, 0..8);
+    let older = older_files(dir.path()).unwrap();
+    assert!(older.len() >= 2 && older.len() < FILES_MAX);
+    for (_, path) in older {
+        fs::remove_file(path).unwrap();
+        let read = read(dir.path(), |_, _| {});
+        assert!(
+            matches!(read, Err(AuditError::Changed { line: 1, .. })),
+            "{read:?}"
+        );
+    }
+    assert!(AuditLog::open(dir.path()).is_err());
+
+    // Of a log whose oldest files were removed as they should be, too.
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1, 0..30);
+    fs::remove_file(&older_files(dir.path()).unwrap()[0].1).unwrap();
+    assert!(read(dir.path(), |_, _| {}).is_err());
+}
+
+#[test]
+fn an_old_file_that_cannot_be_removed_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = AuditLog::open_with(dir.path(), 1).unwrap();
+    // No file, so it is not removed as one.
+    let stuck = dir.path().join("audit-0.log");
+    fs::create_dir(&stuck).unwrap();
+    for flow in 0..12 {
+        log.write(&closed(flow)).unwrap();
+    }
+    fs::remove_dir(&stuck).unwrap();
+    assert_eq!(flows(dir.path()), (0..12).collect::<Vec<_>>());
+    log.write(&closed(12)).unwrap();
+    assert_eq!(older_files(dir.path()).unwrap().len(), FILES_MAX);
+    assert_eq!(flows(dir.path()).last(), Some(&12));
+}
+
+#[test]
+fn a_file_that_cannot_be_begun_leaves_the_log_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = AuditLog::open_with(dir.path(), 1).unwrap();
+    log.write(&closed(0)).unwrap();
+    // The name that the file is to get cannot be had.
+    let first = lines(dir.path()).last().unwrap().seq - 1;
+    let taken = dir.path().join(format!("audit-{first}.log/x"));
+    fs::create_dir_all(&taken).unwrap();
+    assert!(log.write(&closed(1)).is_err());
+    fs::remove_dir_all(taken.parent().unwrap()).unwrap();
+    assert_eq!(flows(dir.path()), [0]);
+    log.write(&closed(2)).unwrap();
+    drop(log);
+    assert_eq!(flows(dir.path()), [0, 2]);
+
+    // Broken off between giving the old file its name and the first line of the other.
+    let newest = dir.path().join(FILE_NAME);
+    let first = first_seq(&newest).unwrap().unwrap();
+    fs::rename(&newest, dir.path().join(format!("audit-{first}.log"))).unwrap();
+    write(dir.path(), 600, 3..4);
+    assert_eq!(flows(dir.path()), [0, 2, 3]);
+}

@@ -6,7 +6,7 @@ use enishi_api::{Answer, Failure, Gate, OverlayInvitation, OverlayInvite};
 use enishi_overlay::admission::{
     Certificate, INVITATION_KEYS_MAX, RefusedError, Revocations, Standing, Subject,
 };
-use enishi_overlay::{Contact, Keypair, NodeId};
+use enishi_overlay::{Contact, Keypair, NodeId, OverlayId};
 use enishi_services::Node;
 use enishi_services::admission::{Membership, invitation_keys};
 use enishi_services::keys::Secret;
@@ -127,7 +127,7 @@ fn keys(authority: &Keypair, uses: Option<u8>, expires_unix_s: u64) -> Result<Pa
         single_use: uses.is_some(),
         members_until_unix_s: now + MEMBER_VALID_S,
     };
-    let overlay = enishi_overlay::OverlayId::of_authority(&authority.id());
+    let overlay = OverlayId::of_authority(&authority.id());
     let invitation = Certificate::sign(authority, overlay, subject, now..expires_unix_s);
     let invitation = Box::new(invitation);
     Ok(Pass::Keys { invitation, seed })
@@ -144,12 +144,9 @@ pub(super) async fn show(desk: &Desk) -> Result<Answer, Failure> {
 
 pub(super) async fn revoke(desk: &Desk, subject: &str) -> Result<Answer, Failure> {
     let authority = member(desk)?.authority()?;
-    let key = match (subject.parse::<OverlayTicket>(), read_consent(subject)) {
-        (Ok(ticket), _) => ticket
-            .key()
-            .ok_or_else(|| usage("This invitation holds a secret that cannot be revoked."))?,
-        (Err(_), Ok(consent)) => consent.name(),
-        (Err(_), Err(_)) => target::node(desk, &Target::parse(subject)?).await?,
+    let key = match named(subject, desk.shared.overlay)? {
+        Some(key) => key,
+        None => target::node(desk, &Target::parse(subject)?).await?,
     };
     if key == desk.sessions.me() {
         return Err(usage(
@@ -163,6 +160,34 @@ pub(super) async fn revoke(desk: &Desk, subject: &str) -> Result<Answer, Failure
     })?;
     desk.revoke(list).await?;
     show(desk).await
+}
+
+/// Returns the name of an invitation or a consent of this overlay, by which it is revoked; none when
+/// the text is neither.
+fn named(subject: &str, own: OverlayId) -> Result<Option<NodeId>, Failure> {
+    let (what, overlay, key) = match (subject.parse::<OverlayTicket>(), read_consent(subject)) {
+        (Ok(ticket), _) => {
+            let Pass::Keys { invitation, .. } = &ticket.pass else {
+                return Err(usage(
+                    "This invitation holds a secret that cannot be revoked.",
+                ));
+            };
+            let key = ticket
+                .key()
+                .ok_or_else(|| usage("This invitation has no key that could be revoked."))?;
+            ("invitation", invitation.content().overlay, key)
+        }
+        (Err(_), Ok(consent)) => ("consent", consent.overlay(), consent.name()),
+        (Err(_), Err(_)) => return Ok(None),
+    };
+    // The list of this overlay says nothing in another.
+    if overlay != own {
+        return Err(no(format!(
+            "This {what} is of the overlay {overlay}, and this node is in {own}: revoke it with a \
+             node of the former that has the key of its authority."
+        )));
+    }
+    Ok(Some(key))
 }
 
 type Looked = (Gate, Result<Option<Standing>, RefusedError>);
@@ -236,4 +261,50 @@ fn sentence(error: &ClosedError) -> Failure {
         first.make_ascii_uppercase();
     }
     no(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use enishi_overlay::admission::consent::{Consent, Limits, Terms};
+    use enishi_services::ticket::write_consent;
+
+    use super::*;
+
+    #[test]
+    fn what_is_of_another_overlay_is_not_revoked() {
+        let [own, other] = [1, 2].map(|seed| Keypair::from_seed(&[seed; 32]));
+        let [own_id, other_id] = [&own, &other].map(|key| OverlayId::of_authority(&key.id()));
+        let name = NodeId::from_bytes([9; 32]);
+        let consent = |authority: &Keypair, with: OverlayId| {
+            let terms = Terms {
+                gateway: Keypair::from_seed(&[3; 32]).id(),
+                other: with,
+                channel: "office".to_owned(),
+                lets_out: Vec::new(),
+                lets_in: Vec::new(),
+                takes: vec!["notice".to_owned()],
+                gives: Vec::new(),
+                limits: Limits::default(),
+            };
+            write_consent(&Consent::sign(authority, name, terms, 0..u64::MAX).unwrap())
+        };
+        let invitation = |authority: &Keypair| {
+            let pass = keys(authority, None, u64::MAX).unwrap();
+            OverlayTicket {
+                name: "x".to_owned(),
+                contacts: Vec::new(),
+                pass,
+            }
+        };
+        assert_eq!(named(&consent(&own, other_id), own_id), Ok(Some(name)));
+        let refused = named(&consent(&other, own_id), own_id).unwrap_err();
+        assert!(
+            refused.message.contains(&other_id.to_string()),
+            "{refused:?}"
+        );
+        let ticket = invitation(&own);
+        assert_eq!(named(&ticket.to_string(), own_id), Ok(ticket.key()));
+        assert!(named(&invitation(&other).to_string(), own_id).is_err());
+        assert_eq!(named("aki", own_id), Ok(None));
+    }
 }

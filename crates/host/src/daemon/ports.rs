@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::channels::{sentence, unknown};
 use super::desk::{Desk, no, usage};
 use crate::control::Duplex;
-use crate::packets::{Connection, Listener, Reach};
+use crate::packets::{Connection, Reach};
 
 /// How many connections wait to be taken; further ones are ended at once.
 const WAITING_MAX: usize = 64;
@@ -78,12 +78,9 @@ pub(super) async fn listen(
     })?;
     let _ = answers.send(Answer::PortOpen).await;
     loop {
-        tokio::select! {
-            arrived = arrival(desk, &channel, &mut listener) => {
-                if let Some(arrived) = arrived {
-                    let _ = answers.send(Answer::PortConnection(arrived)).await;
-                }
-            }
+        let accepted = tokio::select! {
+            // Only waiting may be given up: what was accepted is told of, or broken off.
+            accepted = listener.accept() => accepted,
             changed = changes.changed() => {
                 let now = self::reach(desk, &channel).await?;
                 if changed.is_err() || !now.is_same(&reach) {
@@ -91,23 +88,32 @@ pub(super) async fn listen(
                         "This node's network in channel `{channel}` is another now; ask again."
                     )));
                 }
+                continue;
             }
+        };
+        let Ok((stream, from)) = accepted else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        if let Some(arrived) = arrival(desk, &channel, Unended::new(stream), from).await {
+            let _ = answers.send(Answer::PortConnection(arrived)).await;
         }
     }
 }
 
-/// Waits for a connection, and finds out of whom it is.
-async fn arrival(desk: &Desk, channel: &str, listener: &mut Listener) -> Option<PortConnection> {
-    let Ok((stream, from)) = listener.accept().await else {
-        tokio::time::sleep(PAUSE).await;
-        return None;
-    };
+/// Finds out of whom a connection is, and keeps it until it is taken.
+async fn arrival(
+    desk: &Desk,
+    channel: &str,
+    connection: Unended,
+    from: SocketAddr,
+) -> Option<PortConnection> {
     let (channel, address) = (channel.to_owned(), from.ip());
     let member = desk
         .look(move |node| member_at(node, &channel, address))
         .await
         .ok()?;
-    let connection = desk.shared.arrivals.keep(Unended::new(stream))?;
+    let connection = desk.shared.arrivals.keep(connection)?;
     let desk = desk.clone();
     tokio::spawn(async move {
         tokio::time::sleep(WAITING_TIME_MAX).await;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use enishi_host::audit::{self, Event, Line, Passage};
+use enishi_host::audit::{self, AuditError, Event, Line, Passage, Verified};
 use serde_json::json;
 
 use super::super::Context;
@@ -13,17 +13,39 @@ use crate::output::table::Table;
 use crate::problem::{Problem, Verdict};
 use crate::text::{Gateway as Text, Message};
 
-pub(super) fn tell(cx: &Context, options: &args::Audit) -> Result<Verdict, Problem> {
-    let mut last: VecDeque<(Line, String)> = VecDeque::new();
+/// What is to be told of a log.
+struct Read {
+    found: Verified,
+    last: VecDeque<(Line, String)>,
+    /// Whether the hash is in it that was asked for.
+    is_found: bool,
+}
+
+fn read(cx: &Context, options: &args::Audit) -> Result<Read, AuditError> {
+    let mut last = VecDeque::new();
     let mut is_found = options.expect.is_none();
-    let read = audit::read(cx.client.data(), |line, hash| {
+    let found = audit::read(cx.client.data(), |line, hash| {
         is_found |= options.expect.as_deref() == Some(hash);
         last.push_back((line.clone(), hash.to_owned()));
         if last.len() > options.last {
             last.pop_front();
         }
-    });
-    let found = read.map_err(|error| Problem::No(sentence(&error.to_string())))?;
+    })?;
+    Ok(Read {
+        found,
+        last,
+        is_found,
+    })
+}
+
+pub(super) fn tell(cx: &Context, options: &args::Audit) -> Result<Verdict, Problem> {
+    // A gateway that runs may begin another file meanwhile.
+    let read = read(cx, options).or_else(|_| read(cx, options));
+    let Read {
+        found,
+        last,
+        is_found,
+    } = read.map_err(|error| Problem::No(sentence(&error.to_string())))?;
     let hash = found.last.as_ref().map(|(_, hash)| hash.clone());
     if !is_found {
         return Err(Problem::No(
