@@ -176,7 +176,7 @@ fn the_neighbours_of_a_server_are_refused_whatever_their_addresses() {
         return;
     };
     // Two networks with the Internet's own addresses, on the side that no client is on.
-    let add = "ip link add lan type dummy && ip link set lan up && \
+    let add = "ip link add lan type veth peer name far && ip link set lan up && \
                ip address add 45.6.7.1/24 dev lan && ip address add 45.6.8.1/24 dev lan";
     let added = site.server.run(&["sh", "-c", add], A_WHILE).unwrap();
     assert!(added.success(), "{}", said(&added));
