@@ -171,6 +171,28 @@ fn a_node_relays_to_nothing_of_its_own() {
 }
 
 #[test]
+fn the_neighbours_of_a_server_are_refused_whatever_their_addresses() {
+    let Some(site) = Site::open("turn-lan", "peers = [\"45.6.8.0/24\"]\n") else {
+        return;
+    };
+    // Two networks with the Internet's own addresses, on the side that no client is on.
+    let add = "ip link add lan type veth peer name far && ip link set lan up && \
+               ip address add 45.6.7.1/24 dev lan && ip address add 45.6.8.1/24 dev lan";
+    let added = site.server.run(&["sh", "-c", add], A_WHILE).unwrap();
+    assert!(added.success(), "{}", said(&added));
+    let is_denied = |peer| said(&site.uclient(USER.1, peer)).contains("403");
+    // What is this node's is looked at every three seconds.
+    let neighbour = Ipv4Addr::new(45, 6, 7, 9);
+    until(A_WHILE, "the network is refused", || {
+        Ok(is_denied(neighbour))
+    })
+    .unwrap();
+    assert!(!is_denied(Ipv4Addr::new(45, 6, 9, 9)), "no neighbour");
+    let opened = Ipv4Addr::new(45, 6, 8, 9);
+    assert!(!is_denied(opened), "the configuration allows it");
+}
+
+#[test]
 fn a_user_has_only_so_many_allocations() {
     let Some(site) = Site::open("turn-quota", "user_allocations = 1\n") else {
         return;

@@ -41,7 +41,7 @@ pub mod table;
 
 pub use device::{Device, DeviceConfig, DeviceError, Layer};
 pub use icmp::{ErrorBudget, Reason, error_for};
-pub use link::addresses_of_host;
+pub use link::{addresses_of_host, networks_of_host};
 pub use packet::{IpPacket, PacketError};
 pub use pending::{Pending, Pushed};
 pub use reassembly::{Half, Reassembly};

@@ -94,6 +94,29 @@ fn a_client_sends_and_receives_as_long_as_it_lives() {
 }
 
 #[test]
+fn the_ports_of_one_address_take_few_channels() {
+    let mut pair = Pair::new();
+    pair.pass(Duration::from_secs(1));
+    let peer = |port: u16| std::net::SocketAddr::new(address(PEER).ip(), port);
+    for port in 1..100 {
+        pair.tell(ClientInput::Bind(peer(port)));
+        pair.pass(Duration::from_secs(1));
+        assert_eq!(pair.happened(&ClientEvent::NotBound(peer(port))), port > 4);
+    }
+    let other = address("9.9.9.10:99");
+    pair.tell(ClientInput::Bind(other));
+    pair.pass(Duration::from_secs(1));
+    assert!(pair.happened(&ClientEvent::Bound(other)));
+    // Those without a channel are sent to all the same.
+    let octets = b"x".as_slice();
+    pair.tell(ClientInput::Send {
+        peer: peer(50),
+        octets,
+    });
+    assert_eq!(pair.to_peers.pop(), Some((peer(50), octets.to_vec())));
+}
+
+#[test]
 fn an_allocation_in_use_is_kept() {
     let mut pair = Pair::new();
     let peer = address(PEER);

@@ -33,6 +33,9 @@ const EVENTS_AT_ONCE: usize = 64;
 /// With how many nodes that it does not know sessions are opened because another one calls.
 const CALLED_RELAYS_MAX: usize = 2;
 
+/// At how many of the addresses that a caller names, which nothing proves, it is let in at TURN servers.
+const CALLED_PERMITS_MAX: usize = 2;
+
 /// How long the last values and messages may take at the end.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
 
@@ -505,13 +508,16 @@ impl Driver {
         match event {
             reach::Event::Observed(_) | reach::Event::Tried(_) => self.tell_external(node),
             // Anybody can call; who answers was asked.
-            reach::Event::Called { by, relays } => self.meet(&by, relays, CALLED_RELAYS_MAX),
+            reach::Event::Called { by, relays } => {
+                self.meet(&by, relays, (CALLED_RELAYS_MAX, CALLED_PERMITS_MAX));
+            }
             reach::Event::Answered { contact, relays } => {
-                self.meet(&contact, relays, reach::call::RELAYS_MAX);
+                let permits_max = contact.addresses().len();
+                self.meet(&contact, relays, (reach::call::RELAYS_MAX, permits_max));
             }
             reach::Event::Sighted(peer, at) => {
                 tracing::debug!(?peer, "others see whom this node is to meet");
-                self.shared.turn.permit(at);
+                self.shared.turn.permit([at], 1);
             }
             reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
             reach::Event::Look(peer) => {
@@ -537,12 +543,12 @@ impl Driver {
         }
     }
 
-    /// Dials a node that dials this one at the same time, and uses those who may carry to it.
-    fn meet(&self, node: &Contact, relays: Vec<Contact>, new_max: usize) {
+    /// Dials a node that dials this one at the same time, and uses those who may carry to it: opens
+    /// sessions with so many that are new, and lets it in at so many of its addresses.
+    fn meet(&self, node: &Contact, relays: Vec<Contact>, (new_max, permits_max): (usize, usize)) {
         tracing::debug!(?node, relays = relays.len(), "dialling at the same time");
-        for address in node.addresses() {
-            self.shared.turn.permit(address.ip());
-        }
+        let addresses = node.addresses().iter().map(SocketAddr::ip);
+        self.shared.turn.permit(addresses, permits_max);
         self.sessions.dial(node);
         if let Some(carrier) = &self.shared.carrier {
             carrier.learn(node.id(), relays, new_max);

@@ -1,5 +1,6 @@
 //! `turn`: who may use this node's TURN server, and which servers of others this node uses.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,6 @@ use data_encoding::BASE32_NOPAD;
 use enishi_api::{
     Answer, Failure, Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser,
 };
-use enishi_dataplane::addresses_of_host;
 use enishi_services::Node;
 use enishi_services::vnet::Network;
 use enishi_services::vnet::routes::Prefix;
@@ -118,10 +118,15 @@ impl Turn {
         used.iter().filter_map(|it| it.progress().relayed).collect()
     }
 
-    /// Has them let a peer in that is about to be met.
-    pub(super) fn permit(&self, peer: IpAddr) {
-        if Reach::of(peer) == Reach::Internet {
-            self.used().iter().for_each(|used| used.permit(peer));
+    /// Has them let a peer in that is about to be met, at the first of these addresses that are of the
+    /// Internet and of the family of theirs; at most so many.
+    pub(super) fn permit(&self, peer: impl IntoIterator<Item = IpAddr>, most: usize) {
+        let addresses: Vec<IpAddr> = peer.into_iter().collect();
+        for used in self.used().iter() {
+            let relayed = used.progress().relayed;
+            for peer in to_permit(&addresses, relayed, most) {
+                used.permit(peer);
+            }
         }
     }
 
@@ -344,6 +349,20 @@ pub(super) async fn keep(desk: Desk) {
     shared.turn.close();
 }
 
+/// Returns at which addresses a peer is let in where this node is reached at `relayed`.
+fn to_permit(peer: &[IpAddr], relayed: Option<SocketAddr>, most: usize) -> BTreeSet<IpAddr> {
+    let fits = |ip: &IpAddr| relayed.is_none_or(|relayed| relayed.is_ipv4() == ip.is_ipv4());
+    let addresses = peer.iter().map(IpAddr::to_canonical);
+    let fitting = addresses.filter(|ip| Reach::of(*ip) == Reach::Internet && fits(ip));
+    let mut permitted = BTreeSet::new();
+    for ip in fitting {
+        if permitted.len() < most {
+            permitted.insert(ip);
+        }
+    }
+    permitted
+}
+
 /// How a server of somebody else is, for people and programs.
 fn told(used: &Used) -> TurnUsed {
     let progress = used.progress();
@@ -396,8 +415,8 @@ fn policy(
     let mapped = shared.mapped.borrow().sessions;
     let outside = desk.sessions.addresses().into_iter().chain(observed);
     let outside = outside.chain(mapped).map(|at| at.ip());
-    let own = addresses_of_host().into_iter().chain(outside);
-    let own = own.chain(turn.external).map(Range::from);
+    let outside = outside.chain(turn.external).map(Range::from);
+    let own = server::of_host().chain(outside);
     let networks = virtual_networks
         .iter()
         .filter_map(|network| Range::new(network.address(), u32::from(network.bits())));
@@ -421,4 +440,35 @@ fn failure(listen: Option<SocketAddr>, error: &std::io::Error) -> String {
         "there is no TURN server at {at}: {error}. Stop the program that has the port, or name \
          another address as `listen` in the table `turn` of the configuration"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_many_addresses_is_let_in_at_few() {
+        let ips = |text: &[&str]| -> Vec<IpAddr> {
+            text.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let named = ips(&[
+            "192.168.1.2",
+            "2a00::1",
+            "20.0.0.9",
+            "::ffff:20.0.0.9",
+            "20.0.0.1",
+            "20.0.0.2",
+            "20.0.0.3",
+        ]);
+        let permitted = |relayed: Option<&str>, most| -> Vec<IpAddr> {
+            let relayed = relayed.map(|text| text.parse().unwrap());
+            to_permit(&named, relayed, most).into_iter().collect()
+        };
+        let four = Some("11.0.0.1:5000");
+        assert_eq!(permitted(four, 2), ips(&["20.0.0.1", "20.0.0.9"]));
+        assert_eq!(permitted(Some("[2a00::9]:5000"), 2), ips(&["2a00::1"]));
+        assert_eq!(permitted(None, 2), ips(&["20.0.0.9", "2a00::1"]));
+        assert_eq!(permitted(four, 8).len(), 4);
+        assert_eq!(permitted(four, 0), ips(&[]));
+    }
 }

@@ -17,9 +17,13 @@ impl Relayed {
         lock(&self.0).insert(at, server);
     }
 
-    /// Says that it is so no longer.
-    pub fn remove(&self, at: SocketAddr) {
-        lock(&self.0).remove(&at);
+    /// Says that it is so no longer, unless somebody else said it of the address since: `server` is the
+    /// very one of [`Relayed::add`].
+    pub fn remove(&self, at: SocketAddr, server: &Arc<str>) {
+        let mut known = lock(&self.0);
+        if known.get(&at).is_some_and(|it| Arc::ptr_eq(it, server)) {
+            known.remove(&at);
+        }
     }
 
     /// Returns the server.

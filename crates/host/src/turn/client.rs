@@ -11,7 +11,7 @@
 //! this way. To the sessions, each peer is a socket on loopback; that it is none of this host,
 //! [`Relayed`] tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -23,23 +23,18 @@ use enishi_stun::{
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
+use super::permits::{Permits, Wish};
+use super::places::{Place, place};
 use super::url::ServerUrl;
 use super::{DATAGRAM_BYTES_MAX, lock, time};
 use crate::session::Relayed;
 
-/// The most peers that are permitted by one allocation, fewer than there may be: the protocol renews
-/// all of them for as long as it lives. When there are more, there is another allocation.
-const PERMITS_MAX: usize = 60;
-
-/// For how long a wish to permit a peer is remembered, should there be a new allocation.
-const PERMIT_MAX: Duration = Duration::from_secs(600);
-
 /// The most wishes that wait.
 const WISHES_MAX: usize = 64;
 
-/// The most peers that have a socket, and how long one without a datagram keeps it.
-const PEERS_MAX: usize = 64;
+/// For how long a peer without a datagram keeps its socket.
 const PEER_IDLE_MAX: Duration = Duration::from_secs(180);
 
 /// How often it is looked for those.
@@ -86,17 +81,17 @@ pub enum Trouble {
     Refused(u16),
 }
 
-/// A server that this node uses, until it is dropped.
+/// A server that this node uses, until it is dropped. Then the server is told, once.
 pub struct Used {
     url: ServerUrl,
     progress: Arc<Mutex<Progress>>,
     wishes: mpsc::Sender<IpAddr>,
-    task: AbortHandle,
+    stop: CancellationToken,
 }
 
 impl Drop for Used {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop.cancel();
     }
 }
 
@@ -113,7 +108,9 @@ impl Used {
         let progress: Arc<Mutex<Progress>> = Arc::default();
         let (wishes, wishes_inlet) = mpsc::channel(WISHES_MAX);
         let (outgoing, outgoing_inlet) = mpsc::channel(OUTGOING_MAX);
+        let stop = CancellationToken::new();
         let user = User {
+            stop: stop.clone(),
             server: format!("turn {}", url.server()).into(),
             url: url.clone(),
             credentials,
@@ -122,17 +119,17 @@ impl Used {
             changed,
             progress: Arc::clone(&progress),
             wishes: wishes_inlet,
-            wanted: BTreeMap::new(),
+            permits: Permits::default(),
             outgoing,
             outgoing_inlet,
             peers: BTreeMap::new(),
         };
-        let task = tokio::spawn(user.run()).abort_handle();
+        tokio::spawn(user.run());
         Self {
             url,
             progress,
             wishes,
-            task,
+            stop,
         }
     }
 
@@ -166,6 +163,7 @@ pub fn inside(listening: &[SocketAddr]) -> Option<SocketAddr> {
 
 /// What the task has.
 struct User {
+    stop: CancellationToken,
     server: Arc<str>,
     url: ServerUrl,
     credentials: Credentials,
@@ -174,8 +172,7 @@ struct User {
     changed: watch::Sender<u64>,
     progress: Arc<Mutex<Progress>>,
     wishes: mpsc::Receiver<IpAddr>,
-    /// Who is to be let in, and since when.
-    wanted: BTreeMap<IpAddr, Instant>,
+    permits: Permits,
     outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     outgoing_inlet: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     peers: BTreeMap<SocketAddr, Peer>,
@@ -185,6 +182,8 @@ struct User {
 struct Peer {
     socket: Arc<UdpSocket>,
     local: SocketAddr,
+    /// What the sessions are told of it, of this socket alone.
+    told: Arc<str>,
     task: AbortHandle,
     used: Instant,
 }
@@ -200,32 +199,36 @@ struct Attempt {
     socket: UdpSocket,
     client: Client,
     started: Instant,
-    given: BTreeSet<IpAddr>,
-    /// Why it is over; none for a new one at once.
+    /// Why it is over; none when this node gave it up.
     over: Option<Option<Trouble>>,
 }
 
 impl User {
     async fn run(mut self) {
+        let stop = self.stop.clone();
         let mut pause = RETRY_FIRST;
         loop {
-            let trouble = match self.attempt().await {
+            let attempt = tokio::select! {
+                () = stop.cancelled() => return,
+                attempt = self.attempt() => attempt,
+            };
+            let trouble = match attempt {
                 Ok(mut attempt) => {
                     let trouble = self.serve(&mut attempt).await;
-                    if !attempt.given.is_empty() || self.progress().relayed.is_some() {
+                    if self.progress().relayed.is_some() {
                         pause = RETRY_FIRST;
                     }
                     trouble
                 }
                 Err(trouble) => Some(trouble),
             };
-            self.lose(trouble.clone());
-            let Some(trouble) = trouble else { continue };
             tracing::debug!(?trouble, "a TURN server does not serve");
-            if trouble != Trouble::Forgotten {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_LAST);
+            self.lose(trouble);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
+            pause = (pause * 2).min(RETRY_LAST);
         }
     }
 
@@ -263,13 +266,13 @@ impl User {
             socket,
             client,
             started: Instant::now(),
-            given: BTreeSet::new(),
             over: None,
         })
     }
 
     /// Uses an allocation until it ends.
     async fn serve(&mut self, attempt: &mut Attempt) -> Option<Trouble> {
+        let stop = self.stop.clone();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -281,10 +284,12 @@ impl User {
             let due = attempt.client.next_timeout();
             let wait = due.map(|due| due.since(time(attempt.started)));
             tokio::select! {
+                // The server keeps the address for minutes if it is not told.
+                () = stop.cancelled() => self.tell(attempt, ClientInput::Release),
                 received = attempt.socket.recv(&mut buffer) => match received {
                     Ok(length) => self.tell(attempt, ClientInput::Datagram(&buffer[..length])),
-                    // Nobody has the port; the protocol asks again, and finds out.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    // Anybody can forge that; the protocol asks again, and finds out.
+                    Err(error) if is_of_icmp(error.kind()) => {}
                     Err(error) => return Some(Trouble::Unreachable(error.to_string())),
                 },
                 Some((peer, octets)) = self.outgoing_inlet.recv() => {
@@ -300,34 +305,14 @@ impl User {
         }
     }
 
-    /// Notes that a peer is to be let in, and lets it in if it can.
+    /// Lets a peer in if it can.
     fn wish(&mut self, attempt: &mut Attempt, peer: IpAddr) {
-        let now = Instant::now();
-        self.wanted
-            .retain(|_, since| now.duration_since(*since) < PERMIT_MAX);
-        if self.wanted.len() >= PERMITS_MAX {
-            let oldest = self.wanted.iter().min_by_key(|(_, since)| **since);
-            let oldest = oldest.map(|(peer, _)| *peer);
-            oldest.and_then(|oldest| self.wanted.remove(&oldest));
+        let is_allocated = attempt.client.relayed().is_some();
+        match self.permits.wish(Instant::now(), peer, is_allocated) {
+            Wish::Noted => {}
+            Wish::Permit => self.tell(attempt, ClientInput::Permit(peer)),
+            Wish::Release => self.tell(attempt, ClientInput::Release),
         }
-        self.wanted.insert(peer, now);
-        if attempt.client.relayed().is_some() {
-            self.permit(attempt, peer);
-        }
-    }
-
-    fn permit(&mut self, attempt: &mut Attempt, peer: IpAddr) {
-        // The protocol renews what was given.
-        if attempt.given.contains(&peer) {
-            return;
-        }
-        if attempt.given.len() >= PERMITS_MAX {
-            self.tell(attempt, ClientInput::Release);
-            attempt.over = Some(None);
-            return;
-        }
-        attempt.given.insert(peer);
-        self.tell(attempt, ClientInput::Permit(peer));
     }
 
     /// Tells the protocol machine something, and does what it wants.
@@ -350,14 +335,13 @@ impl User {
                 (progress.relayed, progress.trouble) = (Some(relayed), None);
                 drop(progress);
                 self.changed.send_modify(|count| *count += 1);
-                let wanted: Vec<IpAddr> = self.wanted.keys().copied().collect();
-                for peer in wanted {
-                    self.permit(attempt, peer);
+                for peer in self.permits.begin() {
+                    self.tell(attempt, ClientInput::Permit(peer));
                 }
             }
             ClientEvent::Data { peer, octets } => self.came(attempt, peer, &octets),
             ClientEvent::NotPermitted(peer) => {
-                attempt.given.remove(&peer);
+                self.permits.refused(peer);
                 tracing::debug!("a TURN server does not let a peer in");
             }
             ClientEvent::Lost(loss) => {
@@ -379,7 +363,7 @@ impl User {
     /// Hands what a peer sent to the sessions.
     fn came(&mut self, attempt: &mut Attempt, from: SocketAddr, octets: &[u8]) {
         if !self.peers.contains_key(&from) {
-            if self.peers.len() >= PEERS_MAX {
+            if !self.make_room(from) {
                 return;
             }
             match self.open(from) {
@@ -402,6 +386,19 @@ impl User {
         }
     }
 
+    /// Makes room for a new peer. Tells whether there is some.
+    fn make_room(&mut self, new: SocketAddr) -> bool {
+        let taken = self.peers.iter().map(|(at, peer)| (*at, peer.used));
+        match place(taken, new, Instant::now()) {
+            Place::Free => true,
+            Place::Of(idle) => {
+                let idle = self.peers.remove(&idle);
+                idle.inspect(|idle| self.end(idle)).is_some()
+            }
+            Place::None => false,
+        }
+    }
+
     /// Opens the socket that stands for a peer.
     fn open(&self, peer: SocketAddr) -> io::Result<Peer> {
         let socket = std::net::UdpSocket::bind((self.inside.ip(), 0))?;
@@ -409,10 +406,12 @@ impl User {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let local = socket.local_addr()?;
-        self.relayed.add(local, Arc::clone(&self.server));
+        let told: Arc<str> = self.server.as_ref().into();
+        self.relayed.add(local, Arc::clone(&told));
         let task = hand_on(Arc::clone(&socket), peer, self.outgoing.clone());
         Ok(Peer {
             local,
+            told,
             task: tokio::spawn(task).abort_handle(),
             socket,
             used: Instant::now(),
@@ -431,8 +430,13 @@ impl User {
 
     /// There is no allocation any more.
     fn lose(&mut self, trouble: Option<Trouble>) {
+        self.permits.end();
         let peers = std::mem::take(&mut self.peers);
-        peers.values().for_each(|peer| self.end(peer));
+        for (at, peer) in &peers {
+            // Who came by it is to find the next one open.
+            self.permits.note(peer.used, at.ip());
+            self.end(peer);
+        }
         let mut progress = self.progress();
         let was = progress.relayed.take();
         (progress.trouble, progress.peers) = (trouble, 0);
@@ -444,9 +448,10 @@ impl User {
 
     fn end(&self, peer: &Peer) {
         let (relayed, local) = (self.relayed.clone(), peer.local);
+        let told = Arc::clone(&peer.told);
         tokio::spawn(async move {
             tokio::time::sleep(ALIAS_MAX).await;
-            relayed.remove(local);
+            relayed.remove(local, &told);
         });
     }
 }
@@ -454,9 +459,19 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         for peer in self.peers.values() {
-            self.relayed.remove(peer.local);
+            self.relayed.remove(peer.local, &peer.told);
         }
     }
+}
+
+/// Tells whether a socket has an error because somebody on the way said so (ICMP): nobody has the port,
+/// or the way is down for a while.
+fn is_of_icmp(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(
+        kind,
+        ConnectionRefused | HostUnreachable | NetworkUnreachable
+    )
 }
 
 /// Hands on what the sessions send to a peer.

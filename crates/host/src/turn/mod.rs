@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`server`] | lets programs with a password have an address of this node |
 //! | [`client`] | has this node be reached at an address of somebody's server |
+//! | `permits` | whom that server lets in |
+//! | `places` | who of them has a socket |
 //! | [`url`] | how such a server is named |
 //! | [`kept`] | who may use the server, and which others this node uses, on disk |
 //!
@@ -11,6 +13,8 @@
 
 pub mod client;
 pub mod kept;
+mod permits;
+mod places;
 pub mod server;
 pub mod url;
 

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use enishi_dataplane::addresses_of_host;
+use enishi_dataplane::{addresses_of_host, networks_of_host};
 use enishi_stun::{
     Action, ClientInfo, Counters, Credentials, Family, Input, Opening, Policy, Prefix, Server,
     ServerConfig,
@@ -94,7 +94,7 @@ impl TurnServer {
             users,
             families: families.filter(|it| has(listening, &config, *it)).collect(),
             policy: Policy {
-                own: addresses_of_host().into_iter().map(Prefix::from).collect(),
+                own: of_host().collect(),
                 extra: config.peers(),
             },
             limits: config.limits(),
@@ -258,6 +258,14 @@ impl Inner {
             best.ok_or_else(|| io::Error::other("this host has no address of the family"))?;
         Ok((best, best))
     }
+}
+
+/// Returns the addresses of this host, and the networks that it is in: its neighbours are nothing that
+/// clients are to reach, whatever their addresses.
+pub fn of_host() -> impl Iterator<Item = Prefix> {
+    let addresses = addresses_of_host().into_iter().map(Prefix::from);
+    let networks = networks_of_host().into_iter();
+    addresses.chain(networks.filter_map(|(network, bits)| Prefix::new(network, bits)))
 }
 
 /// Tells whether relayed addresses of a family can be had at all.

@@ -122,7 +122,8 @@ pub enum Event {
         /// How.
         plan: Plan,
     },
-    /// A node with which a call was exchanged is seen at this address, by one of this node's peers.
+    /// A node with which a call was exchanged is seen at this address, by a peer that was asked; of
+    /// few addresses for each node.
     Sighted(NodeId, IpAddr),
     /// The host is to relay packets between two others, or longer than so far.
     Relay {
@@ -339,8 +340,9 @@ impl Reach {
             }
             Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
             Some(ReachMessage::Sees(of, at)) => {
-                if self.sought.is_sought(now, of) {
-                    cx.emit(Event::Sighted(of, at.to_canonical()));
+                let at = at.to_canonical();
+                if self.sought.hear(now, from, of, at) {
+                    cx.emit(Event::Sighted(of, at));
                 }
                 let from = (from, session.at.ip());
                 self.punches.told_where(from, (of, at), cx);
@@ -375,10 +377,14 @@ impl Reach {
 
     /// Asks others where they see a node that is about to be met, if the host wants to know.
     fn seek(&mut self, peer: Option<NodeId>, cx: &mut Cx<'_>) {
-        let Some(peer) = peer.filter(|peer| self.sought.begin(cx.now(), *peer)) else {
+        let now = cx.now();
+        let Some(peer) = peer.filter(|peer| self.sought.may_begin(now, *peer)) else {
             return;
         };
-        for witness in self.witnesses(peer, cx).into_iter().take(sought::ASKED_MAX) {
+        let mut witnesses = self.witnesses(peer, cx);
+        witnesses.truncate(sought::ASKED_MAX);
+        self.sought.begin(now, peer, &witnesses);
+        for witness in witnesses {
             cx.send_to(witness, ReachMessage::Where(peer).encode());
         }
     }

@@ -75,6 +75,10 @@ const LIFETIME_S: u32 = 1800;
 /// The most permissions, and the most channels. All are renewed as long as the client lives.
 const PEERS_MAX: usize = 64;
 
+/// The most channels with the ports of one address, so that who has one address permitted cannot take
+/// all of them. Those without one are sent to all the same.
+const CHANNELS_OF_ADDRESS_MAX: usize = 4;
+
 /// To how many requests answers are looked for: for each peer a permission and a channel, and
 /// some more.
 const REQUESTS_MAX: usize = 2 * PEERS_MAX + 16;
@@ -312,7 +316,10 @@ impl Client {
     }
 
     fn bind(&mut self, now: Time, peer: SocketAddr) {
-        if !self.channels.contains(&peer) && self.channels.len() >= PEERS_MAX {
+        let of_address = self.channels.iter().filter(|it| it.ip() == peer.ip());
+        let is_full =
+            self.channels.len() >= PEERS_MAX || of_address.count() >= CHANNELS_OF_ADDRESS_MAX;
+        if !self.channels.contains(&peer) && is_full {
             return self.say(ClientEvent::NotBound(peer));
         }
         match self

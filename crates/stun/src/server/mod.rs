@@ -326,7 +326,12 @@ impl Server {
         if !is_client && !self.policy.allows(to.ip()) {
             self.counters.denied_messages += 1;
         } else if is_client {
-            self.peer_sent(now, to, relayed, &datagram);
+            // Else whoever sends would spend only what is the other one's.
+            if own.take(self.limits.octets_each, now, datagram.len() as u64) {
+                self.peer_sent(now, to, relayed, &datagram);
+            } else {
+                self.counters.dropped_octets += datagram.len() as u64;
+            }
         } else if spend(own, all, &self.limits, now, datagram.len()) {
             self.counters.to_peers_octets += datagram.len() as u64;
             self.actions.push(Action::ToPeer {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use enishi_stun::{Action, Credentials, Limits};
+use enishi_stun::{Action, Credentials, Limits, Rate};
 
 use super::pair::{Hand, PEER, Sent, Site, address};
 use super::{CLIENT, permit, send};
@@ -81,4 +81,37 @@ fn two_clients_of_one_server_reach_each_other_and_nothing_else_of_it() {
     assert!(sent.to_clients.is_empty() && sent.to_peers.is_empty());
     let sent = site.peer_sends(service, b"hello");
     assert!(sent.to_clients.is_empty());
+}
+
+#[test]
+fn what_a_client_sends_to_another_one_is_of_its_own_budget() {
+    let each = Rate {
+        per_s: 1,
+        burst: 1000,
+    };
+    let mut site = Site::new(Limits {
+        octets_each: each,
+        ..Limits::default()
+    });
+    let mut hands = [CLIENT, OTHER].map(Hand::new);
+    for hand in &mut hands {
+        assert_eq!(hand.allocate(&mut site), None);
+    }
+    let clients = site.server.clients(site.now);
+    let [first, second] = [0, 1].map(|at| clients[at].relayed[0]);
+    let [one, other] = &mut hands;
+    assert_eq!(permit(one, &mut site, &second.to_string()), None);
+    assert_eq!(permit(one, &mut site, PEER), None);
+    assert_eq!(permit(other, &mut site, &first.to_string()), None);
+    let says = |site: &mut Site, to: &str| {
+        let sent = site.client_sends(address(CLIENT), &send(to, &[1; 400]));
+        (sent.to_clients.len(), sent.to_peers.len())
+    };
+    let second = second.to_string();
+    assert_eq!(says(&mut site, &second), (1, 0));
+    assert_eq!(says(&mut site, &second), (1, 0));
+    // Nothing is left, for others neither.
+    assert_eq!(says(&mut site, PEER), (0, 0));
+    assert_eq!(says(&mut site, &second), (0, 0));
+    assert_eq!(site.server.counters().dropped_octets, 800);
 }
