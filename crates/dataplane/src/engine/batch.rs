@@ -89,7 +89,7 @@ impl Batch {
             return;
         };
         let most = stride * socket.batch_datagrams_max();
-        for datagrams in datagrams.chunks(most.min(BATCH_BYTES_MAX / stride * stride)) {
+        for datagrams in datagrams.chunks(most.min(BATCH_BYTES_MAX / stride * stride).max(stride)) {
             if let Err(error) = socket.send((to.address, ecn), datagrams, stride) {
                 let count = datagrams.len().div_ceil(stride);
                 self.failed(&error, (to, stride, count));

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::driver::Driver;
 use super::sockets::{Pair, Via};
@@ -90,22 +90,39 @@ impl Relays {
     }
 }
 
+/// Returns what is above all that an earlier life of this node, or an earlier relay by the same token,
+/// has counted: microseconds since 1970, far more than binds in that time.
+fn first_counter() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0))
+}
+
 impl<O: Outside> Driver<O> {
     /// A node relays to a peer from now on, or longer.
     pub(super) fn by_relay(&mut self, told: &ByRelay) {
         let (now, until) = (self.now, self.now + told.lasts);
         if let Some(relay) = self.relays.0.get_mut(&told.token) {
-            if (relay.by, relay.at) == (told.by, told.at) {
-                relay.until = until;
+            if (relay.by, relay.peer) != (told.by, told.peer) {
+                return;
+            }
+            relay.until = until;
+            if relay.at != told.at {
+                // Where it is now this node is not bound yet.
+                (relay.at, relay.is_bound, relay.next) = (told.at, false, now);
+                for slot in self.slots_of(told.peer) {
+                    self.sessions[slot].paths.forget_relay(now, told.token);
+                }
             }
             return;
         }
         // One relay has one token for a peer.
         let same = |relay: &Relay| (relay.peer, relay.by) == (told.peer, told.by);
         let old = self.relays.0.iter().find(|(_, relay)| same(relay));
-        if let Some(token) = old.map(|(token, _)| *token) {
+        let old = old.map(|(token, relay)| (*token, relay.asked));
+        if let Some((token, _)) = old {
             self.end_relay(token);
         }
+        let counter = first_counter();
         if self.relays.0.len() >= RELAYS_MAX || self.slots_of(told.peer).is_empty() {
             return;
         }
@@ -115,11 +132,12 @@ impl<O: Outside> Driver<O> {
             at: told.at,
             key: told.key.mac(),
             until,
-            counter: 0,
-            answered: 0,
+            counter,
+            answered: counter,
             cookie: 0,
             is_bound: false,
-            asked: None,
+            // Who grants again and again has binds sent no oftener.
+            asked: old.and_then(|(_, asked)| asked),
             next: now,
             pause: FIRST,
         };

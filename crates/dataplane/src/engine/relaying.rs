@@ -22,6 +22,16 @@ const IDLE: Duration = Duration::from_secs(60);
 /// what is received at once.
 const SAVED: Duration = Duration::from_millis(250);
 const SAVED_MIN_BYTES: u64 = 1 << 17;
+/// What a datagram costs besides its own octets: the headers below it.
+const OVERHEAD_BYTES: u64 = 48;
+/// The longest datagram that is relayed: a jumbo frame's. Longer ones came in fragments.
+const DATAGRAM_BYTES_MAX: usize = 9_216;
+
+/// For how long an end is where it has shown to be: three times as long as ends wait before they bind
+/// again. Who has left is sent nothing more, for somebody else may be there.
+const BOUND_FOR: Duration = Duration::from_secs(45);
+/// How often cookies change; the last one is good as well.
+const COOKIE_EPOCH: Duration = Duration::from_secs(60);
 
 /// The pairs for which this node relays.
 pub(super) struct Relaying {
@@ -30,6 +40,7 @@ pub(super) struct Relaying {
     terms: RelayTerms,
     all: Tank,
     cookies: RandomState,
+    began: Instant,
     counters: Relayed,
 }
 
@@ -44,7 +55,16 @@ struct End {
     key: Mac,
     /// That of the last bind; the first is above 0.
     counter: u64,
-    bound: Option<SocketAddr>,
+    /// Where it is, and since when it has shown that.
+    bound: Option<(SocketAddr, Instant)>,
+}
+
+impl End {
+    /// Returns where it is, if it has shown that lately.
+    fn at(&self, now: Instant) -> Option<SocketAddr> {
+        let fresh = |(_, since): &(_, Instant)| now.saturating_duration_since(*since) < BOUND_FOR;
+        self.bound.filter(fresh).map(|(at, _)| at)
+    }
 }
 
 struct Tank {
@@ -60,6 +80,7 @@ impl Relaying {
             all: Tank::full(now, terms.bytes_per_s_all),
             terms,
             cookies: RandomState::new(),
+            began: now,
             counters: Relayed::default(),
         }
     }
@@ -69,7 +90,7 @@ impl Relaying {
         self.terms = terms;
     }
 
-    /// Relays for a pair, or longer than so far.
+    /// Relays for a pair, or longer than so far; no longer if it lasts for no time.
     pub(super) fn grant(
         &mut self,
         now: Instant,
@@ -77,11 +98,16 @@ impl Relaying {
         keys: &[RelayKey; 2],
         lasts: Duration,
     ) {
+        if lasts.is_zero() {
+            self.pairs.remove(&token);
+            return;
+        }
         let until = now + lasts;
         if let Some(pair) = self.pairs.get_mut(&token) {
             pair.until = until;
             return;
         }
+        self.expire(now);
         if self.pairs.len() >= self.terms.pairs_max {
             return;
         }
@@ -114,20 +140,21 @@ impl Relaying {
         (datagrams, bytes): (usize, usize),
     ) -> Option<SocketAddr> {
         let pair = self.pairs.get_mut(&token).filter(|pair| now < pair.until)?;
-        let to = match pair.ends.each_ref().map(|end| end.bound) {
+        let to = match pair.ends.each_ref().map(|end| end.at(now)) {
             [Some(one), Some(other)] if one == from => other,
             [Some(one), Some(other)] if other == from => one,
             _ => return None,
         };
         let (datagrams, bytes) = (datagrams as u64, bytes as u64);
-        let enough = self.all.has(now, self.terms.bytes_per_s_all, bytes)
-            && pair.tank.has(now, self.terms.bytes_per_s_each, bytes);
+        let cost = bytes + datagrams * OVERHEAD_BYTES;
+        let enough = self.all.has(now, self.terms.bytes_per_s_all, cost)
+            && pair.tank.has(now, self.terms.bytes_per_s_each, cost);
         if !enough {
             self.counters.dropped_packets += datagrams;
             return None;
         }
-        self.all.bytes -= bytes;
-        pair.tank.bytes -= bytes;
+        self.all.bytes -= cost;
+        pair.tank.bytes -= cost;
         pair.used = now;
         self.counters.packets += datagrams;
         self.counters.bytes += bytes;
@@ -148,8 +175,11 @@ impl Relaying {
             [None, Some(bind)] => (1, bind),
             [None, None] => return None,
         };
-        let cookie = self.cookies.hash_one((token, place, from));
-        let other = pair.ends[1 - place].bound;
+        let epoch = now.saturating_duration_since(self.began).as_secs() / COOKIE_EPOCH.as_secs();
+        let cookie_of = |epoch: u64| self.cookies.hash_one((token, place, from, epoch));
+        let cookie = cookie_of(epoch);
+        let is_known = [cookie, cookie_of(epoch.saturating_sub(1))].contains(&bind.cookie);
+        let other = pair.ends[1 - place].at(now);
         let end = &mut pair.ends[place];
         // Repeated by somebody; or both ends in one place, between which nothing is to be relayed.
         if bind.counter <= end.counter || other == Some(from) {
@@ -157,9 +187,9 @@ impl Relaying {
         }
         end.counter = bind.counter;
         pair.used = now;
-        let kind = match bind.cookie == cookie {
+        let kind = match is_known {
             true => {
-                end.bound = Some(from);
+                end.bound = Some((from, now));
                 Kind::Bound
             }
             false => Kind::Prove,
@@ -192,8 +222,11 @@ impl Tank {
     fn has(&mut self, now: Instant, rate: u64, bytes: u64) -> bool {
         let passed = now.saturating_duration_since(self.filled).min(SAVED);
         let gained = rate.saturating_mul(passed.as_micros() as u64) / 1_000_000;
-        self.bytes = (self.bytes + gained).min(Self::size(rate));
-        self.filled = now;
+        // What is less than an octet is gained with the next one.
+        if gained > 0 {
+            self.bytes = (self.bytes + gained).min(Self::size(rate));
+            self.filled = now;
+        }
         self.bytes >= bytes
     }
 }
@@ -208,6 +241,10 @@ impl<O: Outside> Driver<O> {
         datagrams: &[u8],
     ) {
         let count = datagrams.len().div_ceil(stride);
+        if stride > DATAGRAM_BYTES_MAX {
+            self.refused += count as u64;
+            return;
+        }
         let (of, size) = ((token, from.address), (count, datagrams.len()));
         match self.relaying.route(self.now, of, size) {
             Some(to) => {
@@ -303,6 +340,48 @@ mod tests {
         assert_eq!(route(&mut relaying, TOKEN, at(2)), Some(at(3)));
         assert_eq!(route(&mut relaying, TOKEN, at(1)), None, "it left");
         assert_eq!(relaying.report().packets, 3);
+        // Who has not shown for a while where it is may have left that place to somebody else.
+        let later = now + BOUND_FOR;
+        bind(&mut relaying, later, 1, at(2), 20);
+        assert_eq!(relaying.route(later, (TOKEN, at(2)), (1, 9)), None);
+        bind(&mut relaying, later, 0, at(3), 20);
+        assert_eq!(relaying.route(later, (TOKEN, at(2)), (1, 9)), Some(at(3)));
+    }
+
+    #[test]
+    fn a_cookie_serves_for_two_minutes_at_most() {
+        let now = Instant::now();
+        let mut relaying = relaying(now);
+        relaying.grant(now, TOKEN, &keys(), 2 * LASTS);
+        let key = &keys()[0];
+        let mut ask = |at_s, counter, cookie| {
+            let (now, from) = (now + Duration::from_secs(at_s), at(1));
+            let bind = Bind {
+                token: TOKEN,
+                counter,
+                cookie,
+            };
+            let answer = relaying.bind(now, (TOKEN, from), &bind.encode(Kind::Bind, key));
+            let answer = answer.unwrap();
+            let kind = crate::relay::decode(&answer).unwrap().0;
+            (kind, Bind::decode(&answer, key).unwrap().cookie)
+        };
+        let (_, cookie) = ask(0, 1, 0);
+        assert_eq!(ask(59, 2, cookie).0, Kind::Bound);
+        assert_eq!(ask(119, 3, cookie).0, Kind::Bound);
+        assert_eq!(ask(120, 4, cookie).0, Kind::Prove);
+    }
+
+    #[test]
+    fn what_is_ended_leaves_its_place_at_once() {
+        let now = Instant::now();
+        let mut relaying = relaying(now);
+        relaying.grant(now, Token(1), &keys(), LASTS);
+        relaying.grant(now, TOKEN, &keys(), Duration::ZERO);
+        relaying.grant(now, Token(2), &keys(), LASTS);
+        assert!(relaying.pairs.contains_key(&Token(2)) && relaying.report().pairs == 2);
+        relaying.grant(now, Token(3), &keys(), Duration::ZERO);
+        assert_eq!(relaying.report().pairs, 2);
     }
 
     #[test]

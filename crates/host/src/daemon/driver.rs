@@ -225,7 +225,8 @@ impl Driver {
                     let _ = self.outbox.keep(Slot::Contacts, octets);
                 }
                 Output::Send { to, message } => {
-                    tracing::trace!(?to, ?message, "sending");
+                    // Of messages nothing is logged: some bring keys.
+                    tracing::trace!(?to, "sending");
                     self.outbox.send(to, &message);
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
@@ -326,7 +327,7 @@ impl Driver {
         }
         match Message::decode(frame) {
             Ok(message) => {
-                tracing::trace!(?from, ?message, "received");
+                tracing::trace!(?from, "received");
                 self.handle(node, Input::Message { from, message });
             }
             Err(error) => {
@@ -533,7 +534,7 @@ impl Driver {
                 self.shared.networks.end_relay(token);
             }
             reach::Event::Relayed(relayed) => {
-                tracing::debug!(?relayed, "a node relays packets");
+                tracing::debug!(peer = ?relayed.peer, by = ?relayed.by, "a node relays packets");
                 self.shared.networks.by_relay(&relayed);
             }
             reach::Event::Punch { peer, plan } => {

@@ -50,6 +50,8 @@ const USELESS_AFTER: Duration = Duration::from_secs(3);
 const USELESS_FOR: Duration = Duration::from_secs(20);
 /// The most members for which relays are looked for.
 const PEERS_MAX: usize = 64;
+/// How many of these may be members for which this host has not asked for any, but others have.
+const UNASKED_MAX: usize = 16;
 /// A member that needed no relay for so long is forgotten.
 const WANTED_FOR: Duration = Duration::from_secs(60);
 /// What is taken for a round trip that was never measured.
@@ -180,7 +182,7 @@ impl Relays {
         let now = cx.now();
         self.wanted
             .retain(|_, wanted| now.since(wanted.at) < WANTED_FOR || wanted.lives(now));
-        let is_full = self.wanted.len() >= PEERS_MAX && !self.wanted.contains_key(&peer);
+        let is_full = self.is_full() && !self.wanted.contains_key(&peer);
         // Who goes straight in a session is reached well enough by it.
         if is_full || peer == cx.me() || sight.at(peer).is_some() {
             return;
@@ -230,7 +232,8 @@ impl Relays {
 
     /// Somebody asks whether this node could relay to another one.
     pub(super) fn could(&mut self, from: NodeId, with: NodeId, sight: &Sight<'_>, cx: &mut Cx<'_>) {
-        if !self.may(cx.now()) {
+        // Who has no session that goes straight costs the others nothing.
+        if sight.at(from).is_none() || !self.may(cx.now()) {
             return;
         }
         let standing = self.has_room(from, with, sight).then(|| Standing {
@@ -274,13 +277,20 @@ impl Relays {
         cx: &mut Cx<'_>,
     ) {
         let now = cx.now();
-        let Some(port) = sight.port.filter(|_| self.may(now)) else {
+        let Some(port) = sight.port.filter(|_| sight.at(from).is_some()) else {
             return;
         };
         let pair = pair(from, with);
-        let renews = |granted: &Granted| granted.token == token && now < granted.until;
-        let is_renewed = self.granted.get(&pair).is_some_and(renews);
-        if !is_renewed {
+        let renews = |granted: &&Granted| granted.token == token && now < granted.until;
+        let renewed = self.granted.get(&pair).filter(renews);
+        // What is renewed is no new wish; what was renewed just now lasts for long enough.
+        if renewed.is_some_and(|granted| granted.until.since(now) > LASTS * 3 / 4) {
+            return;
+        }
+        if renewed.is_none() {
+            if !self.may(now) {
+                return;
+            }
             if let Some(before) = self.granted.remove(&pair) {
                 cx.emit(Event::RelayEnds(before.token));
             }
@@ -323,11 +333,16 @@ impl Relays {
         let at = sight
             .at(from)
             .filter(|_| grant.port != 0 && grant.token != 0);
-        let is_full = self.wanted.len() >= PEERS_MAX && !self.wanted.contains_key(&peer);
-        let Some(at) = at.filter(|_| peer != cx.me() && from != peer && !is_full) else {
+        let is_known = self.wanted.contains_key(&peer);
+        let unasked = self.wanted.values().filter(|wanted| wanted.times == 0);
+        let has_room = is_known || (unasked.count() < UNASKED_MAX && !self.is_full());
+        let Some(at) = at.filter(|_| peer != cx.me() && from != peer && has_room) else {
             return;
         };
         let wanted = self.wanted.entry(peer).or_default();
+        if wanted.useless.contains_key(&from) {
+            return;
+        }
         wanted.held.retain(|_, held| now < held.until);
         if wanted.held.len() >= HELD_MAX && !wanted.held.contains_key(&from) {
             return;
@@ -381,6 +396,10 @@ impl Relays {
         let choices = self.wanted.values().filter_map(|wanted| wanted.choose_at);
         let ends = self.granted.values().map(|granted| granted.until);
         choices.chain(ends).min()
+    }
+
+    fn is_full(&self) -> bool {
+        self.wanted.len() >= PEERS_MAX
     }
 
     fn may(&mut self, now: Time) -> bool {
