@@ -6,13 +6,14 @@
 #![no_main]
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::Time;
 use enishi_stun::{
     ANSWER_MULTIPLE_MAX, Action, Answerer, Client, ClientConfig, ClientInput, ClientOutput,
-    Credentials, Family, Input, Limits, Policy, Server, ServerConfig, allowed, is_stun,
+    Credentials, Family, Input, Leg, Limits, MESSAGE_BYTES_MAX, Policy, Server, ServerConfig,
+    Stream, allowed, in_stream, is_stun,
 };
 use libfuzzer_sys::fuzz_target;
 use stun_types::attribute::{AttributeType, Nonce, RawAttribute, Realm, Username};
@@ -43,12 +44,15 @@ fuzz_target!(|octets: &[u8]| {
         local: CLIENT.into(),
         credentials: Credentials::new(USER.0, USER.1).unwrap(),
         family: Family::V4,
+        leg: Leg::Udp,
     });
     let mut rest = octets;
     while let [kind, length, after @ ..] = rest {
         let (step, after) = after.split_at(after.len().min((*length).into()));
         rest = after;
-        match kind % 6 {
+        match kind % 8 {
+            6 => site.stream(step),
+            7 => site.handle(Input::StreamEnded(CLIENT.into())),
             0 => site.handle(Input::FromClient {
                 source: CLIENT.into(),
                 datagram: step,
@@ -73,11 +77,17 @@ fuzz_target!(|octets: &[u8]| {
 });
 
 fn answer(octets: &[u8]) {
-    let answer = Answerer::new().answer(Time::ZERO, STRANGER.into(), octets);
-    if let Some(answer) = answer {
-        assert!(is_stun(octets) && is_stun(&answer));
-        assert!(answer.len() <= ANSWER_MULTIPLE_MAX * octets.len());
-        assert_eq!(answer[8..20], octets[8..20]);
+    for mut answerer in [Answerer::new(), Answerer::at_ports()] {
+        let Some(answer) = answerer.answer(Time::ZERO, STRANGER.into(), octets) else {
+            continue;
+        };
+        assert!(is_stun(octets) && is_stun(&answer.octets));
+        assert!(answer.octets.len() <= ANSWER_MULTIPLE_MAX * octets.len());
+        assert_eq!(answer.octets[8..20], octets[8..20]);
+        let is_same = answer.to == STRANGER.into();
+        assert!(
+            is_same || (answer.to.ip() == IpAddr::from(STRANGER.0) && answer.to.port() >= 1024)
+        );
     }
 }
 
@@ -146,6 +156,7 @@ impl Site {
                         self.nonce = Some(nonce.nonce().to_owned());
                     }
                 }
+                Action::ToStream { .. } => {}
                 Action::ToPeer { relayed, to, .. } => {
                     assert!(self.open.contains(&relayed));
                     assert!(allowed(to.ip(), &[], &[]).is_ok(), "{to}");
@@ -164,6 +175,22 @@ impl Site {
             }
         }
         assert_eq!(self.open.len(), self.server.relayed_addresses());
+    }
+
+    /// What comes in a stream.
+    fn stream(&mut self, step: &[u8]) {
+        let mut stream = Stream::default();
+        for piece in step.chunks(7) {
+            stream.push(piece);
+            while let Ok(Some(message)) = stream.message() {
+                assert!(message.len() <= MESSAGE_BYTES_MAX);
+                assert!(in_stream(message.clone()).starts_with(&message));
+                self.handle(Input::FromStream {
+                    source: CLIENT.into(),
+                    message: &message,
+                });
+            }
+        }
     }
 
     fn peer(&mut self, step: &[u8]) {

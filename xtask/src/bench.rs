@@ -4,6 +4,7 @@
 //! whatever else the machine does falls on all of them alike. Medians are reported,
 //! every value with them, and ratios to a peer measured in the same rounds.
 
+mod bridge;
 mod fifty;
 mod floods;
 mod idle;
@@ -31,6 +32,11 @@ struct Bench {
 }
 
 const BENCHES: &[Bench] = &[
+    Bench {
+        name: "bridge",
+        about: "the bridge through plain HTTP, by squid and tinyproxy: beside what they give curl",
+        run: bridge::run,
+    },
     Bench {
         name: "fifty",
         about: "fifty daemons join at once, a third is killed: beside the simulator's forecast",

@@ -5,7 +5,7 @@
 //! cargo xtask tidy
 //! cargo xtask fuzz  [TARGET] [--seconds N] [--replay FILE]
 //! cargo xtask bench NAME [--runs N] [--json]
-//! cargo xtask lab   [matrix | open] [--kinds A,B] [--program FILE] [--svg FILE] [--json]
+//! cargo xtask lab   [matrix | open] [--kinds A,B] [--program FILE] [--iroh] [--svg FILE] [--json]
 //! ```
 
 mod bench;
@@ -35,9 +35,10 @@ Usage: cargo xtask COMMAND
   tidy                                          the rules that no compiler knows
   fuzz  [TARGET] [--seconds N] [--replay FILE]  fuzz one target, or each for N seconds
   bench NAME [--runs N] [--json]                measure; without NAME: list the benchmarks
-  lab   [matrix | open] [--kinds A,B] [--program FILE] [--svg FILE] [--json]
+  lab   [matrix | open] [--kinds A,B] [--program FILE] [--iroh] [--svg FILE] [--json]
                                                 nodes behind routers of every kind: try all
-                                                pairs, or leave them to you; alone: list the kinds
+                                                pairs (--iroh: and iroh alone beside them), or
+                                                leave them to you; alone: list the kinds
 ";
 
 fn main() -> ExitCode {

@@ -34,6 +34,8 @@ const NEEDS: &[(&str, &str, &str)] = &[
         "end-to-end tests of programs",
     ),
     ("socksify", "dante-client", "end-to-end tests of proxies"),
+    ("squid", "squid", "end-to-end tests of proxies, and the lab"),
+    ("openssl", "openssl", "`cargo xtask lab matrix --iroh`"),
     ("g++", "g++", "fuzzing: libFuzzer is written in C++"),
 ];
 

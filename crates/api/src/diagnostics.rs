@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapSource, Nat, TurnUsed};
+use super::{BootstrapSource, MappingLifetime, Nat, TurnUsed};
 
 /// How packets reach another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +156,8 @@ pub enum Finding {
         /// Its addresses on this host.
         own: Vec<SocketAddr>,
     },
+    /// For how long silent ways are kept open by what is in between.
+    Lifetime(MappingLifetime),
     /// Over what the node's sessions go.
     Paths {
         /// By datagrams from socket to socket, over the Internet.

@@ -40,8 +40,8 @@ pub use offers::{Count, Discovery, Offer, OfferAsk};
 pub use proxy::{ProxyAnswer, ProxyAsk, ProxySource, ProxyState, ProxyTold};
 pub use routes::{Route, RouteAsk, Router};
 pub use status::{
-    Account, BootstrapSource, HostName, Names, Nat, Peer, PortMapping, Proxies, Refused, Sent,
-    Service, Status,
+    Account, BootstrapSource, HostName, MappingLifetime, Names, Nat, Peer, PortMapping, Proxies,
+    Refused, Sent, Service, Status,
 };
 pub use turn::{Password, TurnAllocation, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser};
 pub use verify::{PATHS_MAX, Verdict, Verification, Verified, VerifiedRecord};

@@ -110,6 +110,27 @@ pub struct Nat {
     /// Which protocols for it the router speaks; none when there is no router, or it was not
     /// asked.
     pub router: Option<PortMapping>,
+    /// For how long a router, or a firewall, keeps the mapping of a silent UDP socket.
+    pub lifetime: MappingLifetime,
+}
+
+/// For how long a router keeps the mapping of a UDP socket by which nothing passes, as this node has
+/// measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MappingLifetime {
+    /// Whether it is being measured, which takes up to five minutes.
+    pub measuring: bool,
+    /// So long at least, in seconds; none when nothing is known.
+    pub at_least_s: Option<u64>,
+    /// Less than so long, in seconds; none when the measurement, so far, did not see it end.
+    pub less_than_s: Option<u64>,
+    /// Nothing is in between that could forget.
+    pub unlimited: bool,
+    /// Whether addresses are translated; else a firewall remembers who spoke to whom.
+    pub translated: bool,
+    /// How often silent ways of packets are therefore used, in milliseconds.
+    pub keep_alive_ms: u64,
 }
 
 /// The protocols by which a router maps ports on request.

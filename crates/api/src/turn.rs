@@ -132,6 +132,9 @@ pub struct TurnAllocation {
     pub user: String,
     /// Where the client is.
     pub client: SocketAddr,
+    /// Whether it speaks by TCP and not by UDP.
+    #[serde(default)]
+    pub tcp: bool,
     /// The relayed addresses.
     pub relayed: Vec<SocketAddr>,
     /// How many peers have its permission.

@@ -3,11 +3,14 @@
 //!
 //! ```text
 //!   client                     proxy                       server
-//!     | -- POST /x  packets ---> | ----------------------->  |   up: two at a time
+//!     | -- POST /x  packets ---> | ----------------------->  |   up: two or three at a time
 //!     | <------ what waits ----- | <-----------------------  |
-//!     | -- GET /y/poll --------> | ----------------------->  |   down: two wait there, 20 s at most,
+//!     | -- GET /y/poll --------> | ----------------------->  |   down: two or three wait there, 20 s at most,
 //!     | <-------- packets ------ | <-----------------------  |   and return when there is something
 //! ```
+//!
+//! Where a proxy passes on what comes as it comes, one request or reply goes on as packets come, and does for
+//! many: a stream.
 //!
 //! What is carried are opaque datagrams of at most [`DATAGRAM_BYTES_MAX`] octets. They may be lost and
 //! may change places; whoever uses the bridge (QUIC) lives with that, and protects what it sends:
@@ -25,17 +28,23 @@
 //! | [`exchange`] | both ends of a session, without sockets and clock |
 //! | [`probe`] | what passes a proxy: tried in order, remembered, told in words |
 //! | [`auth`] | what a proxy asks for: Basic and Digest |
-//! | [`tunnel`] | the simpler way: a stream by CONNECT, where a proxy allows it |
+//! | [`tunnel`] | the simpler ways: a stream by CONNECT, or by WebSocket, where a proxy allows it |
+//! | [`websocket`] | streams within a WebSocket, and the listener's side of it |
+//! | [`dial`] | streams to a proxy, plain or by TLS |
 //! | [`client`], [`server`] | thin shells of tokio and hyper around these |
 
 pub mod auth;
+mod body;
 pub mod client;
+pub mod dial;
 pub mod exchange;
 pub mod frame;
+mod patience;
 pub mod probe;
 pub mod server;
 pub mod tunnel;
 pub mod way;
+pub mod websocket;
 
 use std::time::Duration;
 
@@ -45,12 +54,16 @@ pub type Time = Duration;
 /// The longest datagram that is carried, in octets.
 pub const DATAGRAM_BYTES_MAX: usize = 1_500;
 
-/// The longest frame, in octets.
-pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// The longest frame, in octets: some proxies take tens of milliseconds for each request, however long
+/// it is.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// The frame that is sent when nothing longer passes, in octets: one QUIC packet of the smallest
 /// length that all paths must take (RFC 9000, section 14), and what is around it.
 pub const FRAME_BYTES_FLOOR: usize = 1_280;
 
-/// Connections of one client to its proxy.
-pub const CONNECTIONS_MAX: usize = 6;
+/// What the slowest network carries that is used at all, in octets each second.
+pub const SLOW_BYTES_PER_S: u32 = 8_192;
+
+/// Connections of one client to its proxy: a stream and two polls, two streams upward and two or three requests.
+pub const CONNECTIONS_MAX: usize = 8;

@@ -1,37 +1,40 @@
 //! The server's shell: a role that takes a listener, around [`Far`].
 //!
-//! One task holds all sessions; connections are tasks of their own. Whoever asks for something else
-//! than the bridge gets 404, whatever it is.
+//! One task holds all sessions; connections are tasks of their own (`asked.rs`). Whoever asks for something else
+//! than the bridge gets 404, whatever it is; 413 where its body has no room, and 503 where a stream has none.
+
+mod asked;
+mod places;
+mod reply;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::exchange::{AskId, Far, FarInput, FarOutput, Limits, SessionId};
-use crate::way::{Ask, BODY_BYTES_MAX, ReplyCoding};
+use crate::body::counted;
+use crate::exchange::{AskId, Far, FarInput, FarOutput, Limits, SessionId, network};
+use crate::way::ReplyCoding;
+use asked::{Asked, Shared};
+use places::{Place, Places};
+use reply::Body;
+use stuck::Watched;
 
 /// Connections in all.
 const CONNECTIONS_MAX: usize = 2_048;
-
-/// Connections of one address: a proxy may stand for many.
-const CONNECTIONS_PER_PLACE_MAX: usize = 256;
 
 /// Datagrams, and sessions that came and went, that wait for who uses the bridge.
 const CHANNEL_EVENTS: usize = 8_192;
@@ -42,12 +45,9 @@ const CHANNEL_INPUTS: usize = 4_096;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
 
-/// How long the body of a request may take.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
-
 /// How long a connection is used, and how long its last request may take then.
 const CONNECTION_LIFE: Duration = Duration::from_secs(600);
-const CONNECTION_END: Duration = Duration::from_secs(60);
+const CONNECTION_END: Duration = Duration::from_secs(90);
 
 /// The longest head of a request, in octets.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -96,8 +96,17 @@ impl Server {
         let (inputs, taken) = mpsc::channel(CHANNEL_INPUTS);
         let (given, events) = mpsc::channel(CHANNEL_EVENTS);
         let (asked, asks) = mpsc::channel(CHANNEL_INPUTS);
-        let holder = tokio::spawn(hold(limits, taken, asks, given));
-        let server = tokio::spawn(take(streams, asked, inputs.clone()));
+        let (told, words) = mpsc::unbounded_channel();
+        let holder = Holder {
+            far: Far::new(limits, seed()),
+            began: Instant::now(),
+            answers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            told: told.clone(),
+            given,
+        };
+        let holder = tokio::spawn(holder.run(taken, asks, words));
+        let server = tokio::spawn(take(streams, asked, told));
         let tasks = [holder.abort_handle(), server.abort_handle()];
         Self {
             inputs,
@@ -138,61 +147,106 @@ impl Sender {
     }
 }
 
-/// A request on its way to the sessions.
-struct Asked {
-    ask: AskId,
-    from: IpAddr,
-    octets: Result<Bytes, crate::frame::Damage>,
-    answer: oneshot::Sender<(ReplyCoding, Bytes)>,
+/// The task that holds the sessions.
+struct Holder {
+    far: Far,
+    began: Instant,
+    answers: BTreeMap<AskId, oneshot::Sender<(ReplyCoding, Body)>>,
+    /// Replies of which more comes.
+    streams: BTreeMap<AskId, mpsc::UnboundedSender<Bytes>>,
+    /// Takes word of what was written, and who has gone.
+    told: mpsc::UnboundedSender<FarInput>,
+    given: mpsc::Sender<Event>,
 }
 
-/// The task that holds the sessions.
-async fn hold(
-    limits: Limits,
-    mut inputs: mpsc::Receiver<FarInput>,
-    mut asks: mpsc::Receiver<Asked>,
-    given: mpsc::Sender<Event>,
-) {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).expect("the system gives random octets");
-    let mut far = Far::new(limits, seed);
-    let began = Instant::now();
-    let mut answers = BTreeMap::new();
-    loop {
-        let deadline = far.next_timeout().map(|time| began + time);
-        let input = tokio::select! {
-            Some(input) = inputs.recv() => input,
-            Some(Asked { ask, from, octets, answer }) = asks.recv() => {
-                answers.insert(ask, answer);
-                FarInput::Asked { ask, from, octets }
-            }
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => FarInput::Timeout,
-            else => return,
-        };
-        if let FarInput::Gone(ask) = input {
-            answers.remove(&ask);
-        }
-        for output in far.handle(began.elapsed(), input) {
-            let news = match output {
-                FarOutput::Answer { ask, coding, body } => {
-                    let answer: Option<oneshot::Sender<_>> = answers.remove(&ask);
-                    // Who asked may have gone.
-                    let _ = answer.map(|answer| answer.send((coding, body)));
-                    continue;
+impl Holder {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<FarInput>,
+        mut asks: mpsc::Receiver<Asked>,
+        mut words: mpsc::UnboundedReceiver<FarInput>,
+    ) {
+        loop {
+            let deadline = self.far.next_timeout().map(|time| self.began + time);
+            // Kept until what came is worked off: who brings a stream waits for it.
+            let mut _permit = None;
+            let input = tokio::select! {
+                Some(input) = inputs.recv() => input,
+                Some(asked) = asks.recv() => {
+                    if let FarInput::Asked { ask, .. } = asked.input
+                        && let Some(answer) = asked.answer
+                    {
+                        // Word that who asked has gone may have come first, and comes once.
+                        if answer.is_closed() {
+                            continue;
+                        }
+                        self.answers.insert(ask, answer);
+                    }
+                    _permit = asked.permit;
+                    asked.input
                 }
-                FarOutput::Datagram(session, packet) => {
-                    // Who does not keep up loses datagrams, as with any socket.
-                    let _ = given.try_send(Event::Datagram(session, packet));
-                    continue;
-                }
-                FarOutput::Opened(session, from) => Event::Opened(session, from),
-                FarOutput::Closed(session) => Event::Closed(session),
+                Some(word) = words.recv() => word,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => FarInput::Timeout,
             };
-            if given.send(news).await.is_err() {
-                return;
+            if let FarInput::Gone(ask) = input {
+                self.answers.remove(&ask);
+                self.streams.remove(&ask);
+            }
+            let outputs: Vec<FarOutput> = self.far.handle(self.began.elapsed(), input).collect();
+            for output in outputs {
+                if !self.effect(output).await {
+                    return;
+                }
             }
         }
     }
+
+    /// Does what is wanted; `false` when nobody takes events any longer.
+    async fn effect(&mut self, output: FarOutput) -> bool {
+        let news = match output {
+            FarOutput::Answer { ask, coding, body } => {
+                let body = self.counted(ask, body);
+                // Who asked may have gone.
+                let answer = self.answers.remove(&ask);
+                let _ = answer.map(|answer| answer.send((coding, Body::whole(body))));
+                return true;
+            }
+            FarOutput::Part { ask, coding, body } => {
+                let body = self.counted(ask, body);
+                if let Some(answer) = self.answers.remove(&ask) {
+                    let (parts, rest) = mpsc::unbounded_channel();
+                    let reply = Body::parts(rest, ask, self.told.clone());
+                    let _ = answer.send((coding, reply));
+                    self.streams.insert(ask, parts);
+                }
+                let _ = self.streams.get(&ask).map(|parts| parts.send(body));
+                return true;
+            }
+            FarOutput::End(ask) => {
+                self.streams.remove(&ask);
+                return true;
+            }
+            FarOutput::Datagram(session, packet) => {
+                // Who does not keep up loses datagrams, as with any socket.
+                let _ = self.given.try_send(Event::Datagram(session, packet));
+                return true;
+            }
+            FarOutput::Opened(session, from) => Event::Opened(session, from),
+            FarOutput::Closed(session) => Event::Closed(session),
+        };
+        self.given.send(news).await.is_ok()
+    }
+
+    fn counted(&self, ask: AskId, body: Bytes) -> Bytes {
+        let word = FarInput::Written(ask, body.len());
+        counted(body, self.told.clone(), word)
+    }
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the system gives random octets");
+    seed
 }
 
 /// The task that accepts connections, until nobody takes them.
@@ -213,171 +267,101 @@ async fn accept(listener: TcpListener, given: mpsc::Sender<(TcpStream, IpAddr)>)
 async fn take(
     mut streams: mpsc::Receiver<(TcpStream, IpAddr)>,
     asked: mpsc::Sender<Asked>,
-    inputs: mpsc::Sender<FarInput>,
+    told: mpsc::UnboundedSender<FarInput>,
 ) {
     let shared = Arc::new(Shared {
         asked,
-        inputs,
+        told,
         asks: AtomicU64::new(0),
     });
-    let places = Arc::new(Mutex::new(BTreeMap::new()));
+    let places = Places::default();
     let mut connections = JoinSet::new();
     while let Some((stream, from)) = streams.recv().await {
         while connections.try_join_next().is_some() {}
         let from = from.to_canonical();
         let Some(place) =
-            Place::enter(&places, from).filter(|_| connections.len() < CONNECTIONS_MAX)
+            Place::enter(&places, network(from)).filter(|_| connections.len() < CONNECTIONS_MAX)
         else {
             tracing::debug!("a connection too many");
             continue;
         };
         let shared = shared.clone();
-        connections.spawn(async move {
-            let _place = place;
-            serve(stream, from, shared).await;
-        });
+        connections.spawn(serve(stream, from, shared, Arc::new(place)));
     }
     while connections.join_next().await.is_some() {}
 }
 
-/// A connection of an address.
-struct Place {
-    from: IpAddr,
-    places: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-}
-
-impl Place {
-    fn enter(places: &Arc<Mutex<BTreeMap<IpAddr, usize>>>, from: IpAddr) -> Option<Self> {
-        let mut counts = places.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(from).or_default();
-        let enters = *count < CONNECTIONS_PER_PLACE_MAX;
-        *count += usize::from(enters);
-        enters.then(|| Self {
-            from,
-            places: places.clone(),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.from);
-            }
-        }
-    }
-}
-
-struct Shared {
-    asked: mpsc::Sender<Asked>,
-    inputs: mpsc::Sender<FarInput>,
-    asks: AtomicU64,
-}
-
-async fn serve(stream: TcpStream, from: IpAddr, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, from: IpAddr, shared: Arc<Shared>, place: Arc<Place>) {
     // Small replies wait for nothing; where this fails they are only slower.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.answer(request, from).await) }
+        let (shared, place) = (shared.clone(), place.clone());
+        async move { Ok::<_, Infallible>(shared.answer(request, from, &place).await) }
     });
+    let (stream, stuck) = Watched::new(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    if timeout(CONNECTION_LIFE, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(CONNECTION_END, connection).await;
+    let serving = async {
+        if timeout(CONNECTION_LIFE, connection.as_mut()).await.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(CONNECTION_END, connection).await;
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        // What nobody reads is not kept.
+        () = stuck.for_long() => {}
     }
 }
 
-impl Shared {
-    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Full<Bytes>> {
-        let (head, body) = request.into_parts();
-        if head.method != Method::GET && head.method != Method::POST {
-            return not_found();
-        }
-        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-            return not_found();
-        }
-        let path = head.uri.path();
-        let body = timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-        let Ok(Ok(body)) = body else {
-            return not_found();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, Kind, Token};
+
+    #[tokio::test]
+    async fn who_has_gone_before_is_not_asked_for_anything() {
+        let (given, mut events) = mpsc::channel(8);
+        let (told, words) = mpsc::unbounded_channel();
+        let (asked, asks) = mpsc::channel(8);
+        let (_inputs, inputs) = mpsc::channel(8);
+        let holder = Holder {
+            far: Far::new(Limits::default(), seed()),
+            began: Instant::now(),
+            answers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            told,
+            given,
         };
-        let Some(octets) = Ask::undress(path, &body.to_bytes()) else {
-            return not_found();
-        };
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        let leave = Leave {
-            ask,
-            inputs: &self.inputs,
-            answered: false,
-        };
-        if self
-            .asked
-            .send(Asked {
-                ask,
-                from,
-                octets,
+        let holder = tokio::spawn(holder.run(inputs, asks, words));
+        let from = |last| IpAddr::from([192, 0, 2, last]);
+        let open = Frame::new(Kind::Open, Token::default()).encode(0);
+        let mut answers = Vec::new();
+        for ask in [1, 2] {
+            let (answer, answered) = oneshot::channel();
+            // The first has gone.
+            answers.extend((ask == 2).then_some(answered));
+            let input = FarInput::Asked {
+                ask: ask.into(),
+                from: from(ask),
+                octets: Ok(open.clone()),
+            };
+            let (answer, permit) = (Some(answer), None);
+            let sent = asked.send(Asked {
+                input,
                 answer,
-            })
-            .await
-            .is_err()
-        {
-            return not_found();
+                permit,
+            });
+            assert!(sent.await.is_ok());
         }
-        let Ok((coding, body)) = answered.await else {
-            return not_found();
-        };
-        leave.stay();
-        let mut response = Response::new(Full::new(body));
-        let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static(coding.content_type()),
-        );
-        headers.insert(
-            CACHE_CONTROL,
-            HeaderValue::from_static("no-store, no-cache"),
-        );
-        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-        response
+        assert!(answers.remove(0).await.is_ok());
+        let opened = events.try_recv().unwrap();
+        assert_eq!(opened, Event::Opened(SessionId(0), from(2)));
+        assert!(events.try_recv().is_err());
+        holder.abort();
     }
-}
-
-/// Tells when whoever asked has gone before the answer.
-struct Leave<'a> {
-    ask: AskId,
-    inputs: &'a mpsc::Sender<FarInput>,
-    answered: bool,
-}
-
-impl Leave<'_> {
-    fn stay(mut self) {
-        self.answered = true;
-    }
-}
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            // When there is no room the poll ends by itself, within seconds.
-            let _ = self.inputs.try_send(FarInput::Gone(self.ask));
-        }
-    }
-}
-
-fn not_found() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(b"<h1>Not Found</h1>\n")));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    let html = HeaderValue::from_static("text/html");
-    response.headers_mut().insert(CONTENT_TYPE, html);
-    response
 }

@@ -160,6 +160,12 @@ pub struct Way {
     pub reply_bytes: usize,
     /// Whether long requests need replies that are not short.
     pub pad: bool,
+    /// How long a reply may be that is written as packets come, in octets; 0 where such replies do not pass.
+    #[serde(default)]
+    pub stream_bytes: usize,
+    /// The same for requests.
+    #[serde(default)]
+    pub pour_bytes: usize,
 }
 
 /// A request, without what only the connection knows: host, proxy and who asks.
@@ -173,6 +179,10 @@ pub struct Ask {
     pub path: String,
     /// The body; empty in a GET.
     pub body: Bytes,
+    /// The length of the whole body when more is still to come, in octets.
+    pub length: Option<usize>,
+    /// Whether the reply is a stream of frames.
+    pub streamed: bool,
 }
 
 impl Ask {
@@ -196,6 +206,8 @@ impl Ask {
             agent,
             path,
             body,
+            length: None,
+            streamed: false,
         }
     }
 

@@ -18,7 +18,7 @@ use enishi_lab::{Daemon, Host, Lab, Process, World, ensure_programs, is_root, un
 use serde_json::Value;
 use tempfile::TempDir;
 
-use net::{A_WHILE, PROGRAM, wait};
+use net::{A_WHILE, PROGRAM, dnsmasq, wait};
 
 const IN_LAN: [&str; 2] = ["--mdns", "on"];
 
@@ -429,27 +429,6 @@ fn what_is_announced_tells_strangers_nothing_and_leaves_avahi_its_place() {
     assert!(!contains(&heard, name.trim().as_bytes()), "{name}");
 }
 
-/// Runs a DNS server on a host, with these lines in its configuration. The package is unpacked rather
-/// than installed, as that would start it on this machine.
-fn dnsmasq(net: &Net, host: &Host, lines: &str) -> Process {
-    let unpack = format!(
-        "cd {}; apt-get -q download dnsmasq-base || {{ apt-get -q update; \
-         apt-get -q download dnsmasq-base; }}; dpkg-deb -x dnsmasq-base_*.deb .",
-        net.directory.path().display()
-    );
-    let mut download = enishi_lab::command("sh");
-    download.args(["-ec", &unpack]);
-    let unpacked = enishi_lab::run(download, 3 * A_WHILE).unwrap();
-    assert!(unpacked.success(), "{}", unpacked.stderr);
-    let config = net.path("dnsmasq.conf");
-    let common = "no-resolv\nno-hosts\nuser=root\nlocal-ttl=1\n";
-    std::fs::write(&config, format!("{common}{lines}\n")).unwrap();
-    let mut command = host.command(net.path("usr/sbin/dnsmasq"));
-    command.args(["--keep-in-foreground", "--pid-file"]);
-    command.arg(format!("--conf-file={}", config.display()));
-    host.spawn(command, &net.path("dnsmasq.log")).unwrap()
-}
-
 #[test]
 fn a_list_in_the_dns_leads_to_the_overlay() {
     let Some(mut net) = Net::open("dnslist") else {
@@ -477,7 +456,7 @@ fn a_list_in_the_dns_leads_to_the_overlay() {
          txt-record=enishi.example.org,\"v=spf1 -all\"",
         id.as_str().unwrap()
     );
-    let _dnsmasq = dnsmasq(&net, &server, &lines);
+    let _dnsmasq = dnsmasq(net.directory.path(), &server, &lines);
     let config = net.path("newcomer.toml");
     std::fs::write(&config, "bootstrap_dns = [\"enishi.example.org\"]").unwrap();
     let resolver = format!("nameserver {}\n", server.address());

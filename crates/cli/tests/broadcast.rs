@@ -95,21 +95,10 @@ fn avahi_is_found_across_the_channel() {
     let Some(office) = open("avahi", 2, &programs) else {
         return;
     };
-    let config = office.path("avahi.conf");
     let text = "[server]\nhost-name=printer\nuse-ipv4=yes\nuse-ipv6=no\nenable-dbus=no\n\
                 allow-interfaces=enishi0\nallow-point-to-point=yes\n\
                 [publish]\npublish-workstation=no\n[rlimits]\n";
-    std::fs::write(&config, text).unwrap();
-    let config = config.to_str().unwrap();
-    let words = [
-        "avahi-daemon",
-        "-f",
-        config,
-        "--no-drop-root",
-        "--no-chroot",
-        "--no-rlimits",
-    ];
-    let (_avahi, log) = office.spawn(0, "avahi", &words);
+    let (_avahi, log) = office.avahi(0, text, "");
     let printer = office.address(0);
     // A question from any port is answered to it (RFC 6762, section 6.7).
     let question = r#"

@@ -175,22 +175,14 @@ impl Office {
     /// Starts avahi on a host, with a bus of its own, as Debian ships it but for the name. Returns
     /// how its programs find the bus.
     fn start_avahi(&mut self, number: usize) -> String {
-        let config = self.path(&format!("avahi{number}.conf"));
         let text = format!(
             "[server]\nhost-name=printer{number}\nuse-ipv6=no\nallow-point-to-point=yes\n\
              deny-interfaces=eth0\n[publish]\npublish-workstation=no\n[rlimits]\n"
         );
-        fs::write(&config, text).unwrap();
-        let config = config.display();
         let socket = self.path(&format!("bus{number}"));
         let (bus, address) = system_bus(&self.hosts[number], &socket);
-        self.servers.push(bus);
-        // Each has files in /run that are to be its own.
-        let line = format!(
-            "mount -t tmpfs tmpfs /run; exec env {address} avahi-daemon -f {config} \
-             --no-drop-root --no-chroot --no-rlimits"
-        );
-        let log = self.serve(number, &["sh", "-ec", &line]);
+        let (avahi, log) = self.avahi(number, &text, &address);
+        self.servers.extend([bus, avahi]);
         wait_for_line(&log, "Server startup complete");
         address
     }

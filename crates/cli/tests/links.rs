@@ -8,10 +8,9 @@
 
 mod net;
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use enishi_lab::{Host, Process, ensure_programs, until};
+use enishi_lab::{ForwardProxy, Host, ensure_programs, until};
 
 use net::{A_WHILE, Net, id, status, way};
 
@@ -19,10 +18,8 @@ use net::{A_WHILE, Net, id, status, way};
 const PROXY: &str = "192.168.1.1:3128";
 
 /// What all of its configurations begin with: as Debian has it, CONNECT to 443 alone.
-const SQUID: &str = "http_port 192.168.1.1:3128\nacl lab src all\nacl SSL_ports port 443\n\
-                     acl CONNECT method CONNECT\nhttp_access deny CONNECT !SSL_ports\n\
-                     cache_mem 16 MB\nnetdb_filename none\npinger_enable off\n\
-                     shutdown_lifetime 0 seconds\nvisible_hostname lab\n";
+const SQUID: &str = "acl SSL_ports port 443\nacl CONNECT method CONNECT\n\
+                     http_access deny CONNECT !SSL_ports\n";
 
 /// A node behind such a proxy reaches the others.
 struct Case {
@@ -35,39 +32,14 @@ struct Case {
     by: fn(&str) -> bool,
 }
 
-fn squid(net: &Net, host: &Host, lines: &str) -> Process {
+fn squid(host: &Host, lines: &str) -> ForwardProxy {
     ensure_programs(&[("squid", "squid")]).unwrap();
-    let at = net.path("squid");
-    std::fs::create_dir(&at).unwrap();
-    // squid gives up the rights of root.
-    for path in [net.directory.path(), &at] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    std::fs::write(
-        at.join("users"),
-        "aki:$apr1$labslabs$zJCTe.QeMDUI6mJJ6pbkU.\n",
+    ForwardProxy::squid(
+        Some(host),
+        PROXY.parse().unwrap(),
+        &format!("{SQUID}{lines}"),
     )
-    .unwrap();
-    let at = at.display().to_string();
-    let text = format!(
-        "{SQUID}access_log stdio:{at}/access.log\ncache_log {at}/cache.log\n\
-         pid_filename {at}/squid.pid\ncoredump_dir {at}\n{}http_access allow lab\n",
-        lines.replace("DIRECTORY", &at)
-    );
-    let file = net.path("squid.conf");
-    std::fs::write(&file, text).unwrap();
-    let mut command = host.command("squid");
-    command.args(["-N", "-n", "lab", "-f"]).arg(&file);
-    let process = host.spawn(command, &net.path("squid.log")).unwrap();
-    until(A_WHILE, "squid listens", || {
-        let listening = host.run(&["ss", "-Hltn", "sport = :3128"], A_WHILE)?;
-        Ok(listening.stdout.contains(":3128"))
-    })
-    .unwrap_or_else(|error| {
-        let said = std::fs::read_to_string(net.path("squid.log"));
-        panic!("{error}: {said:?}")
-    });
-    process
+    .unwrap()
 }
 
 fn reaches(case: &Case) {
@@ -80,7 +52,7 @@ fn reaches(case: &Case) {
     let shut = "nft add rule ip lab in accept && \
                 nft 'add chain ip lab shut { type filter hook forward priority 0; policy drop; }'";
     assert!(gate.run(&["sh", "-ec", shut], A_WHILE).unwrap().success());
-    let _squid = squid(&net, &gate, case.squid);
+    let _squid = squid(&gate, case.squid);
     let (first, ticket) = net.found(&helper, "web_ports = [80, 443]\n");
     let other = net.join(&other, "", &ticket);
     let started = Instant::now();
@@ -128,7 +100,7 @@ fn squid_lets_connect_through() {
 fn squid_wants_to_know_who_asks() {
     reaches(&Case {
         name: "basic",
-        squid: "auth_param basic program /usr/lib/squid/basic_ncsa_auth DIRECTORY/users\n\
+        squid: "auth_param basic program /usr/lib/squid/basic_ncsa_auth DIRECTORY/basic\n\
                 acl known proxy_auth REQUIRED\nhttp_access deny !known\n",
         node: "proxy = \"http://aki:sesame@192.168.1.1:3128\"\n",
         by: |way| way.ends_with(&format!(":443 by the proxy {PROXY}")),

@@ -50,6 +50,23 @@ fn says(output: &Output, code: i32, word: &str) {
 }
 
 #[test]
+fn a_log_that_is_not_there_has_no_hash_to_be_noted() {
+    let (_keep, data) = directory();
+    let audit = |more: &[&str]| {
+        let mut command = enishi_lab::command(PROGRAM);
+        command.arg("--data").arg(&data);
+        command.args(["gateway", "audit"]).args(more);
+        enishi_lab::run(command, Duration::from_secs(20)).unwrap()
+    };
+    let told = audit(&[]);
+    assert!(told.success(), "{}", told.stderr);
+    assert!(told.stdout.contains("no audit log"), "{}", told.stdout);
+    assert!(!told.stdout.contains("--expect"), "{}", told.stdout);
+    let expected = audit(&["--expect", "00"]);
+    assert_eq!(expected.status.code(), Some(1), "{}", expected.stdout);
+}
+
+#[test]
 fn a_data_directory_has_one_daemon() {
     let (_keep, data) = directory();
     let _first = start(&data, &[]);

@@ -239,9 +239,14 @@ fn a_company_signs_its_settings_and_nodes_take_no_others() {
         assert_eq!(says(&node), of_two);
     }
     node.stop();
-    sign(&node, "version = 3\nproxy = \"none\"\n", &key);
+    // A node that the company names is joined.
+    let other = Node::start(&dir.path().join("other"), &[]);
+    let ticket = other.ask(&["invite"])["ticket"].clone();
+    let text = format!("version = 3\nproxy = \"none\"\nbootstrap = [{ticket}]\n");
+    sign(&node, &text, &key);
     node.up(&[]);
     until("newer settings", || says(&node) == json!(["DIRECT"]));
+    until("the company's node", || node.ask(&["status"])["peers"] == 1);
     let wrong = node.run(&["proxy", "sign", &path("nowhere.toml"), "--key", &key]);
     assert!(
         !wrong.success() && wrong.stderr.contains("nowhere.toml"),

@@ -235,6 +235,90 @@ fn nothing_is_claimed_of_a_router_that_refuses() {
     );
 }
 
+/// Says that it is a router, a thousand times to each question, and answers by HTTP without end, but
+/// for its second description, which is right. Prints how much of an answer went out.
+const HOSTILE: &str = r#"
+import socket, threading
+ME = "192.168.1.1"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n"
+RIGHT = (b"<root><device><serviceList><service><serviceType>"
+         b"urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><SCPDURL>/s</SCPDURL>"
+         b"<controlURL>/c</controlURL></service></serviceList></device></root>")
+described = 0
+def serve(c):
+    global described
+    kind, sent = c.recv(8000).split(b" ")[0].decode(), 0
+    described += kind == "GET"
+    try:
+        if kind == "GET" and described == 2:
+            c.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(RIGHT) + RIGHT)
+            return
+        c.sendall(HEAD + b"\r\n<root>")
+        while True:
+            sent += c.send(b"<a>" * 20000)
+    except OSError:
+        print(kind, sent, flush=True)
+    finally:
+        c.close()
+def http():
+    l = socket.socket()
+    l.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    l.bind((ME, 5000))
+    l.listen(50)
+    while True:
+        threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+threading.Thread(target=http, daemon=True).start()
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 1900))
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
+             socket.inet_aton("239.255.255.250") + socket.inet_aton(ME))
+print("listens", flush=True)
+while True:
+    _, who = s.recvfrom(2000)
+    for turn in range(1000):
+        s.sendto(b"HTTP/1.1 200 OK\r\nLOCATION: http://192.168.1.1:5000/%d\r\n\r\n" % turn, who)
+"#;
+
+/// An answer may have 256 KiB; the rest is what the systems of both ends hold.
+const TAKEN_MAX: u64 = 1 << 20;
+
+/// A daemon of the tests has about 60 MB.
+const MEMORY_MAX_KB: u64 = 250_000;
+
+#[test]
+fn a_hostile_router_gets_little_of_a_node() {
+    let Some(mut net) = Net::open("hostile") else {
+        return;
+    };
+    enishi_lab::ensure_programs(&[("python3", "python3-minimal")]).unwrap();
+    let router = net.world.public("router").unwrap();
+    let inside = net.world.behind_kernel("inside", &router, "").unwrap();
+    let mut command = router.command("python3");
+    command.args(["-c", HOSTILE]);
+    let log = net.path("hostile.log");
+    let _hostile = router.spawn(command, &log).unwrap();
+    let told = || std::fs::read_to_string(&log).unwrap();
+    until(A_WHILE, "it listens", || Ok(told().contains("listens"))).unwrap();
+    let mut node = start(&net, &inside, None);
+    // One description, and the first question for each port.
+    until(A_WHILE, "its answers are cut off", || {
+        Ok(told().contains("GET") && told().matches("POST").count() >= 2)
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", told(), node.log()));
+    for line in told().lines().filter(|line| *line != "listens") {
+        let taken: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(taken < TAKEN_MAX, "{line}");
+    }
+    let seen = status(&node);
+    assert_eq!(seen["nat"]["router"]["upnp"], true, "{seen:#}");
+    assert_eq!(seen["nat"]["mapped"], Value::Null, "{seen:#}");
+    let file = format!("/proc/{}/status", node.process().id());
+    let system = std::fs::read_to_string(file).unwrap();
+    let peak = system.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().split_whitespace().next().unwrap();
+    assert!(peak.parse::<u64>().unwrap() < MEMORY_MAX_KB, "{peak}");
+}
+
 #[test]
 fn nodes_behind_routers_learn_their_outer_address() {
     let Some(mut net) = Net::open("outer") else {

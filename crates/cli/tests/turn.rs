@@ -15,7 +15,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Instant;
 
-use enishi_lab::wire::{NatKind, Ports};
+use enishi_lab::wire::{NatKind, Outward, Ports};
 use enishi_lab::{Daemon, Host, Output, Process, until};
 use serde_json::Value;
 
@@ -58,6 +58,11 @@ impl Site {
     /// Runs `turnutils_uclient`, which sends twenty datagrams by each of two clients to a peer and
     /// waits for them to come back.
     fn uclient(&self, password: &str, peer: Ipv4Addr) -> Output {
+        self.uclient_by(password, peer, &[])
+    }
+
+    /// The same with more words.
+    fn uclient_by(&self, password: &str, peer: Ipv4Addr, more: &[&str]) -> Output {
         let (program, echo) = (
             self.coturn.program("turnutils_uclient"),
             ECHO_PORT.to_string(),
@@ -66,7 +71,7 @@ impl Site {
         let words = [
             &program, "-u", USER.0, "-w", password, "-n", "20", "-m", "2", "-c",
         ];
-        let words = [&words[..], &["-e", &peer, "-r", &echo, &server]].concat();
+        let words = [&words[..], more, &["-e", &peer, "-r", &echo, &server]].concat();
         self.client.run(&words, A_WHILE).unwrap()
     }
 
@@ -127,6 +132,35 @@ fn a_standard_client_is_relayed_by_a_node_and_only_by_its_password() {
     assert_eq!(shown["users"], serde_json::json!([]), "{shown}");
     let log = site.daemon.log();
     assert!(!log.contains("another") && !log.contains(USER.1), "{log}");
+}
+
+#[test]
+fn a_standard_client_comes_by_tcp_and_nothing_of_it_stays() {
+    let Some(site) = Site::open("turn-tcp", "") else {
+        return;
+    };
+    // By channels; by indications; and with data that is padded.
+    for words in [&["-t"][..], &["-t", "-s"], &["-t", "-l", "1201"]] {
+        let output = site.uclient_by(USER.1, site.peer.address(), words);
+        let text = said(&output);
+        assert!(output.success(), "{text}\n{}", site.daemon.log());
+        assert!(text.contains("Total lost packets 0 "), "{words:?} {text}");
+    }
+    let server = site.server();
+    assert_eq!(server["to_peers_bytes"], server["to_clients_bytes"]);
+    assert!(server["to_peers_bytes"].as_u64() > Some(0), "{server}");
+    until(A_WHILE, "what ended has no allocation", || {
+        Ok(site.server()["allocations"] == serde_json::json!([]))
+    })
+    .unwrap();
+    let output = site.uclient_by("a wrong password", site.peer.address(), &["-t"]);
+    assert!(!output.success(), "{}", said(&output));
+    // What is no TURN is not listened to, and others go on.
+    let noise = "exec 3<>/dev/tcp/$0/3478; echo GET / >&3; cat <&3";
+    let server = site.server.address().to_string();
+    let output = site.client.run(&["bash", "-c", noise, &server], A_WHILE);
+    assert_eq!(output.unwrap().stdout, "");
+    assert!(site.uclient(USER.1, site.peer.address()).success());
 }
 
 #[test]
@@ -229,21 +263,34 @@ struct Town {
 }
 
 impl Town {
-    /// None without root.
-    fn open(name: &str) -> Option<Self> {
+    /// None without root. The first node's router lets out so much.
+    fn open(name: &str, outward: Outward) -> Option<Self> {
         let mut net = Net::open(name)?;
         let [public, place] = ["p", "t"].map(|name| net.world.public(name).unwrap());
-        let (helper, ticket) = net.found(&public, "relay = false\n");
+        // Whom nobody carries may never join: what one of them needs may be in the hands of the other.
+        let (helper, ticket) = net.found(&public, "");
         let coturn = Coturn::new();
         let turnserver = coturn.serve(&place);
         let mut nodes = Vec::new();
-        for name in ["a", "b"] {
-            let nat = NatKind::symmetric(Ports::Random);
+        for (name, outward) in [("a", outward), ("b", Outward::Everything)] {
+            let nat = NatKind {
+                outward,
+                ..NatKind::symmetric(Ports::Random)
+            };
             let router = net.world.home(nat).unwrap();
             let host = net.world.host(name, router).unwrap();
             let daemon = net.join(&host, "relay = false\n", &ticket);
             nodes.push((host, daemon));
         }
+        drop(helper);
+        let helper = net.start(&public, "relay = false\n", &[]);
+        for (_, daemon) in &nodes {
+            let is_met = |status: &Value| status["peers"].as_u64() >= Some(1);
+            wait(daemon, "the helper is met again", is_met);
+        }
+        wait(&helper, "it knows both", |status| {
+            status["peers"].as_u64() >= Some(2)
+        });
         Some(Self {
             nodes,
             turnserver,
@@ -260,9 +307,13 @@ impl Town {
 
     /// Has the first node use the server.
     fn uses(&self, password: &str) -> Value {
+        self.uses_at(&self.url(), password)
+    }
+
+    fn uses_at(&self, url: &str, password: &str) -> Value {
         let file = self.net.path("foreign");
         std::fs::write(&file, password).unwrap();
-        let words = ["turn", "use", &self.url(), "--password-file"];
+        let words = ["turn", "use", url, "--password-file"];
         let words = [&words[..], &[file.to_str().unwrap()]].concat();
         self.nodes[0].1.json(&words).unwrap()["servers"][0].clone()
     }
@@ -288,7 +339,7 @@ impl Town {
 
 #[test]
 fn two_nodes_that_nobody_else_carries_for_meet_at_a_turn_server() {
-    let Some(mut town) = Town::open("turn-use") else {
+    let Some(mut town) = Town::open("turn-use", Outward::Everything) else {
         return;
     };
     let refused = town.uses("a wrong password");
@@ -360,6 +411,42 @@ fn two_nodes_that_nobody_else_carries_for_meet_at_a_turn_server() {
             addresses.all(|at| !at.starts_with(&at_server))
         },
     );
+}
+
+#[test]
+fn a_node_that_no_datagram_leaves_is_reached_at_a_turn_server_by_tcp() {
+    let Some(mut town) = Town::open("turn-wall", Outward::NoUdp) else {
+        return;
+    };
+    let by_udp = town.uses(USER.1);
+    assert_eq!(by_udp["trouble"], "silent", "{by_udp}");
+    let told = town.nodes[0].1.call(&["doctor", "net"]).unwrap().stdout;
+    assert!(told.contains("?transport=tcp"), "{told}");
+    let forgotten = town.nodes[0].1.text(&["turn", "forget", &town.url()]);
+    forgotten.unwrap();
+
+    let url = format!("{}?transport=tcp", town.url());
+    let works = town.uses_at(&url, USER.1);
+    assert_eq!(works["url"], url);
+    let relayed = works["relayed"].as_str().unwrap().to_owned();
+    let started = Instant::now();
+    town.meet();
+    println!("they met after {:?}", started.elapsed());
+    let (a, b) = (id(&town.nodes[0].1), id(&town.nodes[1].1));
+    let by = format!("relayed by turn {}:3478", town.place.address());
+    assert_eq!(way(&town.nodes[0].1, &b), by);
+    assert_eq!(way(&town.nodes[1].1, &a), format!("direct {relayed}"));
+
+    town.turnserver.kill9().unwrap();
+    wait(&town.nodes[0].1, "the server is missed", |_| {
+        town.used()["relayed"].is_null()
+    });
+    town.turnserver = town.coturn.serve(&town.place);
+    wait(&town.nodes[0].1, "it serves again", |_| {
+        town.used()["relayed"].is_string()
+    });
+    town.meet();
+    assert_eq!(way(&town.nodes[0].1, &b), by);
 }
 
 #[test]

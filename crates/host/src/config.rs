@@ -7,7 +7,7 @@ mod turn;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,6 +19,7 @@ use enishi_proxy::{Location, Secret};
 use enishi_services::reach::relay::Terms;
 use serde::Deserialize;
 
+use crate::nat64;
 use crate::reach::Rates;
 
 pub use crate::bootstrap::{ListName, Server};
@@ -60,7 +61,7 @@ const RECORD_BYTES_MIN: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The UDP addresses to listen on, at most eight; port 0 takes the port of the last
-    /// run or any free one. An empty list is all interfaces, IPv4 and IPv6, any port.
+    /// run or any free one. An empty list is as none.
     pub listen: Vec<SocketAddr>,
     /// Whether the site's router is asked to map the node's ports: by PCP, NAT-PMP or UPnP.
     pub port_mapping: bool,
@@ -105,10 +106,15 @@ pub struct Config {
     pub proxy_pac: Option<Location>,
     /// What takes no proxy: domains, addresses, networks; at most 1,024.
     pub no_proxy: Vec<String>,
+    /// A file of PEM with certificates that are trusted, beside those of the system, where a proxy, a PAC
+    /// file or a company's file is reached by TLS.
+    pub proxy_ca: Option<PathBuf>,
     /// The signed settings file of a company.
     pub company_settings: Option<Location>,
     /// The key by which that file has to be signed.
     pub company_key: Option<Trusted>,
+    /// The prefix of the site's NAT64, where the host has IPv6 alone; whether it is looked for.
+    pub nat64_prefix: nat64::Source,
     /// The UDP port at which WireGuard clients attach, as soon as there is one; when it is in
     /// use, one of the 15 after it. At least 1.
     pub wireguard_port: u16,
@@ -179,8 +185,10 @@ impl Default for Config {
             proxy: None,
             proxy_pac: None,
             no_proxy: Vec::new(),
+            proxy_ca: None,
             company_settings: None,
             company_key: None,
+            nat64_prefix: nat64::Source::default(),
             wireguard_port: 51_820,
             class: Limit::default(),
             ticket_valid_days: 7,
@@ -399,10 +407,16 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| plain::error(text, &error))?;
+        let mut config: Self = toml::from_str(text).map_err(|error| plain::error(text, &error))?;
         let wrong = |key: &str, rule: &str| Err(format!("`{key}` {rule}"));
         if config.listen.len() > LISTEN_MAX {
             return wrong("listen", "has more than eight addresses");
+        }
+        if config.listen.iter().any(|at| !is_of_a_host(at.ip())) {
+            return wrong("listen", "has an address that no host has");
+        }
+        if config.listen.is_empty() {
+            config.listen = Self::default().listen;
         }
         if config.bootstrap.len() > SERVERS_MAX {
             return wrong("bootstrap", "has more than 16 nodes");
@@ -473,6 +487,11 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
+/// Tells whether a host may have an address, or all of its addresses are meant.
+fn is_of_a_host(ip: IpAddr) -> bool {
+    !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -493,8 +512,12 @@ mod tests {
         assert!(error.contains("dns_listen"), "{error}");
         let error = Config::parse("lisen = []").unwrap_err();
         assert!(error.contains("lisen"), "{error}");
-        let error = Config::parse("listen = [\"nowhere\"]").unwrap_err();
-        assert!(error.contains("listen"), "{error}");
+        for listen in ["nowhere", "224.0.0.1:0", "255.255.255.255:0", "[ff02::1]:0"] {
+            let error = Config::parse(&format!("listen = [\"{listen}\"]")).unwrap_err();
+            assert!(error.contains("listen"), "{error}");
+        }
+        let config = Config::parse("listen = []").unwrap();
+        assert_eq!(config.listen, Config::default().listen);
         assert!(Config::parse("ticket_valid_days = 0").is_err());
         let config = Config::parse("class = \"client\"").unwrap();
         assert_eq!(config.class, Limit::Client);

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod data_dir;
 pub mod dns;
 pub mod gateway;
+pub mod nat64;
 pub mod packets;
 mod places;
 pub mod reach;

@@ -569,6 +569,31 @@ async fn both_families_are_listened_on_when_asked_for() {
 }
 
 #[tokio::test]
+async fn several_addresses_of_one_family_are_listened_on_in_their_order() {
+    let wanted = ["127.0.0.2:0", "[::1]:0", "127.0.0.1:0", "127.0.0.3:0"];
+    let wanted = wanted.map(|at| at.parse::<SocketAddr>().unwrap());
+    let several = SessionConfig {
+        listen: wanted.to_vec(),
+        ..config(2, "test", 0)
+    };
+    let (sessions, _events) = Sessions::bind(several).await.unwrap();
+    let bound = sessions.listening().into_iter().map(|at| at.ip());
+    assert_eq!(
+        bound.collect::<Vec<_>>(),
+        wanted.map(|at| at.ip()).as_slice()
+    );
+    let a = Node::start(1).await;
+    let mut events = a.events;
+    for at in sessions.listening().into_iter().filter(SocketAddr::is_ipv4) {
+        a.sessions.dial(&Contact::new(sessions.me(), [at]));
+    }
+    match timeout(PATIENCE, events.recv()).await.unwrap() {
+        Some(SessionEvent::Opened { peer, .. }) => assert_eq!(peer, sessions.me()),
+        other => panic!("expected Opened, got {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn own_addresses_are_those_listened_on() {
     let a = Node::start(1).await;
     assert_eq!(

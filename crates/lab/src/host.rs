@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub struct Host {
     pub(crate) name: String,
     pub(crate) namespace: String,
     pub(crate) address: Ipv4Addr,
+    pub(crate) address_v6: Option<Ipv6Addr>,
     /// The other end of the cable.
     pub(crate) far_end: Port,
 }
@@ -48,9 +49,16 @@ impl Host {
         &self.namespace
     }
 
-    /// Returns its address on [`INTERFACE`], with a prefix of [`PREFIX_LENGTH`] bits.
+    /// Returns its address on [`INTERFACE`], with a prefix of [`PREFIX_LENGTH`] bits. Of a host with
+    /// IPv6 alone ([`crate::world::Stack::Ipv6`]) it is what the router calls it, and the host does
+    /// not have it.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Returns its address of IPv6 on [`INTERFACE`]; none where the lab gave it none.
+    pub fn address_v6(&self) -> Option<Ipv6Addr> {
+        self.address_v6
     }
 
     /// Returns the address of [`INTERFACE`] on the cable: locally administered, and made of

@@ -100,6 +100,7 @@ impl Lab {
             name: name.to_owned(),
             namespace,
             address: Ipv4Addr::new(10, 99, 0, self.hosts),
+            address_v6: None,
             far_end: port,
         };
         self.build_host(&host)
@@ -120,6 +121,7 @@ impl Lab {
             name: name.to_owned(),
             namespace,
             address,
+            address_v6: None,
             far_end,
         })
     }
@@ -140,6 +142,7 @@ impl Lab {
             name: name.to_owned(),
             namespace: mine.to_owned(),
             address: Ipv4Addr::new(10, 99, self.pairs, last),
+            address_v6: None,
             far_end: Port {
                 namespace: other.to_owned(),
                 interface: INTERFACE.to_owned(),

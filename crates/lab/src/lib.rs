@@ -20,13 +20,15 @@
 //! when the process that started them dies; and the namespaces of a lab that was
 //! itself killed are removed by the next lab with the same prefix.
 //!
-//! Linux only, and root only, except for [`programs`], [`process`] and [`faulty`].
+//! Linux only, and root only, except for [`programs`], [`process`], [`faulty`] and
+//! [`forward`].
 
 mod ask;
 pub mod cleanup;
 pub mod crowd;
 pub mod daemon;
 pub mod faulty;
+pub mod forward;
 pub mod host;
 mod ip;
 pub mod lab;
@@ -39,8 +41,9 @@ pub use cleanup::{Cleanup, install_signal_cleanup};
 pub use crowd::{Plan, Said, Story};
 pub use daemon::{Daemon, until};
 pub use faulty::{Fault, Faulty, FaultyProxy};
+pub use forward::ForwardProxy;
 pub use host::Host;
 pub use lab::Lab;
 pub use process::{Output, Process, command, run};
 pub use programs::{ensure_programs, is_root};
-pub use world::World;
+pub use world::{Stack, World};

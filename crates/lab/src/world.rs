@@ -11,9 +11,14 @@
 //!
 //! Addresses of the Internet are of 11.0.0.0/8: real ones, for routers refuse to open ports of
 //! addresses that are for documentation or private; and nothing leaves the namespaces. Each is in a
-//! network of its own, as strangers are. There is no IPv6 yet.
+//! network of its own, as strangers are.
+//!
+//! IPv6 is had by whom it is given ([`World::host_of`]): of 2600:11::/32, each public host and each
+//! network of the Internet a prefix of 64 bits, in a site of its own (/48). Routers have a firewall
+//! for it, which lets in answers alone, and where hosts have IPv6 alone, a NAT64 at 64:ff9b::/96. There
+//! is no DNS64.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +33,17 @@ const AREA_MAX: u8 = 250;
 /// How long the rules of a router may take to be made.
 const RULES_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// What a host speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    /// IPv4 alone.
+    Ipv4,
+    /// Both.
+    Dual,
+    /// IPv6 alone.
+    Ipv6,
+}
+
 /// What an area has given so far.
 #[derive(Debug)]
 struct Site {
@@ -35,6 +51,8 @@ struct Site {
     network: [u8; 3],
     last: u8,
     link: LinkKind,
+    /// What its addresses of IPv6 begin with; none where that is not routed.
+    prefix: Option<Ipv6Addr>,
 }
 
 /// The Internet and all that is in it; dropping it removes everything.
@@ -62,6 +80,7 @@ impl World {
                 network: [11, 0, 0],
                 last: 0,
                 link,
+                prefix: None, // Each host has one of its own.
             }],
             places: Vec::new(),
         })
@@ -100,7 +119,23 @@ impl World {
             network: [192, 168, if is_inner { 100 + number } else { 1 }],
             last: 1, // The router's own.
             link: LinkKind::of_delay(Duration::ZERO),
+            prefix: None,
         });
+        Ok(area)
+    }
+
+    /// Makes a network behind a router of the Internet that routes IPv6 too, through a firewall that
+    /// lets out what the kind lets out.
+    ///
+    /// # Errors
+    /// As [`Self::home`].
+    pub fn home_v6(&mut self, nat: NatKind) -> Result<Area> {
+        let address = self.sites[0].last + 1;
+        let area = self.home(nat.clone())?;
+        let prefix = prefix(address);
+        self.sites[area.0].prefix = Some(prefix);
+        self.wire
+            .change(|fabric| fabric.route_v6(area, prefix, nat));
         Ok(area)
     }
 
@@ -109,11 +144,36 @@ impl World {
     /// # Errors
     /// As [`Self::public`].
     pub fn host(&mut self, name: &str, area: Area) -> Result<Host> {
+        self.host_of(name, area, Stack::Ipv4)
+    }
+
+    /// Makes a host in a network, or in the Internet, that speaks IPv4, IPv6 or both.
+    ///
+    /// # Errors
+    /// As [`Self::public`], and when it is to have IPv6 and the network has none
+    /// ([`Self::home_v6`]), or to have IPv6 alone in the Internet, which has no NAT64.
+    pub fn host_of(&mut self, name: &str, area: Area, stack: Stack) -> Result<Host> {
+        ensure!(
+            stack != Stack::Ipv6 || area != INTERNET,
+            "a host with IPv6 alone needs a router that is its NAT64"
+        );
         let address = self.address(area)?;
-        let link = self.sites[area.0].link;
-        let host = self.lab.bare_host(name, address)?;
+        let Site { link, .. } = self.sites[area.0];
+        let address_v6 = match stack {
+            Stack::Ipv4 => None,
+            Stack::Dual | Stack::Ipv6 => Some(self.address_v6(area, address)?),
+        };
+        let host = Host {
+            address_v6,
+            ..self.lab.bare_host(name, address)?
+        };
         let place = self.wire.connect(&host, area, link)?;
-        configure(&host, area)?;
+        if let Some(address) = address_v6 {
+            let is_alone = stack == Stack::Ipv6;
+            self.wire
+                .change(|fabric| fabric.add_v6(place, address, is_alone));
+        }
+        configure(&host, area, stack)?;
         self.places.push((name.to_owned(), place));
         Ok(host)
     }
@@ -165,8 +225,21 @@ impl World {
         })
     }
 
-    /// Has a network's router start anew: it forgets everything, and has another outer address if
-    /// it is to.
+    /// Returns the address of IPv6 of a host with this one of IPv4.
+    fn address_v6(&self, area: Area, address: Ipv4Addr) -> Result<Ipv6Addr> {
+        let [.., number, last] = address.octets();
+        let (prefix, last) = match area {
+            INTERNET => (prefix(number), 1),
+            _ => {
+                let prefix = self.sites[area.0].prefix;
+                (prefix.context("a network without IPv6")?, last)
+            }
+        };
+        Ok(Ipv6Addr::from_bits(prefix.to_bits() | u128::from(last)))
+    }
+
+    /// Has a network's router start anew: it forgets everything, and has another outer address of
+    /// IPv4 if it is to. Its prefix of IPv6 stays.
     ///
     /// # Errors
     /// When there is no address left.
@@ -212,8 +285,12 @@ impl World {
     /// called from then on. What it was known by leads nowhere.
     ///
     /// # Errors
-    /// When the host is not of this world, or there is no address left.
+    /// When the host is not of this world, or there is no address left, or it has IPv6.
     pub fn readdress(&mut self, host: &Host, area: Area) -> Result<Host> {
+        ensure!(
+            host.address_v6.is_none(),
+            "hosts with IPv6 stay where they are"
+        );
         let (place, address) = (self.place(host)?, self.address(area)?);
         let namespace = host.namespace();
         ip(&["-n", namespace, "address", "flush", "dev", INTERFACE])?;
@@ -223,13 +300,19 @@ impl World {
             address,
             ..host.clone()
         };
-        configure(&moved, area)?;
+        configure(&moved, area, Stack::Ipv4)?;
         Ok(moved)
     }
 
     /// Returns what became of packets.
     pub fn counts(&self) -> Counts {
         self.wire.change(|fabric| fabric.counts())
+    }
+
+    /// Returns how long after its time a packet was carried on at most, since that was asked last: what is
+    /// more than a few milliseconds is the doing of a busy machine, not of the links.
+    pub fn take_lateness(&self) -> Duration {
+        self.wire.change(Fabric::take_lateness)
     }
 
     fn place(&self, host: &Host) -> Result<Place> {
@@ -240,16 +323,31 @@ impl World {
     }
 }
 
-/// Tells a host its address, and that everything is reached by its device.
-fn configure(host: &Host, area: Area) -> Result<()> {
-    let (namespace, address) = (host.namespace(), host.address());
+/// The prefix of IPv6 of the public host, or network, that is this one in order.
+fn prefix(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2600, 0x11, number.into(), 0, 0, 0, 0, 0)
+}
+
+/// Tells a host its addresses, and that everything is reached by its device.
+fn configure(host: &Host, area: Area, stack: Stack) -> Result<()> {
     // The Internet is no network of which one would be part.
-    let bits = if area == INTERNET { 32 } else { 24 };
-    let own = format!("{address}/{bits}");
-    ip(&["-n", namespace, "address", "add", &own, "dev", INTERFACE])?;
-    ip(&["-n", namespace, "link", "set", INTERFACE, "up"])?;
-    ip(&[
-        "-n", namespace, "route", "replace", "default", "dev", INTERFACE,
-    ])?;
-    Ok(())
+    let [bits, bits_v6] = if area == INTERNET {
+        [32, 128]
+    } else {
+        [24, 64]
+    };
+    let mut lines = format!("link set {INTERFACE} up\n");
+    if stack != Stack::Ipv6 {
+        let address = host.address();
+        lines += &format!(
+            "address add {address}/{bits} dev {INTERFACE}\nroute replace default dev {INTERFACE}\n"
+        );
+    }
+    if let Some(address) = host.address_v6() {
+        lines += &format!(
+            "address add {address}/{bits_v6} dev {INTERFACE} nodad\n\
+             route replace ::/0 dev {INTERFACE}\n"
+        );
+    }
+    ip_batch(host.namespace(), &lines)
 }

@@ -6,12 +6,12 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use enishi_lab::wire::{Dependence, INTERNET, LinkKind, NatKind, Outward, Ports};
-use enishi_lab::{Host, World, is_root, until};
+use enishi_lab::{Host, Stack, World, is_root, until};
 
 use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 
@@ -41,8 +41,12 @@ fn on<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
 }
 
 fn socket(host: &Host, port: u16) -> UdpSocket {
+    socket_of(host, Ipv4Addr::UNSPECIFIED.into(), port)
+}
+
+fn socket_of(host: &Host, address: IpAddr, port: u16) -> UdpSocket {
     on(host, || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let socket = UdpSocket::bind((address, port)).unwrap();
         socket.set_read_timeout(Some(SILENCE)).unwrap();
         socket
     })
@@ -243,4 +247,85 @@ fn a_firewall_a_restart_and_a_move_are_noticed() {
     let now = send(&client, &server, at(&public, 53)).unwrap();
     assert_eq!(now, at(&moved, PORT));
     assert_eq!(send(&server, &client, after), None);
+}
+
+fn at_v6(host: &Host, port: u16) -> SocketAddr {
+    (host.address_v6().unwrap(), port).into()
+}
+
+#[test]
+fn firewalls_of_ipv6_open_for_answers_alone() {
+    let Some(mut world) = world("firewalls") else {
+        return;
+    };
+    let any = Ipv6Addr::UNSPECIFIED.into();
+    let public = world.host_of("p", INTERNET, Stack::Dual).unwrap();
+    let server = socket_of(&public, any, 53);
+    let homes = ["a", "b"].map(|name| {
+        let home = world.home_v6(NatKind::port_restricted()).unwrap();
+        let host = world.host_of(name, home, Stack::Dual).unwrap();
+        (socket_of(&host, any, PORT), at_v6(&host, PORT))
+    });
+    let [(a, at_a), (b, at_b)] = &homes;
+    assert_eq!(send(&server, a, *at_a), None);
+    assert_eq!(send(a, &server, at_v6(&public, 53)), Some(*at_a));
+    assert_eq!(send(&server, a, *at_a), Some(at_v6(&public, 53)));
+    // Two homes meet when both have sent.
+    assert_eq!(send(a, b, *at_b), None);
+    assert_eq!(send(b, a, *at_a), Some(*at_b));
+    assert_eq!(send(a, b, *at_b), Some(*at_a));
+    assert!(world.host_of("c", INTERNET, Stack::Ipv6).is_err());
+    let without = world.home(NatKind::full_cone()).unwrap();
+    assert!(world.host_of("d", without, Stack::Dual).is_err());
+}
+
+#[test]
+fn programs_with_ipv6_alone_reach_those_with_ipv4_alone_by_the_nat64() {
+    const BYTES: usize = 300_000;
+    let Some(mut world) = world("nat64") else {
+        return;
+    };
+    let public = world.public("p").unwrap();
+    let home = world.home_v6(NatKind::port_restricted()).unwrap();
+    let host = world.host_of("h", home, Stack::Ipv6).unwrap();
+    let (client, server) = (
+        socket_of(&host, Ipv6Addr::UNSPECIFIED.into(), PORT),
+        socket(&public, 53),
+    );
+    let translated = |port: u16| -> SocketAddr {
+        format!("[64:ff9b::{}]:{port}", public.address())
+            .parse()
+            .unwrap()
+    };
+    let seen = send(&client, &server, translated(53)).unwrap();
+    assert_eq!(seen.to_string(), format!("11.0.2.1:{PORT}"));
+    assert_eq!(send(&server, &client, seen), Some(translated(53)));
+
+    let to = translated(53).ip().to_string();
+    let echoed = host.run(&["ping", "-c", "2", "-i", "0.2", "-W", "2", &to], A_WHILE);
+    let echoed = echoed.unwrap().stdout;
+    assert!(
+        echoed.contains(" 0% packet loss") && echoed.contains("ttl=63"),
+        "{echoed}"
+    );
+    // Nothing of IPv4 leaves the host.
+    let four = ["ping", "-c", "1", "-W", "1", &public.address().to_string()];
+    assert!(!host.run(&four, A_WHILE).unwrap().success());
+
+    let listener = on(&public, || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap()
+    });
+    let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, from) = listener.accept().unwrap();
+            assert_eq!(from.ip().to_string(), "11.0.2.1");
+            stream.write_all(&sent).unwrap();
+        });
+        let mut stream = on(&host, || TcpStream::connect(translated(80)).unwrap());
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        received
+    });
+    assert!(received == sent, "{} of {BYTES} octets", received.len());
 }

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::fetch::{FetchError, fetch};
 use crate::settings::{Location, Secret, Settings, SettingsError, Written};
+use crate::tls::Trust;
 
 /// The longest file, in octets.
 pub const FILE_BYTES_MAX: usize = 64 * 1024;
@@ -34,7 +35,11 @@ const SIGNATURE_BYTES_MAX: usize = 256;
 const CONTEXT: &[u8] = b"enishi 1 company settings\0";
 
 /// The keys that a file may have.
-const KEYS: &[&str] = &["version", "proxy", "proxy_pac", "no_proxy"];
+const KEYS: &[&str] = &["version", "proxy", "proxy_pac", "no_proxy", "bootstrap"];
+
+/// The most invitations that a file may have, and the longest of them, in octets.
+const INVITATIONS_MAX: usize = 16;
+const INVITATION_BYTES_MAX: usize = 4_096;
 
 /// A settings file and its signature, neither of which has been looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +55,9 @@ pub struct Company {
     pub version: u64,
     /// What it says of proxies; none for nothing.
     pub settings: Option<Settings>,
+    /// Invitations to the overlay, which name nodes to join by and to reach others by; at most 16 of at
+    /// most 4,096 octets, which nobody has looked at.
+    pub bootstrap: Vec<String>,
 }
 
 /// The file as it stands there. Unknown keys are for newer nodes, and passed over.
@@ -60,6 +68,8 @@ struct File {
     proxy_pac: Option<String>,
     #[serde(default)]
     no_proxy: Vec<String>,
+    #[serde(default)]
+    bootstrap: Vec<String>,
 }
 
 /// Why a company's settings are not taken.
@@ -116,13 +126,13 @@ impl Signed {
     ///
     /// # Errors
     /// [`CompanyError::Fetch`], [`CompanyError::Wrong`] when one is no text.
-    pub async fn fetch(location: &Location) -> Result<Self, CompanyError> {
+    pub async fn fetch(location: &Location, trust: &Trust) -> Result<Self, CompanyError> {
         let beside = match location {
             Location::Http(url) => Location::Http(format!("{url}.sig")),
             Location::File(path) => Location::File(with_sig(path)),
         };
-        let text = fetch(location, FILE_BYTES_MAX).await?;
-        let signature = fetch(&beside, SIGNATURE_BYTES_MAX).await?;
+        let text = fetch(location, FILE_BYTES_MAX, trust).await?;
+        let signature = fetch(&beside, SIGNATURE_BYTES_MAX, trust).await?;
         let read = |octets| String::from_utf8(octets);
         let text = read(text).map_err(|_| CompanyError::Wrong("it is no text".to_owned()))?;
         let signature = read(signature).map_err(|_| CompanyError::Unsigned)?;
@@ -273,6 +283,12 @@ pub fn parse(text: &str) -> Result<Company, CompanyError> {
             "`version` must be at least 1".to_owned(),
         ));
     }
+    let is_long = |text: &String| text.len() > INVITATION_BYTES_MAX;
+    if file.bootstrap.len() > INVITATIONS_MAX || file.bootstrap.iter().any(is_long) {
+        return Err(CompanyError::Wrong(format!(
+            "`bootstrap` has more than {INVITATIONS_MAX} invitations, or one that is too long"
+        )));
+    }
     let written = Written {
         proxy: file.proxy,
         pac: file.proxy_pac,
@@ -282,6 +298,7 @@ pub fn parse(text: &str) -> Result<Company, CompanyError> {
     Ok(Company {
         version: file.version,
         settings: written.settings()?,
+        bootstrap: file.bootstrap,
     })
 }
 
@@ -317,6 +334,17 @@ mod tests {
         assert_eq!(company.version, 3);
         assert!(company.settings.is_some());
         assert!(!format!("{:?} {company:?}", signed(TEXT)).contains("secret"));
+    }
+
+    #[test]
+    fn invitations_are_bounded() {
+        let of = |count: usize, length: usize| {
+            let all = format!("\"{}\",", "x".repeat(length)).repeat(count);
+            parse(&format!("version = 1\nbootstrap = [{all}]"))
+        };
+        assert_eq!(of(16, 4_096).unwrap().bootstrap.len(), 16);
+        assert!(of(17, 1).is_err() && of(1, 4_097).is_err());
+        assert!(parse("version = 1").unwrap().bootstrap.is_empty());
     }
 
     #[test]
@@ -395,16 +423,16 @@ mod tests {
         assert_eq!(beside, dir.path().join("s.toml.sig"));
         assert_eq!(sign_file(&path, &key).unwrap().1, id);
         let location = Location::File(path.clone());
-        let fetched = Signed::fetch(&location).await.unwrap();
+        let fetched = Signed::fetch(&location, &Trust::default()).await.unwrap();
         assert_eq!(fetched.open(&id).unwrap().version, 3);
         std::fs::write(&path, "x".repeat(FILE_BYTES_MAX + 1)).unwrap();
         assert!(matches!(
-            Signed::fetch(&location).await,
+            Signed::fetch(&location, &Trust::default()).await,
             Err(CompanyError::Fetch(_))
         ));
         std::fs::remove_file(&beside).unwrap();
         std::fs::write(&path, TEXT).unwrap();
-        assert!(Signed::fetch(&location).await.is_err());
+        assert!(Signed::fetch(&location, &Trust::default()).await.is_err());
         std::fs::write(&key, "nonsense").unwrap();
         assert!(matches!(sign_file(&path, &key), Err(CompanyError::Key(_))));
     }

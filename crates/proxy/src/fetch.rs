@@ -1,19 +1,22 @@
-//! Small files from a disk or by plain HTTP, within limits of size and time.
+//! Small files from a disk or by HTTP, plain or by TLS, within limits of size and time.
 
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{CACHE_CONTROL, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::body::{self, BodyError};
 use crate::settings::Location;
 use crate::target::Target;
+use crate::tls::Trust;
 
 /// How long a fetch takes at most.
 pub const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -40,10 +43,14 @@ pub enum FetchError {
 ///
 /// # Errors
 /// [`FetchError`] tells what to look at.
-pub async fn fetch(location: &Location, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
+pub async fn fetch(
+    location: &Location,
+    bytes_max: usize,
+    trust: &Trust,
+) -> Result<Vec<u8>, FetchError> {
     let fetched = async {
         match location {
-            Location::Http(url) => by_http(location, url, bytes_max).await,
+            Location::Http(url) => by_http(location, url, bytes_max, trust).await,
             Location::File(path) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || read(&path, bytes_max));
@@ -65,7 +72,7 @@ pub async fn fetch(location: &Location, bytes_max: usize) -> Result<Vec<u8>, Fet
 }
 
 /// Reads a file, one octet more than may be at most. What is no file is not read: a pipe may never end.
-fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
@@ -75,16 +82,37 @@ fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
-async fn by_http(location: &Location, url: &str, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
+async fn by_http(
+    location: &Location,
+    url: &str,
+    bytes_max: usize,
+    trust: &Trust,
+) -> Result<Vec<u8>, FetchError> {
     let target = Target::parse(url);
     let target = target.map_err(|error| unreachable(location, &error))?;
     let stream = TcpStream::connect((target.host(), target.port())).await;
     let stream = stream.map_err(|error| unreachable(location, &error))?;
+    if target.scheme() == "https" {
+        let stream = trust.connect(target.host(), stream).await;
+        let stream = stream.map_err(|error| unreachable(location, &error))?;
+        return ask(location, (url, &target), bytes_max, stream).await;
+    }
+    ask(location, (url, &target), bytes_max, stream).await
+}
+
+/// Asks the host of a URL for it, over a stream.
+async fn ask(
+    location: &Location,
+    (url, target): (&str, &Target),
+    bytes_max: usize,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<Vec<u8>, FetchError> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(location, &error))?;
     let exchange = async {
         let seen = target.to_string();
-        let authority = seen.trim_start_matches("http://").trim_end_matches('/');
+        let authority = seen.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.trim_end_matches('/');
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let path = rest.find(['/', '?']).map_or("/", |at| &rest[at..]);
         let path = path.split('#').next().unwrap_or("/");
@@ -104,13 +132,10 @@ async fn by_http(location: &Location, url: &str, bytes_max: usize) -> Result<Vec
             let status = response.status().as_u16();
             return Err(FetchError::Refused(location.clone(), status));
         }
-        let body = Limited::new(response.into_body(), bytes_max);
-        match body.collect().await {
-            Ok(body) => Ok(body.to_bytes().to_vec()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(FetchError::Long(location.clone(), bytes_max))
-            }
-            Err(error) => Err(FetchError::Unreachable(location.clone(), error.to_string())),
+        match body::read(response.into_body(), bytes_max).await {
+            Ok(octets) => Ok(octets),
+            Err(BodyError::Long) => Err(FetchError::Long(location.clone(), bytes_max)),
+            Err(BodyError::Broken(error)) => Err(unreachable(location, &error)),
         }
     };
     tokio::pin!(exchange);
@@ -153,38 +178,58 @@ pub(crate) mod tests {
     async fn files_come_from_disk_and_by_http() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec();
         let location = serve(answer).await;
-        assert_eq!(fetch(&location, 5).await.unwrap(), b"hello");
         assert_eq!(
-            fetch(&location, 4).await,
+            fetch(&location, 5, &Trust::default()).await.unwrap(),
+            b"hello"
+        );
+        assert_eq!(
+            fetch(&location, 4, &Trust::default()).await,
             Err(FetchError::Long(location, 4))
         );
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hello").unwrap();
         let location = Location::File(file.path().to_owned());
-        assert_eq!(fetch(&location, 5).await.unwrap(), b"hello");
         assert_eq!(
-            fetch(&location, 4).await,
+            fetch(&location, 5, &Trust::default()).await.unwrap(),
+            b"hello"
+        );
+        assert_eq!(
+            fetch(&location, 4, &Trust::default()).await,
             Err(FetchError::Long(location, 4))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_in_parts_of_one_octet_comes_whole_or_is_too_long() {
+        let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        answer.extend(b"1\r\nx\r\n".repeat(3_000));
+        answer.extend(b"0\r\n\r\n");
+        let location = serve(answer).await;
+        let found = fetch(&location, 3_000, &Trust::default()).await;
+        assert_eq!(found.unwrap(), vec![b'x'; 3_000]);
+        assert_eq!(
+            fetch(&location, 2_999, &Trust::default()).await,
+            Err(FetchError::Long(location, 2_999))
         );
     }
 
     #[tokio::test]
     async fn what_is_not_there_or_never_ends_is_told() {
         let location = serve(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
-        let found = fetch(&location, 5).await;
+        let found = fetch(&location, 5, &Trust::default()).await;
         assert_eq!(found, Err(FetchError::Refused(location, 404)));
         for path in ["/nowhere/at/all", "/dev/zero", "/tmp"] {
-            let found = fetch(&Location::File(path.into()), 5).await;
+            let found = fetch(&Location::File(path.into()), 5, &Trust::default()).await;
             assert!(matches!(found, Err(FetchError::Unreachable(..))), "{path}");
         }
         let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         endless.extend(vec![b'x'; 100_000]);
         let location = serve(endless).await;
         assert_eq!(
-            fetch(&location, 50).await,
+            fetch(&location, 50, &Trust::default()).await,
             Err(FetchError::Long(location, 50))
         );
         let location = serve(b"nonsense\r\n\r\n".to_vec()).await;
-        assert!(fetch(&location, 5).await.is_err());
+        assert!(fetch(&location, 5, &Trust::default()).await.is_err());
     }
 }

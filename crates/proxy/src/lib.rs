@@ -17,11 +17,13 @@
 //! | [`environment`] | the variables, as curl has them |
 //! | [`desktop`] | what GNOME, KDE or the session of a person say |
 //! | [`company`] | the signed settings file |
-//! | [`fetch`] | small files by plain HTTP or from a disk |
+//! | [`fetch`] | small files by HTTP, plain or by TLS, or from a disk |
+//! | [`tls`] | TLS to proxies and to hosts of files, and whom it trusts |
 //! | [`bypass`] | what goes without a proxy |
 //! | [`pac`] | PAC files |
 //! | [`route`], [`target`] | answer and question |
 
+mod body;
 pub mod bypass;
 pub mod company;
 pub mod desktop;
@@ -33,6 +35,7 @@ pub mod proxies;
 pub mod route;
 pub mod settings;
 pub mod target;
+pub mod tls;
 
 pub use bypass::Bypass;
 pub use environment::Environment;
@@ -40,3 +43,4 @@ pub use proxies::{ANSWER_TIME_MAX, Explanation, Proxies, Source};
 pub use route::{Credentials, ProxyServer, Route};
 pub use settings::{Choice, Location, Secret, Settings, Written};
 pub use target::Target;
+pub use tls::{Trust, TrustError};

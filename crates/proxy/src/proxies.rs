@@ -11,6 +11,7 @@ use crate::pac::Pac;
 use crate::route::Route;
 use crate::settings::{Choice, Location, Settings};
 use crate::target::Target;
+use crate::tls::Trust;
 
 /// The longest that [`Proxies::proxies_for`] takes: a PAC file is fetched once and evaluated. Other
 /// sources answer at once.
@@ -64,6 +65,7 @@ pub struct Proxies(Arc<Inner>);
 struct Inner {
     state: RwLock<State>,
     pac: Pac,
+    trust: Trust,
     /// How often something was said.
     changes: watch::Sender<u64>,
 }
@@ -112,11 +114,24 @@ impl Proxies {
     /// Makes one that knows no proxy yet, and asks PAC files by `pac`.
     #[must_use]
     pub fn new(pac: Pac) -> Self {
+        Self::trusting(pac, Trust::default())
+    }
+
+    /// The same, with whom TLS to proxies and to the hosts of PAC files trusts.
+    #[must_use]
+    pub fn trusting(pac: Pac, trust: Trust) -> Self {
         Self(Arc::new(Inner {
             state: RwLock::default(),
             pac,
+            trust,
             changes: watch::Sender::default(),
         }))
+    }
+
+    /// Returns whom TLS trusts.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.0.trust
     }
 
     /// Says what a source says from now on; `None` for nothing.
@@ -200,7 +215,7 @@ impl Proxies {
             Choice::Fixed(fixed) => explanation.routes = vec![fixed.route(&target)],
             Choice::Pac(location) => {
                 explanation.pac = Some(location.clone());
-                let answer = self.0.pac.ask(location, &target);
+                let answer = self.0.pac.ask(location, &target, &self.0.trust);
                 match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
                     Ok(Ok(routes)) => explanation.routes = routes,
                     Ok(Err(error)) => explanation.notice = Some(error.to_string()),

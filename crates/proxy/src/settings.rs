@@ -60,11 +60,11 @@ impl Fixed {
     }
 }
 
-/// Where a file is: by plain HTTP, or on the disk.
+/// Where a file is: by HTTP, plain or by TLS, or on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Location {
-    /// An `http://` URL of at most 2,048 octets, without a user and a password.
+    /// An `http://` or `https://` URL of at most 2,048 octets, without a user and a password.
     Http(String),
     /// A file, by its whole path.
     File(PathBuf),
@@ -81,7 +81,7 @@ impl FromStr for Location {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme.map(str::to_ascii_lowercase).as_deref() {
             None => Self::file(text),
-            Some("http") => match Target::parse(text) {
+            Some("http" | "https") => match Target::parse(text) {
                 Ok(_) if text.chars().all(|c| c.is_ascii_graphic() && c != '@') => {
                     Ok(Self::Http(text.to_owned()))
                 }
@@ -251,8 +251,8 @@ pub enum SettingsError {
     Bypass(#[from] BypassError),
     /// A place of a file is none.
     #[error(
-        "a PAC file or a company's file is named as http://host/file, or by a path that begins \
-         with /: put what is behind https:// in a file"
+        "a PAC file or a company's file is named as http://host/file or https://host/file, or by a \
+         path that begins with /"
     )]
     Location,
     /// Both a proxy and a PAC file are named.
@@ -311,15 +311,17 @@ mod tests {
         assert_eq!(both.settings(), Err(SettingsError::Both));
         for place in [
             "p.pac",
-            "https://h/p.pac",
             "http://",
+            "https://u@h/p.pac",
             "ftp://h/p",
             "http://h/ x",
         ] {
             let wrong = place.parse::<Location>();
             assert_eq!(wrong, Err(SettingsError::Location), "{place}");
         }
-        assert!("file:///etc/p.pac".parse::<Location>().is_ok());
+        for place in ["file:///etc/p.pac", "https://h/p.pac"] {
+            assert!(place.parse::<Location>().is_ok(), "{place}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod multicast;
 pub mod names;
 pub mod node;
+mod pace;
 pub mod reach;
 pub mod record;
 pub mod recording;

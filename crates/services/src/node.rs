@@ -625,9 +625,11 @@ impl Node {
                 token,
                 target,
                 any,
+                via,
                 body,
             } => {
-                let request = self.overlay.request(now, target, any, service as u8, body);
+                let question = (service as u8, body);
+                let request = self.overlay.request_by(now, via, (target, any), question);
                 self.asked.insert(request, (service, token));
             }
             Call::Locate {

@@ -177,6 +177,8 @@ pub(crate) enum Call {
         token: u64,
         target: Position,
         any: bool,
+        /// By way of this peer first.
+        via: Option<Contact>,
         body: Bytes,
     },
     Locate {
@@ -300,6 +302,20 @@ impl<E> Context<'_, E> {
             token,
             target,
             any,
+            via: None,
+            body: body.into(),
+        };
+        self.calls.push_back(call);
+    }
+
+    /// Asks the same service of the node that a peer, and those after it, think in charge of a position.
+    pub fn ask_by(&mut self, token: u64, via: Contact, target: Position, body: impl Into<Bytes>) {
+        let call = Call::Ask {
+            service: self.service,
+            token,
+            target,
+            any: false,
+            via: Some(via),
             body: body.into(),
         };
         self.calls.push_back(call);

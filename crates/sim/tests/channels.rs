@@ -50,8 +50,16 @@ fn members(world: &World, at: Index) -> usize {
 }
 
 fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Index, VnetEvent)> {
+    resolve_within(world, at, address.into(), Duration::from_secs(15))
+}
+
+fn resolve_within(
+    world: &mut World,
+    at: Index,
+    address: IpAddr,
+    time: Duration,
+) -> Vec<(Index, VnetEvent)> {
     world.take_events();
-    let address = address.into();
     world.command(
         at,
         Command::Vnet(Vnet::Resolve {
@@ -59,7 +67,7 @@ fn resolve(world: &mut World, at: Index, address: impl Into<IpAddr>) -> Vec<(Ind
             address,
         }),
     );
-    world.run_for(Duration::from_secs(15));
+    world.run_for(time);
     let events = world.take_events().into_iter();
     events
         .filter_map(|(_, index, event)| match event {
@@ -120,6 +128,52 @@ fn two_members_find_each_other_and_agree_on_keys() {
         agreement(&events, 7).map(|other| &other.receive),
         Some(&again.send)
     );
+}
+
+#[test]
+fn who_was_reached_before_is_reached_again_at_once_though_nobody_tells_of_addresses() {
+    let mut world = world(20);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 7, 1, None);
+    let there = address(&world, 7).unwrap();
+    let events = resolve(&mut world, 3, there);
+    assert!(agreement(&events, 3).is_some());
+    // What was looked up is known for a minute.
+    world.run_for(Duration::from_secs(61));
+    // They have each other, and nobody else; and their session has ended in between.
+    for (index, other) in [(3, 7), (7, 3)] {
+        world.set_part(index, 1);
+        let other = world.id(other);
+        world.command(index, Command::Vnet(Vnet::Restarted(other)));
+    }
+    let soon = Duration::from_secs(1);
+    let events = resolve_within(&mut world, 3, there.into(), soon);
+    assert!(agreement(&events, 3).is_some() && agreement(&events, 7).is_some());
+    let unresolved = |event: &VnetEvent| matches!(event, VnetEvent::Unresolved { .. });
+    assert!(!events.iter().any(|(_, event)| unresolved(event)));
+}
+
+#[test]
+fn who_had_an_address_before_does_not_hide_who_has_it_now() {
+    let mut world = world(20);
+    open(&mut world, 3, 1, None);
+    open(&mut world, 7, 1, None);
+    let there = address(&world, 7).unwrap();
+    assert!(agreement(&resolve(&mut world, 3, there), 3).is_some());
+    // While it hears nothing of it, that one leaves the channel, and another one takes the address.
+    world.set_part(3, 1);
+    world.command(7, Command::Vnet(Vnet::Close(CHANNEL)));
+    world.run_for(Duration::from_secs(5));
+    open(&mut world, 9, 1, Some(there));
+    assert_eq!(address(&world, 9), Some(there));
+    world.set_part(3, 0);
+    let gone = world.id(7);
+    world.command(3, Command::Vnet(Vnet::Restarted(gone)));
+    world.run_for(Duration::from_secs(30));
+    let events = resolve_within(&mut world, 3, there.into(), Duration::from_secs(3));
+    assert!(agreement(&events, 3).is_some() && agreement(&events, 9).is_some());
+    let unresolved = |event: &VnetEvent| matches!(event, VnetEvent::Unresolved { .. });
+    assert!(!events.iter().any(|(_, event)| unresolved(event)));
 }
 
 #[test]

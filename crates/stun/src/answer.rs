@@ -17,6 +17,15 @@
 //! anything: who asks with a forged source has the answer sent to another. So an answer has
 //! no more than [`ANSWER_MULTIPLE_MAX`] times the octets of its request, and each source has a
 //! rate.
+//!
+//! TICKET, an attribute of Enishi's own, has something in the answer by which the asker shows later that
+//! it came there ([`crate::Tickets`]).
+//!
+//! RESPONSE-PORT (RFC 5780, section 7.5) has the answer sent to another port of the source's address,
+//! which shows whether a NAT still has a mapping there ([`crate::Measurement`]). It lets nobody reach
+//! more than a forged source does: the address is that of the source, the port none of a service
+//! (RFC 6335, section 6), the answer as short and as rare as any. Such an answer has no
+//! RESPONSE-ORIGIN, as a socket at all addresses does not know its own.
 
 use std::net::SocketAddr;
 
@@ -24,7 +33,7 @@ use enishi_overlay::Time;
 use stun_types::attribute::{Attribute as _, AttributeStaticType as _, AttributeType};
 use stun_types::attribute::{
     ErrorCode, Fingerprint, MessageIntegrity, MessageIntegritySha256, Nonce, PasswordAlgorithm,
-    Realm, UnknownAttributes, Userhash, Username, XorMappedAddress,
+    RawAttribute, Realm, UnknownAttributes, Userhash, Username, XorMappedAddress,
 };
 use stun_types::message::{
     BINDING, MAGIC_COOKIE, Message, MessageClass, MessageHeader, MessageWrite, MessageWriteExt,
@@ -32,6 +41,7 @@ use stun_types::message::{
 };
 
 use crate::budget::{Rate, Throttle};
+use crate::ticket::{self, TICKET, Ticket, Tickets};
 
 /// An answer has at most so many times the octets of its request: the longest in proportion says
 /// of a request with one attribute that the attribute is unknown.
@@ -57,6 +67,13 @@ const ALL: Rate = Rate {
 /// The most sources that are known at a time.
 const SOURCES_MAX: usize = 4_096;
 
+/// RESPONSE-PORT: a port, and two octets of padding, which some count as its length and some do not.
+pub(crate) const RESPONSE_PORT: AttributeType = AttributeType::new(0x0027);
+const RESPONSE_PORT_BYTES: [usize; 2] = [2, 4];
+
+/// The first port that answers may be sent to: those below belong to services.
+pub(crate) const RESPONSE_PORT_MIN: u16 = 1024;
+
 /// The attributes of RFC 8489 that demand to be understood. They ask for nothing of who
 /// answers without authentication.
 const UNDERSTOOD: [AttributeType; 8] = [
@@ -74,6 +91,10 @@ const UNDERSTOOD: [AttributeType; 8] = [
 #[derive(Clone, Debug)]
 pub struct Answerer {
     throttle: Throttle,
+    /// Whether answers may be wanted at another port.
+    at_ports: bool,
+    /// What is given to those who ask for it.
+    tickets: Option<Tickets>,
     answered: Answered,
 }
 
@@ -96,18 +117,46 @@ impl Default for Answerer {
     }
 }
 
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Where it is to be sent: to the source of the request, or another port there.
+    pub to: SocketAddr,
+    /// Its octets.
+    pub octets: Vec<u8>,
+}
+
 impl Answerer {
-    /// Makes one that knows no source yet.
+    /// Makes one that knows no source yet, and answers to where a request came from.
     pub fn new() -> Self {
         Self {
             throttle: Throttle::new(EACH, ALL, SOURCES_MAX),
+            at_ports: false,
+            tickets: None,
             answered: Answered::default(),
         }
     }
 
-    /// Returns what to send back to the source, if anything. Takes time in proportion to the
-    /// octets.
-    pub fn answer(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    /// Makes one that also answers to another port of the source, if a request says so (RFC 5780,
+    /// section 7.5), from 1024 on.
+    pub fn at_ports() -> Self {
+        Self {
+            at_ports: true,
+            ..Self::new()
+        }
+    }
+
+    /// Has it give tickets to those who ask for one, in answers that go to where the request came from.
+    #[must_use]
+    pub fn with_tickets(self, tickets: Tickets) -> Self {
+        Self {
+            tickets: Some(tickets),
+            ..self
+        }
+    }
+
+    /// Returns what to send, and where to, if anything. Takes time in proportion to the octets.
+    pub fn answer(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) -> Option<Answer> {
         let Some(request) = binding_request(datagram) else {
             self.answered.ignored += 1;
             return None;
@@ -116,19 +165,28 @@ impl Answerer {
             self.answered.throttled += 1;
             return None;
         }
-        let unknown = unknown(&request);
-        let answer = if unknown.is_empty() {
+        let unknown = unknown(&request, self.at_ports);
+        let (to, octets) = if unknown.is_empty() {
+            let Some(port) = response_port(&request).unwrap_or(Some(source.port())) else {
+                self.answered.ignored += 1;
+                return None;
+            };
             self.answered.successes += 1;
-            success(&request, source)
+            let mut to = source;
+            to.set_port(port);
+            let tickets = self.tickets.as_ref();
+            let tickets = tickets.filter(|_| to == source && ticket::is_wanted(&request));
+            let ticket = tickets.map(|tickets| tickets.give(now, source.ip()));
+            (to, success(&request, source, ticket))
         } else {
             self.answered.errors += 1;
-            refusal(&request, &unknown)
+            (source, refusal(&request, &unknown))
         };
-        let Some(answer) = answer else {
+        let Some(octets) = octets else {
             unreachable!("an answer that is not written yet takes each attribute once");
         };
-        debug_assert!(answer.len() <= ANSWER_MULTIPLE_MAX * datagram.len());
-        Some(answer)
+        debug_assert!(octets.len() <= ANSWER_MULTIPLE_MAX * datagram.len());
+        Some(Answer { to, octets })
     }
 
     /// Returns what became of the datagrams so far.
@@ -159,18 +217,36 @@ fn binding_request(datagram: &[u8]) -> Option<Message<'_>> {
     asks.then_some(message)
 }
 
-fn unknown(request: &Message<'_>) -> Vec<AttributeType> {
+fn unknown(request: &Message<'_>, at_ports: bool) -> Vec<AttributeType> {
     let types = request.iter_attributes().map(|(_, it)| it.get_type());
+    let understands =
+        |it: &AttributeType| UNDERSTOOD.contains(it) || (at_ports && *it == RESPONSE_PORT);
     types
-        .filter(|it| it.comprehension_required() && !UNDERSTOOD.contains(it))
+        .filter(|it| it.comprehension_required() && !understands(it))
         .collect()
 }
 
-fn success(request: &Message<'_>, source: SocketAddr) -> Option<Vec<u8>> {
+/// Returns to which port an answer is wanted, if the request says so; no port if it must not be that.
+fn response_port(request: &Message<'_>) -> Option<Option<u16>> {
+    let attribute = request.raw_attribute(RESPONSE_PORT)?;
+    let value = &attribute.value[..];
+    let port = value.first_chunk().copied().map(u16::from_be_bytes);
+    let is_one = |port: &u16| *port >= RESPONSE_PORT_MIN;
+    let port = port.filter(is_one);
+    Some(port.filter(|_| RESPONSE_PORT_BYTES.contains(&value.len())))
+}
+
+fn success(request: &Message<'_>, source: SocketAddr, ticket: Option<Ticket>) -> Option<Vec<u8>> {
     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
     let mapped = XorMappedAddress::new(source, request.transaction_id());
     let mut answer = Message::builder_success(request, MessageWriteVec::new());
     answer.add_attribute(&mapped).ok()?;
+    if let Some(ticket) = ticket {
+        let octets = ticket.octets();
+        answer
+            .add_attribute(&RawAttribute::new(TICKET, &octets))
+            .ok()?;
+    }
     finish(request, answer)
 }
 
@@ -212,7 +288,9 @@ mod tests {
     }
 
     fn answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
-        Answerer::new().answer(Time::ZERO, source, datagram)
+        let answer = Answerer::new().answer(Time::ZERO, source, datagram)?;
+        assert_eq!(answer.to, source);
+        Some(answer.octets)
     }
 
     /// Appends an attribute of four octets to a finished message.
@@ -269,6 +347,73 @@ mod tests {
         let named = answer.attribute::<UnknownAttributes>().unwrap();
         let has = |kind| named.has_attribute(AttributeType::new(kind));
         assert!(has(0x0003) && has(0x0024) && !has(0x8888));
+    }
+
+    #[test]
+    fn an_answer_is_sent_to_another_port_of_the_source_and_nowhere_else() {
+        let asked = |port: &[u8]| {
+            request(|request| {
+                let attribute = RawAttribute::new(RESPONSE_PORT, port);
+                request.add_attribute(&attribute).unwrap();
+            })
+        };
+        let answer = |datagram: &[u8]| Answerer::at_ports().answer(Time::ZERO, source(), datagram);
+        for port in [&[0xc3, 0x50][..], &[0xc3, 0x50, 0, 0]] {
+            let question = asked(port);
+            let told = answer(&question).unwrap();
+            assert_eq!(told.to.to_string(), "192.0.2.7:50000");
+            // What it says is where the request came from.
+            let message = Message::from_bytes(&told.octets).unwrap();
+            let mapped = message.attribute::<XorMappedAddress>().unwrap();
+            assert_eq!(mapped.addr(message.transaction_id()), source());
+            assert!(told.octets.len() <= ANSWER_MULTIPLE_MAX * question.len());
+        }
+        // Ports of services, none, and what is no port.
+        for port in [&[0, 53][..], &[0x03, 0xff], &[0, 0], &[], &[1], &[9, 9, 9]] {
+            assert_eq!(answer(&asked(port)), None, "{port:?}");
+        }
+        // Whoever does not offer it says so, to the source itself.
+        let question = asked(&[0xc3, 0x50]);
+        let told = Answerer::new().answer(Time::ZERO, source(), &question);
+        let told = told.unwrap();
+        let message = Message::from_bytes(&told.octets).unwrap();
+        assert_eq!(message.attribute::<ErrorCode>().unwrap().code(), 420);
+        assert_eq!(told.to, source());
+        // With PADDING (RFC 5780, section 7.6) it would be a long answer.
+        let mut padded = asked(&[0xc3, 0x50]);
+        append(&mut padded, 0x0026);
+        let told = answer(&padded).unwrap();
+        assert_eq!(told.to, source());
+    }
+
+    #[test]
+    fn a_ticket_is_given_to_who_asks_at_the_address_from_which_it_does() {
+        use crate::question;
+        let tickets = Tickets::new([7; 32]);
+        let mut answerer = Answerer::at_ports().with_tickets(tickets.clone());
+        let now = Time::from_secs(90);
+        let (_, asked) = question::question_for_ticket();
+        let told = answerer.answer(now, source(), &asked).unwrap();
+        let ticket = question::ticket(&told.octets).unwrap();
+        assert!(tickets.gave(now, source().ip(), ticket));
+        assert!(!tickets.gave(now, "192.0.2.8".parse().unwrap(), ticket));
+        // It costs no more octets than the question, but for the address.
+        assert_eq!((told.octets.len(), asked.len()), (52, 40));
+        assert!(question::mapped(&told.octets).is_some());
+        // Not to who does not ask, nor to another port, nor by who gives none.
+        let plain = answerer.answer(now, source(), &question::question().1);
+        assert_eq!(question::ticket(&plain.unwrap().octets), None);
+        let elsewhere = request(|request| {
+            let port = RawAttribute::new(RESPONSE_PORT, &[0xc3, 0x50, 0, 0]);
+            request.add_attribute(&port).unwrap();
+            let wanted = RawAttribute::new(TICKET, &[0; 8]);
+            request.add_attribute(&wanted).unwrap();
+        });
+        let told = answerer.answer(now, source(), &elsewhere).unwrap();
+        assert_eq!(told.to.port(), 50_000);
+        assert_eq!(question::ticket(&told.octets), None);
+        let told = Answerer::new().answer(now, source(), &asked).unwrap();
+        assert_eq!(question::ticket(&told.octets), None);
     }
 
     #[test]

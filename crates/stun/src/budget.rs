@@ -129,8 +129,8 @@ impl Throttle {
     }
 }
 
-/// Returns the address that stands for all that one subscriber has.
-pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
+/// Returns the address that stands for all that one subscriber has: itself, or its /64 of IPv6.
+pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

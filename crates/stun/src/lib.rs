@@ -16,6 +16,8 @@
 //! others:
 //!
 //! - [`Answerer`] answers STUN questions, and [`question`] asks them;
+//! - [`Tickets`] has a node show a server at which address it gets datagrams;
+//! - [`Measurement`] finds out for how long a router keeps the mapping of a silent socket;
 //! - [`Server`] is a TURN server for the programs of people with a password;
 //! - [`Client`] uses a TURN server of others, for instance coturn.
 //!
@@ -32,22 +34,28 @@ mod budget;
 mod client;
 mod clock;
 mod credentials;
+mod lifetime;
 mod peers;
 mod question;
 mod server;
+mod stream;
+mod ticket;
 
-pub use answer::{ANSWER_MULTIPLE_MAX, Answered, Answerer, is_stun};
-pub use budget::Rate;
+pub use answer::{ANSWER_MULTIPLE_MAX, Answer, Answered, Answerer, is_stun};
+pub use budget::{Rate, subscriber};
 pub use client::{
     Client, ClientConfig, ClientEvent, ClientInput, ClientOutput, Loss, QUIET_MAX, UNANSWERED_MAX,
 };
 pub use credentials::{CREDENTIAL_BYTES_MAX, CredentialError, Credentials};
+pub use lifetime::{IDLE_S, Lifetime, Measurement, MeasurementInput, Question, SOCKETS};
 pub use peers::{Denied, NotPrefix, Prefix, allowed};
-pub use question::{QuestionId, mapped, question};
+pub use question::{QuestionId, mapped, question, question_for_ticket, ticket};
 pub use server::{
-    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Leg, Limits, Opening, Policy,
     Server, ServerConfig,
 };
+pub use stream::{MESSAGE_BYTES_MAX, NotTurn, Stream, in_stream, is_data};
+pub use ticket::{Ticket, Tickets};
 
 /// The log targets of the protocol crates, which write addresses at level `info` and warn of
 /// every malformed datagram.

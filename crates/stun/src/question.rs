@@ -6,12 +6,13 @@
 
 use std::net::SocketAddr;
 
-use stun_types::attribute::XorMappedAddress;
+use stun_types::attribute::{ErrorCode, RawAttribute, XorMappedAddress};
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageHeader, MessageWrite, MessageWriteExt, MessageWriteVec,
 };
 
-use crate::answer::is_stun;
+use crate::answer::{RESPONSE_PORT, is_stun};
+use crate::ticket::{TICKET, TICKET_BYTES, Ticket};
 
 /// Octets of a transaction id.
 const ID_BYTES: usize = 12;
@@ -31,9 +32,31 @@ impl QuestionId {
 /// Writes a question, 28 octets long; its id is drawn from the system's randomness. The answer to
 /// one that has a fingerprint (section 7) has one as well, and a damaged answer is no answer.
 pub fn question() -> (QuestionId, Vec<u8>) {
+    finish(Message::builder_request(BINDING, MessageWriteVec::new()))
+}
+
+/// Writes a question that asks for a [`Ticket`] besides, 40 octets long.
+pub fn question_for_ticket() -> (QuestionId, Vec<u8>) {
     let mut question = Message::builder_request(BINDING, MessageWriteVec::new());
-    let done = question.add_fingerprint();
+    let done = question.add_attribute(&RawAttribute::new(TICKET, &[0; TICKET_BYTES]));
     debug_assert!(done.is_ok(), "a request without attributes takes one");
+    finish(question)
+}
+
+/// Writes a question whose answer is to be sent to another port of the address from which the server
+/// sees it come (RFC 5780, section 7.5), 36 octets long.
+pub(crate) fn question_answered_at(port: u16) -> (QuestionId, Vec<u8>) {
+    let mut question = Message::builder_request(BINDING, MessageWriteVec::new());
+    let [high, low] = port.to_be_bytes();
+    let value = [high, low, 0, 0];
+    let done = question.add_attribute(&RawAttribute::new(RESPONSE_PORT, &value));
+    debug_assert!(done.is_ok(), "a request without attributes takes one");
+    finish(question)
+}
+
+fn finish(mut question: MessageWriteVec) -> (QuestionId, Vec<u8>) {
+    let done = question.add_fingerprint();
+    debug_assert!(done.is_ok(), "a request without a fingerprint takes one");
     let octets = question.finish();
     let Some(id) = QuestionId::of(&octets) else {
         unreachable!("every message begins with a header");
@@ -56,6 +79,22 @@ pub fn mapped(datagram: &[u8]) -> Option<(QuestionId, SocketAddr)> {
     Some((QuestionId::of(datagram)?, at))
 }
 
+/// Reads the ticket of an answer that [`mapped`] has read; none when the server gives none.
+pub fn ticket(datagram: &[u8]) -> Option<Ticket> {
+    Ticket::of(&Message::from_bytes(datagram).ok()?)
+}
+
+/// Reads to which question the server says that it does not understand it (420).
+pub(crate) fn not_understood(datagram: &[u8]) -> Option<QuestionId> {
+    if !is_stun(datagram) {
+        return None;
+    }
+    let message = Message::from_bytes(datagram).ok()?;
+    let code = message.attribute::<ErrorCode>().ok()?.code();
+    let is_it = code == ErrorCode::UNKNOWN_ATTRIBUTE && message.has_class(MessageClass::Error);
+    QuestionId::of(datagram).filter(|_| is_it)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +111,8 @@ mod tests {
             assert_eq!(question.len(), MessageHeader::LENGTH + 8);
             let mut answer = Answerer::new()
                 .answer(Time::ZERO, source, &question)
-                .unwrap();
+                .unwrap()
+                .octets;
             assert_eq!(mapped(&answer), Some((id, source)));
             let last = answer.len() - 9;
             answer[last] ^= 1;
@@ -85,6 +125,7 @@ mod tests {
         #[test]
         fn noise_is_no_answer(octets in proptest::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(mapped(&octets), None);
+            prop_assert_eq!(ticket(&octets), None);
         }
     }
 }

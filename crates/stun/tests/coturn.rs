@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use enishi_lab::{Host, Lab, Output};
 use enishi_stun::{
-    ClientConfig, ClientEvent, ClientInput, Credentials, Family, Limits, Loss, Policy, Rate,
+    ClientConfig, ClientEvent, ClientInput, Credentials, Family, Leg, Limits, Loss, Policy, Rate,
     ServerConfig,
 };
 use shell::{A_WHILE, Calling, Coturn, ECHO_PORT, PORT, Serving, USER, inside};
@@ -78,6 +78,7 @@ impl Site {
             local: (self.client.address(), 0).into(),
             credentials: Credentials::new(USER.0, password).unwrap(),
             family: Family::V4,
+            leg: Leg::Udp,
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use enishi_overlay::Time;
 use enishi_stun::{
-    Action, ClientEvent, ClientInput, Family, Input, Limits, Loss, QUIET_MAX, Rate, Server,
+    Action, ClientEvent, ClientInput, Family, Input, Leg, Limits, Loss, QUIET_MAX, Rate, Server,
 };
 use pair::{Hand, PEER, Pair, Site, address, config};
 use stun_types::attribute::{AttributeWrite, ErrorCode};
@@ -58,7 +58,15 @@ fn channel(number: u16, octets: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_client_sends_and_receives_as_long_as_it_lives() {
-    let mut pair = Pair::new();
+    live(Pair::new());
+}
+
+#[test]
+fn a_client_in_a_stream_sends_and_receives_as_long_as_it_lives() {
+    live(Pair::by(Leg::Tcp));
+}
+
+fn live(mut pair: Pair) {
     pair.pass(Duration::from_secs(1));
     let relayed = pair.client.relayed().unwrap();
     let mapped = Some(pair.source);
@@ -91,6 +99,52 @@ fn a_client_sends_and_receives_as_long_as_it_lives() {
     assert!(pair.site.open.is_empty(), "the relayed address is closed");
     pair.site.pass(Duration::from_secs(60));
     assert_eq!(pair.site.server.next_timeout(), None, "nothing is left");
+}
+
+#[test]
+fn a_client_by_tcp_is_another_one_than_by_udp_and_goes_with_its_stream() {
+    let mut site = Site::new(Limits::default());
+    assert_eq!(Hand::new(CLIENT).allocate(&mut site), None);
+    let by_udp = site.open.clone();
+    site.leg = Leg::Tcp;
+    assert!(!site.server.serves_stream(address(CLIENT)));
+    let mut hand = Hand::new(CLIENT);
+    assert_eq!(hand.allocate(&mut site), None);
+    assert_eq!(permit(&mut hand, &mut site, PEER), None);
+    assert_eq!((site.open.len(), by_udp.len()), (2, 1));
+    assert!(site.server.serves_stream(address(CLIENT)));
+    let legs = site.server.clients(site.now).into_iter();
+    assert!(legs.map(|client| client.leg).eq([Leg::Udp, Leg::Tcp]));
+    let sent = site.client_sends(address(CLIENT), &send(PEER, b"by tcp"));
+    assert_eq!(sent.to_peers.len(), 1);
+
+    site.handle(Input::StreamEnded(address("198.51.100.7:4001")));
+    assert_eq!(site.open.len(), 2, "it was another's");
+    site.handle(Input::StreamEnded(address(CLIENT)));
+    assert_eq!(site.open, by_udp);
+    assert!(!site.server.serves_stream(address(CLIENT)));
+    let sent = site.client_sends(address(CLIENT), &send(PEER, b"by tcp"));
+    assert_eq!(sent.to_peers.len(), 0);
+}
+
+#[test]
+fn in_a_stream_nothing_is_repeated_and_a_silent_server_is_given_up() {
+    let mut pair = Pair::by(Leg::Tcp);
+    pair.deaf = true;
+    let mut sent = 0;
+    let mut now = Time::ZERO;
+    while let Some(due) = pair.client.next_timeout() {
+        now = now.max(due);
+        let outputs = pair.client.handle(now, ClientInput::Timeout);
+        sent += outputs
+            .filter(|output| matches!(output, enishi_stun::ClientOutput::Send(_)))
+            .count();
+    }
+    assert_eq!(sent, 1);
+    assert!(
+        now >= Time::from_secs(5) && now <= Time::from_secs(12),
+        "{now:?}"
+    );
 }
 
 #[test]
@@ -162,6 +216,16 @@ fn a_server_that_is_gone_is_noticed_within_seconds() {
     let mut pair = Pair::new();
     pair.deaf = true;
     pair.pass(Duration::from_secs(30));
+    assert_eq!(pair.events, [ClientEvent::Lost(Loss::Silent)]);
+
+    // In a stream TCP repeats, and a lost packet holds up all that is behind it.
+    let mut pair = Pair::by(Leg::Tcp);
+    pair.pass(Duration::from_secs(1));
+    pair.events.clear();
+    pair.deaf = true;
+    pair.pass(QUIET_MAX + Duration::from_secs(6));
+    assert_eq!(pair.events, []);
+    pair.pass(Duration::from_secs(3));
     assert_eq!(pair.events, [ClientEvent::Lost(Loss::Silent)]);
 }
 

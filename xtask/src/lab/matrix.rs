@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use enishi_lab::Daemon;
 use serde_json::{Value, json};
 
+use super::iroh::{Programs, Times};
 use super::kinds::Kind;
-use super::survival::{self, Survival};
+use super::survival::{self, Outcome, Survival};
 use super::town::{Node, Town};
 
 /// How long a pair may take to say the first word.
@@ -29,12 +30,12 @@ pub(super) struct Cell {
     /// The kinds of the two, by their names; the first one spoke.
     pub(super) from: &'static str,
     pub(super) to: &'static str,
-    /// After how long the first packet was answered.
-    pub(super) first: Option<Duration>,
-    /// After how long packets went straight.
-    pub(super) direct: Option<Duration>,
+    /// How soon packets were answered, and went straight.
+    pub(super) times: Times,
     /// Whether the session did in the end.
     pub(super) session_is_direct: bool,
+    /// How soon a stream of iroh alone did, if that was tried.
+    pub(super) iroh: Option<Times>,
 }
 
 /// All pairs.
@@ -43,6 +44,8 @@ pub(super) struct Matrix {
     pub(super) cells: Vec<Cell>,
     /// What became of packets when something changed; empty if that was not tried.
     pub(super) survivals: Vec<Survival>,
+    /// How late the lab itself was with a packet at most, while pairs were tried.
+    pub(super) late: Duration,
 }
 
 /// What is tried.
@@ -54,13 +57,20 @@ pub(super) struct Trials {
     pub(super) survival: bool,
 }
 
-/// Builds a town of these kinds and tries pairs of them, and what they survive.
+/// Builds a town of these kinds and tries pairs of them, and what they survive; each pair with
+/// iroh alone too, if its programs are given.
 ///
 /// # Errors
 /// When the lab cannot be built.
-pub(super) fn measure(program: &Path, kinds: &[Kind], trials: Trials) -> anyhow::Result<Matrix> {
-    let mut town = Town::build(program, kinds)?;
+pub(super) fn measure(
+    program: &Path,
+    iroh: Option<&Programs>,
+    kinds: &[Kind],
+    trials: Trials,
+) -> anyhow::Result<Matrix> {
+    let mut town = Town::build(program, kinds, iroh)?;
     thread::sleep(SETTLING);
+    town.world.take_lateness();
     let last = |from: usize| match trials.all_pairs {
         true => kinds.len(),
         false => from + 1,
@@ -71,16 +81,17 @@ pub(super) fn measure(program: &Path, kinds: &[Kind], trials: Trials) -> anyhow:
     let worker = || {
         let mut cells = Vec::new();
         while let Some((a, b)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (first, direct) = attempt(&from[*a], &to[*b]);
-            let session_is_direct = first.is_some() && has_direct_session(&from[*a], &to[*b]);
+            let (one, other) = (&from[*a], &to[*b]);
+            let times = attempt(one, other);
             let cell = Cell {
                 from: kinds[*a].name,
                 to: kinds[*b].name,
-                first,
-                direct,
-                session_is_direct,
+                times,
+                session_is_direct: times.first.is_some() && has_direct_session(one, other),
+                iroh: attempt_of_iroh(one, other),
             };
-            eprintln!("{} to {}: {}", cell.from, cell.to, cell.short());
+            let beside = cell.short_of_iroh();
+            eprintln!("{} to {}: {} {beside}", cell.from, cell.to, cell.short());
             cells.push(((*a, *b), cell));
         }
         cells
@@ -90,6 +101,7 @@ pub(super) fn measure(program: &Path, kinds: &[Kind], trials: Trials) -> anyhow:
         let done = workers.into_iter().map(thread::ScopedJoinHandle::join);
         done.flatten().flatten().collect::<Vec<_>>()
     });
+    let late = town.world.take_lateness();
     cells.sort_by_key(|(pair, _)| *pair);
     let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
     let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
@@ -101,14 +113,15 @@ pub(super) fn measure(program: &Path, kinds: &[Kind], trials: Trials) -> anyhow:
         kinds: kinds.to_vec(),
         cells,
         survivals,
+        late,
     })
 }
 
 /// Has one node speak to another for the first time; tells after how long it was answered, and
 /// after how long packets went straight.
-fn attempt(from: &Node, to: &Node) -> (Option<Duration>, Option<Duration>) {
+fn attempt(from: &Node, to: &Node) -> Times {
     let (Some(daemon), Some(address)) = (&from.daemon, &to.address) else {
-        return (None, None);
+        return Times::default();
     };
     let started = Instant::now();
     let ping = |count: &str| {
@@ -119,12 +132,22 @@ fn attempt(from: &Node, to: &Node) -> (Option<Duration>, Option<Duration>) {
     let answered = |_: &()| ping("1");
     let first = wait(started, FIRST_MAX, answered);
     if first.is_none() {
-        return (None, None);
+        return Times::default();
     }
     let direct = wait(started, FIRST_MAX + DIRECT_MAX, |()| {
         ping("1") && path(daemon, address).is_some_and(|path| path.starts_with("direct"))
     });
-    (first, direct)
+    Times { first, direct }
+}
+
+/// The same of iroh; none where it is not compared.
+fn attempt_of_iroh(from: &Node, to: &Node) -> Option<Times> {
+    let (from, to) = (from.iroh.as_ref()?, to.iroh.as_ref()?);
+    let attempted = from.attempt(to);
+    if let Err(error) = &attempted {
+        eprintln!("{error:#}");
+    }
+    Some(attempted.unwrap_or_default())
 }
 
 fn wait(started: Instant, most: Duration, holds: impl Fn(&()) -> bool) -> Option<Duration> {
@@ -167,18 +190,34 @@ impl Cell {
     /// As it stands in the table: the seconds to the first word, and to a direct way of packets;
     /// and whether their session goes by way of others meanwhile.
     pub(super) fn short(&self) -> String {
+        let session = match self.times.direct.is_some() && !self.session_is_direct {
+            true => " (session relayed)",
+            false => "",
+        };
+        format!("{}{session}", self.times.short())
+    }
+
+    /// The same of iroh alone; nothing where it is not compared.
+    pub(super) fn short_of_iroh(&self) -> String {
+        let short = self.iroh.map(|times| format!("iroh {}", times.short()));
+        short.unwrap_or_default()
+    }
+}
+
+impl Times {
+    /// The seconds to the first word and to a direct way, or what there is of it.
+    pub(super) fn short(&self) -> String {
         let seconds = |time: Duration| format!("{:.1}", time.as_secs_f64());
         match (self.first, self.direct) {
             (None, _) => "-".to_owned(),
             (Some(first), None) => format!("{} relayed", seconds(first)),
-            (Some(first), Some(direct)) => {
-                let session = match self.session_is_direct {
-                    true => "",
-                    false => " (session relayed)",
-                };
-                format!("{} {}{session}", seconds(first), seconds(direct))
-            }
+            (Some(first), Some(direct)) => format!("{} {}", seconds(first), seconds(direct)),
         }
+    }
+
+    fn to_json(self) -> Value {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        json!({ "first_s": seconds(self.first), "direct_s": seconds(self.direct) })
     }
 }
 
@@ -191,11 +230,17 @@ impl Matrix {
         self.cells.iter().find(is_it)
     }
 
-    /// Counts pairs: all, those that were connected, and those directly.
-    fn counts(&self) -> (usize, usize, usize) {
-        let connected = self.cells.iter().filter(|cell| cell.first.is_some());
-        let direct = self.cells.iter().filter(|cell| cell.direct.is_some());
-        (self.cells.len(), connected.count(), direct.count())
+    /// Counts pairs: those that were connected, and those directly.
+    fn counts(&self, times: impl Fn(&Cell) -> Option<Times>) -> (usize, usize) {
+        let all = || self.cells.iter().filter_map(&times);
+        let connected = all().filter(|times| times.first.is_some());
+        let direct = all().filter(|times| times.direct.is_some());
+        (connected.count(), direct.count())
+    }
+
+    /// Tells whether iroh alone was tried too.
+    pub(super) fn has_iroh(&self) -> bool {
+        self.cells.iter().any(|cell| cell.iroh.is_some())
     }
 
     /// Returns a table: for each pair the seconds to the first answer, and to a direct way.
@@ -203,51 +248,94 @@ impl Matrix {
         use std::fmt::Write as _;
         let mut text = String::new();
         for cell in &self.cells {
-            let _ = writeln!(text, "{:<18} {:<18} {}", cell.from, cell.to, cell.short());
+            let (own, iroh) = (cell.short(), cell.short_of_iroh());
+            let line = format!("{:<18} {:<18} {own:<26} {iroh}", cell.from, cell.to);
+            let _ = writeln!(text, "{}", line.trim_end());
         }
-        let (all, connected, direct) = self.counts();
+        let (connected, direct) = self.counts(|cell| Some(cell.times));
+        let all = self.cells.len();
         let _ = writeln!(
             text,
-            "\n{all} pairs, {connected} connected, {direct} directly"
+            "\n{all} pairs, {connected} connected, {direct} directly; the lab was late by {} ms at most",
+            self.late.as_millis()
         );
+        if self.has_iroh() {
+            let (connected, direct) = self.counts(|cell| cell.iroh);
+            let _ = writeln!(text, "iroh alone: {connected} connected, {direct} directly");
+        }
         if !self.survivals.is_empty() {
             let _ = writeln!(text, "\nseconds without an answer when");
         }
-        for Survival { event, who, gap } in &self.survivals {
-            let gap = gap.map_or_else(
-                || "lost".to_owned(),
-                |gap| format!("{:.1}", gap.as_secs_f64()),
+        for survival in &self.survivals {
+            let Survival {
+                event,
+                who,
+                outcome,
+                late,
+            } = survival;
+            let gap = match outcome {
+                Outcome::Gap(gap) => format!("{:.1}", gap.as_secs_f64()),
+                Outcome::Lost => "lost".to_owned(),
+                Outcome::Unreached => "not reached before".to_owned(),
+            };
+            let late = late.as_millis();
+            let _ = writeln!(
+                text,
+                "{event:<22} {who:<36} {gap:<18} lab late by {late} ms"
             );
-            let _ = writeln!(text, "{event:<22} {who:<36} {gap}");
         }
         text
     }
 
-    /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct}], all, connected, direct,
-    /// survives: [{event, who, gap_s}]}`.
+    /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct, iroh: {first_s, direct_s}}],
+    /// all, connected, direct, late_s, iroh: {connected, direct}, survives: [{event, who,
+    /// reached_before, gap_s, late_s}]}`; what is of iroh is null where it was not tried, `gap_s` where
+    /// nothing was answered any more, `late_s` is how late the lab itself was with a packet at most.
     pub(super) fn to_json(&self) -> Value {
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let pair = |cell: &Cell| {
             json!({
                 "from": cell.from,
                 "to": cell.to,
-                "first_s": seconds(cell.first),
-                "direct_s": seconds(cell.direct),
+                "first_s": seconds(cell.times.first),
+                "direct_s": seconds(cell.times.direct),
                 "session_direct": cell.session_is_direct,
+                "iroh": cell.iroh.map(Times::to_json),
             })
         };
         let pairs: Vec<Value> = self.cells.iter().map(pair).collect();
-        let (all, connected, direct) = self.counts();
+        let (connected, direct) = self.counts(|cell| Some(cell.times));
+        let iroh = self.has_iroh().then(|| {
+            let (connected, direct) = self.counts(|cell| cell.iroh);
+            json!({ "connected": connected, "direct": direct })
+        });
         let survival = |survival: &Survival| {
-            let Survival { event, who, gap } = survival;
-            json!({ "event": event, "who": who, "gap_s": seconds(*gap) })
+            let Survival {
+                event,
+                who,
+                outcome,
+                late,
+            } = survival;
+            let gap = match outcome {
+                Outcome::Gap(gap) => Some(*gap),
+                Outcome::Lost | Outcome::Unreached => None,
+            };
+            json!({
+                "event": event,
+                "who": who,
+                "reached_before": !matches!(outcome, Outcome::Unreached),
+                "gap_s": seconds(gap),
+                "late_s": late.as_secs_f64(),
+            })
         };
         let survives: Vec<Value> = self.survivals.iter().map(survival).collect();
         json!({
             "pairs": pairs,
-            "all": all,
+            "all": self.cells.len(),
             "connected": connected,
             "direct": direct,
+            "late_s": self.late.as_secs_f64(),
+            "iroh": iroh,
             "survives": survives,
         })
     }

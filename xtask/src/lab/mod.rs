@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: real daemons in an Internet made up, behind routers of every kind.
 
+mod iroh;
 mod kinds;
 mod matrix;
 mod picture;
@@ -13,6 +14,7 @@ use anyhow::{Context as _, bail};
 use crate::options::Options;
 use crate::program;
 use enishi_lab::Daemon;
+use iroh::Programs;
 use kinds::{KINDS, Kind};
 use matrix::Trials;
 use town::Town;
@@ -26,6 +28,8 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         Some("matrix") => {
             let named = options.value("--kinds")?;
             let (svg, json) = (options.value("--svg")?, options.flag("--json"));
+            let endpoint = options.value("--iroh-program")?.map(PathBuf::from);
+            let with_iroh = options.flag("--iroh") || endpoint.is_some();
             let only_survives = options.flag("--only-survives");
             let trials = Trials {
                 all_pairs: !only_survives,
@@ -35,7 +39,10 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
             options.finish()?;
             let kinds = chosen(named.as_deref())?;
             let program = program.map_or_else(|| program::build(root), Ok)?;
-            let matrix = matrix::measure(&program, &kinds, trials)?;
+            let iroh = with_iroh
+                .then(|| Programs::get(root, endpoint))
+                .transpose()?;
+            let matrix = matrix::measure(&program, iroh.as_ref(), &kinds, trials)?;
             if let Some(file) = svg {
                 std::fs::write(&file, picture::draw(&matrix))
                     .with_context(|| format!("writing {file}"))?;
@@ -65,7 +72,7 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
 
 /// Builds a town and leaves it to the person until the end of standard input.
 fn open(program: &Path, kinds: &[Kind]) -> anyhow::Result<bool> {
-    let town = Town::build(program, kinds)?;
+    let town = Town::build(program, kinds, None)?;
     let named = kinds.iter().map(|kind| kind.name);
     let sides = town.sides.iter().flat_map(|side| named.clone().zip(side));
     let all = town

@@ -15,6 +15,9 @@ use super::town::{Node, Town};
 const WATCHED_S: u32 = 20;
 const HAPPENS_AFTER: Duration = Duration::from_secs(3);
 
+/// How long they may take to reach each other before that: not to be counted as what happens does.
+const REACHED_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// How many pairs that go by way of others are watched when a node dies.
 const CARRIED_MAX: usize = 6;
 
@@ -25,8 +28,21 @@ pub(super) struct Survival {
     pub(super) event: &'static str,
     /// To whom: the kind, or two of them.
     pub(super) who: String,
-    /// For how long nothing was answered; none when nothing was any more.
-    pub(super) gap: Option<Duration>,
+    /// What became of it.
+    pub(super) outcome: Outcome,
+    /// How late the lab itself was with a packet at most meanwhile.
+    pub(super) late: Duration,
+}
+
+/// What becomes of packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    /// For so long nothing was answered.
+    Gap(Duration),
+    /// Nothing was any more.
+    Lost,
+    /// Nothing was before it happened.
+    Unreached,
 }
 
 /// Lets it happen, one thing after the other. The routers are changed all at once, then one of the
@@ -73,7 +89,7 @@ pub(super) fn measure(
         survivals.extend(watch(event, watched.collect(), world, happens)?);
     }
     let at = |name: &str| names.iter().position(|known| *known == name);
-    let is_carried = |cell: &&Cell| cell.first.is_some() && cell.direct.is_none();
+    let is_carried = |cell: &&Cell| cell.times.first.is_some() && cell.times.direct.is_none();
     let carried = cells.iter().filter(is_carried).take(CARRIED_MAX);
     let Town {
         sides,
@@ -105,14 +121,30 @@ fn watch(
     happens: impl FnOnce(&mut World) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Survival>> {
     let survivals = Mutex::new(Vec::new());
+    let reached: Vec<bool> = thread::scope(|scope| {
+        let tries = watched.iter();
+        let tries = tries.map(|(_, from, to)| scope.spawn(move || is_reached(from, to)));
+        let tries: Vec<_> = tries.collect();
+        let ended = tries.into_iter().map(|trial| trial.join().unwrap_or(false));
+        ended.collect()
+    });
+    world.take_lateness();
     let happened = thread::scope(|scope| {
-        for (who, from, to) in watched {
+        for ((who, from, to), was_reached) in watched.into_iter().zip(reached) {
             let survivals = &survivals;
             scope.spawn(move || {
-                let gap = gap(from, &to);
-                eprintln!("{event}, {who}: {gap:?}");
+                let outcome = match was_reached {
+                    true => gap(from, &to).map_or(Outcome::Lost, Outcome::Gap),
+                    false => Outcome::Unreached,
+                };
+                eprintln!("{event}, {who}: {outcome:?}");
                 let mut survivals = survivals.lock().unwrap_or_else(PoisonError::into_inner);
-                survivals.push(Survival { event, who, gap });
+                survivals.push(Survival {
+                    event,
+                    who,
+                    outcome,
+                    late: Duration::ZERO,
+                });
             });
         }
         thread::sleep(HAPPENS_AFTER);
@@ -122,8 +154,22 @@ fn watch(
     let mut survivals = survivals
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
+    let late = world.take_lateness();
+    survivals
+        .iter_mut()
+        .for_each(|survival| survival.late = late);
     survivals.sort_by(|one, other| one.who.cmp(&other.who));
     Ok(survivals)
+}
+
+/// Pings until it is answered.
+fn is_reached(from: &Node, to: &str) -> bool {
+    let deadline = REACHED_TIME_MAX.as_secs().to_string();
+    let words = ["ping", "-n", "-c", "1", "-i", "0.2", "-w", &deadline, to];
+    let output = from
+        .host
+        .run(&words, REACHED_TIME_MAX + Duration::from_secs(10));
+    output.is_ok_and(|output| output.success())
 }
 
 /// Pings, and returns the longest time without an answer; none when the last ones have none.

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use enishi_lab::wire::{Area, LinkKind};
-use enishi_lab::{Daemon, Host, World, until};
+use enishi_lab::forward::ForwardProxy;
+use enishi_lab::wire::{Area, INTERNET, LinkKind};
+use enishi_lab::{Daemon, Host, Process, Stack, World, until};
 use tempfile::TempDir;
 
-use super::kinds::Kind;
+use super::iroh::{Endpoint, Programs, Relay};
+use super::kinds::{Kind, Site};
 
 /// How long a packet takes to a public host or to a router, each way: 20 ms between two of them,
 /// and a round trip of 40.
@@ -26,6 +28,7 @@ pub(super) struct Town {
     pub(super) sides: [Vec<Node>; 2],
     /// Two whom everybody reaches, besides those that are measured.
     pub(super) helpers: Vec<Node>,
+    _relay: Option<Process>,
     _data: TempDir,
     pub(super) world: World,
 }
@@ -39,14 +42,22 @@ pub(super) struct Node {
     pub(super) daemon: Option<Daemon>,
     /// Its address in the channel; none where it could not join.
     pub(super) address: Option<String>,
+    /// iroh alone on the same host, if that is compared.
+    pub(super) iroh: Option<Endpoint>,
+    _proxy: Option<ForwardProxy>,
 }
 
 impl Town {
-    /// Builds the places, and lets the nodes join one after the other.
+    /// Builds the places, and lets the nodes join one after the other. With programs of iroh, each
+    /// host but the helpers' has an endpoint of it besides.
     ///
     /// # Errors
     /// When the lab cannot be built, or one of the first two nodes does not work.
-    pub(super) fn build(program: &Path, kinds: &[Kind]) -> anyhow::Result<Self> {
+    pub(super) fn build(
+        program: &Path,
+        kinds: &[Kind],
+        iroh: Option<&Programs>,
+    ) -> anyhow::Result<Self> {
         enishi_lab::install_signal_cleanup()?;
         enishi_lab::ensure_programs(&[("ping", "iputils-ping"), ("nft", "nftables")])?;
         let data = tempfile::tempdir().context("making a directory for the daemons")?;
@@ -56,22 +67,37 @@ impl Town {
             data: data.path(),
             ticket: String::new(),
         };
-        let config = data.path().join("helpers.toml");
-        std::fs::write(&config, HELPERS).context("writing a configuration")?;
-        let helpers =
-            ["s0", "s1"].map(|name| gathering.start((world.public(name)?, None), Some(&config)));
+        let helpers = ["s0", "s1"].map(|name| {
+            let host = world.host_of(name, INTERNET, Stack::Dual)?;
+            gathering.start(Site {
+                config: HELPERS.to_owned(),
+                ..Site::new(host, None)
+            })
+        });
         let helpers = helpers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let relay = iroh.map(|programs| Relay::start(programs, &mut world, data.path()));
+        let relay = relay.transpose()?;
+        let names = relay.as_ref().map(Relay::names);
         let mut sides: [Vec<Node>; 2] = Default::default();
         for (number, kind) in kinds.iter().enumerate() {
             eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
             for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
-                let place = kind.make(&mut world, &format!("{letter}{number}"))?;
-                side.push(gathering.start(place, None)?);
+                let name = format!("{letter}{number}");
+                let site = kind.make(&mut world, &name, names)?;
+                let proxy = site.proxy.as_ref().map(|(url, _)| url.clone());
+                let mut node = gathering.start(site)?;
+                if let (Some(relay), Some(names)) = (&relay, names) {
+                    node.host.set_etc("hosts", names)?;
+                    let data = data.path().join(&name);
+                    node.iroh = Some(relay.endpoint(&node.host, &data, proxy.as_deref())?);
+                }
+                side.push(node);
             }
         }
         Ok(Self {
             sides,
             helpers,
+            _relay: relay.map(Relay::into_process),
             _data: data,
             world,
         })
@@ -87,44 +113,53 @@ struct Gathering<'p> {
 
 impl Gathering<'_> {
     /// Starts a daemon on a host and lets it join the channel; the first one makes it.
-    fn start(
-        &mut self,
-        (host, area): (Host, Option<Area>),
-        config: Option<&Path>,
-    ) -> anyhow::Result<Node> {
+    fn start(&mut self, site: Site) -> anyhow::Result<Node> {
+        let Site {
+            host,
+            area,
+            config,
+            proxy,
+        } = site;
         let data = self.data.join(host.name());
-        let mut arguments = Vec::new();
+        let file = data.with_extension("toml");
+        std::fs::write(&file, config).context("writing a configuration")?;
+        let file = file.to_str().context("a path that is no text")?;
+        let mut arguments = vec!["--config", file];
         if !self.ticket.is_empty() {
             arguments.extend(["--bootstrap", &self.ticket]);
         }
-        if let Some(config) = config {
-            arguments.extend([
-                "--config",
-                config.to_str().context("a path that is no text")?,
-            ]);
-        }
         let daemon = Daemon::start(self.program, Some(&host), &data, &arguments)?;
-        if self.ticket.is_empty() {
-            daemon.text(&["channel", "create", "lab"])?;
-            self.ticket = daemon.text(&["channel", "invite", "lab", "--uses", "any"])?;
-        } else {
-            let joins = || Ok(daemon.call(&["channel", "join", &self.ticket])?.success());
-            if let Err(error) = until(JOIN_TIME_MAX, "it joins", joins) {
-                eprintln!("{}: {error}", host.name());
-                return Ok(Node {
-                    host,
-                    area,
-                    daemon: Some(daemon),
-                    address: None,
-                });
-            }
+        let mut address = None;
+        let joined = match self.ticket.is_empty() {
+            true => self.found(&daemon).map(|()| true)?,
+            false => self.join(&daemon, &host),
+        };
+        if joined {
+            address = daemon.address().ok().map(|address| address.to_string());
         }
-        let address = daemon.address().ok().map(|address| address.to_string());
         Ok(Node {
             host,
             area,
             daemon: Some(daemon),
             address,
+            iroh: None,
+            _proxy: proxy.map(|(_, proxy)| proxy),
         })
+    }
+
+    fn found(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        daemon.text(&["channel", "create", "lab"])?;
+        self.ticket = daemon.text(&["channel", "invite", "lab", "--uses", "any"])?;
+        Ok(())
+    }
+
+    /// Tells whether it could.
+    fn join(&self, daemon: &Daemon, host: &Host) -> bool {
+        let joins = || Ok(daemon.call(&["channel", "join", &self.ticket])?.success());
+        let joined = until(JOIN_TIME_MAX, "it joins", joins);
+        if let Err(error) = &joined {
+            eprintln!("{}: {error}", host.name());
+        }
+        joined.is_ok()
     }
 }

@@ -1,5 +1,9 @@
 //! The server's end: all sessions, and who may have one.
 
+mod places;
+mod streams;
+mod trials;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -8,10 +12,15 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::{GATHER, GATHER_BYTES, Order, POLLS_MAX, Queue, WAIT_S_MAX};
-use crate::frame::{Damage, Frame, Kind, OVERHEAD_BYTES, Token, room};
+use super::replies::Replies;
+use super::window::Window;
+use super::{GATHER, GATHER_BYTES, Order, PACKET_FRAME_BYTES, POLLS_MAX, Queue, WAIT_S_MAX};
+use crate::frame::{Damage, Frame, Kind, OVERHEAD_BYTES, Token, UNNUMBERED, room};
 use crate::way::{ReplyCoding, dress_reply};
 use crate::{DATAGRAM_BYTES_MAX, FRAME_BYTES_FLOOR, FRAME_BYTES_MAX, Time};
+use places::{Bucket, Place};
+use streams::{Pour, Stream};
+use trials::Trials;
 
 /// A session of which nothing is heard for this long has ended.
 const EXPIRY: Duration = Duration::from_secs(60);
@@ -28,10 +37,13 @@ pub struct Limits {
     pub sessions_per_place_max: usize,
     /// Sessions that one address opens at once; after these, one each second.
     pub openings_max: u32,
-    /// What all sessions have waiting, in octets.
+    /// What all sessions have waiting, in octets; and as much upward, for what has to come before it.
     pub queued_bytes_max: usize,
     /// Replies to probes of one address at once, in octets; after these, a sixteenth each second.
     pub probe_bytes_max: u32,
+    /// Replies that were handed on and not written yet, in octets, a quarter of it for one address, and half of
+    /// either for sessions alone. Where there is no room replies carry one packet.
+    pub replies_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +54,7 @@ impl Default for Limits {
             openings_max: 64,
             queued_bytes_max: 64 << 20,
             probe_bytes_max: 8 << 20,
+            replies_bytes_max: 64 << 20,
         }
     }
 }
@@ -68,6 +81,12 @@ pub enum FarInput {
         /// The frame.
         octets: Result<Bytes, Damage>,
     },
+    /// A stream came that begins with the frame of this request: its next frame.
+    More(AskId, Result<Bytes, Damage>),
+    /// A stream came to its end.
+    Ended(AskId),
+    /// So much of a reply was written, in octets, or is not going to be.
+    Written(AskId, usize),
     /// Whoever asked has gone.
     Gone(AskId),
     /// A packet is to be carried. Dropped when it is too long or there is no room.
@@ -90,6 +109,17 @@ pub enum FarOutput {
         /// The body.
         body: Bytes,
     },
+    /// Answer a request with status 200 and a body of which this is the beginning, or what follows.
+    Part {
+        /// Its number.
+        ask: AskId,
+        /// The content type.
+        coding: ReplyCoding,
+        /// The next of the body.
+        body: Bytes,
+    },
+    /// The body of a reply has ended.
+    End(AskId),
     /// There is a new session.
     Opened(SessionId, IpAddr),
     /// A packet came.
@@ -108,11 +138,15 @@ pub struct Far {
     tokens: BTreeMap<SessionId, Token>,
     /// When to look after which session.
     alarms: BTreeSet<(Time, Token)>,
-    /// Which session a poll that waits belongs to.
+    /// Which session a poll that waits belongs to, or a stream.
     held: BTreeMap<AskId, Token>,
     places: BTreeMap<IpAddr, Place>,
     queued_bytes: usize,
+    /// What waits out of order in all sessions.
+    unordered_bytes: usize,
     dropped: u64,
+    replies: Replies,
+    trials: Trials,
     out: VecDeque<FarOutput>,
 }
 
@@ -124,6 +158,16 @@ struct Session {
     /// Since when something waits.
     waiting: Option<Time>,
     polls: VecDeque<Poll>,
+    stream: Option<Stream>,
+    /// The number of the last stream that was asked for, and what may be under way in it.
+    stream_seq: u32,
+    window: Window,
+    /// Until when the next stream is waited for.
+    follows_until: Time,
+    pours: VecDeque<Pour>,
+    /// When the client is to be told what came of its streams, and how much came since it was, in octets.
+    tell_at: Option<Time>,
+    untold_bytes: usize,
     order: Order,
     reply_seq: u32,
     heard: Time,
@@ -134,15 +178,9 @@ struct Session {
 struct Poll {
     ask: AskId,
     until: Time,
-    frame: Frame,
-}
-
-/// What one address has used.
-#[derive(Debug)]
-struct Place {
-    sessions: usize,
-    openings: Bucket,
-    probe_bytes: Bucket,
+    seq: u32,
+    most: u32,
+    reply: ReplyCoding,
 }
 
 impl Far {
@@ -159,7 +197,10 @@ impl Far {
             held: BTreeMap::new(),
             places: BTreeMap::new(),
             queued_bytes: 0,
+            unordered_bytes: 0,
             dropped: 0,
+            replies: Replies::new(limits.replies_bytes_max),
+            trials: Trials::default(),
             out: VecDeque::new(),
         }
     }
@@ -168,6 +209,9 @@ impl Far {
     pub fn handle(&mut self, now: Time, input: FarInput) -> impl Iterator<Item = FarOutput> + '_ {
         match input {
             FarInput::Asked { ask, from, octets } => self.asked(now, ask, from, octets),
+            FarInput::More(ask, octets) => self.more(now, ask, octets),
+            FarInput::Ended(ask) => self.ended(now, ask),
+            FarInput::Written(ask, bytes) => self.written(now, ask, bytes),
             FarInput::Gone(ask) => self.gone(now, ask),
             FarInput::Send(id, packet) => self.send(now, id, packet),
             FarInput::Close(id) => {
@@ -183,7 +227,8 @@ impl Far {
     /// Returns when [`FarInput::Timeout`] is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        self.alarms.first().map(|(time, _)| *time)
+        let session = self.alarms.first().map(|(time, _)| *time);
+        session.into_iter().chain(self.trials.next_timeout()).min()
     }
 
     /// Returns how many sessions there are.
@@ -200,14 +245,27 @@ impl Far {
 
     fn asked(&mut self, now: Time, ask: AskId, from: IpAddr, octets: Result<Bytes, Damage>) {
         let length = octets.as_ref().map_or(0, Bytes::len);
+        self.replies.asked(ask, network(from));
         let Ok(frame) = octets.and_then(|octets| Frame::decode(&octets)) else {
             // What arrives damaged says nothing of how the reply may look: the safest.
             return self.say(ask, Kind::Damaged, ReplyCoding::Text, 0);
         };
+        if !frame.packets.is_empty() && !matches!(frame.kind, Kind::Up | Kind::Probe) {
+            // No client puts packets there.
+            return self.say(ask, Kind::Damaged, frame.reply, frame.seq);
+        }
         match frame.kind {
             Kind::Open => self.open(now, ask, from, &frame),
             Kind::Probe => self.probe(now, ask, from, &frame),
-            Kind::Up | Kind::Poll | Kind::Close => self.in_session(now, ask, frame, length),
+            Kind::Up | Kind::Poll | Kind::Close | Kind::Stream => {
+                self.in_session(now, ask, frame, length);
+            }
+            Kind::Pour if self.sessions.contains_key(&frame.token) => {
+                self.in_session(now, ask, frame, length);
+            }
+            Kind::Pour | Kind::Try | Kind::Await => {
+                self.try_stream(now, ask, network(from), &frame);
+            }
             Kind::Opened
             | Kind::Taken
             | Kind::Polled
@@ -245,6 +303,13 @@ impl Far {
             queue: Queue::default(),
             waiting: None,
             polls: VecDeque::new(),
+            stream: None,
+            stream_seq: 0,
+            window: Window::default(),
+            follows_until: Time::ZERO,
+            pours: VecDeque::new(),
+            tell_at: None,
+            untold_bytes: 0,
             order: Order::default(),
             reply_seq: 0,
             heard: now,
@@ -263,8 +328,10 @@ impl Far {
     fn probe(&mut self, now: Time, ask: AskId, from: IpAddr, frame: &Frame) {
         let bytes = (frame.most as usize).clamp(OVERHEAD_BYTES, FRAME_BYTES_MAX);
         let cost = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self.replies.room_for_strangers(ask);
+        let room = room.max(FRAME_BYTES_FLOOR);
         let place = self.place(now, network(from));
-        if !place.is_some_and(|place| place.probe_bytes.take(now, cost)) {
+        if !place.is_some_and(|place| bytes <= room && place.probe_bytes.take(now, cost)) {
             return self.say(ask, Kind::Busy, frame.reply, frame.seq);
         }
         let mut reply = Frame::new(Kind::Probed, Token::default());
@@ -278,28 +345,31 @@ impl Far {
         let Some(session) = self.sessions.get_mut(&token) else {
             return self.say(ask, Kind::Unknown, frame.reply, frame.seq);
         };
-        session.heard = now;
+        session.told(now, frame.ack);
         match frame.kind {
             Kind::Up => {
-                let mut packets = Vec::new();
-                session
-                    .order
-                    .take(now, frame.seq, frame.packets, &mut packets);
-                let id = session.id;
-                let given = packets
-                    .into_iter()
-                    .map(|packet| FarOutput::Datagram(id, packet));
-                self.out.extend(given);
+                self.take(now, &token, frame.seq, frame.packets);
                 let least = (frame.least as usize).min(length);
                 let (seq, most, reply) = (frame.seq, frame.most, frame.reply);
-                self.reply(&token, ask, Kind::Taken, seq, (least, most), reply);
-                self.set_alarm(now, &token);
+                self.reply(now, &token, ask, Kind::Taken, seq, (least, most), reply);
+                self.look_after(now, &token);
             }
+            Kind::Stream => self.begin_stream(now, ask, &frame),
+            Kind::Pour => self.begin_pour(ask, &frame),
             Kind::Poll => {
                 let wait = Duration::from_secs(frame.wait_s.clamp(1, WAIT_S_MAX).into());
                 let until = now + wait;
-                session.polls.push_back(Poll { ask, until, frame });
+                session.polls.push_back(Poll {
+                    ask,
+                    until,
+                    seq: frame.seq,
+                    most: frame.most,
+                    reply: frame.reply,
+                });
                 self.held.insert(ask, token);
+                if frame.least == 0 {
+                    self.end_stream_before(token, frame.seq);
+                }
                 self.look_after(now, &token);
             }
             _ => {
@@ -307,6 +377,25 @@ impl Far {
                 self.close(now, &token);
             }
         }
+    }
+
+    /// Takes packets in, and gives on what can be.
+    fn take(&mut self, now: Time, token: &Token, seq: u32, came: Vec<Bytes>) {
+        let Some(session) = self.sessions.get_mut(token) else {
+            return;
+        };
+        let mut packets = Vec::new();
+        let before = session.order.bytes();
+        // One without a number is not taken.
+        session.order.take(now, seq, came, &mut packets);
+        if self.unordered_bytes - before + session.order.bytes() > self.limits.queued_bytes_max {
+            session.order.give_all(&mut packets);
+        }
+        self.unordered_bytes = self.unordered_bytes - before + session.order.bytes();
+        let id = session.id;
+        let given = packets.into_iter();
+        self.out
+            .extend(given.map(|packet| FarOutput::Datagram(id, packet)));
     }
 
     fn send(&mut self, now: Time, id: SessionId, packet: Bytes) {
@@ -330,15 +419,20 @@ impl Far {
     }
 
     fn gone(&mut self, now: Time, ask: AskId) {
+        self.replies.forget(ask);
+        self.trials.gone(ask);
         if let Some(token) = self.held.remove(&ask)
             && let Some(session) = self.sessions.get_mut(&token)
         {
             session.polls.retain(|poll| poll.ask != ask);
-            self.set_alarm(now, &token);
+            session.pours.retain(|pour| pour.ask != ask);
+            session.stream.take_if(|stream| stream.ask == ask);
+            self.look_after(now, &token);
         }
     }
 
     fn timeout(&mut self, now: Time) {
+        self.try_on(now);
         while let Some((time, token)) = self.alarms.first().copied()
             && time <= now
         {
@@ -353,12 +447,16 @@ impl Far {
 
     /// Answers polls that have waited long enough, or for which there is enough.
     fn look_after(&mut self, now: Time, token: &Token) {
+        self.stream(now, token);
         while let Some(session) = self.sessions.get_mut(token) {
             let over = session.polls.len() > POLLS_MAX
-                || session.polls.front().is_some_and(|poll| poll.until <= now);
+                || session.polls.front().is_some_and(|poll| poll.until <= now)
+                || session.tells_by_poll(now);
             if !(over || session.is_ripe(now)) {
                 let mut packets = Vec::new();
+                let before = session.order.bytes();
                 session.order.timeout(now, &mut packets);
+                self.unordered_bytes -= before - session.order.bytes();
                 let id = session.id;
                 self.out.extend(
                     packets
@@ -371,17 +469,21 @@ impl Far {
                 break;
             };
             self.held.remove(&poll.ask);
-            let Frame {
-                seq, most, reply, ..
-            } = poll.frame;
-            self.reply(token, poll.ask, Kind::Polled, seq, (0, most), reply);
+            let sizes = (0, poll.most);
+            let (ask, seq, coding) = (poll.ask, poll.seq, poll.reply);
+            self.reply(now, token, ask, Kind::Polled, seq, sizes, coding);
         }
         self.set_alarm(now, token);
     }
 
     /// Answers a request of a session with what waits.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is of the request that is answered"
+    )]
     fn reply(
         &mut self,
+        now: Time,
         token: &Token,
         ask: AskId,
         kind: Kind,
@@ -393,18 +495,26 @@ impl Far {
             return;
         };
         let bytes = (most as usize).clamp(FRAME_BYTES_FLOOR, FRAME_BYTES_MAX);
+        let room = match coding {
+            ReplyCoding::Raw | ReplyCoding::Image => self.replies.room(ask),
+            ReplyCoding::Text => self.replies.room(ask) / 4 * 3,
+        };
+        let room = room.max(PACKET_FRAME_BYTES);
         let before = session.queue.bytes();
-        self.dropped += session.queue.drop_unfit(bytes);
         let mut frame = Frame::new(kind, Token::default());
-        frame.packets = session.queue.fill(bytes);
+        // What is sent beside a stream would come before what is in it.
+        if session.by_polls(now) {
+            self.dropped += session.queue.drop_unfit(bytes);
+            frame.packets = session.queue.fill(bytes.min(room));
+        }
+        frame.least = session.tell();
         frame.ack = ack;
-        frame.seq = session.reply_seq;
-        session.reply_seq = session.reply_seq.wrapping_add(1);
+        frame.seq = session.next_seq(&frame);
         if session.queue.is_empty() {
             session.waiting = None;
         }
         self.queued_bytes -= before - session.queue.bytes();
-        self.answer(ask, &frame, least, coding);
+        self.answer(ask, &frame, least.min(room), coding);
     }
 
     fn set_alarm(&mut self, now: Time, token: &Token) {
@@ -425,10 +535,20 @@ impl Far {
         };
         self.alarms.remove(&(session.alarm, *token));
         self.queued_bytes -= session.queue.bytes();
+        self.unordered_bytes -= session.order.bytes();
         self.tokens.remove(&session.id);
         for poll in session.polls {
             self.held.remove(&poll.ask);
-            self.say(poll.ask, Kind::Unknown, poll.frame.reply, poll.frame.seq);
+            self.say(poll.ask, Kind::Unknown, poll.reply, poll.seq);
+        }
+        for pour in session.pours {
+            self.held.remove(&pour.ask);
+            self.say(pour.ask, Kind::Unknown, pour.reply, pour.seq);
+        }
+        if let Some(stream) = session.stream {
+            let gone = Frame::new(Kind::Unknown, Token::default());
+            self.part(stream.ask, &gone, stream.reply);
+            self.end(stream.ask);
         }
         if let Some(place) = self.place(now, session.place) {
             place.sessions = place.sessions.saturating_sub(1);
@@ -461,77 +581,53 @@ impl Far {
 
     fn answer(&mut self, ask: AskId, frame: &Frame, least: usize, coding: ReplyCoding) {
         let body = dress_reply(&frame.encode(least), coding);
+        self.replies.handed(ask, body.len());
         self.out.push_back(FarOutput::Answer { ask, coding, body });
     }
 }
 
 impl Session {
-    fn is_ripe(&self, now: Time) -> bool {
+    /// Returns the number of a reply.
+    fn next_seq(&mut self, frame: &Frame) -> u32 {
+        if frame.packets.is_empty() {
+            return UNNUMBERED;
+        }
+        let seq = self.reply_seq;
+        self.reply_seq = seq.wrapping_add(1);
+        seq
+    }
+
+    /// Whether what waits has waited long enough, or is enough.
+    fn has_gathered(&self, now: Time) -> bool {
         let enough = self.queue.bytes() >= GATHER_BYTES;
-        !self.polls.is_empty()
-            && self
-                .waiting
-                .is_some_and(|since| enough || since + GATHER <= now)
+        let waiting = self.waiting;
+        waiting.is_some_and(|since| enough || since + GATHER <= now)
+    }
+
+    /// Whether a poll is to be answered with what waits.
+    fn is_ripe(&self, now: Time) -> bool {
+        self.by_polls(now) && !self.polls.is_empty() && self.has_gathered(now)
     }
 
     fn next_alarm(&self) -> Time {
         let poll = self.polls.front();
-        let ripe = self
-            .waiting
-            .filter(|_| poll.is_some())
-            .map(|since| since + GATHER);
-        let times = [ripe, poll.map(|poll| poll.until), self.order.deadline()];
+        let by_poll = self.stream.is_none() && poll.is_some();
+        let gathered = self.waiting.map(|since| since + GATHER);
+        let times = [
+            gathered
+                .filter(|_| by_poll)
+                .map(|at| at.max(self.follows_until)),
+            self.tell_at.filter(|_| by_poll),
+            poll.map(|poll| poll.until),
+            self.order.deadline(),
+            self.stream
+                .as_ref()
+                .map(|stream| stream.next_alarm(&self.window, gathered, self.tell_at)),
+        ];
         times
             .into_iter()
             .flatten()
             .fold(self.heard + EXPIRY, Time::min)
-    }
-}
-
-impl Place {
-    /// Returns whether forgetting the address changes nothing.
-    fn is_fresh(&self, now: Time) -> bool {
-        self.openings.is_full(now) && self.probe_bytes.is_full(now)
-    }
-}
-
-/// So much at once, and so much each second.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    capacity: u32,
-    per_s: u32,
-    left: u32,
-    at: Time,
-}
-
-impl Bucket {
-    fn new(now: Time, capacity: u32, per_s: u32) -> Self {
-        Self {
-            capacity,
-            per_s,
-            left: capacity,
-            at: now,
-        }
-    }
-
-    fn take(&mut self, now: Time, amount: u32) -> bool {
-        let seconds = now.saturating_sub(self.at).as_secs();
-        if seconds > 0 {
-            self.at += Duration::from_secs(seconds);
-            let more = u64::from(self.per_s).saturating_mul(seconds);
-            let more = u32::try_from(more).unwrap_or(u32::MAX);
-            self.left = self.capacity.min(self.left.saturating_add(more));
-        }
-        let enough = self.left >= amount;
-        if enough {
-            self.left -= amount;
-        }
-        enough
-    }
-
-    fn is_full(mut self, now: Time) -> bool {
-        self.take(now, 0);
-        self.left == self.capacity
     }
 }
 
@@ -553,7 +649,7 @@ pub(crate) fn pattern(bytes: usize) -> Vec<Bytes> {
 }
 
 /// Whose address it is: one household or company has a network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

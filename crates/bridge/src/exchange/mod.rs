@@ -3,11 +3,17 @@
 //! [`Near`] is the client's end, [`Far`] that of the server for all its sessions. Input in, effects
 //! out, one deadline. Near asks, far only answers:
 //!
-//! - **Upward** each request carries packets and a number, and two are under way. Far takes each
+//! - **Upward** each request carries packets and a number, and two are under way, three while a whole
+//!   one waits. Far takes each
 //!   number once ([`Order`]), so near may send a request again whose answer did not come.
-//! - **Downward** two polls wait at far. When packets come it gathers them for a moment, and answers
+//! - **Downward** two polls wait at far, three while replies come full. When packets come it gathers them for a moment, and answers
 //!   the older poll with all that the reply may hold; after the time that near gave, with nothing.
 //!   The answer to what goes upward takes along what waits.
+//! - **Streams**, where the proxy was found to pass them: a reply whose frames follow each other as packets come,
+//!   with one poll that waits beside it for when it ends; and a request of a declared length, begun when
+//!   packets would have to wait for those under way. Each end tells the other which number it waits for next, which
+//!   bounds what is under way (`window.rs`) and shows what is held up: then polls and requests carry the packets, and
+//!   streams are tried again rarely.
 //! - **Replies are numbered** and say what they answer. A number that came before, or an answer to
 //!   something else, is out of a cache.
 //! - **Sizes** are halved when a request is refused for its size, arrives cut or is not answered,
@@ -17,30 +23,35 @@
 //! - **403 to what passed before** may mean that much goes up and little comes down: requests then
 //!   ask for longer replies, and wait until the proxy forgets.
 //!
-//! What far keeps is bounded by [`Limits`], for each session, each address and in all.
+//! What far keeps is bounded by [`Limits`], for each session, each address and in all, and so is what it has
+//! handed on to be written (`replies.rs`).
 
 mod far;
 mod near;
 mod order;
+mod replies;
 mod size;
+mod window;
 
 use std::time::Duration;
 
-pub(crate) use far::pattern;
 pub use far::{AskId, Far, FarInput, FarOutput, Limits, SessionId, SessionToken};
+pub(crate) use far::{network, pattern};
 pub use near::{Figures, Near, NearInput, NearOutput, RequestId};
 pub use order::Order;
 pub use size::Size;
 
-use crate::frame::{Frame, Kind};
+use crate::DATAGRAM_BYTES_MAX;
+use crate::frame::{Frame, Kind, PACKETS_MAX};
 use crate::way::undress;
 use bytes::Bytes;
 
-/// Requests with packets that are under way at once.
-pub const UPWARD_MAX: usize = 2;
+/// Requests with packets that are under way at once, the last of them only while more waits than one
+/// carries.
+pub const UPWARD_MAX: usize = 3;
 
-/// Polls that wait at once.
-pub const POLLS_MAX: usize = 2;
+/// Polls that wait at once, the last of them only while replies come full.
+pub const POLLS_MAX: usize = 3;
 
 /// The longest wait of a poll, in seconds.
 pub const WAIT_S_MAX: u8 = 20;
@@ -52,7 +63,36 @@ pub const GATHER: Duration = Duration::from_millis(2);
 pub const GATHER_BYTES: usize = 16 * 1024;
 
 /// What waits to be carried, at most, in octets for each session and direction.
-pub const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+pub const QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The longest stream, in octets.
+pub const STREAM_BYTES_MAX: usize = 64 << 20;
+
+/// The shortest stream that is of use, in octets: shorter ones carry no more than polls and requests.
+pub const STREAM_BYTES_MIN: usize = 1 << 20;
+
+/// How long a stream lasts, in seconds.
+pub const STREAM_S_MAX: u8 = 60;
+
+/// How long packets wait for the next stream when one has come to its end: what went by polls in between would be
+/// overtaken by too much.
+const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
+
+/// So often something comes in a stream downward, packets or none: others take it for dead otherwise.
+pub const BEAT: Duration = Duration::from_secs(5);
+
+/// What of a stream may have been handed on to be written, in octets.
+pub const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the other end of a stream may be left without word of what came.
+const TELL_WITHIN: Duration = Duration::from_millis(200);
+
+/// After so much it is told at once, in octets.
+const TELL_BYTES: usize = 128 * 1024;
+
+/// A frame that takes any one packet, in octets.
+const PACKET_FRAME_BYTES: usize =
+    DATAGRAM_BYTES_MAX + crate::frame::PACKET_OVERHEAD_BYTES + crate::frame::OVERHEAD_BYTES;
 
 /// An answer to a request, or what came in its place.
 pub type Answered = Result<Answer, Failure>;
@@ -75,6 +115,8 @@ pub enum Failure {
     Broken,
     /// Nothing came in time.
     Silence,
+    /// A stream ended before its end.
+    Cut,
 }
 
 /// What kept a request or its reply from passing.
@@ -112,7 +154,7 @@ pub enum Refusal {
 pub fn read(answered: Answered) -> Result<Frame, Refusal> {
     let answer = answered.map_err(|failure| match failure {
         Failure::Connect => Refusal::NoConnection,
-        Failure::Broken => Refusal::Broken,
+        Failure::Broken | Failure::Cut => Refusal::Broken,
         Failure::Silence => Refusal::Silence,
     })?;
     match answer.status {
@@ -128,7 +170,15 @@ pub fn read(answered: Answered) -> Result<Frame, Refusal> {
         Kind::Damaged => Err(Refusal::Damaged),
         Kind::Busy => Err(Refusal::Busy),
         // Requests are no answers: somebody sends back what comes.
-        Kind::Open | Kind::Up | Kind::Poll | Kind::Close | Kind::Probe => Err(Refusal::Cached),
+        Kind::Open
+        | Kind::Up
+        | Kind::Poll
+        | Kind::Close
+        | Kind::Probe
+        | Kind::Stream
+        | Kind::Pour
+        | Kind::Try
+        | Kind::Await => Err(Refusal::Cached),
         Kind::Opened | Kind::Taken | Kind::Polled | Kind::Closed | Kind::Probed | Kind::Unknown => {
             Ok(frame)
         }
@@ -167,7 +217,7 @@ impl Queue {
         let mut taken = Vec::new();
         while let Some(packet) = self.packets.front() {
             let room = crate::frame::room(packet);
-            if room > left || taken.len() == usize::from(u16::MAX) {
+            if room > left || taken.len() == PACKETS_MAX {
                 break;
             }
             left -= room;

@@ -1,5 +1,9 @@
 //! The client's end.
 
+mod direction;
+mod pours;
+mod streams;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -8,24 +12,14 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::{
-    Answered, GATHER, GATHER_BYTES, Order, POLLS_MAX, Queue, Refusal, Size, UPWARD_MAX, WAIT_S_MAX,
-    read,
+    Answered, GATHER, GATHER_BYTES, Order, POLLS_MAX, Queue, Refusal, UPWARD_MAX, WAIT_S_MAX, read,
 };
-use crate::frame::{Frame, Kind, OVERHEAD_BYTES, PACKET_OVERHEAD_BYTES, Token};
+use crate::frame::{Frame, Kind, OVERHEAD_BYTES, PACKET_OVERHEAD_BYTES, Token, UNNUMBERED};
 use crate::way::{Ask, Coding, Way};
-use crate::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, Time};
-
-/// A direction in which nothing has passed for this long needs another way.
-const LOST_AFTER: Duration = Duration::from_secs(6);
-
-/// The same, as a number of failures.
-const LOST_FAILURES: u32 = 6;
-
-/// The wait after a first failure; it doubles with each other.
-const PAUSE_MIN: Duration = Duration::from_millis(25);
-
-/// The longest wait after a failure.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+use crate::{DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, SLOW_BYTES_PER_S, Time};
+use direction::{Direction, LOST_FAILURES};
+use pours::Pours;
+use streams::Streams;
 
 /// How often a request with packets is sent.
 const ATTEMPTS_MAX: u32 = 5;
@@ -42,9 +36,6 @@ const HASTY: Duration = Duration::from_millis(100);
 /// How long a request may take beside what it waits for.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// What the slowest network carries that is used at all, in octets each second.
-const SLOW_BYTES_PER_S: usize = 8_192;
-
 /// A request, in order of asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
@@ -56,6 +47,10 @@ pub enum NearInput {
     Send(Bytes),
     /// A request was answered, or will not be.
     Answered(RequestId, Answered),
+    /// The next frame of a reply that is a stream.
+    Part(RequestId, Bytes),
+    /// So much of what followed a request was written, in octets.
+    Written(RequestId, usize),
     /// The deadline has come.
     Timeout,
     /// The session is not wanted any longer.
@@ -65,8 +60,13 @@ pub enum NearInput {
 /// What the client's end wants done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NearOutput {
-    /// Send this request, and give it up after this long.
+    /// Send this request, and give it up after this long, and as much longer as what comes takes at
+    /// [`SLOW_BYTES_PER_S`].
     Ask(RequestId, Ask, Duration),
+    /// Send this as the next of a request's body.
+    More(RequestId, Bytes),
+    /// Give a request up. It is not answered any longer.
+    Stop(RequestId),
     /// The session is there; again, when the server had forgotten it.
     Opened,
     /// A packet came.
@@ -108,6 +108,10 @@ pub struct Near {
     up: Direction,
     down: Direction,
     pad: bool,
+    streams: Streams,
+    pours: Pours,
+    /// Whether the last poll came back full.
+    full: bool,
     wait_s: u8,
     damaged: u32,
     ended: bool,
@@ -120,6 +124,8 @@ enum Errand {
     Open,
     Up(Upward, usize),
     Poll { seq: u32, most: usize, at: Time },
+    Stream,
+    Pour,
     Close,
 }
 
@@ -129,15 +135,6 @@ struct Upward {
     seq: u32,
     packets: Vec<Bytes>,
     attempts: u32,
-}
-
-/// How it goes in one direction.
-#[derive(Debug)]
-struct Direction {
-    size: Size,
-    failures: u32,
-    since: Time,
-    pause: Time,
 }
 
 impl Near {
@@ -160,6 +157,9 @@ impl Near {
             up: Direction::new(0, 0),
             down: Direction::new(0, 0),
             pad: false,
+            streams: Streams::default(),
+            pours: Pours::default(),
+            full: false,
             wait_s: WAIT_S_MAX,
             damaged: 0,
             ended: false,
@@ -176,6 +176,10 @@ impl Near {
         self.up = Direction::new(way.ask_bytes, way.coding.frame_bytes_max());
         self.down = Direction::new(way.reply_bytes, FRAME_BYTES_MAX);
         self.pad = way.pad;
+        self.streams.resume(way.stream_bytes);
+        let pour_bytes = if way.pad { 0 } else { way.pour_bytes };
+        self.pours
+            .resume(pour_bytes, way.ask_bytes < FRAME_BYTES_MAX);
         self.damaged = 0;
         self.ended = false;
     }
@@ -185,6 +189,8 @@ impl Near {
         match input {
             NearInput::Send(packet) => self.send(now, packet),
             NearInput::Answered(id, answered) => self.answered(now, id, answered),
+            NearInput::Part(id, octets) => self.came(now, id, &octets),
+            NearInput::Written(id, bytes) => self.pours.written(id, bytes),
             NearInput::Timeout => {}
             NearInput::Close => self.close(),
         }
@@ -200,10 +206,11 @@ impl Near {
     pub fn next_timeout(&self) -> Option<Time> {
         let mut times = vec![self.order.deadline()];
         if !self.ended {
-            let free = self.upward() < UPWARD_MAX;
+            let pours = self.pours.is_feeding();
+            let free = !self.is_full();
             let ripe = self
                 .waiting
-                .filter(|_| self.token.is_some())
+                .filter(|_| self.token.is_some() && !pours)
                 .map(|since| since + GATHER);
             let up = if !self.again.is_empty() || self.token.is_none() {
                 Some(Time::ZERO)
@@ -215,8 +222,17 @@ impl Near {
                 up.filter(|_| free && !opening)
                     .map(|up| up.max(self.up.pause)),
             );
+            if self.token.is_some() {
+                times.push(self.stream_timeout());
+                times.push(self.pour_timeout());
+                // By a request, or in the stream upward.
+                let in_stream = self.pours.has_room();
+                let tells = self.streams.tell_at().filter(|_| free || in_stream);
+                times.push(tells.map(|at| at.max(self.up.pause)));
+            }
             times.push(
-                (self.token.is_some() && self.polls() < POLLS_MAX).then_some(self.down.pause),
+                (self.token.is_some() && self.polls() < self.polls_max())
+                    .then_some(self.down.pause),
             );
         }
         times.into_iter().flatten().min()
@@ -262,6 +278,7 @@ impl Near {
     }
 
     fn close(&mut self) {
+        self.stop_streams();
         if let Some(token) = self.token.take() {
             let frame = Frame::new(Kind::Close, token);
             self.ask(&frame, self.way.polls, Errand::Close);
@@ -284,13 +301,17 @@ impl Near {
             }
             return;
         };
-        while self.upward() < UPWARD_MAX && self.up.pause <= now {
+        self.pour(now, token);
+        self.begin_pour(now, token);
+        while !self.is_full() && self.up.pause <= now {
             let Some(upward) = self.next_upward(now) else {
                 break;
             };
             self.ask_upward(token, upward);
         }
-        while self.polls() < POLLS_MAX && self.down.pause <= now {
+        self.begin_pour(now, token);
+        self.stream(now, token);
+        while self.polls() < self.polls_max() && self.down.pause <= now {
             self.ask_poll(now, token);
         }
     }
@@ -299,11 +320,16 @@ impl Near {
         if let Some(upward) = self.again.pop_front() {
             return Some(upward);
         }
-        let enough = self.queue.bytes() >= GATHER_BYTES;
-        if !self
-            .waiting
-            .is_some_and(|since| enough || since + GATHER <= now)
-        {
+        let tells = self.streams.tell_at().is_some_and(|at| at <= now);
+        if self.pours.is_feeding() {
+            // Word of what came waits for no packets.
+            return tells.then(|| Upward {
+                seq: UNNUMBERED,
+                packets: Vec::new(),
+                attempts: 0,
+            });
+        }
+        if !self.has_gathered(now) && !tells {
             return None;
         }
         let bytes = self.up.size.now();
@@ -312,15 +338,21 @@ impl Near {
         if self.queue.is_empty() {
             self.waiting = None;
         }
-        let seq = self.up_seq;
-        (!packets.is_empty()).then(|| {
-            self.up_seq += 1;
-            Upward {
-                seq,
-                packets,
-                attempts: 0,
-            }
+        (!packets.is_empty() || tells).then(|| Upward {
+            seq: self.next_seq(&packets),
+            packets,
+            attempts: 0,
         })
+    }
+
+    /// Returns the number of a request with these packets.
+    fn next_seq(&mut self, packets: &[Bytes]) -> u32 {
+        if packets.is_empty() {
+            return UNNUMBERED;
+        }
+        let seq = self.up_seq;
+        self.up_seq += 1;
+        seq
     }
 
     fn ask_upward(&mut self, token: Token, mut upward: Upward) {
@@ -341,6 +373,8 @@ impl Near {
         frame.seq = self.poll_seq;
         frame.most = number(self.down.size.now());
         frame.wait_s = self.wait_s;
+        // A stream that is not used any longer is to end.
+        frame.least = u32::from(self.streams.is_open());
         self.poll_seq += 1;
         let most = self.down.size.now();
         let errand = Errand::Poll {
@@ -352,25 +386,38 @@ impl Near {
     }
 
     fn ask(&mut self, frame: &Frame, coding: Coding, errand: Errand) {
+        self.streams.tell();
+        let octets = self.octets(frame, 0);
+        let ask = Ask::new(&octets, coding, self.way.agent, self.rng.next_u64());
+        let within = WITHIN + Duration::from_secs(frame.wait_s.into()) + seconds(octets.len());
+        self.put(ask, errand, within);
+    }
+
+    /// Encodes a request, which tells what came.
+    fn octets(&mut self, frame: &Frame, least: usize) -> Bytes {
         let frame = Frame {
-            ack: self.order.next().saturating_sub(1),
+            ack: self.order.next(),
             reply: self.way.reply,
             ..frame.clone()
         };
-        let octets = frame.encode(0);
-        let ask = Ask::new(&octets, coding, self.way.agent, self.rng.next_u64());
-        let moved = octets.len() + frame.most.max(frame.least) as usize;
-        let within = WITHIN + Duration::from_secs(frame.wait_s.into()) + seconds(moved);
+        frame.encode(least)
+    }
+
+    fn put(&mut self, ask: Ask, errand: Errand, within: Duration) -> RequestId {
         let id = RequestId(self.requests);
         self.requests += 1;
         self.asked.insert(id, errand);
         self.out.push_back(NearOutput::Ask(id, ask, within));
+        id
     }
 
     fn answered(&mut self, now: Time, id: RequestId, answered: Answered) {
         let Some(errand) = self.asked.remove(&id) else {
             return;
         };
+        if matches!(errand, Errand::Stream) {
+            return self.streamed(now, id, &answered);
+        }
         let frame = read(answered);
         if frame.is_err() {
             self.figures.failed_requests += 1;
@@ -385,7 +432,8 @@ impl Near {
             Errand::Open => self.opened(now, frame),
             Errand::Up(upward, bytes) => self.carried(now, upward, bytes, frame),
             Errand::Poll { seq, most, at } => self.polled(now, (seq, most, at), frame),
-            Errand::Close => {}
+            Errand::Pour => self.poured(now, id, frame),
+            Errand::Stream | Errand::Close => {}
         }
     }
 
@@ -409,6 +457,7 @@ impl Near {
     /// The server does not know the session: what waits goes into the next one.
     fn forget_session(&mut self, now: Time) {
         if self.token.take().is_some() {
+            self.stop_streams();
             self.again.clear();
             self.asked.clear();
             self.failed(now, true);
@@ -485,6 +534,7 @@ impl Near {
         let refusal = match frame {
             Ok(frame) if frame.kind == Kind::Polled && frame.ack == seq => {
                 self.down.passed(frame.bytes());
+                self.full = frame.bytes() >= most / 2;
                 if now >= at + Duration::from_secs(self.wait_s.into()) {
                     self.wait_s = WAIT_S_MAX.min(self.wait_s + 1);
                 }
@@ -535,11 +585,16 @@ impl Near {
         let direction = if upward { &mut self.up } else { &mut self.down };
         if direction.failed(now) && !self.ended {
             self.ended = true;
+            self.stop_streams();
             self.out.push_back(NearOutput::Lost);
         }
     }
 
     fn take(&mut self, now: Time, frame: Frame) {
+        self.pours.told(now, frame.least);
+        if frame.seq == UNNUMBERED {
+            return;
+        }
         let mut packets = Vec::new();
         if !self.order.take(now, frame.seq, frame.packets, &mut packets) {
             self.figures.cached_replies += 1;
@@ -553,9 +608,52 @@ impl Near {
             .extend(packets.into_iter().map(NearOutput::Datagram));
     }
 
+    /// Whether what waits has waited long enough, or is enough.
+    fn has_gathered(&self, now: Time) -> bool {
+        let enough = self.queue.bytes() >= GATHER_BYTES;
+        self.waiting
+            .is_some_and(|since| enough || since + GATHER <= now)
+    }
+
+    /// Whether no request with packets may follow those under way.
+    fn is_full(&self) -> bool {
+        self.upward() >= self.upward_max()
+    }
+
+    fn upward_max(&self) -> usize {
+        let more = self.queue.bytes() >= self.up.size.now() && self.pours_under_way() == 0;
+        UPWARD_MAX - usize::from(!more)
+    }
+
+    fn polls_max(&self) -> usize {
+        // Beside a stream one is there for when it ends.
+        match self.streams.is_open() {
+            true => 1,
+            false => POLLS_MAX - usize::from(!self.full),
+        }
+    }
+
+    /// Gives up all that is a stream.
+    fn stop_streams(&mut self) {
+        let is_stream = |errand: &Errand| matches!(errand, Errand::Stream | Errand::Pour);
+        let streams = self.asked.extract_if(.., |_, errand| is_stream(errand));
+        self.out.extend(streams.map(|(id, _)| NearOutput::Stop(id)));
+        self.streams.stop();
+        self.pours.stop();
+    }
+
     fn upward(&self) -> usize {
         let is_up = |errand: &&Errand| matches!(errand, Errand::Up(..) | Errand::Open);
         self.asked.values().filter(is_up).count()
+    }
+
+    /// Requests under way that carry packets.
+    fn carrying(&self) -> usize {
+        let carries = |errand: &&Errand| match errand {
+            Errand::Up(upward, _) => !upward.packets.is_empty(),
+            _ => false,
+        };
+        self.asked.values().filter(carries).count()
     }
 
     fn polls(&self) -> usize {
@@ -564,38 +662,10 @@ impl Near {
     }
 }
 
-impl Direction {
-    fn new(bytes: usize, ceiling: usize) -> Self {
-        Self {
-            size: Size::new(bytes, ceiling),
-            failures: 0,
-            since: Time::ZERO,
-            pause: Time::ZERO,
-        }
-    }
-
-    fn passed(&mut self, bytes: usize) {
-        self.size.passed(bytes);
-        self.failures = 0;
-        self.pause = Time::ZERO;
-    }
-
-    /// Returns whether the way is lost.
-    fn failed(&mut self, now: Time) -> bool {
-        if self.failures == 0 {
-            self.since = now;
-        }
-        self.failures += 1;
-        let pause = PAUSE_MIN * (1 << self.failures.min(10));
-        self.pause = now + pause.min(PAUSE_MAX);
-        self.failures >= LOST_FAILURES && now >= self.since + LOST_AFTER
-    }
-}
-
 fn number(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn seconds(bytes: usize) -> Duration {
-    Duration::from_secs((bytes / SLOW_BYTES_PER_S) as u64)
+    Duration::from_secs(bytes as u64 / u64::from(SLOW_BYTES_PER_S))
 }

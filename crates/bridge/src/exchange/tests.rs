@@ -1,3 +1,5 @@
+mod streams;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,6 +22,11 @@ struct Server {
     far: Far,
     asks: AskId,
     answers: Vec<(AskId, Frame)>,
+    /// What came of streams, and which have ended.
+    parts: Vec<(AskId, Frame)>,
+    ended: Vec<AskId>,
+    /// Whether what is handed on is written at once.
+    writes: bool,
     arrived: usize,
     closed: usize,
 }
@@ -30,21 +37,44 @@ impl Server {
             far: Far::new(limits, [1; 32]),
             asks: 0,
             answers: Vec::new(),
+            parts: Vec::new(),
+            ended: Vec::new(),
+            writes: true,
             arrived: 0,
             closed: 0,
         }
     }
 
     fn input(&mut self, now: Time, input: FarInput) {
-        for output in self.far.handle(now, input) {
-            match output {
+        let outputs: Vec<FarOutput> = self.far.handle(now, input).collect();
+        for output in outputs {
+            let (ask, body) = match output {
                 FarOutput::Answer { ask, body, .. } => {
                     let frame = Frame::decode(&undress(&body).unwrap()).unwrap();
                     self.answers.push((ask, frame));
+                    (ask, body)
                 }
-                FarOutput::Datagram(..) => self.arrived += 1,
-                FarOutput::Closed(_) => self.closed += 1,
-                FarOutput::Opened(..) => {}
+                FarOutput::Part { ask, body, .. } => {
+                    assert!(!self.ended.contains(&ask), "it has ended");
+                    self.parts.push((ask, Frame::decode(&body).unwrap()));
+                    (ask, body)
+                }
+                FarOutput::End(ask) => {
+                    self.ended.push(ask);
+                    continue;
+                }
+                FarOutput::Datagram(..) => {
+                    self.arrived += 1;
+                    continue;
+                }
+                FarOutput::Closed(_) => {
+                    self.closed += 1;
+                    continue;
+                }
+                FarOutput::Opened(..) => continue,
+            };
+            if self.writes {
+                self.input(now, FarInput::Written(ask, body.len()));
             }
         }
     }
@@ -90,7 +120,10 @@ fn a_poll_returns_with_packets_or_when_its_time_is_over() {
     server.ask(second(2), &poll(token, 1));
     server.input(second(22), FarInput::Timeout);
     let (_, reply) = server.answers.last().unwrap();
-    assert_eq!((reply.ack, reply.seq, reply.packets.len()), (1, 1, 0));
+    assert_eq!(
+        (reply.ack, reply.seq, reply.packets.len()),
+        (1, crate::frame::UNNUMBERED, 0)
+    );
 }
 
 #[test]
@@ -118,6 +151,50 @@ fn a_request_that_comes_twice_is_taken_once_and_answered_twice() {
         assert_eq!(server.ask(Time::ZERO, &frame).unwrap().kind, Kind::Taken);
     }
     assert_eq!(server.arrived, 1);
+}
+
+#[test]
+fn packets_where_none_belong_are_not_kept() {
+    let mut server = Server::new(Limits::default());
+    let token = server.open(Time::ZERO).token;
+    for kind in [Kind::Open, Kind::Poll, Kind::Close] {
+        let mut frame = poll(token, 0);
+        frame.kind = kind;
+        frame.packets = pattern(FRAME_BYTES_MAX);
+        assert_eq!(
+            server.ask(Time::ZERO, &frame).unwrap().kind,
+            Kind::Damaged,
+            "{kind:?}"
+        );
+    }
+    assert_eq!((server.far.sessions(), server.arrived), (1, 0));
+}
+
+#[test]
+fn what_waits_out_of_order_is_bounded_for_all_sessions() {
+    let limits = Limits {
+        queued_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut server = Server::new(limits);
+    let tokens = [(); 3].map(|()| server.open(Time::ZERO).token);
+    for (at, token) in tokens.into_iter().enumerate() {
+        let mut frame = Frame::new(Kind::Up, token);
+        frame.seq = 1;
+        frame.packets = pattern(4_096);
+        server.ask(Time::ZERO, &frame);
+        // Those of the third have no room, and are given on at once.
+        assert_eq!(server.arrived > 0, at == 2, "{at}");
+    }
+    server.ask(Time::ZERO, &Frame::new(Kind::Close, tokens[0]));
+    let mut frame = Frame::new(Kind::Up, tokens[2]);
+    frame.seq = 3;
+    frame.packets = pattern(4_096);
+    let before = server.arrived;
+    server.ask(Time::ZERO, &frame);
+    assert_eq!(server.arrived, before);
+    server.input(second(1), FarInput::Timeout);
+    assert_eq!(server.arrived, before * 3);
 }
 
 #[test]
@@ -229,6 +306,8 @@ fn way() -> Way {
         ask_bytes: 16 * 1024,
         reply_bytes: 16 * 1024,
         pad: false,
+        stream_bytes: 0,
+        pour_bytes: 0,
     }
 }
 
@@ -240,7 +319,11 @@ fn reply(frame: &Frame) -> Answered {
 fn asks(outputs: impl Iterator<Item = NearOutput>) -> Vec<(RequestId, Frame)> {
     let asks = outputs.filter_map(|output| match output {
         NearOutput::Ask(id, ask, _) => Some((id, ask)),
-        NearOutput::Opened | NearOutput::Datagram(_) | NearOutput::Lost => None,
+        NearOutput::More(..)
+        | NearOutput::Stop(_)
+        | NearOutput::Opened
+        | NearOutput::Datagram(_)
+        | NearOutput::Lost => None,
     });
     asks.map(|(id, Ask { path, body, .. })| {
         let octets = Ask::undress(&path, &body).unwrap().unwrap();
@@ -263,7 +346,6 @@ fn open_near() -> (Near, Vec<(RequestId, Frame)>) {
 #[test]
 fn a_reply_out_of_a_cache_is_told() {
     let (mut near, polls) = open_near();
-    assert_eq!(polls.len(), POLLS_MAX);
     let mut polled = Frame::new(Kind::Polled, [0; 16]);
     polled.packets.push(Bytes::from_static(b"packet"));
     let first = near.handle(second(1), NearInput::Answered(polls[0].0, reply(&polled)));
@@ -280,6 +362,22 @@ fn a_reply_out_of_a_cache_is_told() {
             .any(|output| matches!(output, NearOutput::Datagram(_)))
     );
     assert_eq!(near.figures().cached_replies, 1);
+}
+
+#[test]
+fn one_more_poll_waits_while_replies_come_full() {
+    let (mut near, polls) = open_near();
+    assert_eq!(polls.len(), POLLS_MAX - 1);
+    let mut full = Frame::new(Kind::Polled, [0; 16]);
+    let most = polls[0].1.most as usize;
+    full.packets = vec![vec![1; 1_000].into(); most / 2_000];
+    full.packets.push(vec![1; 1_000].into());
+    let more = near.handle(second(1), NearInput::Answered(polls[0].0, reply(&full)));
+    assert_eq!(asks(more).len(), 2);
+    let mut short = Frame::new(Kind::Polled, [0; 16]);
+    (short.seq, short.ack) = (1, polls[1].1.seq);
+    let fewer = near.handle(second(1), NearInput::Answered(polls[1].0, reply(&short)));
+    assert_eq!(asks(fewer).len(), 0);
 }
 
 #[test]
@@ -301,6 +399,40 @@ fn a_request_that_is_too_long_is_sent_in_parts() {
     assert_eq!(again[0].1.seq, long.seq);
     assert!(again[0].1.bytes() <= long.bytes() / 2);
     assert_eq!(near.figures().dropped_packets, 0);
+}
+
+#[test]
+fn a_silent_poll_is_given_up_soon_however_long_replies_may_be() {
+    let way = Way {
+        ask_bytes: FRAME_BYTES_MAX,
+        reply_bytes: FRAME_BYTES_MAX,
+        ..way()
+    };
+    let mut near = Near::new(way, [2; 32]);
+    let opening = asks(near.handle(Time::ZERO, NearInput::Timeout));
+    let opened = reply(&Frame::new(Kind::Opened, [4; 16]));
+    let within = |output| match output {
+        NearOutput::Ask(_, ask, within) => Some((ask.body.len(), within)),
+        NearOutput::More(..)
+        | NearOutput::Stop(_)
+        | NearOutput::Opened
+        | NearOutput::Datagram(_)
+        | NearOutput::Lost => None,
+    };
+    let polls = near.handle(Time::ZERO, NearInput::Answered(opening[0].0, opened));
+    let polls: Vec<_> = polls.filter_map(within).collect();
+    assert_eq!(polls, vec![(0, second(30)); 2]);
+    // What is long takes long to send.
+    let mut sent = Vec::new();
+    for _ in 0..1_024 {
+        let packet = NearInput::Send(vec![8; 1_400].into());
+        sent.extend(near.handle(Time::ZERO, packet).filter_map(within));
+    }
+    sent.extend(near.handle(GATHER, NearInput::Timeout).filter_map(within));
+    assert!(!sent.is_empty());
+    for (bytes, within) in sent {
+        assert_eq!(within, second(10 + bytes as u64 / 8_192), "{bytes}");
+    }
 }
 
 #[test]
@@ -335,6 +467,10 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Poll),
         Just(Kind::Close),
         Just(Kind::Probe),
+        Just(Kind::Stream),
+        Just(Kind::Pour),
+        Just(Kind::Try),
+        Just(Kind::Await),
         Just(Kind::Opened),
         Just(Kind::Taken),
         Just(Kind::Polled),
@@ -362,17 +498,22 @@ proptest! {
             let mut frame = Frame::new(kind, tokens[at % tokens.len()]);
             [frame.seq, frame.ack, frame.least, frame.most] = numbers;
             frame.wait_s = wait_s;
-            frame.packets = pattern(OVERHEAD_BYTES + usize::from(wait_s) * 10);
+            let carries = matches!(kind, Kind::Up | Kind::Probe) || wait_s % 16 == 0;
+            frame.packets = pattern(OVERHEAD_BYTES + usize::from(carries) * usize::from(wait_s) * 10);
             if let Some(opened) = server.ask(now, &frame).filter(|frame| frame.kind == Kind::Opened) {
                 tokens.push(opened.token);
             }
             server.input(now, FarInput::Send(SessionId(u64::from(wait_s) % 8), vec![0; 1_400].into()));
             prop_assert!(server.far.sessions() <= 4);
-            let waiting = server.asks as usize - server.answers.len();
-            prop_assert!(waiting <= 4 * POLLS_MAX, "{} wait", waiting);
+            let waiting = server.asks as usize - server.answers.len() - server.ended.len();
+            prop_assert!(waiting <= 4 * (POLLS_MAX + 3) + 32, "{} wait", waiting);
         }
-        server.input(now + second(61), FarInput::Timeout);
-        prop_assert_eq!(server.answers.len(), server.asks as usize);
+        while let Some(next) = server.far.next_timeout() {
+            now = now.max(next);
+            server.input(now, FarInput::Timeout);
+        }
+        prop_assert_eq!(server.far.sessions(), 0);
+        prop_assert_eq!(server.answers.len() + server.ended.len(), server.asks as usize);
     }
 
     /// Whatever a server or proxy answers, a client has few requests under way, and its deadline is

@@ -6,29 +6,34 @@
 //!    then a POST, should GET be forbidden.
 //! 2. *How does something go up?* 1,200 octets of every value as a raw POST, an upload, a form, and a
 //!    GET with all in its path.
-//! 3. *How long may replies be?*
+//! 3. *How long may replies be?* And does what is written of one arrive before it has ended?
 //! 4. *How long may requests be?* At last, as some proxies take long requests with short replies
-//!    for a leak, and let nothing pass for a while.
+//!    for a leak, and let nothing pass for a while. And does what was sent of one arrive before it has ended?
 //!
 //! Trials of the first two questions start one after the other within a quarter of a second, or when
 //! one has failed, up to [`TRIALS_AT_ONCE`] at once; the first in the list that passes is taken. Those
 //! of the last two are steps of a ladder. All of it ends within [`PROBE_MAX`].
 
 mod outcome;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use outcome::{Memory, Outcome, ProxyAuth};
 
-use crate::Time;
-use crate::exchange::{Answered, Refusal, RequestId, pattern, read};
+use crate::exchange::{
+    Answered, Refusal, RequestId, STREAM_BYTES_MAX, STREAM_BYTES_MIN, pattern, read,
+};
 use crate::frame::{Frame, Kind, Token};
 use crate::way::{Agent, Ask, Coding, ReplyCoding, Way};
+use crate::{FRAME_BYTES_MAX, Time};
+use watch::Watch;
 
 /// The longest time that all trials may take.
 pub const PROBE_MAX: Duration = Duration::from_secs(60);
@@ -52,7 +57,10 @@ const SLOW: Duration = Duration::from_secs(3);
 const SMALL_BYTES: usize = 1_280;
 
 /// The steps of the ladders, in octets.
-const STEPS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+const STEPS: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, FRAME_BYTES_MAX];
+
+/// Steps from this length on are seldom of use, and end a ladder when they take a quarter of [`SLOW`].
+const LONG_BYTES: usize = 256 << 10;
 
 /// The same for frames in paths.
 const PATH_STEPS: [usize; 2] = [3_000, 6_000];
@@ -79,6 +87,8 @@ pub enum ProbeInput {
     Timeout,
     /// A request was answered, or will not be; and what the proxy asked for.
     Answered(RequestId, Answered, ProxyAuth),
+    /// The next frame of a reply that is a stream.
+    Part(RequestId, Bytes),
 }
 
 /// What a probe wants done.
@@ -86,6 +96,8 @@ pub enum ProbeInput {
 pub enum ProbeOutput {
     /// Send this request, and give it up after this long.
     Ask(RequestId, Ask, Duration),
+    /// Give a request up. It is not answered any longer.
+    Stop(RequestId),
     /// The probe has ended.
     Done(Box<Outcome>),
 }
@@ -97,6 +109,7 @@ pub struct Probe {
     began: Option<Time>,
     stage: Stage,
     race: Race,
+    watch: Option<Watch>,
     /// Which trial it is, when it was begun, and its number.
     asked: BTreeMap<RequestId, (usize, Time, u32)>,
     requests: u64,
@@ -112,9 +125,13 @@ enum Stage {
     Anything,
     Upward,
     Replies,
+    /// Whether replies can be streams.
+    Streams,
     Asks,
     /// Whether what passed still does, after something longer was forbidden.
     Flagged,
+    /// Whether requests can be streams.
+    Pours,
     Done,
 }
 
@@ -138,6 +155,7 @@ impl Probe {
             began: None,
             stage: Stage::Anything,
             race: Race::new(anything(), false),
+            watch: None,
             asked: BTreeMap::new(),
             requests: 0,
             seq: 0,
@@ -154,14 +172,20 @@ impl Probe {
         input: ProbeInput,
     ) -> impl Iterator<Item = ProbeOutput> + '_ {
         let began = *self.began.get_or_insert(now);
-        if let ProbeInput::Answered(id, answered, auth) = input {
-            self.answered(now, id, answered, auth);
+        match input {
+            ProbeInput::Answered(id, answered, auth) => self.answered(now, id, answered, auth),
+            ProbeInput::Part(id, octets) => self.came(now, id, &octets),
+            ProbeInput::Timeout => {}
         }
         if self.stage != Stage::Done && now >= began + PROBE_MAX {
             self.finish();
         }
         while self.stage != Stage::Done {
-            if let Some(best) = self.race.settled() {
+            if matches!(self.stage, Stage::Streams | Stage::Pours) {
+                if !self.watched(now) {
+                    break;
+                }
+            } else if let Some(best) = self.race.settled() {
                 self.advance(best);
             } else {
                 self.start(now);
@@ -176,6 +200,9 @@ impl Probe {
     pub fn next_timeout(&self) -> Option<Time> {
         let began = self.began.filter(|_| self.stage != Stage::Done)?;
         let end = began + PROBE_MAX;
+        if let Some(watch) = &self.watch {
+            return Some(end.min(watch.deadline()));
+        }
         let more = self.race.may_start() && self.asked.len() < TRIALS_AT_ONCE;
         Some(if more {
             end.min(self.race.next_start)
@@ -220,6 +247,9 @@ impl Probe {
         if auth != ProxyAuth::None {
             self.outcome.auth = auth;
         }
+        if self.watch_answered(id, &answered) {
+            return;
+        }
         // Answers to the trials of an earlier question find nothing here.
         let Some((index, at, seq)) = self.asked.remove(&id) else {
             return;
@@ -238,7 +268,8 @@ impl Probe {
             Err(_) => self.race.next_start = now,
             Ok(()) if self.race.is_ladder => {
                 self.race.next_start = now;
-                if now > at + SLOW {
+                let is_long = trial.ask_bytes.max(trial.reply_bytes) >= LONG_BYTES;
+                if now > at + if is_long { SLOW / 4 } else { SLOW } {
                     self.race.trials.truncate(self.race.started);
                 }
             }
@@ -261,6 +292,8 @@ impl Probe {
                         ask_bytes: SMALL_BYTES,
                         reply_bytes: SMALL_BYTES,
                         pad: false,
+                        stream_bytes: 0,
+                        pour_bytes: 0,
                     });
                     let codings = [Coding::Raw, Coding::Upload, Coding::Form, Coding::Path];
                     self.next(
@@ -306,9 +339,10 @@ impl Probe {
                 if let Some(way) = &mut self.way {
                     way.pad = self.outcome.flagged;
                 }
+                // Who takes long requests for leaks is not to see the longest.
                 self.finish();
             }
-            Stage::Done => {}
+            Stage::Streams | Stage::Pours | Stage::Done => {}
         }
     }
 
@@ -317,6 +351,26 @@ impl Probe {
             return self.finish();
         };
         way.reply_bytes = best.map_or(SMALL_BYTES, |trial| trial.reply_bytes);
+        // Where replies are cut, streams are no longer than what passed.
+        let is_limited = self.race.results.iter().flatten().any(Result::is_err);
+        way.stream_bytes = if is_limited {
+            way.reply_bytes
+        } else {
+            STREAM_BYTES_MAX
+        };
+        let may = way.stream_bytes >= STREAM_BYTES_MIN && way.reply != ReplyCoding::Text;
+        if may {
+            self.stage = Stage::Streams;
+        } else {
+            way.stream_bytes = 0;
+            self.try_asks();
+        }
+    }
+
+    fn try_asks(&mut self) {
+        let Some(way) = &self.way else {
+            return self.finish();
+        };
         let steps: &[usize] = match way.coding {
             Coding::Raw | Coding::Upload | Coding::Form => &STEPS,
             Coding::Path => &PATH_STEPS,
@@ -348,8 +402,17 @@ impl Probe {
             ..self.race.trials[0]
         };
         let forbidden = self.race.results.contains(&Some(Err(Refusal::Forbidden)));
+        // Where requests have to be short, streams would be no longer. What is broken may be so because too much
+        // of it came at once.
+        let refused =
+            |result: &Result<(), Refusal>| !matches!(result, Ok(()) | Err(Refusal::Broken));
+        let is_limited =
+            self.race.results.iter().flatten().any(refused) || way.ask_bytes < STREAM_BYTES_MIN;
         if forbidden {
             self.next(Stage::Flagged, vec![trial]);
+        } else if way.coding == Coding::Raw && !is_limited {
+            way.pour_bytes = STREAM_BYTES_MAX;
+            self.stage = Stage::Pours;
         } else {
             self.finish();
         }
@@ -361,6 +424,7 @@ impl Probe {
     }
 
     fn finish(&mut self) {
+        self.stop_watching();
         if matches!(self.stage, Stage::Anything | Stage::Upward) {
             self.way = None;
         }

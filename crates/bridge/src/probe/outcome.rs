@@ -124,10 +124,23 @@ fn tell_way(f: &mut fmt::Formatter<'_>, way: &Way) -> fmt::Result {
         agent,
         ask_bytes,
         reply_bytes,
+        stream_bytes,
+        pour_bytes,
         ..
     } = way;
-    writeln!(f, "up: {coding}, up to {ask_bytes} octets at a time")?;
-    writeln!(f, "down: {reply}, up to {reply_bytes} octets at a time")?;
+    let up = match pour_bytes {
+        0 => "goes request by request",
+        _ => "goes as a stream",
+    };
+    let down = match stream_bytes {
+        0 => "comes by polls",
+        _ => "comes as a stream",
+    };
+    writeln!(f, "up: {coding}, up to {ask_bytes} octets at a time; {up}")?;
+    writeln!(
+        f,
+        "down: {reply}, up to {reply_bytes} octets at a time; {down}"
+    )?;
     match agent {
         Agent::Own => Ok(()),
         Agent::Browser => writeln!(f, "only browsers pass: the bridge calls itself one"),
@@ -206,6 +219,8 @@ mod tests {
             ask_bytes: 4_096,
             reply_bytes: 65_536,
             pad: true,
+            stream_bytes: 1 << 20,
+            pour_bytes: 0,
         };
         let trial = Trial {
             coding: Coding::Raw,
@@ -228,8 +243,8 @@ mod tests {
     #[test]
     fn what_was_found_is_told_in_words() {
         let told = "\
-up: POST of a form, up to 4096 octets at a time
-down: replies of octets, up to 65536 octets at a time
+up: POST of a form, up to 4096 octets at a time; goes request by request
+down: replies of octets, up to 65536 octets at a time; comes as a stream
 only browsers pass: the bridge calls itself one
 the proxy takes the user and password (Digest)
 long requests with short replies make the proxy forbid everything for a while: replies are lengthened

@@ -132,7 +132,10 @@ fn allocations(cx: &Context, server: &TurnServer) -> String {
         let relayed = allocation.relayed.iter().map(ToString::to_string);
         table.row([
             allocation.user.clone(),
-            allocation.client.to_string(),
+            match allocation.tcp {
+                true => format!("{} tcp", allocation.client),
+                false => allocation.client.to_string(),
+            },
             relayed.collect::<Vec<_>>().join(", "),
             allocation.peers.to_string(),
         ]);

@@ -31,5 +31,7 @@ pub(crate) enum Gateway<'a> {
         lines: u64,
         hash: &'a str,
     },
+    /// There is no audit log.
+    NotLogged,
     NoGateways,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use enishi_lab::wire::LinkKind;
-use enishi_lab::{Daemon, Host, World, ensure_programs, is_root, until};
+use enishi_lab::{Daemon, Host, Process, World, ensure_programs, is_root, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -98,4 +98,46 @@ pub(crate) fn way(from: &Daemon, to: &str) -> String {
     let peer = peers.find(|peer| peer["node_id"] == to);
     peer.map_or("-", |peer| peer["path"].as_str().unwrap())
         .to_owned()
+}
+
+/// Has one node ping another one until packets go a way that begins so.
+pub(crate) fn packets_go(from: (&Daemon, &Host), to: &Daemon, beginning: &str) {
+    let address = to.address().unwrap().to_string();
+    let mut last = String::new();
+    let gone = until(A_WHILE, "packets go straight", || {
+        let ping = ["ping", "-c", "1", "-W", "1", &address];
+        from.1.run(&ping, A_WHILE)?;
+        let told = from.0.json(&["channel", "show", "lab"])?;
+        let mut members = told["member_list"].as_array().unwrap().iter();
+        let has_it = |addresses: &Value| {
+            let all = addresses.as_array().into_iter().flatten();
+            all.into_iter().any(|own| *own == address.as_str())
+        };
+        let member = members.find(|member| has_it(&member["addresses"]));
+        last = member.map_or_else(String::new, |member| member["path"].to_string());
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(last.trim_matches('"').starts_with(beginning))
+    });
+    gone.unwrap_or_else(|error| panic!("{error}: {last}\n{}", from.0.log()));
+}
+
+/// Runs a DNS server on a host, with these lines in its configuration. The package is unpacked rather
+/// than installed, as that would start it on this machine.
+pub(crate) fn dnsmasq(directory: &Path, host: &Host, lines: &str) -> Process {
+    let unpack = format!(
+        "cd {}; apt-get -q download dnsmasq-base || {{ apt-get -q update; \
+         apt-get -q download dnsmasq-base; }}; dpkg-deb -x dnsmasq-base_*.deb .",
+        directory.display()
+    );
+    let mut download = enishi_lab::command("sh");
+    download.args(["-ec", &unpack]);
+    let unpacked = enishi_lab::run(download, 3 * A_WHILE).unwrap();
+    assert!(unpacked.success(), "{}", unpacked.stderr);
+    let config = directory.join("dnsmasq.conf");
+    let common = "no-resolv\nno-hosts\nuser=root\nlocal-ttl=1\n";
+    std::fs::write(&config, format!("{common}{lines}\n")).unwrap();
+    let mut command = host.command(directory.join("usr/sbin/dnsmasq"));
+    command.args(["--keep-in-foreground", "--pid-file"]);
+    command.arg(format!("--conf-file={}", config.display()));
+    host.spawn(command, &directory.join("dnsmasq.log")).unwrap()
 }

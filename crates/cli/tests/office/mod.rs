@@ -288,3 +288,20 @@ pub(crate) fn system_bus(host: &Host, socket: &Path) -> (Process, String) {
     let address = format!("DBUS_SYSTEM_BUS_ADDRESS=unix:path={}", socket.display());
     (bus, address)
 }
+
+impl Office {
+    /// Starts avahi on a host with this configuration, with files in /run that are its own: it
+    /// does not start where another one of this machine has written that it runs. `bus` is the
+    /// variable by which it finds its system bus, if it is to have one. Returns it and its log.
+    pub(crate) fn avahi(&self, number: usize, text: &str, bus: &str) -> (Process, PathBuf) {
+        let name = format!("avahi{number}");
+        let config = self.path(&format!("{name}.conf"));
+        fs::write(&config, text).unwrap();
+        let line = format!(
+            "mount -t tmpfs tmpfs /run; exec env {bus} avahi-daemon -f {} --no-drop-root \
+             --no-chroot --no-rlimits",
+            config.display()
+        );
+        self.spawn(number, &name, &["sh", "-ec", &line])
+    }
+}

@@ -17,7 +17,7 @@ use super::backlog::Backlog;
 use super::inbound::BUFFERS;
 use super::network::Network;
 use super::outbound::{Exit, Side, Way};
-use super::paths::Ask;
+use super::paths::{Ask, KEEP_ALIVE, KEEP_ALIVE_MIN};
 use super::punch::Puncher;
 use super::relayed::Relays;
 use super::relaying::Relaying;
@@ -85,6 +85,8 @@ pub(super) struct Driver<O> {
     pub(super) refused: u64,
     /// When the host was last told of whose unknown index.
     pub(super) unknown: BTreeMap<PeerKey, Instant>,
+    /// How often silent paths are used.
+    keep_alive: Duration,
     busy_until: Instant,
     next_tick: Instant,
     next_look: Instant,
@@ -129,6 +131,7 @@ impl<O: Outside> Driver<O> {
             now,
             refused: 0,
             unknown: BTreeMap::new(),
+            keep_alive: KEEP_ALIVE,
             busy_until: now,
             next_tick: now,
             next_look: now,
@@ -280,10 +283,14 @@ impl<O: Outside> Driver<O> {
                     self.forget(slot);
                 }
             }
-            Command::Lapse { network, peer } => {
+            Command::Lapse {
+                network,
+                peer,
+                may_hear,
+            } => {
                 let slot = self.by_peer.get(&(peer, network));
                 if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(*slot)) {
-                    let dropped = session.lapse(self.now);
+                    let dropped = session.lapse(self.now, may_hear);
                     self.by_index.retain(|index, _| !dropped.contains(index));
                 }
             }
@@ -300,6 +307,9 @@ impl<O: Outside> Driver<O> {
             Command::OwnPorts(ports) => {
                 self.ports_of_others = ports;
                 self.count_ports();
+            }
+            Command::KeepAlive(every) => {
+                self.keep_alive = every.clamp(KEEP_ALIVE_MIN, KEEP_ALIVE);
             }
             Command::Moved => self.moved(),
             Command::SendAnew(datagrams) => {
@@ -346,6 +356,7 @@ impl<O: Outside> Driver<O> {
                 }
                 let slot = self.sessions.insert(session);
                 self.by_peer.insert((peer, id), slot);
+                self.share_ways(peer);
                 slot
             }
         };
@@ -622,23 +633,27 @@ impl<O: Outside> Driver<O> {
             for index in session.expire_keys(self.now) {
                 self.by_index.remove(&index);
             }
-            if session.can_seal() && session.paths.wants_help(self.now) {
-                let (peer, is_relayed) = (session.peer, session.paths.relay().is_some());
-                let note = Note::Wayless { peer, is_relayed };
-                self.exit.outside.note(note);
-            }
+            let is_wayless = session.can_seal() && session.paths.wants_help(self.now);
+            let wayless = is_wayless.then_some(session.peer);
             if session.wants_keys(self.now, false) {
-                let (network, peer) = (session.network, session.peer);
-                self.exit.outside.note(Note::KeysWanted { network, peer });
+                self.exit.outside.note(session.wish());
             }
-            let (asks, _) = session.paths.tick(self.now);
+            let (asks, _) = session.paths.tick(self.now, self.keep_alive);
             for ask in asks {
                 self.ask(slot, ask);
+            }
+            if let Some(peer) = wayless {
+                let is_relayed = self.is_relayed(peer);
+                let note = Note::Wayless { peer, is_relayed };
+                self.exit.outside.note(note);
             }
         }
         self.go_on_punching();
         self.look_after_relays();
         self.relaying.expire(self.now);
+        for token in self.relaying.unused() {
+            self.exit.outside.note(Note::RelayUnused(token));
+        }
         self.flush();
     }
 

@@ -215,8 +215,9 @@ impl<O: Outside> Driver<O> {
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
                 Happened::Foreign(from, datagram) => {
-                    if let Some(answer) = self.exit.outside.foreign(from.address, &datagram) {
-                        self.send_foreign(from, &answer);
+                    let answer = self.exit.outside.foreign(from.address, &datagram);
+                    if let Some((address, answer)) = answer {
+                        self.send_foreign(Pair { address, ..from }, &answer);
                     }
                 }
             }

@@ -45,7 +45,7 @@ use crate::socket::Socket;
 use crate::table::{Gateway, Network as Prefix};
 use bytes::Bytes;
 
-pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES};
+pub use paths::{CANDIDATES_MAX, DATAGRAM_BYTES, KEEP_ALIVE, KEEP_ALIVE_MIN};
 pub use punch::{DRAWN_MAX, EXPECTED_MAX, PER_S_MAX, Punch, SOCKETS_MAX};
 
 /// A peer's public key.
@@ -156,13 +156,16 @@ pub enum Command {
         /// With whom.
         peer: PeerKey,
     },
-    /// What was agreed with a member has lapsed: packets to it wait for another agreement, and
-    /// what it has sent is taken for ten seconds more, as it may not know yet.
+    /// What was agreed with a member has lapsed: another agreement is asked for, and what the member
+    /// has sent is taken for ten seconds more, as it may not know yet.
     Lapse {
         /// In which network.
         network: NetworkId,
         /// With whom.
         peer: PeerKey,
+        /// Whether packets go on by the old agreement for as long, where there is a way to the member by
+        /// which it answers; else they wait.
+        may_hear: bool,
     },
     /// Nobody has the address: tell those whose packets wait.
     Unresolved {
@@ -181,6 +184,9 @@ pub enum Command {
     /// The ports of this node's other sockets: their packets are never carried, or a session
     /// might be found to run through itself.
     OwnPorts(Vec<u16>),
+    /// How often silent paths are used, so that routers keep them open: [`KEEP_ALIVE`] unless said
+    /// otherwise, and nothing outside [`KEEP_ALIVE_MIN`] to that.
+    KeepAlive(Duration),
     /// This host has other addresses than before: peers are asked at once, and hear from where.
     Moved,
     /// Send datagrams of another protocol, which begin with an octet below 64, so that no peer
@@ -305,6 +311,8 @@ pub enum Note {
         /// Whether a node relays.
         is_relayed: bool,
     },
+    /// Nobody uses what this host relays under a token: it is forgotten.
+    RelayUnused(Token),
     /// A punch has ended.
     Punched {
         /// With whom.
@@ -385,9 +393,9 @@ pub trait Outside: Send + 'static {
     fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
 
     /// Takes a datagram that is not the engine's: its first octet is below 4, as STUN's are (RFC
-    /// 7983, section 7), and it has at most [`FOREIGN_BYTES_MAX`]. Returns what to send back, if
-    /// anything.
-    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    /// 7983, section 7), and it has at most [`FOREIGN_BYTES_MAX`]. Returns what to send by
+    /// the same socket, and where to, if anything.
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         let _ = (from, datagram);
         None
     }

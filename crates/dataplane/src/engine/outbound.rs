@@ -241,12 +241,7 @@ impl<O: Outside> Driver<O> {
                 if !session.wants_keys(self.now, true) {
                     return;
                 }
-                let peer = session.peer;
-                session
-                    .lapsed_address()
-                    .map_or(Note::KeysWanted { network, peer }, |address| {
-                        Note::Missing { network, address }
-                    })
+                session.wish()
             }
         };
         self.exit.outside.note(note);
@@ -287,10 +282,14 @@ impl<O: Outside> Exit<O> {
         }
     }
 
-    /// Returns the way to a peer; none without a session.
+    /// Returns the way to a peer; none without a session. The lane is that of a session which may be another than
+    /// the one that has agreed on keys, if that has ended: the peer may have been restarted since.
     pub(super) fn way(&mut self, session: &Session) -> Option<Way> {
         if let Some((to, bytes_max)) = session.paths.direct() {
             return Some(Way::Direct(to, bytes_max));
+        }
+        if session.has_lapsed() {
+            return None;
         }
         let bytes_max = self.outside.lane_bytes_max(&session.peer)?;
         (bytes_max > 2 * OVERHEAD_BYTES).then_some(Way::Lane(session.peer, bytes_max))

@@ -53,9 +53,12 @@ const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
 const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
 /// The same for a relay: there is the lane, and another relay may be the next.
 const GIVE_UP_RELAY_AFTER: Duration = Duration::from_millis(900);
-/// How often a silent path is used, so that NATs keep it open: the shortest lifetime that
-/// they may have is two minutes (RFC 4787, section 4.3), many have half a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How often a silent path is used, so that NATs keep it open, unless the host says otherwise: the
+/// shortest lifetime that they may have is two minutes (RFC 4787, section 4.3), many have half a
+/// minute.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// The host may say so much at least: a datagram each time, for each peer.
+pub const KEEP_ALIVE_MIN: Duration = Duration::from_secs(4);
 /// After so long without a way straight to a peer, help is asked for, and how often: by then all its
 /// addresses were tried several times.
 const HELP_AFTER: Duration = Duration::from_millis(1200);
@@ -157,6 +160,12 @@ impl Paths {
         for address in addresses {
             self.add(address.into());
         }
+        self.search(now);
+    }
+
+    /// Adds a way that goes straight, by a socket that may not be the first, and begins to try it at once.
+    pub(super) fn learn_pair(&mut self, now: Instant, pair: Pair) {
+        self.add(pair);
         self.search(now);
     }
 
@@ -395,14 +404,14 @@ impl Paths {
         better
     }
 
-    /// Says what to ask now, and whether the way was given up.
-    pub(super) fn tick(&mut self, now: Instant) -> (Vec<Ask>, bool) {
+    /// Says what to ask now, and whether the way was given up; a silent one is used every `keep_alive`.
+    pub(super) fn tick(&mut self, now: Instant, keep_alive: Duration) -> (Vec<Ask>, bool) {
         let mut asks = Vec::new();
         let mut given_up = false;
         if let Some(taken) = &mut self.taken {
             let spoke = self.spoke > taken.heard;
             let silent = now.saturating_duration_since(taken.heard);
-            let doubtful = silent >= KEEP_ALIVE || (spoke && silent >= DOUBT_AFTER);
+            let doubtful = silent >= keep_alive || (spoke && silent >= DOUBT_AFTER);
             if doubtful || taken.doubted.is_some() {
                 let doubt = now - *taken.doubted.get_or_insert(now);
                 let give_up_after = match taken.pair.is_straight() {

@@ -195,12 +195,30 @@ impl<O: Outside> Driver<O> {
         let slots = self.slots_of(running.peer);
         let mut sessions = slots.iter().filter_map(|slot| self.sessions.get(*slot));
         if sessions.any(|session| session.paths.straight().is_some()) {
+            self.share_ways(running.peer);
             return self.end_punch(true);
         }
         let able = |slot: &&usize| self.sessions.get(**slot).is_some_and(Session::can_seal);
         match slots.iter().find(able) {
             Some(slot) if !running.is_over(self.now) => self.probe_for_punch(*slot),
             _ => self.end_punch(false),
+        }
+    }
+
+    /// Has packets of all networks with a peer try the ways straight to it that those of one have found:
+    /// that a socket which was opened for it leads there, nothing else tells.
+    pub(super) fn share_ways(&mut self, peer: PeerKey) {
+        let slots = self.slots_of(peer);
+        let sessions = || slots.iter().filter_map(|slot| self.sessions.get(*slot));
+        let pairs: Vec<Pair> = sessions().filter_map(|it| it.paths.straight()).collect();
+        for slot in slots {
+            if let Some(session) = self.sessions.get_mut(slot)
+                && session.paths.straight().is_none()
+            {
+                for pair in &pairs {
+                    session.paths.learn_pair(self.now, *pair);
+                }
+            }
         }
     }
 

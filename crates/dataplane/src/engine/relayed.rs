@@ -201,6 +201,13 @@ impl<O: Outside> Driver<O> {
         }
     }
 
+    /// Tells whether packets of any session with a peer go by a relay.
+    pub(super) fn is_relayed(&self, peer: PeerKey) -> bool {
+        let slots = self.slots_of(peer);
+        let mut slots = slots.into_iter();
+        slots.any(|slot| self.sessions[slot].paths.relay().is_some())
+    }
+
     /// Binds where it is due, and forgets relays whose time is over or whose peer is gone.
     pub(super) fn look_after_relays(&mut self) {
         let now = self.now;

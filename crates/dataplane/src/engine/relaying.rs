@@ -37,6 +37,8 @@ const COOKIE_EPOCH: Duration = Duration::from_secs(60);
 pub(super) struct Relaying {
     /// Tokens are drawn by this host, so nobody can choose them to collide.
     pairs: FxHashMap<Token, Ends>,
+    /// Those that were forgotten since nobody used them.
+    unused: Vec<Token>,
     terms: RelayTerms,
     all: Tank,
     cookies: RandomState,
@@ -77,6 +79,7 @@ impl Relaying {
         let terms = RelayTerms::default();
         Self {
             pairs: FxHashMap::default(),
+            unused: Vec::new(),
             all: Tank::full(now, terms.bytes_per_s_all),
             terms,
             cookies: RandomState::new(),
@@ -127,8 +130,18 @@ impl Relaying {
 
     /// Forgets pairs whose time is over or that nobody uses.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.pairs
-            .retain(|_, pair| now < pair.until && now - pair.used < IDLE);
+        self.pairs.retain(|token, pair| {
+            let is_unused = now - pair.used >= IDLE;
+            if is_unused && now < pair.until {
+                self.unused.push(*token);
+            }
+            now < pair.until && !is_unused
+        });
+    }
+
+    /// Returns the pairs that were forgotten since this was asked last, although their time is not over.
+    pub(super) fn unused(&mut self) -> Vec<Token> {
+        std::mem::take(&mut self.unused)
     }
 
     /// Returns where datagrams of a pair go that came from an address, so many with so many octets in
@@ -440,9 +453,10 @@ mod tests {
             relaying.grant(now, Token(token), &keys(), LASTS);
         }
         assert_eq!(relaying.report().pairs, 2);
-        // What nobody uses is forgotten, and what is not prolonged ends.
+        // What nobody uses is forgotten and told, and what is not prolonged ends.
         relaying.expire(now + IDLE);
         assert_eq!(relaying.report().pairs, 0);
+        assert_eq!(relaying.unused().len(), 2);
         relaying.grant(now, TOKEN, &keys(), LASTS);
         bind(&mut relaying, now, 0, at(1), 1);
         bind(&mut relaying, now, 1, at(2), 1);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::paths::Paths;
 use super::sockets::Pair;
-use super::{Counters, NetworkId, PeerKey, SessionKeys};
+use super::{Counters, NetworkId, Note, PeerKey, SessionKeys};
 use crate::filter::{Direction, Filter, Own, Sides};
 use crate::packet::IpPacket;
 use crate::reassembly::{Half, Reassembly};
@@ -147,19 +147,38 @@ impl Session {
         Some(dropped)
     }
 
-    /// Seals nothing any more until there are other keys. Returns the indices of keys that
-    /// nothing is taken with any more.
-    pub(super) fn lapse(&mut self, now: Instant) -> Vec<u32> {
+    /// Seals nothing any more until there are other keys, or not for long if the peer may still hear.
+    /// Returns the indices of keys that nothing is taken with any more.
+    pub(super) fn lapse(&mut self, now: Instant, may_hear: bool) -> Vec<u32> {
         self.wanted = None;
         self.lapsed = Some(now);
-        let keys = [self.current.take(), self.next.take()];
-        let keys = keys.into_iter().flatten();
-        keys.filter_map(|keys| self.retire(keys)).collect()
+        let current = self.current.take();
+        let (kept, retired) = match may_hear {
+            true => (current, None),
+            false => (None, current),
+        };
+        // Others are asked for if these are used from now on.
+        self.current = kept.map(|keys| Keys {
+            used: false,
+            ..keys
+        });
+        let retired = [retired, self.next.take()].into_iter().flatten();
+        retired.filter_map(|keys| self.retire(keys)).collect()
     }
 
-    /// Returns by which address to find the peer, if what was agreed with it has lapsed.
-    pub(super) fn lapsed_address(&self) -> Option<IpAddr> {
-        self.lapsed.and(self.addresses.first().copied())
+    /// Tells whether there is no agreement any more.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.lapsed.is_some()
+    }
+
+    /// Returns how keys are asked for.
+    pub(super) fn wish(&self) -> Note {
+        let (network, peer) = (self.network, self.peer);
+        // Who has lapsed is to be found anew.
+        let address = self.lapsed.and(self.addresses.first().copied());
+        address.map_or(Note::KeysWanted { network, peer }, |address| {
+            Note::Missing { network, address }
+        })
     }
 
     /// Tells whether it lapsed so long ago that it is to be forgotten.
@@ -247,12 +266,16 @@ impl Session {
     }
 
     /// Tells whether new keys should be asked for: those in use are old or used up and have
-    /// been used, or there are none and something is to be sent.
+    /// been used, they have lapsed and are used still, or there are none and something is to be sent.
     pub(super) fn wants_keys(&mut self, now: Instant, to_send: bool) -> bool {
         let wanted = match &self.current {
             Some(keys) => {
                 let old = now - keys.since >= keys.renew_after;
-                keys.used && (old || keys.sealer.sealed() >= DATAGRAMS_WANTED)
+                let used_up = keys.sealer.sealed() >= DATAGRAMS_WANTED;
+                match self.lapsed {
+                    Some(_) => keys.used || to_send,
+                    None => keys.used && (old || used_up),
+                }
             }
             None => {
                 let awaited = |next: &Keys| now - next.since < SHOWN_WITHIN;

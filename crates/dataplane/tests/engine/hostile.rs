@@ -157,14 +157,15 @@ impl Outside for Answering {
 
     fn send_by_lane(&mut self, _: &PeerKey, _: &[Bytes]) {}
 
-    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         // What would be taken for a sealed datagram is not sent.
         let answer = if datagram.ends_with(b"seal") {
             "\u{c0}"
         } else {
             "2 it is "
         };
-        Some([answer.as_bytes(), from.to_string().as_bytes()].concat())
+        let answer = [answer.as_bytes(), from.to_string().as_bytes()].concat();
+        Some((from, answer))
     }
 }
 

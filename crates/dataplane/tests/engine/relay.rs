@@ -83,7 +83,7 @@ impl Played {
     }
 
     fn hear(&self) -> Vec<u8> {
-        let mut buffer = [0; 2_048];
+        let mut buffer = [0; 65_536];
         let bytes = self.socket.recv(&mut buffer).unwrap();
         buffer[..bytes].to_vec()
     }
@@ -108,6 +108,27 @@ impl Played {
 
 fn data(token: Token, content: &[u8]) -> Vec<u8> {
     [&relay::header(token)[..], content].concat()
+}
+
+#[test]
+fn what_is_longer_than_any_network_carries_is_not_relayed() {
+    let token = Token(7);
+    let engine = relay(7, TERMS);
+    let there = SocketAddr::from(([127, 0, 0, 1], engine.port()));
+    let [one, other] = &keys(7);
+    let (mut a, mut b) = (Played::new(there, one), Played::new(there, other));
+    a.bind(token);
+    b.bind(token);
+    let of_length = |length: usize| {
+        let content = length - data(token, b"").len();
+        data(token, &vec![7; content])
+    };
+    for length in [9_217, 65_507, 9_216] {
+        a.socket.send(&of_length(length)).unwrap();
+    }
+    assert_eq!(b.hear(), of_length(9_216));
+    b.hears_nothing();
+    assert_eq!(report(&engine).relayed.packets, 1);
 }
 
 #[test]

@@ -109,6 +109,39 @@ fn the_answer_to_a_packet_that_waited_passes_the_filter() {
 }
 
 #[test]
+fn packets_go_on_after_the_session_that_agreed_on_them_has_ended() {
+    need_root!();
+    let (_lab, left, right) = ends();
+    agree(&left, &right);
+    until_direct(&left, &right);
+    for (end, peer) in [(&left, [2; 32]), (&right, [1; 32])] {
+        end.engine.inbox().tell(Command::Lapse {
+            network: NETWORK,
+            peer,
+            may_hear: true,
+        });
+        // There is no session whose lane could be used.
+        end.set_lane(end, false);
+    }
+    let told = left.ping(&["-c", "5", "-i", "0.2", "-W", "1", "10.77.0.2"]);
+    assert_eq!(received(&told), 5, "{told}");
+    // Meanwhile another agreement is wanted.
+    for (end, other) in [(&left, 2), (&right, 1)] {
+        hear(
+            end,
+            &Note::Missing {
+                network: NETWORK,
+                address: address(other),
+            },
+        );
+    }
+    // Without one it is over.
+    until("the sessions are forgotten", || {
+        left.report().sessions.is_empty() && right.report().sessions.is_empty()
+    });
+}
+
+#[test]
 fn who_does_not_know_that_the_agreement_lapsed_is_heard_and_answered() {
     need_root!();
     let (_lab, left, right) = ends();
@@ -116,7 +149,12 @@ fn who_does_not_know_that_the_agreement_lapsed_is_heard_and_answered() {
     until_direct(&left, &right);
     let peer = [2; 32];
     let network = NETWORK;
-    left.engine.inbox().tell(Command::Lapse { network, peer });
+    let lapse = Command::Lapse {
+        network,
+        peer,
+        may_hear: false,
+    };
+    left.engine.inbox().tell(lapse);
     left.report();
     let pinging = ping_once(&right, "10.77.0.1");
     // The answer waits for another agreement.
@@ -132,7 +170,13 @@ fn who_does_not_know_that_the_agreement_lapsed_is_heard_and_answered() {
     left.attach(&right, 1, true, true);
     assert_eq!(received(&pinging.join().unwrap()), 1);
     // Who is detached after it is not heard any more.
-    left.engine.inbox().tell(Command::Lapse { network, peer });
+    let may_hear = true;
+    let lapse = Command::Lapse {
+        network,
+        peer,
+        may_hear,
+    };
+    left.engine.inbox().tell(lapse);
     left.engine.inbox().tell(Command::Detach { network, peer });
     assert!(left.report().sessions.is_empty());
 }

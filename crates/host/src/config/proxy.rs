@@ -19,6 +19,15 @@ impl Config {
     pub(super) fn check_proxy(&self) -> Result<(), String> {
         let settings = self.upstream().settings();
         settings.map_err(|error| error.to_string())?;
+        if self
+            .proxy_ca
+            .as_ref()
+            .is_some_and(|file| !file.is_absolute())
+        {
+            return Err(
+                "`proxy_ca` is a file with certificates, by a path that begins with /".to_owned(),
+            );
+        }
         match (&self.company_settings, &self.company_key) {
             (Some(_), None) => Err(
                 "`company_settings` needs `company_key`, the key that `enishi proxy sign` shows: \
@@ -64,7 +73,8 @@ mod tests {
             ("proxy = \"http://u:secret@host:1", "proxy = …"),
             ("prxy = \"http://u:secret@host:1\"", "`prxy`"),
             ("no_proxy = [\"a b\"]", "`no_proxy`"),
-            ("proxy_pac = \"https://host/p.pac\"", "proxy_pac"),
+            ("proxy_pac = \"ftp://host/p.pac\"", "proxy_pac"),
+            ("proxy_ca = \"ca.pem\"", "`proxy_ca`"),
             ("proxy = \"http://h:1\"\nproxy_pac = \"/p\"", "`proxy_pac`"),
             ("company_settings = \"/etc/company\"", "`company_key`"),
             (&format!("company_key = \"{key}\""), "`company_settings`"),

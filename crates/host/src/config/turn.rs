@@ -67,6 +67,11 @@ impl Turn {
         {
             return wrong("realm", "must have 1 to 127 characters");
         }
+        if let Some(ip) = self.external
+            && (!super::is_of_a_host(ip) || ip.is_unspecified())
+        {
+            return wrong("external", "must be an address that others reach");
+        }
         if self.peers.len() > PEERS_MAX {
             return wrong("peers", "has more than 64 ranges");
         }
@@ -193,6 +198,8 @@ mod tests {
     fn mistakes_are_told_with_an_example() {
         for (line, wanted) in [
             ("listen = \"here\"", "0.0.0.0:3478"),
+            ("external = \"0.0.0.0\"", "that others reach"),
+            ("external = \"224.0.0.1\"", "that others reach"),
             ("ports = \"80-90\"", "49152-65535"),
             ("ports = \"5000-4000\"", "49152-65535"),
             ("peers = [\"10.0.0.0/33\"]", "192.168.1.0/24"),

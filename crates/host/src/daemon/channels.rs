@@ -423,14 +423,17 @@ pub(super) fn closed() -> Failure {
     no("The channel was left meanwhile.")
 }
 
-/// Makes a sentence for people of an error's text.
+/// Makes a sentence for people of an error's text. What begins with a path, or a key in quotes, begins as that
+/// is written.
 pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    let first: String = letters
-        .next()
-        .into_iter()
-        .flat_map(char::to_uppercase)
-        .collect();
+    let word = text.split(' ').next().unwrap_or_default();
+    let is_word = word.chars().all(char::is_alphabetic);
+    let first = letters.next().into_iter();
+    let first: String = match is_word {
+        true => first.flat_map(char::to_uppercase).collect(),
+        false => first.collect(),
+    };
     let end = if text.ends_with('.') { "" } else { "." };
     format!("{first}{}{end}", letters.as_str())
 }
@@ -450,5 +453,6 @@ mod tests {
         assert!(check("a", network, Some(Ipv4Addr::new(10, 77, 0, 9))).is_ok());
         assert!(check("a", network, Some(Ipv4Addr::new(10, 78, 0, 9))).is_err());
         assert_eq!(sentence("too long"), "Too long.");
+        assert_eq!(sentence("d/turn.json is full"), "d/turn.json is full.");
     }
 }

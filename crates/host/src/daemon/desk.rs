@@ -36,7 +36,7 @@ use crate::bootstrap::Book;
 use crate::config::Config;
 use crate::dns::Shown;
 use crate::packets::Networks;
-use crate::reach::{Carrier, Mapped};
+use crate::reach::{Carrier, Kept, Mapped};
 use crate::session::Sessions;
 use crate::store::unix_s;
 use crate::wireguard::WireGuard;
@@ -142,6 +142,8 @@ pub(super) struct Shared {
     pub(super) networks: Arc<Networks>,
     /// What the site's router maps for the node.
     pub(super) mapped: watch::Sender<Mapped>,
+    /// For how long the site's router keeps silent ways open.
+    pub(super) kept: watch::Sender<Kept>,
     /// How names are served; none when they are not.
     pub(super) names: Option<Shown>,
     /// The WireGuard clients; none in tests of other parts.
@@ -188,6 +190,7 @@ impl Shared {
             started_unix_s: unix_s(),
             networks,
             mapped: watch::Sender::default(),
+            kept: watch::Sender::default(),
             names: None,
             wireguard: None,
             carrier: None,

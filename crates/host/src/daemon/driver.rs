@@ -14,6 +14,7 @@ use enishi_overlay::{Contact, Keypair, Message, NodeId, PathKind, Time};
 use enishi_services::dht::{Caller, Confirmation, GetAnswer, Holding, PutAnswer};
 use enishi_services::diag::wire::Found;
 use enishi_services::{Command, Event, Input, Node, Output, admission, dht, diag, reach, vnet};
+use enishi_stun::Ticket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,9 @@ use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared, Unheard};
 use super::outbox::Outbox;
 use super::rates::Rates;
 use super::recorder::Recorder;
+use super::servers::by_both_families;
 use super::streams;
+use crate::nat64;
 use crate::packets::Note;
 use crate::reach::Mapped;
 use crate::session::{External, SessionEvent, Sessions};
@@ -70,6 +73,8 @@ pub(super) struct Inlets {
     pub(super) mapped: watch::Receiver<Mapped>,
     /// Whether servers of others relay for this node, and where.
     pub(super) relayed: watch::Receiver<u64>,
+    /// Which NAT64 there is.
+    pub(super) nat64: watch::Receiver<Option<nat64::Known>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -165,6 +170,9 @@ impl Driver {
                     let addresses = inlets.addresses.borrow_and_update().clone();
                     self.shared.networks.moved();
                     self.handle(&mut node, Input::Addresses(addresses.clone()));
+                    if let Some(carrier) = &self.shared.carrier {
+                        carrier.take_heart();
+                    }
                     self.tell_ways(&mut node, &addresses);
                 }
                 Ok(()) = inlets.mapped.changed() => {
@@ -178,10 +186,22 @@ impl Driver {
                     self.tell_reach(&mut node, reach::Command::Seek(seeks));
                     self.tell_external(&node);
                 }
+                Ok(()) = inlets.nat64.changed() => {
+                    self.follow_nat64(&mut node, &inlets.addresses);
+                }
                 () = timeout => self.handle(&mut node, Input::Timeout),
             }
         }
         self.stop(node, inlets).await;
+    }
+
+    /// There is another NAT64, or none: packets are tried by it, and servers asked. Sessions are tried by it when
+    /// they are dialled next.
+    fn follow_nat64(&mut self, node: &mut Node, addresses: &watch::Receiver<Vec<SocketAddr>>) {
+        self.shared.networks.follow_nat64();
+        self.tell_ways(node, &addresses.borrow().clone());
+        let servers = by_both(node, node.reach().servers(node.overlay()));
+        self.shared.networks.ask_outside(&servers);
     }
 
     /// Tells the node which addresses are of this host, and where its packets are to be sent.
@@ -301,6 +321,12 @@ impl Driver {
         kind: PathKind,
         address: Option<SocketAddr>,
     ) {
+        // Who is seen by way of the NAT64 is where it says that it is, as far as that one is told the truth.
+        let native = address.map(|at| self.sessions.native(at));
+        let (address, is_hearsay) = (native.map(|it| it.0), native.is_some_and(|it| it.1));
+        if node.reach().is_hearsay(peer) != is_hearsay {
+            self.tell_reach(node, reach::Command::Hearsay(peer, is_hearsay));
+        }
         if node.overlay().path(peer) != (kind, address) {
             let path = Input::Path {
                 peer,
@@ -443,8 +469,12 @@ impl Driver {
             Note::Many { .. } if self.outbox.lags() => return,
             Note::Many { channel, packet } => vnet::Command::Broadcast { channel, packet },
             Note::KeysWanted { channel, peer } => vnet::Command::Renew { channel, peer },
-            Note::Seen { by, at } => {
+            Note::Seen { by, at, ticket } => {
                 self.tell_reach(node, reach::Command::Told(by));
+                if let Some(ticket) = ticket.map(Ticket::number) {
+                    let at = at.ip();
+                    self.tell_reach(node, reach::Command::Ticket { by, at, ticket });
+                }
                 if self.shared.networks.seen(by, at) {
                     let addresses = addresses.borrow().clone();
                     self.tell_ways(node, &addresses);
@@ -455,12 +485,20 @@ impl Driver {
                 self.tell_reach(node, reach::Command::Punch(peer));
                 let carrier = self.shared.carrier.as_ref();
                 let by = carrier.map_or_else(Vec::new, |carrier| carrier.carry_to(peer));
+                tracing::debug!(?peer, is_relayed, ?by, "packets find no way straight");
                 let wayless = reach::Command::Wayless {
                     peer,
                     is_relayed,
                     by,
                 };
                 return self.tell_reach(node, wayless);
+            }
+            Note::RelayUnused(token) => {
+                return self.tell_reach(node, reach::Command::Unused(token));
+            }
+            Note::Shown(peer, at) => {
+                tracing::debug!(?peer, "a node has shown where it gets packets");
+                return self.tell_reach(node, reach::Command::Shown(peer, at));
             }
             Note::Looked(peer, offer) => {
                 tracing::debug!(?peer, ?offer, "how packets come out");
@@ -520,10 +558,16 @@ impl Driver {
                 tracing::debug!(?peer, "others see whom this node is to meet");
                 self.shared.turn.permit([at], 1);
             }
-            reach::Event::Ask(servers) => self.shared.networks.ask_outside(&servers),
+            reach::Event::Ask(servers) => {
+                let servers = by_both(node, servers);
+                self.shared.networks.ask_outside(&servers);
+            }
+            reach::Event::Shown { peer, at, ticket } => {
+                self.shared.networks.show(peer, at, Ticket::new(ticket));
+            }
             reach::Event::Look(peer) => {
                 let shared = Arc::clone(&self.shared);
-                let servers = node.reach().servers(node.overlay());
+                let servers = by_both(node, node.reach().servers(node.overlay()));
                 tokio::spawn(async move { shared.networks.look(peer, &servers).await });
             }
             reach::Event::Relay { token, keys, lasts } => {
@@ -534,7 +578,6 @@ impl Driver {
                 self.shared.networks.end_relay(token);
             }
             reach::Event::Relayed(relayed) => {
-                tracing::debug!(peer = ?relayed.peer, by = ?relayed.by, "a node relays packets");
                 self.shared.networks.by_relay(&relayed);
             }
             reach::Event::Punch { peer, plan } => {
@@ -595,6 +638,13 @@ impl Driver {
         inlets.outcomes.close();
         self.outbox.close();
     }
+}
+
+/// Returns the same nodes, each by both versions of IP if it says that it has both.
+fn by_both(node: &Node, servers: Vec<(NodeId, SocketAddr)>) -> Vec<(NodeId, SocketAddr)> {
+    let peer = |id| node.overlay().peer(id);
+    let contact_of = |id| Some(peer(id)?.contact().clone());
+    by_both_families(contact_of, servers)
 }
 
 impl Waiting {

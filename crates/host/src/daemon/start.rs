@@ -26,13 +26,14 @@ use super::outbox::Outbox;
 use super::recorder::{RecordError, Recorder, Target};
 use super::turn::{self, Turn};
 use super::upstream::Upstream;
-use super::{Daemon, Options, bootstrap, control, dns, upstream, vitals};
+use super::{Daemon, Options, bootstrap, control, dns, lifetime, upstream, vitals};
 use crate::bootstrap::{Server, Source, is_server};
 use crate::closed::ClosedError;
 use crate::config::{Config, ConfigError, DeviceKind};
 use crate::control::{Control, STREAMS_MAX};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::dns::Shown;
+use crate::nat64;
 use crate::packets::{Discovery, Networks};
 use crate::reach::link::{self, Linker};
 use crate::reach::{Carrier, Mapping, is_carried};
@@ -130,7 +131,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         DeviceKind::Tap => Layer::Ethernet,
     });
     let discovery = Discovery::load(data.path())?;
-    let networks = Arc::new(Networks::new(notes, layer, discovery));
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(StartError::Random)?;
+    let networks = Arc::new(Networks::new(notes, layer, discovery, key));
     let proxies = Proxies::bind(&config).await?;
     let forwards = Forwards::load(data.path())?;
     let proxies_out = Upstream::load(&config, data.path())?;
@@ -140,6 +143,9 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let (carrier, carrier_inlet, wanted) = Carrier::new(config.relay.then(|| config.relay_rates()));
     let inlets = (&networks, &carrier);
     let (sessions, events) = listen_at(&data, &keypair, overlay, listen, inlets).await?;
+    if let nat64::Source::Known(known) = config.nat64_prefix {
+        sessions.set_nat64(Some(nat64::Known::Told(known)));
+    }
     networks
         .start(sessions.clone())
         .map_err(StartError::Packets)?;
@@ -211,6 +217,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         wanted: wanted.calls,
         mapped: shared.mapped.subscribe(),
         relayed: shared.turn.changes(),
+        nat64: sessions.watch_nat64(),
         stop: ending.stop.clone(),
     };
     let (calls, calls_inlet) = mpsc::channel(CALLS_MAX);
@@ -218,6 +225,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     tokio::spawn(vitals::observe(desk.clone()));
     tokio::spawn(upstream::keep(desk.clone()));
     tokio::spawn(turn::keep(desk.clone()));
+    tokio::spawn(lifetime::keep(desk.clone()));
     let stop = ending.stopped.clone();
     tokio::spawn(Arc::clone(&carrier).run(sessions.clone(), carrier_inlet, stop.clone()));
     let listeners = link_listeners(&shared, &sessions);
@@ -229,6 +237,10 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
         wanted.links,
         stop,
     ));
+    if shared.config.nat64_prefix == nat64::Source::Auto {
+        let stop = ending.stop.clone();
+        tokio::spawn(nat64::discovery::keep(sessions.clone(), stop));
+    }
     proxies.serve(&desk);
     desk.shared.forwards.start(&desk);
     tokio::spawn(control::attend(desk.clone(), calls_inlet, streams_inlet));

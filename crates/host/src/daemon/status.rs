@@ -13,7 +13,7 @@ use enishi_services::Node;
 
 use super::desk::Desk;
 use super::gateway::forwards;
-use super::{bootstrap, channels, closed, discovery, dns};
+use super::{bootstrap, channels, closed, discovery, dns, lifetime};
 
 /// How many messages services of the node did not read.
 #[derive(Clone, Copy)]
@@ -87,6 +87,7 @@ pub(super) async fn nat(desk: &Desk) -> Result<Nat, Failure> {
         mapped: mapped.sessions,
         mapped_packets: mapped.packets,
         router: mapped.router,
+        lifetime: lifetime::told(&desk.shared.kept),
     })
 }
 

@@ -12,7 +12,7 @@ use enishi_api::{
 use enishi_services::Node;
 use enishi_services::vnet::Network;
 use enishi_services::vnet::routes::Prefix;
-use enishi_stun::{Policy, Prefix as Range};
+use enishi_stun::{Leg, Policy, Prefix as Range};
 
 use super::channels::sentence;
 use super::desk::{Desk, Shared, no, usage};
@@ -215,6 +215,7 @@ impl Turn {
         let allocations = clients.into_iter().map(|client| TurnAllocation {
             user: client.user,
             client: client.client,
+            tcp: client.leg == Leg::Tcp,
             relayed: client.relayed,
             peers: client.peers,
         });

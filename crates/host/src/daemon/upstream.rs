@@ -7,7 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use enishi_api::{Answer, Failure, ProxyAnswer, ProxyAsk, ProxySource, ProxyState, ProxyTold};
-use enishi_proxy::{Choice, Environment, Explanation, Proxies, Settings, Source, Written};
+use enishi_proxy::pac::Pac;
+use enishi_proxy::{Choice, Environment, Explanation, Proxies, Settings, Source, Trust, Written};
 use zeroize::Zeroizing;
 
 use super::channels::sentence;
@@ -42,7 +43,7 @@ impl Upstream {
     /// # Errors
     /// When what was told cannot be read.
     pub(super) fn load(config: &Config, data: &Path) -> Result<Self, DataDirError> {
-        let proxies = Proxies::default();
+        let proxies = Proxies::trusting(Pac::default(), Trust::new(config.proxy_ca.clone()));
         let written = config.upstream();
         // A configuration is checked when it is read.
         let settings = written.settings().unwrap_or_default();

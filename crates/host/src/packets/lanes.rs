@@ -88,10 +88,12 @@ impl Outside for Lanes {
             engine::Note::Seen { peer, at } => Note::Seen {
                 by: NodeId::from_bytes(peer),
                 at,
+                ticket: None,
             },
             engine::Note::Wayless { peer, is_relayed } => {
                 Note::Wayless(NodeId::from_bytes(peer), is_relayed)
             }
+            engine::Note::RelayUnused(token) => Note::RelayUnused(token.0),
             engine::Note::Punched { peer, is_through } => {
                 Note::Punched(NodeId::from_bytes(peer), is_through)
             }
@@ -121,7 +123,7 @@ impl Outside for Lanes {
         }
     }
 
-    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         if datagram
             .first()
             .is_some_and(|first| FOR_HOST.contains(first))
@@ -139,9 +141,9 @@ impl Outside for Lanes {
             return None;
         }
         match self.stun.take(from, datagram)? {
-            Stunned::Answer(answer) => Some(answer),
-            Stunned::Seen(by, at) => {
-                let _ = self.notes.try_send(Note::Seen { by, at });
+            Stunned::Answer(answer) => Some((answer.to, answer.octets)),
+            Stunned::Seen(by, at, ticket) => {
+                let _ = self.notes.try_send(Note::Seen { by, at, ticket });
                 None
             }
         }

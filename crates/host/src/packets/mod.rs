@@ -10,6 +10,7 @@
 //! | `discovery` | which channel programs find without choosing a device |
 //! | `hold` | the host's one exit: what refuses all that is to go by it |
 //! | `lanes` | the sessions' datagram lanes, and the engine's notes |
+//! | `look` | how this node's packets come out, and where others get theirs |
 //! | `open` | devices and networks in user space, by channel |
 //! | `outside` | where others see this node's packets come from |
 //! | `stun` | how they are asked for it, and answered |
@@ -23,6 +24,7 @@ mod discovery;
 mod forwarding;
 mod hold;
 mod lanes;
+mod look;
 mod open;
 mod outside;
 mod reach;
@@ -35,12 +37,13 @@ mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_dataplane::device::{Device, Layer};
-use enishi_dataplane::engine::{Command, Engine, NetworkId, Punch, Report, SessionReport};
+use enishi_dataplane::engine::{CANDIDATES_MAX, Command, Engine, NetworkId, Punch, Report};
 use enishi_dataplane::filter::Filter;
 use enishi_dataplane::sealed::Cipher;
 use enishi_dataplane::table;
@@ -48,6 +51,7 @@ use enishi_overlay::NodeId;
 use enishi_services::reach::punch::{Offer, Plan};
 use enishi_services::vnet::routes::Prefix;
 use enishi_services::vnet::{self, Agreement, ChannelId, Event, Vnet};
+use enishi_stun::Ticket;
 use tokio::sync::{mpsc, watch};
 
 use crate::dns::Place;
@@ -61,11 +65,6 @@ use terms::{filter, keys};
 
 pub use discovery::Discovery;
 pub use reach::{Connection, Datagrams, Listener, Reach};
-
-/// How long answers are waited for that tell how packets come out, and how often it is looked whether
-/// all are there.
-const LOOK_MAX: Duration = Duration::from_millis(400);
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the packet path tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +104,11 @@ pub enum Note {
         by: NodeId,
         /// The address.
         at: SocketAddr,
+        /// What shows that node that the answer came there; none if it gave none.
+        ticket: Option<Ticket>,
     },
+    /// A node has shown that it gets packets at an address.
+    Shown(NodeId, IpAddr),
     /// Somebody asks something at the port of packets: at most 64 a second.
     Question {
         /// From where.
@@ -115,6 +118,8 @@ pub enum Note {
     },
     /// A member is spoken to, and its packets find no way straight; whether a node relays them.
     Wayless(NodeId, bool),
+    /// Nobody uses what this host relays under a token, which it has forgotten.
+    RelayUnused(u64),
     /// How packets come out, as [`Networks::look`] has found.
     Looked(NodeId, Option<Offer>),
     /// What [`Networks::punch`] began has ended, with a way straight to the peer or without one.
@@ -132,7 +137,11 @@ pub struct Networks {
     mapped: Mutex<Option<SocketAddr>>,
     outside: Mutex<Outside>,
     questions: Questions,
+    /// Whether what the last look has found comes out by a NAT64.
+    by_nat64: AtomicBool,
     open: Arc<Open>,
+    /// Where members were said to be when they were attached, without what a NAT64 makes of it.
+    said: Mutex<BTreeMap<(ChannelId, NodeId), Vec<SocketAddr>>>,
     /// What the system refuses for channels without a device that are to have an exit.
     held: Mutex<BTreeMap<ChannelId, SystemRoutes>>,
     /// Counts what happened to the networks.
@@ -149,8 +158,14 @@ struct Started {
 
 impl Networks {
     /// Makes the table of networks, empty. Channels get devices of the kernel, of a layer, or
-    /// user-space networks. Notes that find no room are dropped: the next packet brings another.
-    pub fn new(notes: mpsc::Sender<Note>, layer: Option<Layer>, discovery: Discovery) -> Self {
+    /// user-space networks. Notes that find no room are dropped: the next packet brings another. The
+    /// key, drawn at random, is that of the tickets by which others show where they get packets.
+    pub fn new(
+        notes: mpsc::Sender<Note>,
+        layer: Option<Layer>,
+        discovery: Discovery,
+        key: [u8; 32],
+    ) -> Self {
         Self {
             layer,
             discovery,
@@ -159,8 +174,10 @@ impl Networks {
             wireguard_port: OnceLock::new(),
             mapped: Mutex::default(),
             outside: Mutex::default(),
-            questions: Questions::default(),
+            questions: Questions::new(key),
+            by_nat64: AtomicBool::new(false),
             open: Arc::default(),
+            said: Mutex::default(),
             held: Mutex::default(),
             changes: watch::Sender::new(0),
         }
@@ -221,32 +238,12 @@ impl Networks {
     /// Asks nodes by STUN where they see the packets of this host come from; each answer is a
     /// [`Note::Seen`].
     pub fn ask_outside(&self, servers: &[(NodeId, SocketAddr)]) {
-        let questions = self.questions.ask(Instant::now(), servers);
-        self.tell(Command::Send(questions));
-    }
-
-    /// Finds out how this node's packets come out, if a peer is a member of a common channel: a
-    /// [`Note::Looked`] follows within half a second.
-    pub async fn look(&self, peer: NodeId, servers: &[(NodeId, SocketAddr)]) {
-        let is_it = |session: &SessionReport| session.peer == *peer.as_bytes();
-        let offer = match self.report().sessions.iter().any(is_it) {
-            true => self.comes_out(servers).await,
-            false => None,
+        let Some(started) = self.started.get() else {
+            return;
         };
-        // Ends only with the node.
-        let _ = self.notes.send(Note::Looked(peer, offer)).await;
-    }
-
-    async fn comes_out(&self, servers: &[(NodeId, SocketAddr)]) -> Option<Offer> {
-        let [first, anew] = self.questions.look(Instant::now(), servers);
-        self.tell(Command::Send(first));
-        self.tell(Command::SendAnew(anew));
-        let until = Instant::now() + LOOK_MAX;
-        while Instant::now() < until && !self.questions.has_looked() {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-        let [first, anew] = self.questions.looked();
-        Offer::judge(&first, &anew)
+        let servers = self.asked_at(started, servers);
+        let questions = self.questions.ask(Instant::now(), &servers);
+        self.tell(Command::Send(questions));
     }
 
     /// Opens a way straight to a peer: a [`Note::Punched`] follows within ten seconds.
@@ -257,11 +254,14 @@ impl Networks {
                 expected,
                 drawn,
             } => Punch::Search {
-                ip,
+                ip: self.way_to(SocketAddr::new(ip, 0)).ip(),
                 expected,
                 drawn,
             },
-            Plan::Open { to, sockets } => Punch::Open { to, sockets },
+            Plan::Open { to, sockets } => Punch::Open {
+                to: self.way_to(to),
+                sockets,
+            },
         };
         let to = match &punch {
             Punch::Search { ip, .. } => *ip,
@@ -272,6 +272,11 @@ impl Networks {
             let peer = *peer.as_bytes();
             self.tell(Command::Punch { peer, punch });
         }
+    }
+
+    /// Says how often silent ways are used, so that routers keep them open.
+    pub fn set_keep_alive(&self, every: Duration) {
+        self.tell(Command::KeepAlive(every));
     }
 
     /// A node says where it sees packets of this host come from. Tells whether
@@ -360,14 +365,22 @@ impl Networks {
                 behind,
                 exit,
             } => self.route(*channel, routes, behind, *exit),
-            Event::Detached { channel, peer } | Event::Lapsed { channel, peer } => {
-                let lapsed = matches!(event, Event::Lapsed { .. });
-                let (network, peer) = (NetworkId(channel.0), *peer.as_bytes());
-                self.tell(match lapsed {
-                    true => Command::Lapse { network, peer },
-                    false => Command::Detach { network, peer },
+            Event::Detached { channel, peer } => {
+                lock(&self.said).remove(&(*channel, *peer));
+                self.tell(Command::Detach {
+                    network: NetworkId(channel.0),
+                    peer: *peer.as_bytes(),
                 });
             }
+            Event::Lapsed {
+                channel,
+                peer,
+                may_hear,
+            } => self.tell(Command::Lapse {
+                network: NetworkId(channel.0),
+                peer: *peer.as_bytes(),
+                may_hear: *may_hear,
+            }),
             Event::Unresolved { channel, address } => {
                 let (network, address) = (NetworkId(channel.0), *address);
                 self.tell(Command::Unresolved { network, address });
@@ -378,6 +391,7 @@ impl Networks {
             }),
             Event::Displaced { channel, .. } => self.displace(*channel),
             Event::Closed(channel) => {
+                lock(&self.said).retain(|(of, _), _| of != channel);
                 self.close_one(*channel);
                 drop(self.lock_held().remove(channel));
             }
@@ -586,10 +600,9 @@ impl Networks {
                 candidates.push(candidate);
             }
         }
-        // What leads into a virtual network would be a tunnel within itself.
-        candidates.retain(|candidate| {
-            !self.open.holds(candidate.ip()) && !addresses.contains(&candidate.ip())
-        });
+        candidates.retain(|candidate| !addresses.contains(&candidate.ip()));
+        lock(&self.said).insert((channel, peer), candidates.clone());
+        let candidates = self.places_of(started, candidates);
         started.inbox.tell(Command::Attach {
             network: NetworkId(channel.0),
             peer: *peer.as_bytes(),
@@ -598,6 +611,28 @@ impl Networks {
             keys: keys(agreement),
             candidates,
         });
+    }
+
+    /// Returns where packets to a member are tried that is said to be at some addresses.
+    fn places_of(&self, started: &Started, said: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let places = said.into_iter().flat_map(|at| started.sessions.places(at));
+        // What leads into a virtual network would be a tunnel within itself.
+        let mut places: Vec<_> = places.filter(|at| !self.open.holds(at.ip())).collect();
+        // With more of them the first, which are the best, would make room for the last.
+        places.truncate(CANDIDATES_MAX);
+        places
+    }
+
+    /// There is another NAT64: what it makes of the addresses of members is tried, too.
+    pub fn follow_nat64(&self) {
+        let Some(started) = self.started.get() else {
+            return;
+        };
+        for ((_, peer), said) in lock(&self.said).iter() {
+            let peer = *peer.as_bytes();
+            let candidates = self.places_of(started, said.clone());
+            self.tell(Command::Candidates { peer, candidates });
+        }
     }
 
     /// The ports of this node's sockets, each once: some listen by both versions of IP.

@@ -41,6 +41,8 @@ impl Networks {
         if self.open.holds(relayed.at.ip()) {
             return;
         }
+        let (peer, by, at) = (relayed.peer, relayed.by, relayed.at);
+        tracing::debug!(?peer, ?by, %at, "a node relays packets to a peer");
         self.tell(Command::ByRelay(ByRelay {
             peer: *relayed.peer.as_bytes(),
             by: *relayed.by.as_bytes(),

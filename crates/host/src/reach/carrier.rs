@@ -308,6 +308,11 @@ impl Carrier {
         self.budget.is_some()
     }
 
+    /// This node has other addresses than before: it looks at once for ways that were not found.
+    pub(crate) fn take_heart(&self) {
+        lock(&self.ways).take_heart();
+    }
+
     fn add(&self, to: NodeId, relay: NodeId) {
         tracing::debug!(?to, ?relay, "a way by another node");
         lock(&self.lanes).remove(&relay);

@@ -4,18 +4,20 @@
 //! Two ports of UDP over IPv4 are mapped, that of the sessions and that of the packets. A
 //! router is asked at the start, when this host's IPv4 addresses change, when a mapping is lost,
 //! and at growing intervals as long as there is none. What it gave is renewed at half of its time and
-//! given back at the end.
+//! given back at the end. PCP and NAT-PMP are those of `portmapper`; its UPnP reads whatever a router
+//! sends, however long, so that `upnp` is our own.
 
-use std::net::{IpAddr, SocketAddr};
+mod upnp;
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use enishi_api::PortMapping;
+use enishi_services::reach::observed::is_public;
 use portmapper::{Client, Config, Protocol};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::session::Reach;
 
 /// The first interval between two questions as long as a mapping is missing; each is twice the one
 /// before. A router that has just been switched on, or did not hear the question, is found soon.
@@ -27,8 +29,7 @@ const ASK_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How soon a router is asked again that has taken a mapping back.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long one protocol may take to map a port: UPnP searches for a second, then asks three
-/// times by HTTP.
+/// How long one protocol may take to map a port.
 const MAP_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a mapping may take to be given back.
@@ -52,6 +53,8 @@ pub(crate) struct Mapping {
     /// Of the sessions and the packets.
     ports: [Port; 2],
     router: Option<PortMapping>,
+    /// The router that UPnP found.
+    gateway: Option<upnp::Gateway>,
     mapped: watch::Sender<Mapped>,
 }
 
@@ -65,9 +68,11 @@ impl Mapping {
         Self {
             ports: [sessions, packets].map(|number| Port {
                 number,
-                client: None,
+                outer: upnp::any_port(),
+                kept: None,
             }),
             router: None,
+            gateway: None,
             mapped,
         }
     }
@@ -82,15 +87,19 @@ impl Mapping {
         loop {
             let own = of_ipv4(&local.borrow_and_update());
             if !own.is_empty() {
-                let until = stop.run_until_cancelled(self.ask());
+                let until = stop.run_until_cancelled(self.ask(&own));
                 if until.await.is_none() {
                     break;
                 }
             }
             self.tell();
             let moved = async {
-                // The sessions end with the daemon, which stops this as well.
-                while of_ipv4(&local.borrow_and_update()) == own && local.changed().await.is_ok() {}
+                while of_ipv4(&local.borrow_and_update()) == own {
+                    if local.changed().await.is_err() {
+                        // The sessions end with the daemon, which stops this as well.
+                        std::future::pending::<()>().await;
+                    }
+                }
             };
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -98,6 +107,7 @@ impl Mapping {
                     interval = ASK_INTERVAL_MIN;
                     self.release().await;
                     self.router = None;
+                    self.gateway = None;
                 }
                 () = self.changed() => {
                     interval = ASK_INTERVAL_MIN;
@@ -113,24 +123,30 @@ impl Mapping {
         self.release().await;
     }
 
-    /// Asks for what is missing.
-    async fn ask(&mut self) {
+    /// Asks for what is missing. `own` are this host's addresses.
+    async fn ask(&mut self, own: &[IpAddr]) {
         if self.ports.iter().all(|port| port.external().is_some()) {
             return;
         }
         // What it spoke before it still speaks: of many questions one may be lost.
         let before = self.router.unwrap_or_default();
-        self.router = offered().await.map(|now| PortMapping {
-            upnp: now.upnp || before.upnp,
-            nat_pmp: now.nat_pmp || before.nat_pmp,
-            pcp: now.pcp || before.pcp,
-        });
+        let both = client(Way::ALL);
+        let (offered, found) = tokio::join!(both.probe(), upnp::find(own.to_vec()));
+        self.gateway = found.or(self.gateway.take());
+        // There is none to ask if this fails.
+        let offered = offered.ok().and_then(Result::ok);
+        let offered = offered.map(|now| (now.nat_pmp || before.nat_pmp, now.pcp || before.pcp));
+        let upnp = self.gateway.is_some();
+        // The protocols are found by different ways.
+        let offered = offered.or(upnp.then_some((false, false)));
+        self.router = offered.map(|(nat_pmp, pcp)| PortMapping { upnp, nat_pmp, pcp });
         let Some(router) = self.router else {
             return;
         };
         self.tell();
+        let gateway = self.gateway.as_ref().map(|gateway| (gateway, own));
         let [sessions, packets] = &mut self.ports;
-        tokio::join!(sessions.map(router), packets.map(router));
+        tokio::join!(sessions.map(router, gateway), packets.map(router, gateway));
     }
 
     fn tell(&self) {
@@ -173,28 +189,30 @@ impl Mapping {
 #[derive(Debug)]
 struct Port {
     number: NonZeroU16,
+    /// Which outer one is asked for by UPnP.
+    outer: u16,
     /// Who has it mapped.
-    client: Option<Client>,
+    kept: Option<Kept>,
 }
 
 impl Port {
     /// Returns the outer address, if it is one of the Internet: a router behind another one maps
     /// to what nobody reaches.
     fn external(&self) -> Option<SocketAddr> {
-        let mapped = *self.client.as_ref()?.watch_external_address().borrow();
-        let mapped = mapped.filter(|at| Reach::of(IpAddr::V4(*at.ip())) == Reach::Internet);
+        let mapped = *self.kept.as_ref()?.watch().borrow();
+        let mapped = mapped.filter(|at| is_public(IpAddr::V4(*at.ip())));
         mapped.map(SocketAddr::V4)
     }
 
     /// Asks by one protocol after the other, since a router may speak one and refuse by it: PCP
     /// does so for an hour when the mapping is of a former life of this process.
-    async fn map(&mut self, router: PortMapping) {
+    async fn map(&mut self, router: PortMapping, gateway: Option<(&upnp::Gateway, &[IpAddr])>) {
         if self.external().is_some() {
             return;
         }
         self.release().await;
         for way in Way::ALL.into_iter().filter(|way| way.is_of(router)) {
-            let client = way.client();
+            let client = client([way]);
             // Without it the client takes it that there is no such router.
             let _ = client.probe().await;
             client.update_local_port(self.number);
@@ -202,14 +220,24 @@ impl Port {
             let mapped = mapped.wait_for(Option::is_some);
             let is_mapped = tokio::time::timeout(MAP_TIME_MAX, mapped).await;
             if matches!(is_mapped, Ok(Ok(_))) {
-                self.client = Some(client);
+                self.kept = Some(Kept::Client(client));
                 return;
             }
+        }
+        if let Some((gateway, own)) = gateway {
+            let (ports, own) = ((self.number, self.outer), own.to_vec());
+            let find = move || upnp::find(own.clone());
+            let opened = upnp::Mapping::open(gateway.clone(), ports, upnp::LIFETIME, find);
+            self.kept = opened
+                .await
+                .inspect_err(|error| tracing::debug!(%error, "no mapping by UPnP"))
+                .map(Kept::Upnp)
+                .ok();
         }
     }
 
     fn changed(&self) -> impl Future<Output = ()> + use<> {
-        let watched = self.client.as_ref().map(Client::watch_external_address);
+        let watched = self.kept.as_ref().map(Kept::watch);
         async move {
             if let Some(mut watched) = watched {
                 watched.mark_unchanged();
@@ -222,51 +250,63 @@ impl Port {
     }
 
     async fn release(&mut self) {
-        if let Some(client) = self.client.take() {
-            client.deactivate();
-            // Is answered once that is done.
-            let _ = tokio::time::timeout(RELEASE_TIME_MAX, client.probe()).await;
+        let released = async {
+            match self.kept.take() {
+                None => {}
+                Some(Kept::Upnp(mapping)) => mapping.release().await,
+                Some(Kept::Client(client)) => {
+                    client.deactivate();
+                    // Is answered once that is done.
+                    let _ = client.probe().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(RELEASE_TIME_MAX, released).await;
+    }
+}
+
+/// What keeps a port mapped.
+#[derive(Debug)]
+enum Kept {
+    Client(Client),
+    Upnp(upnp::Mapping),
+}
+
+impl Kept {
+    fn watch(&self) -> watch::Receiver<Option<SocketAddrV4>> {
+        match self {
+            Self::Client(client) => client.watch_external_address(),
+            Self::Upnp(mapping) => mapping.watch(),
         }
     }
 }
 
-/// A protocol for it.
-#[derive(Clone, Copy, Debug)]
+/// A protocol for it, besides UPnP, which is asked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Pcp,
     NatPmp,
-    Upnp,
 }
 
 impl Way {
     /// The simplest and surest first.
-    const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+    const ALL: [Self; 2] = [Self::Pcp, Self::NatPmp];
 
     fn is_of(self, router: PortMapping) -> bool {
         match self {
             Self::Pcp => router.pcp,
             Self::NatPmp => router.nat_pmp,
-            Self::Upnp => router.upnp,
         }
-    }
-
-    fn client(self) -> Client {
-        Client::new(Config {
-            enable_upnp: matches!(self, Self::Upnp),
-            enable_pcp: matches!(self, Self::Pcp),
-            enable_nat_pmp: matches!(self, Self::NatPmp),
-            protocol: Protocol::Udp,
-        })
     }
 }
 
-/// Asks the router which protocols it speaks; none when there is no router.
-async fn offered() -> Option<PortMapping> {
-    let found = Client::default().probe().await.ok()?.ok()?;
-    Some(PortMapping {
-        upnp: found.upnp,
-        nat_pmp: found.nat_pmp,
-        pcp: found.pcp,
+/// Who speaks these protocols.
+fn client<const N: usize>(ways: [Way; N]) -> Client {
+    Client::new(Config {
+        enable_upnp: false,
+        enable_pcp: ways.contains(&Way::Pcp),
+        enable_nat_pmp: ways.contains(&Way::NatPmp),
+        protocol: Protocol::Udp,
     })
 }
 

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `carrier` | hands packets to nodes that carry them, and carries those of others |
 //! | `frame` | how a packet looks on its way |
+//! | `lifetime` | for how long the site's router keeps silent ways open |
 //! | `link` | streams to peers where no datagram passes: TCP, CONNECT, HTTP |
 //! | `mapping` | ports that a router maps to this node |
 //! | `ways` | by way of whom each peer is reached; no socket, no clock |
 
 mod carrier;
 mod frame;
+mod lifetime;
 pub(crate) mod link;
 mod mapping;
 mod ways;
@@ -18,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use carrier::{Carrier, Inlet, Rates, Wants};
 pub use frame::is_frame as is_carried;
+pub(crate) use lifetime::{Kept, measure};
 pub(crate) use mapping::{Mapped, Mapping};
 
 /// A panic elsewhere does not make what is guarded useless: every change is complete.

@@ -222,6 +222,15 @@ impl Ways {
         }
     }
 
+    /// This node is reached in another way than before: ways are wanted as if for the first time. What was
+    /// in vain, with up to a minute between two attempts, need not be now. Those who are said to carry
+    /// may not do it, so peers with a way are not left out.
+    pub(super) fn take_heart(&mut self) {
+        for peer in self.peers.values_mut() {
+            (peer.wanted, peer.wants) = (None, 0);
+        }
+    }
+
     /// Looks after what is in use; called several times a second.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
@@ -532,6 +541,27 @@ mod tests {
         // Of what came by itself the way is known, and what was held goes out.
         assert!(!ways.heard(now, id(1), id(9)).unwrap().is_empty());
         assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+    }
+
+    #[test]
+    fn a_node_that_is_reached_anew_does_not_wait_for_the_next_attempt() {
+        let mut now = Instant::now();
+        let mut ways = Ways::new(now);
+        let mut wanted = |ways: &mut Ways, ms: u32| {
+            let mut first = None;
+            for step in 0..ms / 100 {
+                now += LOOK;
+                ways.send(now, id(1), &PACKET);
+                if ways.tick(now).contains(&Due::Want(id(1))) {
+                    first.get_or_insert(LOOK * step);
+                }
+            }
+            first
+        };
+        wanted(&mut ways, 100_000);
+        assert_eq!(wanted(&mut ways, 10_000), None);
+        ways.take_heart();
+        assert!(wanted(&mut ways, 10_000) <= Some(LOOK));
     }
 
     #[test]

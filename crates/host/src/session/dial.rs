@@ -1,5 +1,6 @@
 //! Dialling: one dial at a time per peer, no sooner than its backoff allows.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use tokio::sync::{AcquireError, Notify, SemaphorePermit};
 use tracing::{Instrument, debug_span};
 
 use super::table::Left;
-use super::{Shared, connection, endpoint, lock};
+use super::{Shared, by_ipv4, connection, endpoint, lock};
 
 /// The most dials under way at once; others wait for their turn.
 pub(super) const DIALS_AT_ONCE_MAX: usize = 64;
@@ -70,7 +71,7 @@ async fn attempt(shared: &Shared, peer: NodeId, wake: &Notify) -> Outcome {
         if addresses.is_empty() {
             return Outcome::Failed;
         }
-        let connecting = endpoint::connect(shared, peer, addresses);
+        let connecting = connect(shared, peer, addresses);
         tokio::select! {
             connection = connecting => {
                 return connection.map_or(Outcome::Failed, Outcome::Open);
@@ -79,6 +80,18 @@ async fn attempt(shared: &Shared, peer: NodeId, wake: &Notify) -> Outcome {
         }
     }
     Outcome::Failed
+}
+
+/// Opens a connection at any of these addresses, some of them first and without carriers.
+async fn connect(shared: &Shared, peer: NodeId, addresses: Vec<SocketAddr>) -> Option<Connection> {
+    if let Some(first) = by_ipv4::first(shared, &addresses) {
+        let connecting = endpoint::connect_straight(shared, peer, first);
+        let connected = tokio::time::timeout(by_ipv4::TIME_MAX, connecting).await;
+        if let Ok(Some(connection)) = connected {
+            return Some(connection);
+        }
+    }
+    endpoint::connect(shared, peer, addresses).await
 }
 
 /// Waits for a place among the dials under way, a stranger among the strangers first.

@@ -161,10 +161,15 @@ pub(super) async fn bind(
     if !listen.is_empty() {
         builder = builder.clear_ip_transports();
     }
-    for (index, address) in listen.iter().enumerate() {
-        let first = !listen[..index]
-            .iter()
-            .any(|a| a.is_ipv4() == address.is_ipv4());
+    let is_first = |index: usize| {
+        let family = listen[index].is_ipv4();
+        listen[..index].iter().all(|it| it.is_ipv4() != family)
+    };
+    let mut order: Vec<usize> = (0..listen.len()).collect();
+    // After the one that everything else goes by, iroh takes no other of its family.
+    order.sort_by_key(|index| is_first(*index));
+    for index in order {
+        let (address, first) = (&listen[index], is_first(index));
         builder = builder
             .bind_addr_with_opts(*address, bind_options(listen, *address, first))
             .map_err(|error| BindError::Endpoint(error.to_string()))?;
@@ -172,6 +177,13 @@ pub(super) async fn bind(
     let endpoint = builder.bind().await.map_err(|e| bind_error(e, listen))?;
     tokio::time::sleep(SETTLE).await;
     Ok(endpoint)
+}
+
+/// Returns where it listens, in the order of what was asked for.
+pub(super) fn listening(endpoint: &Endpoint, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut bound = endpoint.bound_sockets();
+    bound.sort_by_key(|at| listen.iter().position(|wanted| wanted.ip() == at.ip()));
+    bound
 }
 
 /// The first socket of a family sends what no other socket is nearer to. Not every host speaks
@@ -235,10 +247,33 @@ pub(super) async fn connect(
     peer: NodeId,
     addresses: Vec<SocketAddr>,
 ) -> Option<Connection> {
-    let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
-    let sockets = addresses.into_iter().map(TransportAddr::Ip);
     let carried = shared.transport.address(peer);
-    let target = EndpointAddr::from_parts(key, sockets.chain([carried]));
+    let targets = targets(shared, addresses).chain([carried]).collect();
+    connect_at(shared, peer, targets).await
+}
+
+/// Opens a connection to a node at any of `addresses`, not by way of other nodes, as [`connect`] does.
+pub(super) async fn connect_straight(
+    shared: &Shared,
+    peer: NodeId,
+    addresses: Vec<SocketAddr>,
+) -> Option<Connection> {
+    let targets = targets(shared, addresses).collect();
+    connect_at(shared, peer, targets).await
+}
+
+fn targets(shared: &Shared, addresses: Vec<SocketAddr>) -> impl Iterator<Item = TransportAddr> {
+    let sockets = addresses.into_iter().flat_map(|at| shared.places(at));
+    sockets.map(TransportAddr::Ip)
+}
+
+async fn connect_at(
+    shared: &Shared,
+    peer: NodeId,
+    targets: Vec<TransportAddr>,
+) -> Option<Connection> {
+    let key = PublicKey::from_bytes(peer.as_bytes()).ok()?;
+    let target = EndpointAddr::from_parts(key, targets);
     let options = ConnectOptions::new().with_additional_alpns(vec![addressee(&peer)]);
     let connecting = async {
         let mut endpoints = shared.endpoint.subscribe();

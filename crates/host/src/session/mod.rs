@@ -42,6 +42,7 @@
 mod addresses;
 mod announce;
 mod book;
+mod by_ipv4;
 mod connection;
 mod counters;
 mod dial;
@@ -55,9 +56,10 @@ mod serve;
 mod table;
 mod transport;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,10 +85,13 @@ pub use transport::{By, Carry, NobodyCarries};
 
 use announce::{Announcer, EVENTS_MAX};
 use book::Book;
+use by_ipv4::ByIpv4;
 use connection::{CloseCode, Live};
 use counters::Counting;
 use table::{Entry, Table};
 use transport::Transport;
+
+use crate::nat64;
 
 /// How long [`Sessions::open_bulk`] waits for a session and for the peer to allow
 /// one more stream.
@@ -95,6 +100,9 @@ const BULK_OPEN_MAX: Duration = Duration::from_secs(10);
 /// How long [`Sessions::close`] waits for frames to go out, and then for peers to
 /// hear of the end; each.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// How many prefixes of NAT64 are remembered that were found before.
+const FOUND_BEFORE_MAX: usize = 4;
 
 /// What a node needs to hold sessions.
 pub struct SessionConfig {
@@ -244,7 +252,33 @@ struct Shared {
     transport: Transport,
     /// What a server relays.
     relayed: Relayed,
+    nat64: watch::Sender<Option<nat64::Known>>,
+    /// Those that were found before it: sessions may go by them still.
+    found_before: Mutex<VecDeque<nat64::Nat64>>,
+    by_ipv4: ByIpv4,
     counters: Counting,
+}
+
+impl Shared {
+    fn places(&self, at: SocketAddr) -> impl Iterator<Item = SocketAddr> + use<> {
+        let nat64 = *self.nat64.borrow();
+        let translated = nat64.and_then(|known| known.nat64().translated(at));
+        [at].into_iter().chain(translated)
+    }
+
+    fn sends_to(&self, to: Ipv4Addr) -> bool {
+        let is_hidden = |ip: &IpAddr| self.hidden.borrow().contains(ip);
+        match nat64::source_to(to) {
+            Err(error) if error.kind() == ErrorKind::NetworkUnreachable => false,
+            Ok(source) if !is_hidden(&source) => true,
+            // A channel's exit has the routes; this node's own sockets go by others.
+            Ok(_) | Err(_) => {
+                let leads = |ip: &IpAddr| matches!(ip, IpAddr::V4(v4) if !v4.is_link_local());
+                let mut own = enishi_dataplane::addresses_of_host().into_iter();
+                own.any(|ip| leads(&ip) && !is_hidden(&ip))
+            }
+        }
+    }
 }
 
 impl Sessions {
@@ -265,7 +299,7 @@ impl Sessions {
             keypair: config.keypair,
             incarnation: AtomicU64::new(random_number()),
             protocol,
-            listening: endpoint.bound_sockets(),
+            listening: endpoint::listening(&endpoint, listen),
             endpoint: watch::Sender::new(Some(endpoint)),
             closing: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -282,6 +316,9 @@ impl Sessions {
             on_datagram: config.on_datagram,
             transport,
             relayed: Relayed::default(),
+            nat64: watch::Sender::default(),
+            found_before: Mutex::default(),
+            by_ipv4: ByIpv4::default(),
             counters: Counting::default(),
         });
         let sessions = Self(shared);
@@ -324,6 +361,54 @@ impl Sessions {
             let before = std::mem::replace(known, external);
             *known != before
         });
+    }
+
+    /// Says by which NAT64 this host reaches those with IPv4, in place of the one named before; none
+    /// for no NAT64.
+    pub fn set_nat64(&self, nat64: Option<nat64::Known>) {
+        self.0.nat64.send_if_modified(|known| {
+            let before = std::mem::replace(known, nat64);
+            if let Some(nat64::Known::Found(found)) = before.filter(|before| Some(*before) != nat64)
+            {
+                let mut earlier = lock(&self.0.found_before);
+                earlier.retain(|it| *it != found);
+                earlier.push_back(found);
+                if earlier.len() > FOUND_BEFORE_MAX {
+                    earlier.pop_front();
+                }
+            }
+            *known != before
+        });
+    }
+
+    /// Returns a receiver that follows which NAT64 there is.
+    pub fn watch_nat64(&self) -> watch::Receiver<Option<nat64::Known>> {
+        self.0.nat64.subscribe()
+    }
+
+    /// Returns the address of IPv4 that is reached at one of the NAT64, or of one that was found before, and
+    /// whether nobody vouches for that; any other address as it is.
+    pub fn native(&self, at: SocketAddr) -> (SocketAddr, bool) {
+        let known = *self.0.nat64.borrow();
+        let native =
+            known.and_then(|known| Some((known.nat64().embedded(at)?, known.is_hearsay())));
+        let by_earlier = || {
+            let earlier = lock(&self.0.found_before);
+            let native = earlier.iter().find_map(|nat64| nat64.embedded(at));
+            native.map(|native| (native, true))
+        };
+        native.or_else(by_earlier).unwrap_or((at, false))
+    }
+
+    /// Tells whether a route of this host leads to an address of IPv4. Where that is a virtual network of
+    /// this node, or refuses all, as channels' exits do: whether it has IPv4 otherwise.
+    pub(crate) fn sends_to(&self, to: Ipv4Addr) -> bool {
+        self.0.sends_to(to)
+    }
+
+    /// Returns an address and, if a NAT64 is known that translates it, the one that it makes of it.
+    pub fn places(&self, at: SocketAddr) -> impl Iterator<Item = SocketAddr> + use<> {
+        self.0.places(at)
     }
 
     /// Leaves these out of [`Self::addresses`], in place of those named before: the

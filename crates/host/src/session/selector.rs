@@ -6,8 +6,10 @@ use iroh::endpoint::transports::{
     AddrKind, FourTuple, PathSelection, PathSelectionContext, PathSelector,
 };
 
-/// By how much another path must be quicker than the one in use, if both are of the same kind.
+/// By how much another path must be quicker than the one in use, if both are of the same kind, and by what
+/// share of it: a handshake is a slow measure of a round trip.
 const GAIN_MIN: Duration = Duration::from_millis(5);
+const GAIN_SHARE: u32 = 5;
 
 /// By how much IPv4 must be quicker than IPv6 (the library's own value).
 const IPV6_FIRST: Duration = Duration::from_millis(3);
@@ -64,7 +66,9 @@ fn cost(kind: &AddrKind, is_relayed: bool, rtt: Duration) -> Cost {
 }
 
 fn is_better(best: Cost, current: Option<Cost>) -> bool {
-    current.is_none_or(|current| best.0 < current.0 || best.1 + GAIN_MIN <= current.1)
+    let gain_min = |round_trip: Duration| GAIN_MIN.max(round_trip / GAIN_SHARE);
+    let is_quicker = |current: Cost| best.1 + gain_min(current.1) <= current.1;
+    current.is_none_or(|current| best.0 < current.0 || is_quicker(current))
 }
 
 #[cfg(test)]
@@ -87,8 +91,12 @@ mod tests {
             cost(&AddrKind::IpV6, false, ms(90)),
             Some(direct)
         ));
-        assert!(is_better(
+        assert!(!is_better(
             cost(&AddrKind::IpV6, false, ms(80)),
+            Some(direct)
+        ));
+        assert!(is_better(
+            cost(&AddrKind::IpV6, false, ms(74)),
             Some(direct)
         ));
         assert!(!is_better(direct, Some(direct)));

@@ -18,13 +18,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use enishi_stun::{
-    Client, ClientConfig, ClientEvent, ClientInput, ClientOutput, Credentials, Family, Loss,
+    Client, ClientConfig, ClientEvent, ClientInput, ClientOutput, Credentials, Family, Leg, Loss,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::line::Line;
 use super::permits::{Permits, Wish};
 use super::places::{Place, place};
 use super::url::ServerUrl;
@@ -196,7 +197,7 @@ impl Drop for Peer {
 
 /// One allocation, or the attempt at one.
 struct Attempt {
-    socket: UdpSocket,
+    line: Line,
     client: Client,
     started: Instant,
     /// Why it is over; none when this node gave it up.
@@ -236,34 +237,29 @@ impl User {
         lock(&self.progress)
     }
 
-    /// Opens a socket towards the server.
+    /// Opens a way to the server.
     async fn attempt(&self) -> Result<Attempt, Trouble> {
         let (host, port) = self.url.place();
         let found = tokio::net::lookup_host((host, port)).await;
         let found: Vec<SocketAddr> = found.map_err(|_| Trouble::NoAddress)?.collect();
         let first = found.iter().find(|at| at.is_ipv4());
         let server = *first.or(found.first()).ok_or(Trouble::NoAddress)?;
-        let (anywhere, family): (IpAddr, Family) = match server {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Family::V4),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Family::V6),
+        let family = match server {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(_) => Family::V6,
         };
-        let open = async {
-            let socket = UdpSocket::bind((anywhere, 0)).await?;
-            socket.connect(server).await?;
-            let local = socket.local_addr()?;
-            Ok((socket, local))
-        };
-        let opened = open.await;
-        let (socket, local) =
-            opened.map_err(|error: io::Error| Trouble::Unreachable(error.to_string()))?;
+        let leg = self.url.leg();
+        let opened = Line::open(server, leg).await;
+        let (line, local) = opened.map_err(|error| Trouble::Unreachable(error.to_string()))?;
         let client = Client::new(ClientConfig {
             server,
             local,
             credentials: self.credentials.clone(),
             family,
+            leg,
         });
         Ok(Attempt {
-            socket,
+            line,
             client,
             started: Instant::now(),
             over: None,
@@ -273,7 +269,6 @@ impl User {
     /// Uses an allocation until it ends.
     async fn serve(&mut self, attempt: &mut Attempt) -> Option<Trouble> {
         let stop = self.stop.clone();
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.tell(attempt, ClientInput::Timeout);
@@ -286,10 +281,10 @@ impl User {
             tokio::select! {
                 // The server keeps the address for minutes if it is not told.
                 () = stop.cancelled() => self.tell(attempt, ClientInput::Release),
-                received = attempt.socket.recv(&mut buffer) => match received {
-                    Ok(length) => self.tell(attempt, ClientInput::Datagram(&buffer[..length])),
+                received = attempt.line.receive() => match received {
+                    Ok(message) => self.tell(attempt, ClientInput::Datagram(&message)),
                     // Anybody can forge that; the protocol asks again, and finds out.
-                    Err(error) if is_of_icmp(error.kind()) => {}
+                    Err(error) if is_of_icmp(error.kind()) && self.url.leg() == Leg::Udp => {}
                     Err(error) => return Some(Trouble::Unreachable(error.to_string())),
                 },
                 Some((peer, octets)) = self.outgoing_inlet.recv() => {
@@ -321,7 +316,12 @@ impl User {
         let outputs: Vec<ClientOutput> = attempt.client.handle(now, input).collect();
         for output in outputs {
             match output {
-                ClientOutput::Send(datagram) => drop(attempt.socket.try_send(&datagram)),
+                ClientOutput::Send(message) => {
+                    if attempt.line.send(message).is_err() {
+                        let why = "the server takes nothing".to_owned();
+                        attempt.over = Some(Some(Trouble::Unreachable(why)));
+                    }
+                }
                 ClientOutput::Event(event) => self.on_event(attempt, event),
             }
         }

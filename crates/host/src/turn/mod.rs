@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`server`] | lets programs with a password have an address of this node |
 //! | [`client`] | has this node be reached at an address of somebody's server |
+//! | `line` | what is spoken by with that server: datagrams, or a stream |
+//! | `streams` | clients that come to this node's server by TCP |
+//! | `queue` | what waits to be written into a stream |
 //! | `permits` | whom that server lets in |
 //! | `places` | who of them has a socket |
 //! | [`url`] | how such a server is named |
@@ -13,9 +16,12 @@
 
 pub mod client;
 pub mod kept;
+mod line;
 mod permits;
 mod places;
+mod queue;
 pub mod server;
+mod streams;
 pub mod url;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,5 @@
-//! The sockets of this node's TURN server: one for clients, one for each relayed address.
+//! The sockets of this node's TURN server: one for clients, one for each relayed address; and those who
+//! come by TCP, at the same port (`streams`).
 //!
 //! ```text
 //!   client ── UDP ──> socket ──> Server ──> socket of the relayed address ──> peer
@@ -20,10 +21,11 @@ use enishi_stun::{
     Action, ClientInfo, Counters, Credentials, Family, Input, Opening, Policy, Prefix, Server,
     ServerConfig,
 };
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::streams::{self, Streams};
 use super::{DATAGRAM_BYTES_MAX, canonical, for_socket, lock, time};
 use crate::config::Turn;
 use crate::session::Reach;
@@ -45,18 +47,19 @@ pub struct TurnServer {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: Turn,
+pub(super) struct Inner {
+    pub(super) config: Turn,
     listening: SocketAddr,
     socket: UdpSocket,
     started: Instant,
     /// There is something to be looked at in time.
     wake: Notify,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
-    server: Server,
+pub(super) struct State {
+    pub(super) server: Server,
+    pub(super) streams: Streams,
     relays: BTreeMap<SocketAddr, Relay>,
     /// The addresses of the virtual networks: nothing is relayed from there.
     hidden: Vec<IpAddr>,
@@ -76,7 +79,7 @@ impl Drop for Relay {
 }
 
 impl TurnServer {
-    /// Opens its socket and serves these users; within a tokio runtime.
+    /// Opens its sockets and serves these users; within a tokio runtime.
     ///
     /// # Errors
     /// When the port is in use, or the system gives no random numbers.
@@ -85,6 +88,9 @@ impl TurnServer {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let listening = socket.local_addr()?;
+        let listener = std::net::TcpListener::bind(listening)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(|error| io::Error::other(error.to_string()))?;
         let families = [Family::V4, Family::V6].into_iter();
@@ -101,6 +107,7 @@ impl TurnServer {
         };
         let state = State {
             server: Server::new(server, *seed),
+            streams: Streams::default(),
             relays: BTreeMap::new(),
             hidden: Vec::new(),
             tasks: Vec::new(),
@@ -116,6 +123,7 @@ impl TurnServer {
         let tasks = [
             tokio::spawn(receive(Arc::clone(&inner))),
             tokio::spawn(keep_time(Arc::clone(&inner))),
+            tokio::spawn(streams::accept(Arc::clone(&inner), listener)),
         ];
         let tasks = tasks.map(|task| task.abort_handle());
         lock(&inner.state).tasks.extend(tasks);
@@ -160,18 +168,22 @@ impl TurnServer {
         let mut state = lock(&self.inner.state);
         state.tasks.drain(..).for_each(|task| task.abort());
         state.relays.clear();
+        state.streams.close();
     }
 }
 
 impl Inner {
-    fn take(self: &Arc<Self>, input: Input<'_>) {
+    /// Hands something to the protocol machine, and does what it wants. Returns how many messages were ignored.
+    pub(super) fn take(self: &Arc<Self>, input: Input<'_>) -> u64 {
         let mut state = lock(&self.state);
+        let before = state.server.counters().ignored_messages;
         let had_time = state.server.next_timeout().is_some();
         let actions = state.server.handle(time(self.started), input).collect();
         self.carry_out(&mut state, actions);
         if !had_time && state.server.next_timeout().is_some() {
             self.wake.notify_one();
         }
+        state.server.counters().ignored_messages - before
     }
 
     fn carry_out(self: &Arc<Self>, state: &mut State, actions: Vec<Action>) {
@@ -183,6 +195,7 @@ impl Inner {
                         let to = for_socket(self.listening, to);
                         let _ = self.socket.try_send_to(&datagram, to);
                     }
+                    Action::ToStream { to, message } => state.streams.write(to, message),
                     Action::ToPeer {
                         relayed,
                         to,
@@ -308,18 +321,21 @@ async fn relay(inner: Arc<Inner>, relayed: SocketAddr, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         match socket.recv_from(&mut buffer).await {
-            Ok((length, source)) => inner.take(Input::FromPeer {
-                relayed,
-                source: canonical(source),
-                datagram: &buffer[..length],
-            }),
+            Ok((length, source)) => {
+                let (source, datagram) = (canonical(source), &buffer[..length]);
+                inner.take(Input::FromPeer {
+                    relayed,
+                    source,
+                    datagram,
+                });
+            }
             Err(error) => wait_after(&error).await,
         }
     }
 }
 
 /// An ICMP error about something that was sent is none; others may last.
-async fn wait_after(error: &io::Error) {
+pub(super) async fn wait_after(error: &io::Error) {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {}
         _ => tokio::time::sleep(ERROR_PAUSE).await,

@@ -1,10 +1,11 @@
-//! How a server of somebody else is named: `turn:user@host:3478?transport=udp`, as RFC 7065 has it, with
-//! the user's name and never with the password.
+//! How a server of somebody else is named: `turn:user@host:3478?transport=udp`, or `tcp`, as RFC 7065 has
+//! it, with the user's name and never with the password.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use enishi_stun::Leg;
 use serde::{Deserialize, Serialize};
 
 /// The port of TURN (RFC 8656, section 4).
@@ -20,6 +21,7 @@ pub struct ServerUrl {
     user: String,
     host: String,
     port: u16,
+    leg: Leg,
 }
 
 impl ServerUrl {
@@ -31,6 +33,11 @@ impl ServerUrl {
     /// Returns the host's name or address, and the port.
     pub fn place(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// Returns by what it is spoken to.
+    pub fn leg(&self) -> Leg {
+        self.leg
     }
 
     /// Returns host and port for people.
@@ -49,7 +56,7 @@ impl FromStr for ServerUrl {
         let wrong = || "write a server as turn:user@host:3478".to_owned();
         if text.starts_with("turns:") {
             return Err(
-                "servers are spoken to by UDP alone, not by TLS: turn:user@host".to_owned(),
+                "servers are spoken to by UDP or TCP, not by TLS: turn:user@host".to_owned(),
             );
         }
         let rest = text.strip_prefix("turn:").ok_or_else(wrong)?;
@@ -57,9 +64,16 @@ impl FromStr for ServerUrl {
             return Err(wrong());
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, "transport=udp"));
-        if query != "transport=udp" {
-            return Err("servers are spoken to by UDP alone: ?transport=udp".to_owned());
-        }
+        let leg = match query {
+            "transport=udp" => Leg::Udp,
+            "transport=tcp" => Leg::Tcp,
+            _ => {
+                return Err(
+                    "servers are spoken to by UDP or TCP: ?transport=udp or ?transport=tcp"
+                        .to_owned(),
+                );
+            }
+        };
         let (user, place) = rest.rsplit_once('@').ok_or_else(wrong)?;
         if user.contains(':') {
             return Err("a password does not belong in the URL: it is asked for".to_owned());
@@ -83,6 +97,7 @@ impl FromStr for ServerUrl {
                 user: user.to_owned(),
                 host: host.to_owned(),
                 port,
+                leg,
             }),
             false => Err(wrong()),
         }
@@ -91,7 +106,11 @@ impl FromStr for ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "turn:{}@{}", self.user, self.server())
+        write!(f, "turn:{}@{}", self.user, self.server())?;
+        match self.leg {
+            Leg::Udp => Ok(()),
+            Leg::Tcp => f.write_str("?transport=tcp"),
+        }
     }
 }
 
@@ -125,6 +144,10 @@ mod tests {
                 "turn:a@b@192.0.2.1:99",
             ),
             ("turn:aki@[2001:db8::1]", "turn:aki@[2001:db8::1]:3478"),
+            (
+                "turn:aki@192.0.2.1?transport=tcp",
+                "turn:aki@192.0.2.1:3478?transport=tcp",
+            ),
         ] {
             let url: ServerUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), shown);
@@ -138,8 +161,8 @@ mod tests {
             ("turn:aki@host:0", "turn:user@host:3478"),
             ("turn:aki@host/x", "turn:user@host:3478"),
             ("turn:aki@[::1", "turn:user@host:3478"),
-            ("turns:aki@host", "UDP"),
-            ("turn:aki@host?transport=tcp", "UDP"),
+            ("turns:aki@host", "TLS"),
+            ("turn:aki@host?transport=sctp", "TCP"),
             ("turn:aki:secret@host", "password"),
         ] {
             let error = text.parse::<ServerUrl>().unwrap_err();

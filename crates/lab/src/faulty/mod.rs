@@ -24,6 +24,12 @@ pub const REQUEST_BYTES_MAX: usize = 4_096;
 /// The longest body of a reply that [`Fault::SmallReplies`] leaves whole, in octets.
 pub const REPLY_BYTES_MAX: usize = 8_192;
 
+/// The longest body of a reply that [`Fault::LongReplies`] leaves whole, in octets.
+pub const LONG_REPLY_BYTES_MAX: usize = 2 << 20;
+
+/// The longest body of a request that is taken where it is held until it has come whole, in octets.
+pub const HELD_BYTES_MAX: usize = 8 << 20;
+
 /// The longest path that [`Fault::ShortPaths`] takes, in characters.
 pub const PATH_CHARACTERS_MAX: usize = 2_083;
 
@@ -79,11 +85,17 @@ pub enum Fault {
     OneReply,
     /// After a long request with a short reply everything is forbidden for a while.
     Leak,
+    /// Requests are passed on when they have come whole.
+    HeldRequests,
+    /// Replies are passed on when they have come whole.
+    HeldReplies,
+    /// Very long replies are cut.
+    LongReplies,
 }
 
 impl Fault {
     /// All that there are.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NoConnect,
         Self::PostForbidden,
         Self::PostCached,
@@ -103,6 +115,9 @@ impl Fault {
         Self::Digest,
         Self::OneReply,
         Self::Leak,
+        Self::HeldRequests,
+        Self::HeldReplies,
+        Self::LongReplies,
     ];
 }
 
@@ -170,7 +185,37 @@ impl Faulty {
         self.faults.contains(&Fault::OneReply)
     }
 
-    /// Decides about a request at the time `now`.
+    /// Whether requests are passed on when they have come whole: who alters them has to see the whole too.
+    pub fn holds_requests(&self) -> bool {
+        let holding = [
+            Fault::HeldRequests,
+            Fault::PostCached,
+            Fault::LineEnds,
+            Fault::SevenBits,
+            Fault::CutAtZero,
+            Fault::Appended,
+            Fault::Leak,
+        ];
+        holding.iter().any(|fault| self.faults.contains(fault))
+    }
+
+    /// Whether replies are passed on when they have come whole.
+    pub fn holds_replies(&self) -> bool {
+        let holding = [Fault::HeldReplies, Fault::PostCached, Fault::Leak];
+        holding.iter().any(|fault| self.faults.contains(fault))
+    }
+
+    /// Returns after how many octets replies are cut.
+    pub fn reply_bytes_max(&self) -> usize {
+        let has = |fault| self.faults.contains(&fault);
+        match () {
+            () if has(Fault::SmallReplies) => REPLY_BYTES_MAX,
+            () if has(Fault::LongReplies) => LONG_REPLY_BYTES_MAX,
+            () => usize::MAX,
+        }
+    }
+
+    /// Decides about a request at the time `now`. Its body may not have come whole.
     pub fn request(&mut self, now: Duration, mut request: Request) -> Verdict {
         let has = |fault| self.faults.contains(&fault);
         let is_post = request.method == "POST";
@@ -196,7 +241,8 @@ impl Faulty {
             () if now < self.blocked_until => 403,
             () if has(Fault::NoConnect) && request.method == "CONNECT" => 405,
             () if has(Fault::PostForbidden) && is_post => 403,
-            () if has(Fault::SmallRequests) && request.body.len() > REQUEST_BYTES_MAX => 413,
+            () if has(Fault::SmallRequests) && request.length() > REQUEST_BYTES_MAX => 413,
+            () if self.holds_requests() && request.length() > HELD_BYTES_MAX => 413,
             () if has(Fault::ShortPaths) && path > PATH_CHARACTERS_MAX => 414,
             () => 200,
         };
@@ -228,9 +274,7 @@ impl Faulty {
             self.blocked_until = now + self.block;
             return Response::of(403);
         }
-        if has(Fault::SmallReplies) {
-            response.body.truncate(REPLY_BYTES_MAX);
-        }
+        response.body.truncate(self.reply_bytes_max());
         if has(Fault::NoCookies) {
             response
                 .headers
@@ -338,6 +382,13 @@ impl Request {
             .iter()
             .filter(|(other, _)| other.eq_ignore_ascii_case(name));
         found.next().map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the length of the whole body, in octets.
+    pub fn length(&self) -> usize {
+        let declared = self.header("content-length");
+        let declared = declared.and_then(|length| length.trim().parse().ok());
+        declared.unwrap_or(0).max(self.body.len())
     }
 }
 

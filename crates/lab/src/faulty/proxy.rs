@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Fault, Faulty, Request, Response, Verdict};
+use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
-/// The longest body that is taken, in octets.
-const BODY_BYTES_MAX: usize = 8 << 20;
+use super::{Fault, Faulty, HELD_BYTES_MAX, Request, Response, Verdict};
+use crate::host::Host;
+
+/// Bodies of requests up to this length are taken whole in any case, in octets.
+const SHORT_BYTES_MAX: usize = 2 << 20;
+
+/// Octets that are passed on at once.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// The longest line of a head, in octets.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -23,6 +30,7 @@ const LINES_MAX: usize = 100;
 #[derive(Debug)]
 pub struct FaultyProxy {
     address: SocketAddr,
+    listener: TcpListener,
     shared: Arc<Shared>,
     accepter: Option<JoinHandle<()>>,
 }
@@ -56,7 +64,35 @@ impl FaultyProxy {
     /// # Errors
     /// When no port can be had.
     pub fn start(faults: impl IntoIterator<Item = Fault>, block: Duration) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, faults, block)
+    }
+
+    /// The same at an address of a host of a lab.
+    ///
+    /// # Errors
+    /// When the host is gone or the address taken.
+    pub fn start_on(
+        host: &Host,
+        address: SocketAddr,
+        faults: impl IntoIterator<Item = Fault> + Send,
+        block: Duration,
+    ) -> io::Result<Self> {
+        // Its threads are of the network of the one that starts them.
+        let start = || {
+            host.enter().map_err(io::Error::other)?;
+            Self::serve(TcpListener::bind(address)?, faults, block)
+        };
+        thread::scope(|scope| {
+            let started = scope.spawn(start).join();
+            started.unwrap_or_else(|_| Err(io::Error::other("it did not start")))
+        })
+    }
+
+    fn serve(
+        listener: TcpListener,
+        faults: impl IntoIterator<Item = Fault>,
+        block: Duration,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             began: Instant::now(),
@@ -65,10 +101,11 @@ impl FaultyProxy {
             streams: Mutex::default(),
             count: AtomicU64::new(0),
         });
-        let accepting = shared.clone();
-        let accepter = Some(thread::spawn(move || accept(&listener, &accepting)));
+        let (accepting, taken) = (shared.clone(), listener.try_clone()?);
+        let accepter = Some(thread::spawn(move || accept(&taken, &accepting)));
         Ok(Self {
             address,
+            listener,
             shared,
             accepter,
         })
@@ -88,8 +125,8 @@ impl FaultyProxy {
 impl Drop for FaultyProxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        // The accepter waits for a connection.
-        let _ = TcpStream::connect(self.address);
+        // The accepter waits for a connection, and may do so in another network.
+        let _ = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both);
         let joined = self.accepter.take().map(JoinHandle::join);
         drop(joined);
         for stream in lock(&self.shared.streams).values() {
@@ -122,7 +159,17 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut writer = client.try_clone()?;
     let mut reader = BufReader::new(client);
     let mut server = None;
-    while let Some(request) = read_request(&mut reader)? {
+    while let Some(mut request) = read_request(&mut reader)? {
+        let length = request.length();
+        let taken = match lock(&shared.faulty).holds_requests() {
+            true => HELD_BYTES_MAX,
+            false => SHORT_BYTES_MAX,
+        };
+        if length <= taken {
+            request.body = vec![0; length];
+            reader.read_exact(&mut request.body)?;
+        }
+        let left = length - request.body.len();
         let came = request.clone();
         let verdict = lock(&shared.faulty).request(shared.now(), request);
         let response = match verdict {
@@ -132,23 +179,47 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
                 return tunnel(&request.target, reader, writer, shared);
             }
             Verdict::Pass(request) => {
-                let response = pass(&mut server, &request, shared)?;
+                let stream = pass(&mut server, &request, left, shared)?;
+                copy(&mut reader, stream, left)?;
+                let (first, headers) = read_head(stream)?.ok_or_else(invalid)?;
+                let status = first.split(' ').nth(1);
+                let status = status.and_then(|status| status.parse().ok());
+                let mut response = Response {
+                    status: status.ok_or_else(invalid)?,
+                    headers,
+                    body: Vec::new(),
+                };
+                if is_chunked(&response) && !lock(&shared.faulty).holds_replies() {
+                    let response = lock(&shared.faulty).reply(shared.now(), &came, response);
+                    write_chunked(&mut writer, &response)?;
+                    let most = lock(&shared.faulty).reply_bytes_max();
+                    pass_chunks(stream, &mut writer, most)?;
+                    if lock(&shared.faulty).ends_connections() {
+                        break;
+                    }
+                    continue;
+                }
+                response.body = read_body(stream, &response)?;
                 lock(&shared.faulty).reply(shared.now(), &came, response)
             }
         };
         write_response(&mut writer, &response)?;
-        if lock(&shared.faulty).ends_connections() {
+        // What was not read stands before the next request.
+        if lock(&shared.faulty).ends_connections() || left > 0 {
             break;
         }
     }
     Ok(())
 }
 
-fn pass<'a>(
-    server: &mut Option<Server<'a>>,
+/// Passes a request on, of whose body so much is still to come, and returns the connection on which the answer
+/// comes.
+fn pass<'a, 'b>(
+    server: &'b mut Option<Server<'a>>,
     request: &Request,
+    left: usize,
     shared: &'a Shared,
-) -> io::Result<Response> {
+) -> io::Result<&'b mut BufReader<TcpStream>> {
     let rest = request.target.strip_prefix("http://").ok_or_else(invalid)?;
     let at = rest.find('/').unwrap_or(rest.len());
     let (host, path) = rest.split_at(at);
@@ -171,20 +242,30 @@ fn pass<'a>(
     for (name, value) in request.headers.iter().filter(|(name, _)| kept(name)) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n", request.body.len()));
+    let length = request.body.len() + left;
+    head.push_str(&format!("Content-Length: {length}\r\n\r\n"));
     stream.get_mut().write_all(head.as_bytes())?;
     stream.get_mut().write_all(&request.body)?;
-    let (first, headers) = read_head(stream)?.ok_or_else(invalid)?;
-    let status = first
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    let body = read_body(stream, &headers)?;
-    Ok(Response {
-        status: status.ok_or_else(invalid)?,
-        headers,
-        body,
-    })
+    Ok(stream)
+}
+
+/// Passes so much of a body on, as it comes.
+fn copy(
+    from: &mut BufReader<TcpStream>,
+    to: &mut BufReader<TcpStream>,
+    mut left: usize,
+) -> io::Result<()> {
+    let mut block = vec![0; BLOCK_BYTES];
+    while left > 0 {
+        let most = left.min(block.len());
+        let read = from.read(&mut block[..most])?;
+        if read == 0 {
+            return Err(invalid());
+        }
+        to.get_mut().write_all(&block[..read])?;
+        left -= read;
+    }
+    Ok(())
 }
 
 /// Carries octets both ways until both have ended.
@@ -218,13 +299,12 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>
     else {
         return Err(invalid());
     };
-    let body = read_body(reader, &headers)?;
     Ok(Some(Request {
         method,
         target,
         version,
         headers,
-        body,
+        body: Vec::new(),
     }))
 }
 
@@ -255,31 +335,89 @@ fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-fn read_body(
-    reader: &mut BufReader<TcpStream>,
-    headers: &[(String, String)],
-) -> io::Result<Vec<u8>> {
-    let mut lengths = headers
+fn is_chunked(response: &Response) -> bool {
+    let mut found = response.headers.iter();
+    found.any(|(name, value)| {
+        name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked")
+    })
+}
+
+fn read_body(reader: &mut BufReader<TcpStream>, response: &Response) -> io::Result<Vec<u8>> {
+    if is_chunked(response) {
+        let mut body = Vec::new();
+        while let Some(chunk) = read_chunk(reader)? {
+            body.extend(chunk);
+            if body.len() > HELD_BYTES_MAX {
+                return Err(invalid());
+            }
+        }
+        return Ok(body);
+    }
+    let mut lengths = response
+        .headers
         .iter()
         .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = lengths
         .next()
         .map_or(Ok(0), |(_, value)| value.parse::<usize>());
-    let length = length.ok().filter(|length| *length <= BODY_BYTES_MAX);
+    let length = length.ok().filter(|length| *length <= HELD_BYTES_MAX);
     let mut body = vec![0; length.ok_or_else(invalid)?];
     reader.read_exact(&mut body)?;
     Ok(body)
 }
 
-fn write_response(writer: &mut TcpStream, response: &Response) -> io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} .\r\n", response.status);
-    let kept = response
-        .headers
-        .iter()
-        .filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
-    for (name, value) in kept {
-        head.push_str(&format!("{name}: {value}\r\n"));
+/// Reads a chunk (RFC 9112, section 7.1); `None` at the end.
+fn read_chunk(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Vec<u8>>> {
+    let length = usize::from_str_radix(&read_line(reader)?, 16).map_err(|_| invalid())?;
+    if length > HELD_BYTES_MAX {
+        return Err(invalid());
     }
+    let mut chunk = vec![0; length];
+    reader.read_exact(&mut chunk)?;
+    // What ends a chunk, or the trailer.
+    let end = read_line(reader)?;
+    match (length, end.is_empty()) {
+        (_, false) => Err(invalid()),
+        (0, true) => Ok(None),
+        (_, true) => Ok(Some(chunk)),
+    }
+}
+
+/// Passes a body on as it comes, and ends the connection after so many octets.
+fn pass_chunks(
+    reader: &mut BufReader<TcpStream>,
+    writer: &mut TcpStream,
+    mut left: usize,
+) -> io::Result<()> {
+    while let Some(chunk) = read_chunk(reader)? {
+        left = left.checked_sub(chunk.len()).ok_or_else(invalid)?;
+        write!(writer, "{:x}\r\n", chunk.len())?;
+        writer.write_all(&chunk)?;
+        writer.write_all(b"\r\n")?;
+    }
+    writer.write_all(b"0\r\n\r\n")
+}
+
+/// Writes the head of a response whose body follows.
+fn write_chunked(writer: &mut TcpStream, response: &Response) -> io::Result<()> {
+    writer.write_all(head(response).as_bytes())?;
+    writer.write_all(b"Transfer-Encoding: chunked\r\n\r\n")
+}
+
+/// Returns the head of a response but for what tells how long the body is.
+fn head(response: &Response) -> String {
+    let mut head = format!("HTTP/1.1 {} .\r\n", response.status);
+    let told = ["content-length", "transfer-encoding"];
+    for (name, value) in &response.headers {
+        if !told.iter().any(|told| name.eq_ignore_ascii_case(told)) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    head
+}
+
+fn write_response(writer: &mut TcpStream, response: &Response) -> io::Result<()> {
+    let mut head = head(response);
     head.push_str(&format!("Content-Length: {}\r\n\r\n", response.body.len()));
     writer.write_all(head.as_bytes())?;
     writer.write_all(&response.body)

@@ -8,15 +8,19 @@
 //!                                  `--- router (NAT) --- home: hosts
 //! ```
 //!
+//! IPv6 is beside it: a network of the Internet has a prefix of 64 bits if it is to, with a firewall
+//! in its router and, where hosts have IPv6 alone, a NAT64.
+//!
 //! Pure: packets and moments in, packets out. [`super::Wire`] gives it devices and a clock.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use super::firewall::Firewall;
 use super::link::{Link, LinkKind};
 use super::nat::{Nat, NatKind};
-use super::packet;
+use super::{nat64, packet};
 
 /// The most packets on their way; more are dropped.
 const UNDER_WAY_MAX: usize = 100_000;
@@ -57,13 +61,18 @@ impl Cable {
 struct Inner {
     outside: Area,
     nat: Nat,
+    /// None where IPv6 is not routed.
+    firewall: Option<Firewall>,
     cable: Cable,
 }
 
 #[derive(Debug)]
 struct Seat {
     area: Area,
+    /// Where it has none of its own, what the NAT64 knows it by.
     address: Ipv4Addr,
+    has_ipv4: bool,
+    address_v6: Option<Ipv6Addr>,
     cable: Cable,
 }
 
@@ -98,12 +107,18 @@ pub(crate) struct Fabric {
     inner: Vec<Inner>,
     seats: Vec<Seat>,
     /// Who has an address in an area.
-    hosts: BTreeMap<(Area, Ipv4Addr), Place>,
+    hosts: BTreeMap<(Area, IpAddr), Place>,
+    /// Whom an area's NAT64 knows by an address.
+    translated: BTreeMap<(Area, Ipv4Addr), Place>,
     /// Which area has a router with an address in another area.
     routers: BTreeMap<(Area, Ipv4Addr), Area>,
+    /// Which area has a prefix: the first 64 bits of its addresses.
+    prefixes: BTreeMap<u64, Area>,
     under_way: BTreeMap<(Duration, u64), (Step, Vec<u8>)>,
     sent: u64,
     counts: Counts,
+    /// How long after its time a packet was moved on at most.
+    late: Duration,
 }
 
 impl Fabric {
@@ -120,10 +135,20 @@ impl Fabric {
         self.inner.push(Inner {
             outside,
             nat: Nat::new(nat, address, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            firewall: None,
             cable: Cable::new(link, 2 * seed),
         });
         self.routers.insert((outside, address), Area(number));
         Area(number)
+    }
+
+    /// Routes IPv6 to an area of the Internet, through a firewall that lets out what the kind of
+    /// its router says. All addresses of the area's hosts begin with the 64 bits of the prefix.
+    pub(crate) fn route_v6(&mut self, area: Area, prefix: Ipv6Addr, kind: NatKind) {
+        if let Some(inner) = area.0.checked_sub(1).and_then(|at| self.inner.get_mut(at)) {
+            inner.firewall = Some(Firewall::new(kind));
+            self.prefixes.insert(network(prefix), area);
+        }
     }
 
     /// Adds a host to an area.
@@ -132,18 +157,34 @@ impl Fabric {
         self.seats.push(Seat {
             area,
             address,
+            has_ipv4: true,
+            address_v6: None,
             cable: Cable::new(link, 2 * place.0 as u64 + 1),
         });
-        self.hosts.insert((area, address), place);
+        self.hosts.insert((area, address.into()), place);
         place
     }
 
-    /// Gives a host another address.
+    /// Gives a host an address of IPv6, beside that of IPv4 or in place of it. In place of it the
+    /// area's router is a NAT64 to it.
+    pub(crate) fn add_v6(&mut self, place: Place, address: Ipv6Addr, is_alone: bool) {
+        if let Some(seat) = self.seats.get_mut(place.0) {
+            seat.address_v6 = Some(address);
+            seat.has_ipv4 = !is_alone;
+            self.hosts.insert((seat.area, address.into()), place);
+            if is_alone {
+                self.hosts.remove(&(seat.area, seat.address.into()));
+                self.translated.insert((seat.area, seat.address), place);
+            }
+        }
+    }
+
+    /// Gives a host another address of IPv4.
     pub(crate) fn readdress(&mut self, place: Place, area: Area, address: Ipv4Addr) {
         if let Some(seat) = self.seats.get_mut(place.0) {
-            self.hosts.remove(&(seat.area, seat.address));
+            self.hosts.remove(&(seat.area, seat.address.into()));
             (seat.area, seat.address) = (area, address);
-            self.hosts.insert((area, address), place);
+            self.hosts.insert((area, address.into()), place);
         }
     }
 
@@ -153,6 +194,7 @@ impl Fabric {
             self.routers.remove(&(inner.outside, inner.nat.outer()));
             let address = address.unwrap_or(inner.nat.outer());
             inner.nat.restart(address);
+            inner.firewall.iter_mut().for_each(Firewall::restart);
             self.routers.insert((inner.outside, address), area);
         }
     }
@@ -176,6 +218,11 @@ impl Fabric {
         self.counts
     }
 
+    /// Returns how long after its time a packet was moved on at most, since that was asked last.
+    pub(crate) fn take_lateness(&mut self) -> Duration {
+        std::mem::take(&mut self.late)
+    }
+
     /// Returns when the next packet's time on a link is over.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.under_way.first_key_value().map(|((at, _), _)| *at)
@@ -186,16 +233,20 @@ impl Fabric {
         let Some(seat) = self.seats.get_mut(from.0) else {
             return;
         };
-        let (area, address) = (seat.area, seat.address);
+        let area = seat.area;
         let arrival = seat.cable.up.send(now, packet.len());
         match packet::destination(&packet) {
             // Who sends to all on the cable is heard by all others on it.
-            Some(to) if to.is_multicast() || to.is_broadcast() => {
-                let is_other = |((of, other), _): &(&(Area, Ipv4Addr), &Place)| {
-                    *of == area && *other != address && area != INTERNET
+            Some(to) if is_for_all(to) => {
+                let hears = |(place, seat): &(usize, &Seat)| {
+                    let has_family = match to {
+                        IpAddr::V4(_) => seat.has_ipv4,
+                        IpAddr::V6(_) => seat.address_v6.is_some(),
+                    };
+                    seat.area == area && area != INTERNET && *place != from.0 && has_family
                 };
-                let others = self.hosts.iter().filter(is_other);
-                let others: Vec<Place> = others.map(|(_, place)| *place).collect();
+                let others = self.seats.iter().enumerate().filter(hears);
+                let others: Vec<Place> = others.map(|(place, _)| Place(place)).collect();
                 for other in others {
                     self.down(arrival, other, packet.clone());
                 }
@@ -214,6 +265,7 @@ impl Fabric {
                 break;
             }
             let (step, packet) = first.remove();
+            self.late = self.late.max(now.saturating_sub(at));
             match step {
                 Step::Route(area) => self.route(at, area, packet),
                 Step::Enter(area) => self.enter(at, area, packet),
@@ -226,20 +278,32 @@ impl Fabric {
         arrived
     }
 
-    fn route(&mut self, now: Duration, area: Area, mut packet: Vec<u8>) {
+    fn route(&mut self, now: Duration, area: Area, packet: Vec<u8>) {
         let Some(to) = packet::destination(&packet) else {
             return;
         };
         if let Some(place) = self.hosts.get(&(area, to)) {
             return self.down(Some(now), *place, packet);
         }
-        if let Some(within) = self.routers.get(&(area, to)).copied() {
+        let within = match to {
+            IpAddr::V4(to) => self.routers.get(&(area, to)),
+            IpAddr::V6(to) => self.prefixes.get(&network(to)).filter(|_| area == INTERNET),
+        };
+        if let Some(within) = within.copied() {
             let Some(inner) = self.inner.get_mut(within.0 - 1) else {
                 return;
             };
             let arrival = inner.cable.down.send(now, packet.len());
             return self.under_way(arrival, Step::Enter(within), packet);
         }
+        match to {
+            IpAddr::V4(to) => self.leave(now, area, to, packet),
+            IpAddr::V6(to) => self.leave_v6(now, area, to, packet),
+        }
+    }
+
+    /// A packet comes to an area's router from inside.
+    fn leave(&mut self, now: Duration, area: Area, to: Ipv4Addr, mut packet: Vec<u8>) {
         let Some(inner) = area.0.checked_sub(1).and_then(|at| self.inner.get_mut(at)) else {
             self.counts.unroutable += 1;
             return;
@@ -258,16 +322,61 @@ impl Fabric {
         }
     }
 
+    fn leave_v6(&mut self, now: Duration, area: Area, to: Ipv6Addr, mut packet: Vec<u8>) {
+        let inner = area.0.checked_sub(1).and_then(|at| self.inner.get_mut(at));
+        let routed = inner.and_then(|inner| Some((inner.firewall.as_mut()?, &mut inner.cable)));
+        let source = packet::source_v6(&packet);
+        let place = source.and_then(|source| self.hosts.get(&(area, source.into())));
+        let (Some((firewall, cable)), Some(place)) = (routed, place) else {
+            // Also what a host sends by an address that the network did not give it (RFC 2827).
+            self.counts.unroutable += 1;
+            return;
+        };
+        let seat = &self.seats[place.0];
+        if let Some(to) = nat64::embedded(to) {
+            let source = (!seat.has_ipv4).then_some(seat.address);
+            match source.and_then(|source| nat64::to_ipv4(&packet, source)) {
+                Some(packet) => self.leave(now, area, to, packet),
+                None => self.counts.refused += 1,
+            }
+        } else if packet::hop(&mut packet) && firewall.outward(now, &packet) {
+            let arrival = cable.up.send(now, packet.len());
+            self.under_way(arrival, Step::Route(INTERNET), packet);
+        } else {
+            self.counts.refused += 1;
+        }
+    }
+
     /// A packet comes to an area's router from outside, or is turned round there.
     fn enter(&mut self, now: Duration, area: Area, mut packet: Vec<u8>) {
         let Some(inner) = area.0.checked_sub(1).and_then(|at| self.inner.get_mut(at)) else {
             return;
         };
-        if inner.nat.inward(now, &mut packet) && packet::hop(&mut packet) {
-            self.route(now, area, packet);
-        } else {
-            self.counts.refused += 1;
+        let is_let_in = match packet::destination(&packet) {
+            Some(IpAddr::V4(_)) => inner.nat.inward(now, &mut packet),
+            Some(IpAddr::V6(_)) => {
+                let firewall = inner.firewall.as_ref();
+                firewall.is_some_and(|firewall| firewall.inward(now, &packet))
+            }
+            None => false,
+        };
+        let passing = Some(packet).filter(|_| is_let_in);
+        let passing = passing.and_then(|mut packet| packet::hop(&mut packet).then_some(packet));
+        match passing.and_then(|packet| self.translated(area, packet)) {
+            Some(packet) => self.route(now, area, packet),
+            None => self.counts.refused += 1,
         }
+    }
+
+    /// Returns a packet as the inner host takes it that it is for; none if it cannot be made so.
+    fn translated(&self, area: Area, packet: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(IpAddr::V4(to)) = packet::destination(&packet) else {
+            return Some(packet);
+        };
+        let Some(place) = self.translated.get(&(area, to)) else {
+            return Some(packet);
+        };
+        nat64::to_ipv6(&packet, self.seats.get(place.0)?.address_v6?)
     }
 
     /// Sends a packet down to a host.
@@ -290,131 +399,18 @@ impl Fabric {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::nat::Ports;
-    use super::super::packet::tests::udp;
-    use super::*;
-
-    const MILLI: Duration = Duration::from_millis(1);
-
-    /// A public host, two homes behind a carrier's router, and a home of its own.
-    struct Town {
-        fabric: Fabric,
-        public: Place,
-        homes: [Place; 3],
-        carrier: Area,
-        now: Duration,
-    }
-
-    fn address(text: &str) -> Ipv4Addr {
-        text.parse().unwrap()
-    }
-
-    fn town(carrier: NatKind) -> Town {
-        let mut fabric = Fabric::default();
-        let link = LinkKind::of_delay(5 * MILLI);
-        let public = fabric.host(INTERNET, address("11.0.0.1"), link);
-        let carrier = fabric.area(INTERNET, address("11.0.1.1"), carrier, link);
-        let homes = [
-            (carrier, "100.64.0.2"),
-            (carrier, "100.64.0.3"),
-            (INTERNET, "11.0.2.1"),
-        ];
-        let homes = homes.map(|(outside, outer)| {
-            let nat = NatKind::port_restricted();
-            let home = fabric.area(outside, address(outer), nat, link);
-            fabric.host(
-                home,
-                address("192.168.1.2"),
-                LinkKind::of_delay(Duration::ZERO),
-            )
-        });
-        Town {
-            fabric,
-            public,
-            homes,
-            carrier,
-            now: Duration::from_secs(1),
-        }
-    }
-
-    impl Town {
-        /// Sends, and returns who got it after how long, and from where.
-        fn send(
-            &mut self,
-            from: Place,
-            source: &str,
-            to: &str,
-        ) -> Option<(Place, Duration, String)> {
-            self.fabric.send(self.now, from, udp(source, to));
-            let sent = self.now;
-            while let Some(at) = self.fabric.next() {
-                self.now = at;
-                if let Some((place, packet)) = self.fabric.poll(at).pop() {
-                    let source = packet::flow(&packet).unwrap().source.to_string();
-                    return Some((place, at - sent, source));
-                }
-            }
-            None
-        }
-    }
-
-    #[test]
-    fn through_two_routers_and_back() {
-        let mut town = town(NatKind::symmetric(Ports::Random));
-        let (host, public) = (town.homes[0], town.public);
-        let there = town.send(host, "192.168.1.2:4000", "11.0.0.1:53").unwrap();
-        // The home's cable, the carrier's, and the public host's.
-        assert_eq!((there.0, there.1), (public, 15 * MILLI));
-        assert!(there.2.starts_with("11.0.1.1:"));
-        let back = town.send(public, "11.0.0.1:53", &there.2).unwrap();
-        assert_eq!((back.0, back.2.as_str()), (host, "11.0.0.1:53"));
-        assert_eq!(town.send(public, "11.0.0.1:54", &there.2), None);
-        assert_eq!(
-            town.send(town.homes[2], "192.168.1.2:1", "192.168.1.9:1"),
-            None
-        );
-        assert_eq!(town.fabric.counts().refused, 1);
-        assert_eq!(town.fabric.counts().unroutable, 1);
-    }
-
-    #[test]
-    fn neighbours_behind_a_carrier_meet_where_it_hairpins() {
-        for (kind, meet) in [
-            (NatKind::full_cone(), true),
-            (NatKind::port_restricted(), false),
-        ] {
-            let mut town = town(kind);
-            let [a, b, _] = town.homes;
-            let seen_of = |town: &mut Town, place| {
-                let (_, _, seen) = town.send(place, "192.168.1.2:4000", "11.0.0.1:53").unwrap();
-                seen
-            };
-            let (of_a, of_b) = (seen_of(&mut town, a), seen_of(&mut town, b));
-            // Both send; the first one opens its own router.
-            town.send(a, "192.168.1.2:4000", &of_b);
-            let met = town.send(b, "192.168.1.2:4000", &of_a);
-            assert_eq!(met.map(|(place, _, _)| place == a), meet.then_some(true));
-        }
-    }
-
-    #[test]
-    fn a_router_that_starts_anew_knows_nobody() {
-        let mut town = town(NatKind::full_cone());
-        let public = town.public;
-        let (_, _, seen) = town
-            .send(town.homes[0], "192.168.1.2:4000", "11.0.0.1:53")
-            .unwrap();
-        town.fabric.restart(town.carrier, Some(address("11.0.1.9")));
-        assert_eq!(town.send(public, "11.0.0.1:53", &seen), None);
-        let again = town.send(town.homes[0], "192.168.1.2:4000", "11.0.0.1:53");
-        assert!(again.unwrap().2.starts_with("11.0.1.9:"));
-        town.fabric
-            .on_area_links(town.carrier, |link| link.cut(true));
-        assert_eq!(
-            town.send(town.homes[0], "192.168.1.2:4000", "11.0.0.1:53"),
-            None
-        );
+/// Tells whether an address is that of all on a cable.
+fn is_for_all(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
     }
 }
+
+/// The first 64 bits.
+fn network(address: Ipv6Addr) -> u64 {
+    (address.to_bits() >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,10 @@
 //! little to measure throughput by.
 
 mod fabric;
+mod firewall;
 mod link;
 mod nat;
+mod nat64;
 mod packet;
 
 use std::io;

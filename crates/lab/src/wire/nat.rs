@@ -6,7 +6,7 @@
 //! "cone" or "symmetric" are combinations of these.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::packet::{self, Flow, Transport};
@@ -16,9 +16,9 @@ const MAPPINGS_MAX: usize = 4096;
 /// The outer ports that are given.
 const PORTS: std::ops::Range<u16> = 1024..65_535;
 /// How long a TCP mapping lives without packets (RFC 5382, REQ-5).
-const TCP_LIFETIME: Duration = Duration::from_secs(7440);
+pub(super) const TCP_LIFETIME: Duration = Duration::from_secs(7440);
 /// How long an echo's mapping lives without packets (RFC 5508, REQ-2).
-const ECHO_LIFETIME: Duration = Duration::from_secs(60);
+pub(super) const ECHO_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What a mapping, or a filter, depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +52,21 @@ pub enum Outward {
     NoUdp,
     /// TCP to some ports alone.
     TcpTo(Vec<u16>),
+    /// The same, and of one inner host alone: the proxy that the others have to take.
+    TcpOf(Ipv4Addr, Vec<u16>),
+}
+
+impl Outward {
+    /// Tells whether a packet of an inner host to an outer port may leave.
+    pub(super) fn permits(&self, transport: Transport, inner: IpAddr, port: u16) -> bool {
+        let is_tcp_to = |ports: &[u16]| transport == Transport::Tcp && ports.contains(&port);
+        match self {
+            Self::Everything => true,
+            Self::NoUdp => transport != Transport::Udp,
+            Self::TcpTo(ports) => is_tcp_to(ports),
+            Self::TcpOf(host, ports) => inner == *host && is_tcp_to(ports),
+        }
+    }
 }
 
 /// A kind of router.
@@ -183,7 +198,8 @@ impl Nat {
             outer.inspect(|outer| packet::set_source(packet, *outer));
             return outer.is_some();
         }
-        if !self.lets_out(&flow) {
+        let (inner, port) = (IpAddr::V4(*flow.source.ip()), flow.destination.port());
+        if !self.kind.outward.permits(flow.transport, inner, port) {
             return false;
         }
         let Some(port) = self.map(now, &flow) else {
@@ -209,16 +225,6 @@ impl Nat {
             packet::set_destination(packet, mapping.key.inner);
         }
         is_let_in
-    }
-
-    fn lets_out(&self, flow: &Flow) -> bool {
-        match &self.kind.outward {
-            Outward::Everything => true,
-            Outward::NoUdp => flow.transport != Transport::Udp,
-            Outward::TcpTo(ports) => {
-                flow.transport == Transport::Tcp && ports.contains(&flow.destination.port())
-            }
-        }
     }
 
     fn key(&self, flow: &Flow) -> Key {
@@ -464,5 +470,13 @@ mod tests {
         let mut nat = Nat::new(kind, OUTER, 7);
         assert!(!nat.outward(NOW, &mut udp(INNER, "11.0.0.1:53")));
         assert!(nat.by_port.is_empty());
+        let [proxy, other] = [2, 3].map(|last| Ipv4Addr::new(192, 168, 1, last));
+        let of_proxy = Outward::TcpOf(proxy, vec![443]);
+        let permitted =
+            |transport, inner: Ipv4Addr, port| of_proxy.permits(transport, inner.into(), port);
+        assert!(permitted(Transport::Tcp, proxy, 443));
+        assert!(!permitted(Transport::Tcp, proxy, 22));
+        assert!(!permitted(Transport::Udp, proxy, 443));
+        assert!(!permitted(Transport::Tcp, other, 443));
     }
 }

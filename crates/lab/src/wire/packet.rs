@@ -1,17 +1,20 @@
-//! What routers read and write in an IPv4 packet: who sends, to whom, and how far it may go.
+//! What routers read and write in a packet: who sends, to whom, and how far it may go. What is
+//! written, but for the hops, is of IPv4 alone.
 //!
 //! Ports are those of UDP and TCP; of an ICMP echo it is the identifier, on the side of who asked. An ICMP
 //! error is of the packet that it quotes: its flow is that one's, turned round, so that it finds
 //! the way back through each translation (RFC 5508, section 4).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use smoltcp::wire::{
-    Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
+    Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpAddress, IpProtocol, Ipv4Packet,
+    Ipv6Packet, TcpPacket, UdpPacket,
 };
 
 /// The least of a quoted packet that names its flow: a header and eight octets.
 const QUOTE_BYTES_MIN: usize = 28;
+const QUOTE_BYTES_MIN_V6: usize = 48;
 
 /// What carries the ports of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,31 +27,46 @@ pub(crate) enum Transport {
 
 /// Between whom a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flow {
+pub(crate) struct Flow<A = SocketAddrV4> {
     pub(crate) transport: Transport,
-    pub(crate) source: SocketAddrV4,
-    pub(crate) destination: SocketAddrV4,
+    pub(crate) source: A,
+    pub(crate) destination: A,
     /// Whether the packet is an error about one that went the other way.
     pub(crate) is_error: bool,
     /// Whether it asks for a connection: TCP's first packet.
     pub(crate) is_syn: bool,
 }
 
-/// Returns the destination of an IPv4 packet; none for anything else.
-pub(crate) fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
-    let ip = Ipv4Packet::new_checked(packet).ok()?;
-    (ip.version() == 4).then(|| ip.dst_addr())
+/// Returns the destination of a packet; none for what is neither IPv4 nor IPv6.
+pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(Ipv4Packet::new_checked(packet).ok()?.dst_addr().into()),
+        6 => Some(Ipv6Packet::new_checked(packet).ok()?.dst_addr().into()),
+        _ => None,
+    }
+}
+
+/// Returns the source of a packet of IPv6.
+pub(crate) fn source_v6(packet: &[u8]) -> Option<Ipv6Addr> {
+    let ip = Ipv6Packet::new_checked(packet).ok()?;
+    (ip.version() == 6).then(|| ip.src_addr())
 }
 
 /// Takes one hop off; tells whether any is left.
 pub(crate) fn hop(packet: &mut [u8]) -> bool {
-    let Ok(mut ip) = Ipv4Packet::new_checked(packet) else {
-        return false;
-    };
-    let left = ip.hop_limit().saturating_sub(1);
-    ip.set_hop_limit(left);
-    ip.fill_checksum();
-    left > 0
+    let left = |limit: u8| limit.saturating_sub(1);
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => Ipv4Packet::new_checked(packet).is_ok_and(|mut ip| {
+            ip.set_hop_limit(left(ip.hop_limit()));
+            ip.fill_checksum();
+            ip.hop_limit() > 0
+        }),
+        Some(6) => Ipv6Packet::new_checked(packet).is_ok_and(|mut ip| {
+            ip.set_hop_limit(left(ip.hop_limit()));
+            ip.hop_limit() > 0
+        }),
+        _ => false,
+    }
 }
 
 /// Returns between whom a packet is; none for what no router of this lab translates: fragments
@@ -96,6 +114,69 @@ pub(crate) fn flow(packet: &[u8]) -> Option<Flow> {
         }
         _ => None,
     }
+}
+
+/// Returns between whom a packet of IPv6 is; none for what no firewall of this lab lets through:
+/// what has headers in between, other protocols, and what is cut short.
+pub(crate) fn flow_v6(packet: &[u8]) -> Option<Flow<SocketAddrV6>> {
+    let ip = Ipv6Packet::new_checked(packet).ok()?;
+    if ip.version() != 6 {
+        return None;
+    }
+    let between = |transport, source, destination| Flow {
+        transport,
+        source: SocketAddrV6::new(ip.src_addr(), source, 0, 0),
+        destination: SocketAddrV6::new(ip.dst_addr(), destination, 0, 0),
+        is_error: false,
+        is_syn: false,
+    };
+    match ip.next_header() {
+        IpProtocol::Udp => {
+            let udp = UdpPacket::new_checked(ip.payload()).ok()?;
+            Some(between(Transport::Udp, udp.src_port(), udp.dst_port()))
+        }
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+            let flow = between(Transport::Tcp, tcp.src_port(), tcp.dst_port());
+            let is_syn = tcp.syn() && !tcp.ack();
+            Some(Flow { is_syn, ..flow })
+        }
+        IpProtocol::Icmpv6 => {
+            let icmp = Icmpv6Packet::new_checked(ip.payload()).ok()?;
+            match icmp.msg_type() {
+                Icmpv6Message::EchoRequest => Some(between(Transport::Echo, icmp.echo_ident(), 0)),
+                Icmpv6Message::EchoReply => Some(between(Transport::Echo, 0, icmp.echo_ident())),
+                Icmpv6Message::DstUnreachable
+                | Icmpv6Message::PktTooBig
+                | Icmpv6Message::TimeExceeded => quoted_v6(icmp.payload()),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The flow of an error, from what it quotes.
+fn quoted_v6(quote: &[u8]) -> Option<Flow<SocketAddrV6>> {
+    if quote.len() < QUOTE_BYTES_MIN_V6 {
+        return None;
+    }
+    let ip = Ipv6Packet::new_unchecked(quote);
+    let ports = quote.get(40..48)?;
+    let number = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+    let (transport, source, destination) = match ip.next_header() {
+        IpProtocol::Udp => (Transport::Udp, number(0), number(2)),
+        IpProtocol::Tcp => (Transport::Tcp, number(0), number(2)),
+        IpProtocol::Icmpv6 => (Transport::Echo, number(4), 0),
+        _ => return None,
+    };
+    Some(Flow {
+        transport,
+        source: SocketAddrV6::new(ip.dst_addr(), destination, 0, 0),
+        destination: SocketAddrV6::new(ip.src_addr(), source, 0, 0),
+        is_error: true,
+        is_syn: false,
+    })
 }
 
 /// Between whom the packet was that an error quotes.
@@ -216,6 +297,8 @@ fn requote(quote: &mut [u8], to: SocketAddrV4, side: Side) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     /// Makes a UDP packet.
@@ -236,6 +319,47 @@ pub(crate) mod tests {
         udp.set_src_port(source.port());
         udp.set_dst_port(destination.port());
         set_source(&mut packet, source);
+        packet
+    }
+
+    /// Makes a UDP packet of IPv6.
+    pub(crate) fn udp_v6(source: &str, destination: &str) -> Vec<u8> {
+        let (source, destination): (SocketAddrV6, SocketAddrV6) =
+            (source.parse().unwrap(), destination.parse().unwrap());
+        let mut packet = vec![0; 40 + 8 + 4];
+        let mut ip = Ipv6Packet::new_unchecked(&mut packet);
+        ip.set_version(6);
+        ip.set_payload_len(12);
+        ip.set_hop_limit(64);
+        ip.set_next_header(IpProtocol::Udp);
+        ip.set_src_addr(*source.ip());
+        ip.set_dst_addr(*destination.ip());
+        let mut udp = UdpPacket::new_unchecked(ip.payload_mut());
+        udp.set_len(12);
+        udp.set_src_port(source.port());
+        udp.set_dst_port(destination.port());
+        udp.fill_checksum(&(*source.ip()).into(), &(*destination.ip()).into());
+        packet
+    }
+
+    /// Makes an ICMPv6 error about a packet, from a router.
+    pub(crate) fn unreachable_v6(about: &[u8], router: &str) -> Vec<u8> {
+        let quote = &about[..QUOTE_BYTES_MIN_V6];
+        let mut packet = vec![0; 40 + 8 + quote.len()];
+        let back = Ipv6Packet::new_unchecked(about).src_addr();
+        let router = router.parse().unwrap();
+        let mut ip = Ipv6Packet::new_unchecked(&mut packet);
+        ip.set_version(6);
+        ip.set_payload_len(8 + quote.len() as u16);
+        ip.set_hop_limit(64);
+        ip.set_next_header(IpProtocol::Icmpv6);
+        ip.set_src_addr(router);
+        ip.set_dst_addr(back);
+        let mut icmp = Icmpv6Packet::new_unchecked(ip.payload_mut());
+        icmp.set_msg_type(Icmpv6Message::DstUnreachable);
+        icmp.set_msg_code(4);
+        icmp.payload_mut().copy_from_slice(quote);
+        icmp.fill_checksum(&router, &back);
         packet
     }
 
@@ -305,6 +429,28 @@ pub(crate) mod tests {
         let found = flow(&error).unwrap();
         assert_eq!(found.destination.to_string(), "192.168.1.2:4000");
         assert_eq!(destination(&error), Some("192.168.1.2".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_flow_of_ipv6_and_its_errors_are_read() {
+        let mut packet = udp_v6("[2600::1]:4000", "[2600::2]:53");
+        assert_eq!(destination(&packet), Some("2600::2".parse().unwrap()));
+        assert!(hop(&mut packet));
+        let found = flow_v6(&packet).unwrap();
+        assert_eq!(found.source.to_string(), "[2600::1]:4000");
+        assert_eq!(found.destination.to_string(), "[2600::2]:53");
+        let error = unreachable_v6(&packet, "2600::9");
+        let about = flow_v6(&error).unwrap();
+        assert!(about.is_error);
+        assert_eq!(
+            (about.source, about.destination),
+            (found.destination, found.source)
+        );
+        for whole in [packet, error] {
+            for length in 0..whole.len() {
+                assert_eq!(flow_v6(&whole[..length]), None, "{length}");
+            }
+        }
     }
 
     #[test]

@@ -175,6 +175,23 @@ impl Overlay {
         self.open(now, target, query, Purpose::Service, manner, None)
     }
 
+    /// As [`Self::request`], or else by way of a given peer: of the node that this one and those after it think
+    /// in charge of `target`, for who is nearest to it as far as this node knows.
+    pub fn request_by(
+        &mut self,
+        now: Time,
+        via: Option<Contact>,
+        (target, any): (Position, bool),
+        (service, body): (u8, Bytes),
+    ) -> RequestId {
+        if via.is_none() {
+            return self.request(now, target, any, service, body);
+        }
+        let query = Query::Service { service, body };
+        let (purpose, manner) = (Purpose::Service, Manner::EXACT);
+        self.open(now, target, query, purpose, manner, via)
+    }
+
     /// Asks who is in charge of `target` and near it; answered by [`Reply::Nodes`].
     pub fn locate(&mut self, now: Time, target: Position, manner: Manner) -> RequestId {
         let query = Query::Nodes { count: NODES_ASKED };

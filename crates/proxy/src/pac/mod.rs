@@ -21,6 +21,7 @@ use crate::fetch::{FetchError, fetch};
 use crate::route::Route;
 use crate::settings::Location;
 use crate::target::Target;
+use crate::tls::Trust;
 use guard::{Guard, Question};
 
 /// The longest PAC file, in octets.
@@ -122,8 +123,9 @@ impl Pac {
         &self,
         location: &Location,
         target: &Target,
+        trust: &Trust,
     ) -> Result<Vec<Route>, PacError> {
-        let script = self.script(location).await?;
+        let script = self.script(location, trust).await?;
         if let Some(answer) = self.known(target) {
             return answer;
         }
@@ -163,7 +165,7 @@ impl Pac {
     }
 
     /// Returns the file, and fetches it when it is time.
-    async fn script(&self, location: &Location) -> Result<Arc<str>, PacError> {
+    async fn script(&self, location: &Location, trust: &Trust) -> Result<Arc<str>, PacError> {
         if let Some(text) = self.fresh(location) {
             return text;
         }
@@ -171,7 +173,7 @@ impl Pac {
         if let Some(text) = self.fresh(location) {
             return text;
         }
-        let text = fetch(location, SCRIPT_BYTES_MAX).await;
+        let text = fetch(location, SCRIPT_BYTES_MAX, trust).await;
         let text = text.map(|octets| Arc::from(decode(&octets)));
         let text = text.map_err(PacError::from);
         let time = match (&text, location) {

@@ -12,6 +12,7 @@
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
 //! | [`punch`] | has two members open their translations together |
+//! | `shown` | where nodes show that their packets come out besides |
 //! | `sought` | where those are who are about to be met |
 //! | [`relay`] | has nodes relay packets that find no way straight |
 //! | [`servers`] | who is asked where the packets' own port is seen |
@@ -27,11 +28,12 @@ pub mod observed;
 pub mod punch;
 pub mod relay;
 pub mod servers;
+mod shown;
 mod sought;
 pub mod wire;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use enishi_overlay::{Contact, NodeId, Overlay, PathKind, Time};
@@ -42,10 +44,11 @@ use crate::service::{Context, Service, ServiceInput};
 use crate::keys::Secret;
 use call::Calls;
 use nat::Mapping;
-use observed::Observed;
+use observed::{Observed, is_public};
 use punch::{Offer, Plan, Punches};
 use relay::{Relayed, Relays, Sight, Terms};
 use servers::Servers;
+use shown::{Prompted, PromptedBy, Shown};
 use sought::Sought;
 use wire::ReachMessage;
 
@@ -54,6 +57,9 @@ pub const TELLING_PAUSE: Duration = Duration::from_secs(10);
 /// Between two changes of the addresses that the host is told: all peers hear of each, and members
 /// agree on new keys.
 const GIVING_PAUSE: Duration = Duration::from_secs(10);
+/// Where all are taken to be whose sessions go by way of a NAT64 that nobody vouches for: in one network, in
+/// which nobody else is (RFC 6890).
+const BEYOND_NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 0);
 /// The most sessions that are followed: more than there can be.
 const SESSIONS_MAX: usize = 4096;
 
@@ -70,6 +76,17 @@ pub enum Command {
     Packets(u16),
     /// A node that was asked by STUN has answered.
     Told(NodeId),
+    /// One of these has given a ticket in its answer, which came to an address.
+    Ticket {
+        /// Who gave it.
+        by: NodeId,
+        /// Where it came.
+        at: IpAddr,
+        /// The ticket.
+        ticket: u64,
+    },
+    /// A ticket of [`Event::Shown`] is this host's, and went to that address.
+    Shown(NodeId, IpAddr),
     /// Packets find no way straight to a member.
     Punch(NodeId),
     /// How this node's packets come out now, for [`Event::Look`]; none when nobody says, or the peer
@@ -78,7 +95,7 @@ pub enum Command {
     /// What [`Event::Punch`] asked for has ended, with a way straight to the peer or without one.
     Punched(NodeId, bool),
     /// Whether it is to be found out where those come from with whom calls are exchanged: answered
-    /// by [`Event::Sighted`].
+    /// by [`Event::Sighted`]. What was told before is told again, as there may be another server.
     Seek(bool),
     /// For whom the host relays packets; for nobody before it has said.
     Terms(Terms),
@@ -91,6 +108,12 @@ pub enum Command {
         /// Who carries packets of the session with it, if somebody does.
         by: Vec<NodeId>,
     },
+    /// Nobody uses what is relayed under this token: the host has forgotten it.
+    Unused(u64),
+    /// Whether the session with a peer goes by way of a NAT64 that nobody vouches for, as the site's DNS
+    /// alone has told of it: told before its path. Where it goes is then no more than what that NAT64 makes
+    /// believe, so others are told nothing of it.
+    Hearsay(NodeId, bool),
 }
 
 /// What is told.
@@ -112,6 +135,17 @@ pub enum Event {
     /// These are to be asked by STUN where the packets' port is seen: at most
     /// [`servers::ASKED_MAX`], each in another network.
     Ask(Vec<(NodeId, SocketAddr)>),
+    /// A node shows a ticket by which it gets packets at an address: [`Command::Shown`] follows if it is
+    /// one.
+    Shown {
+        /// The node.
+        peer: NodeId,
+        /// The address.
+        at: IpAddr,
+        /// The ticket.
+        #[serde(skip)]
+        ticket: u64,
+    },
     /// It is to be found out how packets come out, if this peer is a member of a common channel:
     /// answered by [`Command::Looked`].
     Look(NodeId),
@@ -157,6 +191,10 @@ struct Session {
     told: Option<SocketAddr>,
     /// When it may be told again.
     next: Time,
+    /// Where else it has shown itself.
+    shown: Shown,
+    /// How often it had this node show itself.
+    prompted: PromptedBy,
 }
 
 impl Session {
@@ -174,6 +212,7 @@ pub struct Reach {
     calls: Calls,
     servers: Servers,
     punches: Punches,
+    prompted: Prompted,
     sought: Sought,
     relays: Relays,
     /// Where the host takes packets.
@@ -224,10 +263,21 @@ impl Reach {
         let is_full = self.sessions.len() >= SESSIONS_MAX;
         match (at.map(observed::canonical), self.sessions.get_mut(&peer)) {
             (Some(at), Some(session)) if session.at == at => return,
-            (Some(at), Some(session)) => session.at = at,
+            (Some(at), Some(session)) => {
+                if session.at.ip() != at.ip() {
+                    session.shown.moved();
+                }
+                session.at = at;
+            }
             (Some(at), None) if !is_full => {
-                let (told, next) = (None, cx.now());
-                self.sessions.insert(peer, Session { at, told, next });
+                let session = Session {
+                    at,
+                    told: None,
+                    next: cx.now(),
+                    shown: Shown::default(),
+                    prompted: PromptedBy::default(),
+                };
+                self.sessions.insert(peer, session);
                 self.observed.resumed(peer);
             }
             (None, Some(_)) => self.end(peer, cx.now()),
@@ -243,14 +293,31 @@ impl Reach {
         self.observed.ended(now, peer);
     }
 
+    /// Tells whether the session with a peer goes by way of a NAT64 that nobody vouches for.
+    pub fn is_hearsay(&self, peer: NodeId) -> bool {
+        self.punches.is_hearsay(peer)
+    }
+
+    /// Returns in which network an observer is that has a session.
+    fn network_of_observer(&self, observer: NodeId, at: SocketAddr) -> IpAddr {
+        match self.is_hearsay(observer) {
+            true => BEYOND_NAT64.into(),
+            false => at.ip(),
+        }
+    }
+
     /// Tells a peer where it is seen, if it is time to.
     fn tell(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
+        let is_hearsay = self.is_hearsay(peer);
         let Some(session) = self.sessions.get_mut(&peer) else {
             return;
         };
         if session.due().is_some_and(|due| due <= cx.now()) {
             let is_first = session.told.replace(session.at).is_none();
             session.next = cx.now() + TELLING_PAUSE;
+            if is_hearsay {
+                return;
+            }
             cx.send_to(peer, ReachMessage::Seen(session.at).encode());
             if let Some(port) = self.open_port().filter(|_| is_first) {
                 cx.send_to(peer, ReachMessage::Stun(port).encode());
@@ -265,9 +332,23 @@ impl Reach {
         self.packets_port.filter(|_| !is_behind)
     }
 
+    /// Returns the port at which this node relays, unless by one version of IP most see it elsewhere than it
+    /// is. Where nobody on the Internet sees it, those with whom it has sessions are of its own site.
+    fn relay_port(&self) -> Option<u16> {
+        let local = self.local.as_deref().unwrap_or_default();
+        let is_in_the_open = |is_v4: bool| {
+            let sightings = self.observed.sightings();
+            let seen: Vec<_> = sightings.filter(|seen| seen.is_ipv4() == is_v4).collect();
+            let elsewhere = seen.iter().filter(|seen| !local.contains(seen)).count();
+            elsewhere == 0 || 2 * elsewhere < seen.len()
+        };
+        let is_in_the_open = is_in_the_open(true) && is_in_the_open(false);
+        self.packets_port.filter(|_| is_in_the_open)
+    }
+
     /// Has nodes relay, or relays.
     fn on_relay(&mut self, from: NodeId, message: ReachMessage, cx: &mut Cx<'_>) {
-        let port = self.open_port();
+        let port = self.relay_port();
         let sessions = &self.sessions;
         let sight = Sight { sessions, port };
         match message {
@@ -287,8 +368,46 @@ impl Reach {
             | ReachMessage::Stun(_)
             | ReachMessage::Where(_)
             | ReachMessage::Sees(..)
+            | ReachMessage::Shows(..)
+            | ReachMessage::Show
             | ReachMessage::Punch(..)
             | ReachMessage::Meet(..) => {}
+        }
+    }
+
+    /// Shows a node that packets come to this one at an address of IPv4, if it does not see that itself.
+    fn show(&mut self, to: NodeId, (at, ticket): (IpAddr, u64), cx: &mut Cx<'_>) {
+        let at = at.to_canonical();
+        let is_seen = self.observed.by(to).is_some_and(|seen| seen.ip() == at);
+        let Some(session) = self.sessions.get_mut(&to) else {
+            return;
+        };
+        if at.is_ipv4() != session.at.is_ipv4() {
+            session.prompted.has_given();
+        }
+        if at.is_ipv4() && is_public(at) && !is_seen {
+            cx.send_to(to, ReachMessage::Shows(at, ticket).encode());
+        }
+    }
+
+    /// Somebody asks where this node sees a node: it is told if their session goes straight. If that says
+    /// nothing of the node's IPv4, it is asked to show where that comes out.
+    fn tell_where(&mut self, from: NodeId, of: NodeId, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        let is_hearsay = self.is_hearsay(of);
+        let Some(session) = self.sessions.get_mut(&of).filter(|_| !is_hearsay) else {
+            return;
+        };
+        let at = session.at.ip();
+        let too = session.shown.besides(now, at);
+        if self.punches.may_tell(now) {
+            if too.is_some() {
+                cx.send_to(from, ReachMessage::Sees(of, at, too).encode());
+            }
+            cx.send_to(from, ReachMessage::Sees(of, at, None).encode());
+            if session.shown.is_prompted(now, at) {
+                cx.send_to(of, ReachMessage::Show.encode());
+            }
         }
     }
 
@@ -314,7 +433,7 @@ impl Reach {
             Some(ReachMessage::Meet(number, offer)) => {
                 return self.punches.met(from, number, offer, cx);
             }
-            Some(ReachMessage::Where(of)) => return self.punches.tell_where(from, of, cx),
+            Some(ReachMessage::Where(of)) => return self.tell_where(from, of, cx),
             Some(
                 message @ (ReachMessage::Could(_)
                 | ReachMessage::Offer(..)
@@ -325,13 +444,22 @@ impl Reach {
                 ReachMessage::Seen(_)
                 | ReachMessage::Stun(_)
                 | ReachMessage::Sees(..)
+                | ReachMessage::Shows(..)
+                | ReachMessage::Show
                 | ReachMessage::Call { .. }
                 | ReachMessage::Answer(_),
             )
             | None => {}
         }
+        if let Some(ReachMessage::Sees(of, at, too)) = message {
+            let at = [Some(at), too].into_iter().flatten();
+            let at = at.map(|at| at.to_canonical());
+            for at in self.sought.hear(now, from, of, at) {
+                cx.emit(Event::Sighted(of, at));
+            }
+        }
         // Who is not seen at an address cannot see this node at one.
-        let Some(session) = self.sessions.get(&from) else {
+        let Some(session) = self.sessions.get_mut(&from) else {
             return;
         };
         match message {
@@ -339,13 +467,32 @@ impl Reach {
                 self.observed.seen(now, from, session.at.ip(), address);
             }
             Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
-            Some(ReachMessage::Sees(of, at)) => {
+            Some(ReachMessage::Sees(of, at, too)) => {
+                let place = session.at;
+                let network = self.network_of_observer(from, place);
+                let is_hearsay = self.is_hearsay(from);
                 let at = at.to_canonical();
-                if self.sought.hear(now, from, of, at) {
-                    cx.emit(Event::Sighted(of, at));
+                // One of each version of IP.
+                let too = too.map(|too| too.to_canonical());
+                let too = too.filter(|too| too.is_ipv4() != at.is_ipv4());
+                // Of IPv6 nothing is heard by hearsay. What is sent to IPv4 goes by that NAT64, too.
+                let is_heard = |at: &IpAddr| at.is_ipv4() || !is_hearsay;
+                let said = [Some(at), too].map(|at| at.filter(is_heard));
+                self.punches.told_where((from, network), (of, said), cx);
+            }
+            Some(ReachMessage::Shows(at, ticket)) => {
+                let at = at.to_canonical();
+                if at.is_ipv4() && is_public(at) && session.shown.may_show(now) {
+                    let peer = from;
+                    cx.emit(Event::Shown { peer, at, ticket });
                 }
-                let from = (from, session.at.ip());
-                self.punches.told_where(from, (of, at), cx);
+            }
+            Some(ReachMessage::Show) => {
+                if let Some(at) = self.servers.place(from)
+                    && self.prompted.may(now, &mut session.prompted)
+                {
+                    cx.emit(Event::Ask(vec![(from, at)]));
+                }
             }
             // These come through the overlay, or have been dealt with.
             Some(
@@ -381,7 +528,12 @@ impl Reach {
         let Some(peer) = peer.filter(|peer| self.sought.may_begin(now, *peer)) else {
             return;
         };
+        // A node that no datagram leaves is told by those with whom it has links.
         let mut witnesses = self.witnesses(peer, cx);
+        let by_links = call::relays(cx.overlay(), peer).into_iter();
+        let by_links = by_links.map(|contact| contact.id());
+        let by_links: Vec<NodeId> = by_links.filter(|id| !witnesses.contains(id)).collect();
+        witnesses.extend(by_links);
         witnesses.truncate(sought::ASKED_MAX);
         self.sought.begin(now, peer, &witnesses);
         for witness in witnesses {
@@ -456,6 +608,18 @@ impl Service for Reach {
             }
             ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
             ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
+            ServiceInput::Command(Command::Ticket { by, at, ticket }) => {
+                return self.show(by, (at, ticket), cx);
+            }
+            ServiceInput::Command(Command::Hearsay(peer, is_hearsay)) => {
+                self.punches.set_hearsay(peer, is_hearsay);
+                return;
+            }
+            ServiceInput::Command(Command::Shown(peer, at)) => {
+                if let Some(session) = self.sessions.get_mut(&peer) {
+                    session.shown.learn(cx.now(), at);
+                }
+            }
             ServiceInput::Command(Command::Punch(peer)) => self.punches.want(peer),
             ServiceInput::Command(Command::Looked(peer, offer)) => {
                 self.punches.looked(peer, offer, cx);
@@ -469,6 +633,7 @@ impl Service for Reach {
                 is_relayed,
                 by,
             }) => self.want_relay((peer, is_relayed), by, cx),
+            ServiceInput::Command(Command::Unused(token)) => self.relays.unused(token),
             ServiceInput::Command(Command::Restarted(peer)) => {
                 self.relays.gone(peer);
                 if let Some(session) = self.sessions.get_mut(&peer) {
@@ -477,7 +642,7 @@ impl Service for Reach {
                 self.tell(peer, cx);
             }
             ServiceInput::Command(Command::Call(to)) => return self.calls.call(to, cx),
-            ServiceInput::Command(Command::Seek(is_wanted)) => self.sought.is_wanted = is_wanted,
+            ServiceInput::Command(Command::Seek(is_wanted)) => self.sought.set_wanted(is_wanted),
             ServiceInput::Asked { asker, body, .. } => {
                 let met = self.calls.asked(asker, &body, cx);
                 return self.seek(met, cx);

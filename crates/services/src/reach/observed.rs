@@ -142,6 +142,12 @@ impl Observed {
         tried
     }
 
+    /// Returns what one observer said last; none when it is not heard.
+    pub fn by(&self, observer: NodeId) -> Option<SocketAddr> {
+        let report = self.reports.get(&observer);
+        report.map(|report| report.address)
+    }
+
     /// Returns what each observer somewhere in the Internet says.
     pub fn sightings(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let reports = self.reports.values().filter(|report| report.is_public);
@@ -228,23 +234,25 @@ fn is_credible(from: IpAddr, address: SocketAddr) -> bool {
 }
 
 /// Tells whether an address is one of a host of the Internet, rather than of a site, link, group or none.
-pub(super) fn is_public(ip: IpAddr) -> bool {
+pub fn is_public(ip: IpAddr) -> bool {
     if ip.is_multicast() || ip.is_unspecified() {
         return false;
     }
     match ip {
         IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
+            let [first, second, third, _] = v4.octets();
             let is_shared = first == 100 && second & 0xc0 == 64; // RFC 6598
+            // RFC 6333 for one, and what is reserved (RFC 1112, section 4).
+            let is_of_nobody = first == 0 || first >= 240 || [first, second, third] == [192, 0, 0];
             let is_local = v4.is_private() || v4.is_link_local() || v4.is_loopback();
-            !(is_local || is_shared || first == 0 || v4.is_broadcast())
+            !(is_local || is_shared || is_of_nobody)
         }
         IpAddr::V6(v6) => !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()),
     }
 }
 
 /// Returns the network that one party is likely to have as a whole.
-pub(super) fn network_of(ip: IpAddr) -> IpAddr {
+pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();

@@ -30,8 +30,9 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::ReachMessage;
 use super::{Cx, Event, Session};
-use crate::bucket::{Bucket, Rate};
+use crate::bucket::Rate;
 use crate::keys::Secret;
+use crate::pace::Pace;
 
 /// For how long a relay is granted: sessions that are used as often as it is prolonged stay open.
 pub const LASTS: Duration = Duration::from_secs(240);
@@ -56,10 +57,10 @@ const UNASKED_MAX: usize = 16;
 const WANTED_FOR: Duration = Duration::from_secs(60);
 /// What is taken for a round trip that was never measured.
 const UNKNOWN: Duration = Duration::from_millis(200);
-/// How often wishes of others are followed, all together.
+/// How often one node's wishes are followed: as many at once as it may want relays for members.
 const WISHES: Rate = Rate {
-    per_s: 8,
-    burst: 64,
+    per_s: 4,
+    burst: 2 * PEERS_MAX as u32,
 };
 
 /// For whom this node relays at most.
@@ -147,7 +148,7 @@ pub(super) struct Relays {
     terms: Terms,
     granted: BTreeMap<[NodeId; 2], Granted>,
     wanted: BTreeMap<NodeId, Wanted>,
-    wishes: Option<Bucket>,
+    wishes: Option<Pace>,
 }
 
 /// What is known of the sessions at the moment.
@@ -233,7 +234,7 @@ impl Relays {
     /// Somebody asks whether this node could relay to another one.
     pub(super) fn could(&mut self, from: NodeId, with: NodeId, sight: &Sight<'_>, cx: &mut Cx<'_>) {
         // Who has no session that goes straight costs the others nothing.
-        if sight.at(from).is_none() || !self.may(cx.now()) {
+        if sight.at(from).is_none() || !self.may(from, cx.now()) {
             return;
         }
         let standing = self.has_room(from, with, sight).then(|| Standing {
@@ -288,7 +289,7 @@ impl Relays {
             return;
         }
         if renewed.is_none() {
-            if !self.may(now) {
+            if !self.may(from, now) {
                 return;
             }
             if let Some(before) = self.granted.remove(&pair) {
@@ -348,11 +349,8 @@ impl Relays {
             return;
         }
         let lasts = Duration::from_secs(grant.lasts_s.into()).min(LASTS);
-        let since = wanted
-            .held
-            .get(&from)
-            .filter(|held| held.token == grant.token);
-        let since = since.map_or(now, |held| held.since);
+        // Another token makes it no newer: nothing goes by it still.
+        let since = wanted.held.get(&from).map_or(now, |held| held.since);
         let (token, until) = (grant.token, now + lasts);
         wanted.held.insert(
             from,
@@ -370,6 +368,11 @@ impl Relays {
             key: grant.key,
             lasts,
         }));
+    }
+
+    /// Nobody uses what was granted under a token: there is room for others.
+    pub(super) fn unused(&mut self, token: u64) {
+        self.granted.retain(|_, granted| granted.token != token);
     }
 
     /// A session has ended: if that was with a relay, another one is needed.
@@ -402,9 +405,9 @@ impl Relays {
         self.wanted.len() >= PEERS_MAX
     }
 
-    fn may(&mut self, now: Time) -> bool {
-        let bucket = self.wishes.get_or_insert_with(|| Bucket::full(WISHES, now));
-        bucket.take(WISHES, now)
+    fn may(&mut self, from: NodeId, now: Time) -> bool {
+        let wishes = self.wishes.get_or_insert_with(|| Pace::new(WISHES));
+        wishes.take(from, now)
     }
 
     /// Tells whether one more pair has room, both ends of which are reached straight.

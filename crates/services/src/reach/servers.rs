@@ -70,6 +70,11 @@ impl Servers {
         }
     }
 
+    /// Returns where one of them is asked.
+    pub(super) fn place(&self, node: NodeId) -> Option<SocketAddr> {
+        self.known.get(&node).map(|server| server.at)
+    }
+
     pub(super) fn gone(&mut self, node: NodeId) {
         self.known.remove(&node);
     }

@@ -7,6 +7,7 @@ use crate::service::ServiceId;
 use crate::{Config, Input, Node, Output};
 
 mod relaying;
+mod showing;
 
 fn node(number: u8) -> Node {
     let config = Config {
@@ -269,7 +270,7 @@ fn what_others_see_of_a_node_is_no_news_unless_it_is_sought() {
     let seek = Input::Command(crate::Command::Reach(Command::Seek(true)));
     here.handle(now, seek).for_each(drop);
     let other = node(3).id();
-    let sees = ReachMessage::Sees(other, "198.51.100.7".parse().unwrap());
+    let sees = ReachMessage::Sees(other, "198.51.100.7".parse().unwrap(), None);
     let message = Message::Direct {
         service: ServiceId::Reach as u8,
         body: sees.encode().into(),

@@ -19,6 +19,9 @@
 //!       9  offer       the id of a node, perhaps a round trip (µs, varint) and a load (percent)
 //!      10  relay       the id of a node, token (varint; 0 for a new one)
 //!      11  grant       the id of a node, token (varint), key (32 octets), port and seconds (varints)
+//!      12  sees too    the id of a node, IpAddr, IpAddr
+//!      13  shows       IpAddr, ticket (varint)
+//!      14  show        nothing
 //! ```
 //!
 //! All of it is of bounded size: contacts have eight addresses at most, and there are
@@ -55,8 +58,10 @@ pub enum ReachMessage {
     Stun(u16),
     /// The sender wants to know where the receiver sees a node.
     Where(NodeId),
-    /// The sender's session with a node goes to this address.
-    Sees(NodeId, IpAddr),
+    /// The sender's session with a node goes to the first address; that node has shown that its packets
+    /// come out at the second one too, if there is one. Who says both says the first alone after it: who
+    /// does not know this kind hears that, others have heard more.
+    Sees(NodeId, IpAddr, Option<IpAddr>),
     /// The sender wants to open translations together with the receiver, by this number; this is
     /// how its packets come out.
     Punch(u64, Offer),
@@ -70,6 +75,11 @@ pub enum ReachMessage {
     Relay(NodeId, u64),
     /// The sender relays packets between the receiver and a node.
     Grant(NodeId, Grant),
+    /// This ticket of the receiver's came to the sender at an address (`enishi_stun::Tickets`).
+    Shows(IpAddr, u64),
+    /// The sender is asked where it sees the receiver, and would like to be shown where that is by
+    /// another version of IP.
+    Show,
 }
 
 /// How a node that was called is reached.
@@ -90,7 +100,8 @@ impl ReachMessage {
             Self::Answer(answer) => (2, postcard::to_stdvec(answer)),
             Self::Stun(port) => (3, postcard::to_stdvec(port)),
             Self::Where(of) => (4, postcard::to_stdvec(of)),
-            Self::Sees(of, at) => (5, postcard::to_stdvec(&(of, at))),
+            Self::Sees(of, at, None) => (5, postcard::to_stdvec(&(of, at))),
+            Self::Sees(of, at, Some(too)) => (12, postcard::to_stdvec(&(of, at, too))),
             Self::Punch(number, offer) => (6, postcard::to_stdvec(&(number, offer))),
             Self::Meet(number, offer) => (7, postcard::to_stdvec(&(number, offer))),
             Self::Could(with) => (8, postcard::to_stdvec(with)),
@@ -106,6 +117,8 @@ impl ReachMessage {
                 let key: &[u8; 32] = key;
                 (11, postcard::to_stdvec(&(with, token, key, port, lasts_s)))
             }
+            Self::Shows(at, ticket) => (13, postcard::to_stdvec(&(at, ticket))),
+            Self::Show => (14, Ok(Vec::new())),
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -140,7 +153,7 @@ impl ReachMessage {
             }
             5 => {
                 let ((of, at), rest) = postcard::take_from_bytes(body).ok()?;
-                (Self::Sees(of, at), rest)
+                (Self::Sees(of, at, None), rest)
             }
             6 => {
                 let ((number, offer), rest) = postcard::take_from_bytes(body).ok()?;
@@ -173,6 +186,15 @@ impl ReachMessage {
                 };
                 (Self::Grant(with, grant), rest)
             }
+            12 => {
+                let ((of, at, too), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Sees(of, at, Some(too)), rest)
+            }
+            13 => {
+                let ((at, ticket), rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Shows(at, ticket), rest)
+            }
+            14 => (Self::Show, body),
             _ => return None,
         };
         let relays = match &message {
@@ -186,7 +208,9 @@ impl ReachMessage {
             | Self::Could(_)
             | Self::Offer(..)
             | Self::Relay(..)
-            | Self::Grant(..) => 0,
+            | Self::Grant(..)
+            | Self::Shows(..)
+            | Self::Show => 0,
         };
         (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
     }
@@ -220,9 +244,12 @@ mod tests {
         let mut messages = vec![
             ReachMessage::Stun(65_535),
             ReachMessage::Where(id),
-            ReachMessage::Sees(id, at.ip()),
+            ReachMessage::Sees(id, at.ip(), None),
+            ReachMessage::Sees(id, "2001:db8::1".parse().unwrap(), Some(at.ip())),
+            ReachMessage::Shows(at.ip(), u64::MAX),
+            ReachMessage::Show,
         ];
-        for ports in [Ports::Kept, Ports::Steps(-3), Ports::Random] {
+        for ports in [Ports::Kept, Ports::Steps(-3), Ports::Random, Ports::Unknown] {
             messages.push(ReachMessage::Punch(u64::MAX, Offer { at, ports }));
             messages.push(ReachMessage::Meet(1, Offer { at, ports }));
         }
@@ -276,7 +303,7 @@ mod tests {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            for kind in 0..12 {
+            for kind in 0..16 {
                 let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
             }
         }

@@ -53,8 +53,20 @@ pub(super) struct Attaching {
     answer_to: Option<(Attach, Claim)>,
 }
 
+/// Why a member is taken for the holder of its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The DHT has just said so, or when packets were exchanged first.
+    Proof,
+    /// It did some time ago, and is being asked again.
+    Memory,
+}
+
 #[derive(Debug)]
 struct Asked {
+    by: By,
+    /// Whether the DHT is still to say who has the addresses for which packets wait.
+    is_looked_up: bool,
     nonce: [u8; 16],
     draw: Draw,
     claim: Claim,
@@ -69,11 +81,27 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) claim: Claim,
+    by: By,
     /// With what this node marks datagrams for it.
     send_index: u32,
     /// The question that it was answered last, and the answer: one that comes again is answered
     /// the same, or the two would have different keys.
     answered: Option<([u8; 16], Vec<u8>)>,
+}
+
+impl Channel {
+    /// Tells whether packets are exchanged with a member of which the DHT said then that it holds its address.
+    pub(super) fn is_attached_by_proof(&self, member: &NodeId) -> bool {
+        let attached = self.attached.get(member);
+        attached.is_some_and(|attached| attached.by == By::Proof)
+    }
+
+    /// The DHT says that a member holds its address.
+    pub(super) fn prove(&mut self, member: NodeId) {
+        if let Some(attached) = self.attached.get_mut(&member) {
+            attached.by = By::Proof;
+        }
+    }
 }
 
 impl Vnet {
@@ -84,6 +112,7 @@ impl Vnet {
         id: ChannelId,
         address: IpAddr,
         claim: &Claim,
+        by: By,
         cx: &mut Cx<'_>,
     ) {
         let peer = claim.contact.id();
@@ -91,6 +120,10 @@ impl Vnet {
             return;
         };
         if channel.attaching.len() >= ATTACHING_MAX && !channel.attaching.contains_key(&peer) {
+            // What the DHT says comes still.
+            if by == By::Memory {
+                return;
+            }
             return cx.emit(Event::Unresolved {
                 channel: id,
                 address,
@@ -98,6 +131,10 @@ impl Vnet {
         }
         let attaching = channel.attaching.entry(peer).or_default();
         if let Some(asked) = &mut attaching.asked {
+            match by {
+                By::Proof => (asked.by, asked.is_looked_up) = (By::Proof, false),
+                By::Memory => asked.is_looked_up = true,
+            }
             if !asked.wanted.contains(&address) {
                 asked.wanted.push(address);
             }
@@ -107,6 +144,8 @@ impl Vnet {
         cx.rng().fill(&mut nonce);
         let wanted = vec![address];
         attaching.asked = Some(Asked {
+            by,
+            is_looked_up: by == By::Memory,
             nonce,
             draw: Draw::new(cx.rng()),
             claim: claim.clone(),
@@ -183,6 +222,36 @@ impl Vnet {
         }
     }
 
+    /// The DHT knows of nobody who has an address. Tells whether a member is being asked for which packets to it
+    /// wait; if it does not answer, nobody will.
+    pub(super) fn is_last_hope(&mut self, id: ChannelId, address: IpAddr) -> bool {
+        let channel = self.channels.get_mut(&id);
+        let attaching = channel.into_iter().flat_map(|it| it.attaching.values_mut());
+        let mut asked = attaching.filter_map(|attaching| attaching.asked.as_mut());
+        let asked = asked.find(|asked| asked.wanted.contains(&address));
+        asked.is_some_and(|asked| {
+            asked.is_looked_up = false;
+            true
+        })
+    }
+
+    /// Another one has the address of a member: it is asked no longer, nor heard, if that was done because it
+    /// held the address before.
+    pub(super) fn forget_by_memory(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let attaching = channel.attaching.get(&peer);
+        let asked = attaching.and_then(|attaching| attaching.asked.as_ref());
+        if asked.is_some_and(|asked| asked.by == By::Memory) {
+            channel.attaching.remove(&peer);
+            self.deadlines.cancel(Alarm::Attach(id, peer));
+        }
+        if channel.attached.contains_key(&peer) {
+            detach(id, channel, peer, cx);
+        }
+    }
+
     fn give_up(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
         self.deadlines.cancel(Alarm::Attach(id, peer));
         let Some(channel) = self.channels.get_mut(&id) else {
@@ -192,12 +261,19 @@ impl Vnet {
             .attaching
             .remove(&peer)
             .and_then(|attaching| attaching.asked);
-        for address in asked.into_iter().flat_map(|asked| asked.wanted) {
-            channel.cache.remove(&address);
-            cx.emit(Event::Unresolved {
-                channel: id,
-                address,
-            });
+        let Some(asked) = asked else { return };
+        for address in asked.wanted {
+            let is_of_peer = |claim: &Claim| claim.contact.id() == peer;
+            let cached = channel.cached(&address, cx.now()).flatten();
+            if cached.is_some_and(is_of_peer) {
+                channel.cache.remove(&address);
+            }
+            if !asked.is_looked_up {
+                cx.emit(Event::Unresolved {
+                    channel: id,
+                    address,
+                });
+            }
         }
     }
 
@@ -222,9 +298,11 @@ impl Vnet {
         {
             return cx.send(claim.contact, answer.clone());
         }
-        if attached.is_some_and(|attached| attached.claim.address == claim.address) {
-            // Its address was looked up before.
-            return self.accept(id, from, attach, &claim, cx);
+        let same = attached.filter(|attached| attached.claim.address == claim.address);
+        let memory = channel.is_settled(&claim).then_some(By::Memory);
+        // Its address was looked up before, and was found to be nobody else's since.
+        if let Some(by) = same.map(|attached| attached.by).or(memory) {
+            return self.accept(id, from, (attach, &claim), by, cx);
         }
         let is_full = channel.attaching.len() >= ATTACHING_MAX && attaching.is_none();
         let before = attaching.and_then(|attaching| attaching.answer_to.as_ref());
@@ -270,7 +348,8 @@ impl Vnet {
             GetAnswer::Failed => None,
         };
         if holder.is_some_and(|holder| holder.contact.id() == from) {
-            self.accept(id, from, &attach, &claim, cx);
+            channel.settling.note(from, claim.address);
+            self.accept(id, from, (&attach, &claim), By::Proof, cx);
         }
     }
 
@@ -278,8 +357,8 @@ impl Vnet {
         &mut self,
         id: ChannelId,
         from: NodeId,
-        attach: &Attach,
-        claim: &Claim,
+        (attach, claim): (&Attach, &Claim),
+        by: By,
         cx: &mut Cx<'_>,
     ) {
         let draw = Draw::new(cx.rng());
@@ -299,7 +378,7 @@ impl Vnet {
         };
         let answer = VnetMessage::Attached(answer).encode();
         cx.send(claim.contact.clone(), answer.clone());
-        self.enter(id, from, claim, agreement, cx);
+        self.enter(id, (from, claim, by), agreement, cx);
         let channel = self.channels.get_mut(&id);
         if let Some(attached) = channel.and_then(|channel| channel.attached.get_mut(&from)) {
             attached.answered = Some((attach.nonce, answer));
@@ -325,7 +404,7 @@ impl Vnet {
         };
         let sides = (mine, said_by(from, attach));
         if let Some(agreement) = self.agree(id, &asked.draw, sides, attach) {
-            self.enter(id, from, &claim, agreement, cx);
+            self.enter(id, (from, &claim, asked.by), agreement, cx);
         }
     }
 
@@ -350,8 +429,7 @@ impl Vnet {
     fn enter(
         &mut self,
         id: ChannelId,
-        peer: NodeId,
-        claim: &Claim,
+        (peer, claim, by): (NodeId, &Claim, By),
         agreement: Agreement,
         cx: &mut Cx<'_>,
     ) {
@@ -363,13 +441,12 @@ impl Vnet {
         if channel.attached.len() < ATTACHED_MAX || channel.attached.contains_key(&peer) {
             channel.make_room_for(peer, cx.me());
             channel.members.insert(peer, claim.clone());
-            // Each has looked the other's address up.
-            channel.settling.note(peer, claim.address);
             let addresses = channel.addresses_of(claim);
             let permits = channel.permits(cx.me(), claim);
             let send_index = agreement.send_index;
             let attachment = Attachment {
                 claim: claim.clone(),
+                by,
                 send_index,
                 answered: None,
             };
@@ -390,9 +467,9 @@ impl Vnet {
     pub(super) fn renew(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
         let channel = self.channels.get(&id);
         let attached = channel.and_then(|channel| channel.attached.get(&peer));
-        if let Some(claim) = attached.map(|attached| attached.claim.clone()) {
-            self.attach(id, claim.address.into(), &claim, cx);
-        }
+        let attached = attached.map(|attached| (attached.claim.clone(), attached.by));
+        let Some((claim, by)) = attached else { return };
+        self.attach(id, claim.address.into(), &claim, by, cx);
     }
 
     /// This node takes datagrams elsewhere: tells those with which packets are exchanged, by
@@ -450,6 +527,7 @@ impl Vnet {
         let keys = channel.keys_of(epoch);
         if keys.mac_is(proof, b"dtch", &from, &cx.me(), &[]) {
             channel.carried.0.remove(&from);
+            channel.settling.forget(&from);
             if let Some(claim) = channel.members.get(&from) {
                 channel.cache.retain(|address, _| !claim.names(*address));
             }
@@ -482,13 +560,18 @@ impl Vnet {
         }
     }
 
-    /// The session with a node ended, or the node was restarted: packets need a new agreement.
-    pub(super) fn gone(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
+    /// The session with a node ended, or the node was restarted and does not hear what is sent by the
+    /// old agreement: packets need a new one.
+    pub(super) fn gone(&mut self, peer: NodeId, may_hear: bool, cx: &mut Cx<'_>) {
         for (id, channel) in &mut self.channels {
             if channel.attached.remove(&peer).is_some() {
                 channel.hosting.forget(peer);
                 let channel = *id;
-                cx.emit(Event::Lapsed { channel, peer });
+                cx.emit(Event::Lapsed {
+                    channel,
+                    peer,
+                    may_hear,
+                });
             }
         }
     }

@@ -301,8 +301,11 @@ impl Vnet {
 
     /// A member is none any more. Nor is one heard any more whose agreement had lapsed.
     pub(super) fn lose(&mut self, id: ChannelId, peer: NodeId, cx: &mut Cx<'_>) {
-        let channel = self.channels.get_mut(&id);
-        if channel.is_some_and(|channel| channel.members.remove(&peer).is_some()) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        channel.settling.forget(&peer);
+        if channel.members.remove(&peer).is_some() {
             cx.emit(Event::Detached { channel: id, peer });
         }
     }

@@ -62,6 +62,7 @@ use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::Secret;
+use crate::pace::Pace;
 use crate::service::{Context, Service, ServiceInput};
 
 use access::{Permits, Rule};
@@ -72,7 +73,6 @@ pub use channel::{Channel, Phase};
 pub use government::{Entry, Guest};
 use invitation::Terms;
 pub use network::{Network, NetworkError};
-use pace::Pace;
 use routes::Prefix;
 pub use secret::secret_from_password;
 use wire::{Claim, Mark, Offers, VnetMessage};
@@ -295,6 +295,8 @@ pub enum Event {
         channel: ChannelId,
         /// The member.
         peer: NodeId,
+        /// Whether it was not restarted, and so may take packets by the old agreement for a while.
+        may_hear: bool,
     },
     /// Nobody has the address, or its holder does not answer.
     Unresolved {
@@ -608,7 +610,7 @@ impl Vnet {
             Command::Host(channel) => self.host(channel, cx),
             Command::Dismiss { channel, address } => self.dismiss(channel, address, cx),
             Command::Suspend => self.detach_all(cx),
-            Command::Restarted(peer) => self.gone(peer, cx),
+            Command::Restarted(peer) => self.gone(peer, false, cx),
         }
     }
 }
@@ -678,7 +680,7 @@ impl Service for Vnet {
             }
             ServiceInput::Heard(heard) => self.heard(&heard, cx),
             ServiceInput::Receipts { token, receipts } => self.counted(token, receipts, cx),
-            ServiceInput::Gone(peer) => self.gone(peer, cx),
+            ServiceInput::Gone(peer) => self.gone(peer, true, cx),
             ServiceInput::Asked { .. }
             | ServiceInput::HopReport { .. }
             | ServiceInput::Searched { .. }

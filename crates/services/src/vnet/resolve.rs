@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use enishi_overlay::Time;
 
+use super::attach::By;
 use super::channel::Cached;
 use super::secret::RecordName;
 use super::wire::Claim;
@@ -46,13 +47,15 @@ impl Vnet {
                     address,
                 });
             }
-            _ => self.get(
-                id,
-                address,
-                Purpose::Resolve(id, address),
-                Consistency::Any,
-                cx,
-            ),
+            _ => {
+                let known = member.filter(|claim| channel.is_settled(claim)).cloned();
+                if let Some(claim) = known.filter(|claim| claim.contact.id() != cx.me()) {
+                    // Where a whole neighbourhood has lost its sessions, nobody may answer for a while.
+                    self.attach(id, address, &claim, By::Memory, cx);
+                }
+                let purpose = Purpose::Resolve(id, address);
+                self.get(id, address, purpose, Consistency::Any, cx);
+            }
         }
     }
 
@@ -71,6 +74,8 @@ impl Vnet {
                 self.note_holder(id, address, &claim, cx);
                 self.attach_found(id, address, &claim, cx);
             }
+            // Who held it lately may still answer.
+            None if self.is_last_hope(id, address) => {}
             None => cx.emit(Event::Unresolved {
                 channel: id,
                 address,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use enishi_overlay::{NodeId, Time};
 
+use super::attach::By;
 use super::members::MEMBERS_MAX;
 use super::wire::Claim;
 use super::{Channel, ChannelId, Cx, Event, Network, Purpose, Vnet};
@@ -85,6 +86,11 @@ impl Settling {
         }
     }
 
+    /// A member has left, and may have given its address up.
+    pub(super) fn forget(&mut self, member: &NodeId) {
+        self.settled.remove(member);
+    }
+
     /// Forgets those that are no members any more.
     pub(super) fn retain(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.settled.retain(|node, _| is_member(node));
@@ -110,6 +116,11 @@ impl Settling {
 }
 
 impl Channel {
+    /// Tells whether a member was found to hold the address that its claim says, and nobody else since.
+    pub(super) fn is_settled(&self, claim: &Claim) -> bool {
+        self.settling.is_settled(&claim.contact.id(), claim.address)
+    }
+
     /// Returns the member that speaks from an address, if it is known that the address is its own.
     pub(super) fn speaker(&self, author: &NodeId, source: IpAddr) -> Option<&Claim> {
         let claim = self.members.get(author)?;
@@ -184,9 +195,9 @@ impl Vnet {
         let Some(channel) = self.channels.get(&id) else {
             return;
         };
-        let (node, own) = (claim.contact.id(), claim.address);
-        if wanted == own || channel.settling.is_settled(&node, own) {
-            return self.attach(id, wanted, claim, cx);
+        let own = claim.address;
+        if wanted == own || channel.is_settled(claim) {
+            return self.attach(id, wanted, claim, By::Proof, cx);
         }
         let claim = Box::new(claim.clone());
         self.settle(id, own.into(), Some(Waiting::Way { wanted, claim }), cx);
@@ -278,7 +289,7 @@ impl Vnet {
                 }
             }
             Waiting::Way { wanted, claim } if is_of(claim.contact.id()) => {
-                self.attach(id, wanted, &claim, cx);
+                self.attach(id, wanted, &claim, By::Proof, cx);
             }
             Waiting::Way { wanted, .. } => cx.emit(Event::Unresolved {
                 channel: id,
@@ -297,14 +308,17 @@ impl Vnet {
             let is_rival = |other: &&Claim| {
                 let rival = other.contact.id();
                 let is_other = rival != node && rival != me;
-                other.address == claim.address && is_other && !channel.attached.contains_key(&rival)
+                other.address == claim.address && is_other && !channel.is_attached_by_proof(&rival)
             };
             let rivals = channel.members.values().filter(is_rival);
             let rivals: Vec<NodeId> = rivals.map(|rival| rival.contact.id()).collect();
             channel.settling.note(node, claim.address);
-            rivals
-                .into_iter()
-                .for_each(|rival| self.lose(id, rival, cx));
+            channel.prove(node);
+            for rival in rivals {
+                // It may just be asked, or have answered, as it held the address before.
+                self.forget_by_memory(id, rival, cx);
+                self.lose(id, rival, cx);
+            }
         }
         let channel = self.channels.get(&id);
         let known = channel.and_then(|channel| channel.members.get(&node));

@@ -328,6 +328,7 @@ impl Vnet {
         let out: Vec<(NodeId, Claim)> = out.map(|(node, claim)| (*node, claim.clone())).collect();
         for (node, claim) in &out {
             channel.members.remove(node);
+            channel.settling.forget(node);
             for address in claim.addresses() {
                 channel.cache.remove(&address);
             }

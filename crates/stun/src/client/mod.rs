@@ -1,4 +1,4 @@
-//! The use of a TURN server of others, for instance coturn (RFC 8656), over UDP.
+//! The use of a TURN server of others, for instance coturn (RFC 8656), over UDP or TCP.
 //!
 //! A [`Client`] stands for one allocation. It begins to allocate with its first
 //! [`ClientInput::Timeout`], renews what it has as long as it lives, and says
@@ -40,7 +40,7 @@ use turn_types::{AddressFamily, TransportType, TurnCredentials};
 use crate::answer::is_stun;
 use crate::clock::{heard, told};
 use crate::credentials::Credentials;
-use crate::server::{DATAGRAM_BYTES_MAX, Family};
+use crate::server::{DATAGRAM_BYTES_MAX, Family, Leg};
 
 /// After how much silence the server is asked whether it is there. The shortest lifetime of a
 /// NAT's mapping that RFC 4787, section 4.3, finds in the field is half a minute.
@@ -62,7 +62,10 @@ const REPEATS: u32 = 4;
 /// How long it waits after the last. A server that does not answer is given up within ten seconds.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// How often a question is sent. The last is given up 3.5 s after the first.
+/// How long it waits in a stream, in which nothing is repeated: TCP does (RFC 8489, section 6.2.2).
+const STREAM_WAIT: Duration = Duration::from_secs(8);
+
+/// How often a question is sent, but in a stream. The last is given up 3.5 s after the first.
 const QUESTIONS: u32 = 3;
 
 /// How often in a row a server may demand another nonce.
@@ -89,6 +92,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// A client of a TURN server.
 pub struct Client {
     machine: TurnClientUdp,
+    leg: Leg,
     credentials: Credentials,
     signature: Option<Signature>,
     relayed: Option<SocketAddr>,
@@ -138,18 +142,24 @@ impl Client {
             local,
             credentials,
             family,
+            leg,
         } = config;
         let named = TurnCredentials::new(credentials.name(), credentials.password());
         let mut turn = TurnConfig::new(named);
         // The name in clear, as in the requests of our own; a server compares them.
         turn.set_anonymous_username(Feature::Disabled);
-        turn.set_request_retransmits(REPEAT, REPEAT_MAX, REPEATS, LAST_WAIT);
+        match leg {
+            Leg::Udp => turn.set_request_retransmits(REPEAT, REPEAT_MAX, REPEATS, LAST_WAIT),
+            Leg::Tcp => turn.set_request_retransmits(REPEAT, REPEAT_MAX, 1, STREAM_WAIT),
+        }
         turn.set_address_family(match family {
             Family::V4 => AddressFamily::IPV4,
             Family::V6 => AddressFamily::IPV6,
         });
         Self {
+            // Messages in a stream are to it as datagrams: that for TCP would look for them once more.
             machine: TurnClientUdp::allocate(local, server, turn),
+            leg,
             credentials,
             signature: None,
             relayed: None,
@@ -390,12 +400,16 @@ impl Client {
         };
         self.expect(id);
         self.outputs.push_back(ClientOutput::Send(octets.clone()));
+        let (sent, wait) = match self.leg {
+            Leg::Udp => (1, REPEAT),
+            Leg::Tcp => (QUESTIONS, STREAM_WAIT),
+        };
         self.check = Some(Check {
             id,
             octets,
-            sent: 1,
+            sent,
             stale,
-            next: now + REPEAT,
+            next: now + wait,
         });
     }
 
@@ -427,7 +441,7 @@ impl Client {
                 let answer = self.last_error.filter(|_| self.heard_at.is_some());
                 return self.lose(answer.map_or(Loss::Silent, Loss::Refused));
             }
-            // Never of a machine for UDP.
+            // Never without TCP to peers.
             TurnPollRet::AllocateTcpSocket { .. } | TurnPollRet::TcpClose { .. } => now,
         };
         self.events();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::credentials::Credentials;
-use crate::server::Family;
+use crate::server::{Family, Leg};
 
 /// What a client is started with.
 #[derive(Clone, Debug)]
@@ -16,12 +16,14 @@ pub struct ClientConfig {
     pub credentials: Credentials,
     /// The family that the relayed address shall have.
     pub family: Family,
+    /// By what it speaks with the server.
+    pub leg: Leg,
 }
 
 /// What a client is told.
 #[derive(Clone, Copy, Debug)]
 pub enum ClientInput<'a> {
-    /// A datagram came from the server.
+    /// A datagram came from the server, or a message in its stream, as [`crate::Stream`] finds it.
     Datagram(&'a [u8]),
     /// A peer shall be allowed to send to the relayed address; needed before sending to it.
     Permit(IpAddr),
@@ -43,7 +45,7 @@ pub enum ClientInput<'a> {
 /// What a client wants done, or says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientOutput {
-    /// Send a datagram to the server.
+    /// Send a datagram to the server, or a message by [`crate::in_stream`].
     Send(Vec<u8>),
     /// Something happened.
     Event(ClientEvent),

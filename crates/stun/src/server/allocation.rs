@@ -29,6 +29,7 @@ use turn_types::transmit::TransmitBuild;
 use turn_types::{AddressFamily, TransportType};
 
 use super::replies::{self, Signer};
+use super::terms::Client;
 use super::{Family, IDLE_MAX, REQUESTS_EACH};
 use crate::budget::{Bucket, Rate};
 use crate::clock::{heard, told};
@@ -51,11 +52,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// of them closed.
 const WISHES_MAX: usize = 16;
 
-/// A client with a slot.
+/// A client with a slot. To the protocol machine all speak by datagrams: a message is one wherever it came
+/// from.
 pub(super) struct Allocation {
     machine: TurnServer,
     listen: SocketAddr,
-    client: SocketAddr,
+    client: Client,
     realm: String,
     user: usize,
     nonce: String,
@@ -110,7 +112,7 @@ impl Allocation {
     pub(super) fn new(
         now: Time,
         listen: SocketAddr,
-        client: SocketAddr,
+        client: Client,
         realm: &str,
         user: usize,
         credentials: &Credentials,
@@ -121,7 +123,7 @@ impl Allocation {
         machine.add_user(credentials.name().to_owned(), password);
         // The machine tells its nonce to a request without credentials only.
         let question = Message::builder_request(ALLOCATE, MessageWriteVec::new()).finish();
-        let question = Transmit::new(question, TransportType::Udp, client, listen);
+        let question = Transmit::new(question, TransportType::Udp, client.at, listen);
         let answer = machine.recv(question, told(now))?.build();
         let nonce = Message::from_bytes(&answer.data).ok()?;
         let nonce = nonce.attribute::<Nonce>().ok()?.nonce().to_owned();
@@ -150,7 +152,7 @@ impl Allocation {
         self.user
     }
 
-    pub(super) fn client(&self) -> SocketAddr {
+    pub(super) fn client(&self) -> Client {
         self.client
     }
 
@@ -281,10 +283,10 @@ impl Allocation {
             self.even_port = request.has_attribute(EvenPort::TYPE);
         }
         let datagram = request.as_bytes();
-        let transmit = Transmit::new(datagram, TransportType::Udp, self.client, self.listen);
+        let transmit = Transmit::new(datagram, TransportType::Udp, self.client.at, self.listen);
         let reply = self.machine.recv(transmit, told(now));
         let reply = reply.map(TransmitBuild::build);
-        let reply = reply.filter(|reply| reply.to == self.client);
+        let reply = reply.filter(|reply| reply.to == self.client.at);
         let mut effects = Vec::new();
         if let Some(reply) = reply {
             effects.extend(self.replied(now, request, reply.data).map(Effect::Reply));
@@ -333,7 +335,7 @@ impl Allocation {
         now: Time,
         datagram: &[u8],
     ) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
-        let transmit = Transmit::new(datagram, TransportType::Udp, self.client, self.listen);
+        let transmit = Transmit::new(datagram, TransportType::Udp, self.client.at, self.listen);
         let sent = self.machine.recv(transmit, told(now))?.build();
         let relays = self.relayed.contains(&sent.from);
         relays.then_some((sent.from, sent.to, sent.data))
@@ -349,7 +351,7 @@ impl Allocation {
     ) -> Option<Vec<u8>> {
         let transmit = Transmit::new(datagram, TransportType::Udp, peer, relayed);
         let sent = self.machine.recv(transmit, told(now))?.build();
-        (sent.to == self.client).then_some(sent.data)
+        (sent.to == self.client.at).then_some(sent.data)
     }
 
     /// Notes that an address is being opened.
@@ -395,7 +397,7 @@ impl Allocation {
                 Family::V6 => AddressFamily::IPV6,
             };
             let (udp, now) = (TransportType::Udp, told(now));
-            let (listen, client) = (self.listen, self.client);
+            let (listen, client) = (self.listen, self.client.at);
             self.machine
                 .allocated_socket(udp, listen, client, udp, family, outcome, now);
         }

@@ -1,4 +1,4 @@
-//! A TURN server for standard clients (RFC 8656) over UDP.
+//! A TURN server for standard clients (RFC 8656) over UDP and TCP.
 //!
 //! What the protocol is belongs to `turn-server-proto`; what is allowed is decided here, before
 //! a message gets there:
@@ -17,7 +17,8 @@
 //! is and dropped with its allocation. One machine for all would remember a nonce for every
 //! address that ever sent a request, true or forged, and never forget it.
 //!
-//! There is no TCP, neither to clients nor to peers; no reservation of a second port (RFC 8656,
+//! A client that comes by TCP is served as one by UDP is, but that its allocation ends with its stream;
+//! what is found in the stream goes the same way. There is no TCP to peers; no reservation of a second port (RFC 8656,
 //! section 7.2, lets a server answer 508), and none of ports' DF bit, which it says by 420. The
 //! lifetimes are those of section 3.2 and 7.2: ten minutes unless asked otherwise, an hour at
 //! most, five minutes for permissions and ten for channels.
@@ -28,7 +29,7 @@ mod replies;
 mod terms;
 
 pub use terms::{
-    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Limits, Opening, Policy,
+    Action, ClientInfo, Counters, DATAGRAM_BYTES_MAX, Family, Input, Leg, Limits, Opening, Policy,
     ServerConfig,
 };
 
@@ -46,6 +47,7 @@ use crate::credentials::Credentials;
 use crate::peers::allowed;
 use admission::{Admission, Judgement};
 use allocation::{Allocation, Effect};
+use terms::Client;
 
 /// How long a client may be without an allocation before its slot is another's.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -75,9 +77,9 @@ pub struct Server {
     answerer: Answerer,
     requests: Throttle,
     octets: Bucket,
-    clients: BTreeMap<SocketAddr, Allocation>,
-    relays: BTreeMap<SocketAddr, SocketAddr>,
-    deadlines: BTreeSet<(Time, SocketAddr)>,
+    clients: BTreeMap<Client, Allocation>,
+    relays: BTreeMap<SocketAddr, Client>,
+    deadlines: BTreeSet<(Time, Client)>,
     next_opening: u64,
     actions: Vec<Action>,
     counters: Counters,
@@ -116,7 +118,18 @@ impl Server {
     /// Takes what happened, and returns what is to be done, in this order.
     pub fn handle(&mut self, now: Time, input: Input<'_>) -> impl Iterator<Item = Action> + '_ {
         match input {
-            Input::FromClient { source, datagram } => self.client_sent(now, source, datagram),
+            Input::FromClient { source, datagram } => {
+                let (at, leg) = (source, Leg::Udp);
+                self.client_sent(now, Client { at, leg }, datagram);
+            }
+            Input::FromStream { source, message } => {
+                let (at, leg) = (source, Leg::Tcp);
+                self.client_sent(now, Client { at, leg }, message);
+            }
+            Input::StreamEnded(at) => {
+                let leg = Leg::Tcp;
+                self.end(|client, _| *client == Client { at, leg });
+            }
             Input::FromPeer {
                 relayed,
                 source,
@@ -158,13 +171,20 @@ impl Server {
         let clients = self.clients.values().map(|allocation| {
             let user = self.admission.credentials(allocation.user());
             ClientInfo {
-                client: allocation.client(),
+                client: allocation.client().at,
+                leg: allocation.client().leg,
                 user: user.map_or_else(String::new, |user| user.name().to_owned()),
                 relayed: allocation.relayed().to_vec(),
                 peers: allocation.peers(now),
             }
         });
         clients.collect()
+    }
+
+    /// Tells whether the client at the other end of a stream has a slot.
+    pub fn serves_stream(&self, source: SocketAddr) -> bool {
+        let (at, leg) = (source, Leg::Tcp);
+        self.clients.contains_key(&Client { at, leg })
     }
 
     /// Returns how many relayed addresses there are.
@@ -182,7 +202,7 @@ impl Server {
         self.answerer.answered()
     }
 
-    fn client_sent(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) {
+    fn client_sent(&mut self, now: Time, source: Client, datagram: &[u8]) {
         if datagram.len() > DATAGRAM_BYTES_MAX {
             self.counters.ignored_messages += 1;
         } else if is_channel_data(datagram) {
@@ -192,8 +212,8 @@ impl Server {
         {
             match (message.class(), message.method()) {
                 (MessageClass::Request, BINDING) => {
-                    let answer = self.answerer.answer(now, source, datagram);
-                    self.reply(source, answer);
+                    let answer = self.answerer.answer(now, source.at, datagram);
+                    self.reply(source, answer.map(|answer| answer.octets));
                 }
                 (MessageClass::Request, _) => self.request(now, source, &message),
                 (MessageClass::Indication, SEND) => self.data(now, source, datagram),
@@ -206,13 +226,13 @@ impl Server {
         }
     }
 
-    fn request(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
+    fn request(&mut self, now: Time, source: Client, request: &Message<'_>) {
         // A flood of strangers must not keep clients from renewing what they have.
         let known = self.clients.get_mut(&source);
         let is_known = known.is_some();
         let may = match known {
             Some(allocation) => allocation.requests().take(REQUESTS_EACH, now, 1),
-            None => self.requests.take(source.ip(), now),
+            None => self.requests.take(source.at.ip(), now),
         };
         match (may, is_known) {
             (false, _) => self.counters.throttled_messages += 1,
@@ -222,8 +242,8 @@ impl Server {
     }
 
     /// A request from an address that has no slot yet.
-    fn stranger(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
-        let judgement = self.admission.judge(now, source, request);
+    fn stranger(&mut self, now: Time, source: Client, request: &Message<'_>) {
+        let judgement = self.admission.judge(now, source.at, request);
         let user = match judgement {
             Judgement::Refused(reply) => {
                 self.counters.challenged_messages += 1;
@@ -264,15 +284,15 @@ impl Server {
     }
 
     /// Returns the error for who wants one more than allowed (RFC 8656, section 7.2).
-    fn too_many(&self, source: SocketAddr, user: usize) -> Option<u16> {
+    fn too_many(&self, source: Client, user: usize) -> Option<u16> {
         use stun_types::attribute::ErrorCode;
         let limits = &self.limits;
         if self.clients.len() >= limits.allocations_max {
             return Some(ErrorCode::INSUFFICIENT_CAPACITY);
         }
-        let place = subscriber(source.ip());
-        let clients = self.clients.iter();
-        let near = clients.filter(|(client, _)| subscriber(client.ip()) == place);
+        let place = subscriber(source.at.ip());
+        let clients = self.clients.keys();
+        let near = clients.filter(|client| subscriber(client.at.ip()) == place);
         let of_user = self.clients.values().filter(|it| it.user() == user);
         let quota = near.count() >= limits.allocations_per_source_max
             || of_user.count() >= limits.allocations_per_user_max;
@@ -280,7 +300,7 @@ impl Server {
     }
 
     /// A request from an address that has a slot.
-    fn known(&mut self, now: Time, source: SocketAddr, request: &Message<'_>) {
+    fn known(&mut self, now: Time, source: Client, request: &Message<'_>) {
         let Some(allocation) = self.clients.get_mut(&source) else {
             return;
         };
@@ -310,7 +330,7 @@ impl Server {
     }
 
     /// Data of a client for a peer, in a Send indication or on a channel.
-    fn data(&mut self, now: Time, source: SocketAddr, datagram: &[u8]) {
+    fn data(&mut self, now: Time, source: Client, datagram: &[u8]) {
         let Some(allocation) = self.clients.get_mut(&source) else {
             self.counters.ignored_messages += 1;
             return;
@@ -366,10 +386,7 @@ impl Server {
         let all = &mut self.octets;
         if spend(own, all, &self.limits, now, datagram.len()) {
             self.counters.to_clients_octets += datagram.len() as u64;
-            self.actions.push(Action::ToClient {
-                to,
-                datagram: wrapped,
-            });
+            self.reply(to, Some(wrapped));
         } else {
             self.counters.dropped_octets += datagram.len() as u64;
         }
@@ -401,7 +418,7 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, now: Time, client: SocketAddr, effects: Vec<Effect>) {
+    fn apply(&mut self, now: Time, client: Client, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Reply(datagram) => self.reply(client, Some(datagram)),
@@ -437,7 +454,7 @@ impl Server {
         }
     }
 
-    fn reschedule(&mut self, now: Time, client: SocketAddr) {
+    fn reschedule(&mut self, now: Time, client: Client) {
         let Some(allocation) = self.clients.get_mut(&client) else {
             return;
         };
@@ -456,9 +473,13 @@ impl Server {
     }
 
     fn end_those_of(&mut self, user: Option<usize>) {
-        let is_theirs =
-            |_: &SocketAddr, allocation: &mut Allocation| Some(allocation.user()) == user;
-        let ended: Vec<_> = self.clients.extract_if(.., is_theirs).collect();
+        self.end(|_, allocation| Some(allocation.user()) == user);
+    }
+
+    /// Ends allocations, and frees the slots.
+    fn end(&mut self, is_one: impl Fn(&Client, &Allocation) -> bool) {
+        let is_one = |client: &Client, allocation: &mut Allocation| is_one(client, allocation);
+        let ended: Vec<_> = self.clients.extract_if(.., is_one).collect();
         for (client, mut allocation) in ended {
             if let Some(due) = allocation.schedule() {
                 self.deadlines.remove(&(due, client));
@@ -469,8 +490,18 @@ impl Server {
         }
     }
 
-    fn reply(&mut self, to: SocketAddr, reply: Option<Vec<u8>>) {
-        let action = reply.map(|datagram| Action::ToClient { to, datagram });
+    fn reply(&mut self, to: Client, reply: Option<Vec<u8>>) {
+        let Client { at: to, leg } = to;
+        let action = reply.map(|octets| match leg {
+            Leg::Udp => Action::ToClient {
+                to,
+                datagram: octets,
+            },
+            Leg::Tcp => Action::ToStream {
+                to,
+                message: octets,
+            },
+        });
         self.actions.extend(action);
     }
 }

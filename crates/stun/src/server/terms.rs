@@ -83,6 +83,23 @@ pub enum Family {
     V6,
 }
 
+/// By what a client and its server speak (RFC 8656, section 2.1). To peers it is UDP always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leg {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// A stream: see [`crate::Stream`].
+    Tcp,
+}
+
+/// Where a client is, and by what it speaks: both tell it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Client {
+    pub(super) at: SocketAddr,
+    pub(super) leg: Leg,
+}
+
 /// What a server is told.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -93,6 +110,15 @@ pub enum Input<'a> {
         /// Its octets.
         datagram: &'a [u8],
     },
+    /// A message came in the stream of a client, as [`crate::Stream`] finds it.
+    FromStream {
+        /// Whose it is: the other end of the stream.
+        source: SocketAddr,
+        /// Its octets.
+        message: &'a [u8],
+    },
+    /// The stream of a client has ended, and with it its allocation.
+    StreamEnded(SocketAddr),
     /// A datagram came to a relayed address.
     FromPeer {
         /// The relayed address.
@@ -123,6 +149,13 @@ pub enum Action {
         /// The octets.
         datagram: Vec<u8>,
     },
+    /// Write a message into the stream of a client, by [`crate::in_stream`].
+    ToStream {
+        /// The other end of the stream.
+        to: SocketAddr,
+        /// The octets.
+        message: Vec<u8>,
+    },
     /// Send a datagram to a peer, from a relayed address.
     ToPeer {
         /// The relayed address.
@@ -144,7 +177,7 @@ pub struct Opening {
     /// Tells it from all others.
     pub(super) number: u64,
     /// The client that it is for.
-    pub(super) client: SocketAddr,
+    pub(super) client: Client,
     /// The family of its address.
     pub family: Family,
     /// The number of its port must be even, for RTP (RFC 8656, section 18.7).
@@ -156,6 +189,8 @@ pub struct Opening {
 pub struct ClientInfo {
     /// Where it is.
     pub client: SocketAddr,
+    /// By what it speaks.
+    pub leg: Leg,
     /// Whose credentials it has.
     pub user: String,
     /// Its relayed addresses: one, or one of each family.

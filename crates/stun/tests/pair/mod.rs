@@ -7,7 +7,7 @@ use std::time::Duration;
 use enishi_overlay::Time;
 use enishi_stun::{
     Action, Client, ClientConfig, ClientEvent, ClientInput, ClientOutput, Credentials, Family,
-    Input, Limits, Policy, Server, ServerConfig,
+    Input, Leg, Limits, Policy, Server, ServerConfig,
 };
 use stun_types::attribute::{AttributeWrite, ErrorCode, Nonce, Realm, Username};
 use stun_types::message::{
@@ -44,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) now: Time,
     pub(crate) open: BTreeSet<SocketAddr>,
     pub(crate) exhausted: bool,
+    /// By what clients speak.
+    pub(crate) leg: Leg,
     port: u16,
 }
 
@@ -65,6 +67,7 @@ impl Site {
             now: Time::from_secs(1),
             open: BTreeSet::new(),
             exhausted: false,
+            leg: Leg::Udp,
             port: 50_000,
         }
     }
@@ -76,7 +79,15 @@ impl Site {
         while !todo.is_empty() {
             let action = todo.remove(0);
             match action {
-                Action::ToClient { to, datagram } => sent.to_clients.push((to, datagram)),
+                Action::ToClient { to, datagram } if self.leg == Leg::Udp => {
+                    sent.to_clients.push((to, datagram));
+                }
+                Action::ToStream { to, message } if self.leg == Leg::Tcp => {
+                    sent.to_clients.push((to, message));
+                }
+                Action::ToClient { .. } | Action::ToStream { .. } => {
+                    panic!("it is answered as it came")
+                }
                 Action::ToPeer {
                     relayed,
                     to,
@@ -104,7 +115,11 @@ impl Site {
     }
 
     pub(crate) fn client_sends(&mut self, source: SocketAddr, datagram: &[u8]) -> Sent {
-        self.handle(Input::FromClient { source, datagram })
+        let message = datagram;
+        self.handle(match self.leg {
+            Leg::Udp => Input::FromClient { source, datagram },
+            Leg::Tcp => Input::FromStream { source, message },
+        })
     }
 
     pub(crate) fn peer_sends(&mut self, source: SocketAddr, datagram: &[u8]) -> Sent {
@@ -275,15 +290,24 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new() -> Self {
+        Self::by(Leg::Udp)
+    }
+
+    /// A client that speaks so.
+    pub(crate) fn by(leg: Leg) -> Self {
         let source = address("198.51.100.7:4000");
         let client = Client::new(ClientConfig {
             server: address(SERVER),
             local: source,
             credentials: Credentials::new(USER, PASSWORD).unwrap(),
             family: Family::V4,
+            leg,
         });
         Self {
-            site: Site::new(Limits::default()),
+            site: Site {
+                leg,
+                ..Site::new(Limits::default())
+            },
             client,
             source,
             events: Vec::new(),

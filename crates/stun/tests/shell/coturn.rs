@@ -84,7 +84,7 @@ impl Coturn {
             "--realm=lab",
             "--log-file=stdout",
         ]);
-        command.args(["--no-tls", "--no-dtls", "--no-cli", "--no-tcp"]);
+        command.args(["--no-tls", "--no-dtls", "--no-cli"]);
         command.arg(format!("--listening-ip={}", host.address()));
         command.arg(format!("--relay-ip={}", host.address()));
         command.arg(format!("--listening-port={PORT}"));

@@ -97,6 +97,7 @@ fn serve(socket: &UdpSocket, config: ServerConfig, stop: &AtomicBool) -> Counter
                     Action::ToClient { to, datagram } => {
                         let _ = socket.send_to(&datagram, to);
                     }
+                    Action::ToStream { .. } => unreachable!("there is no stream"),
                     Action::ToPeer {
                         relayed,
                         to,

@@ -71,11 +71,14 @@ pub(super) fn tell(cx: &Context, options: &args::Audit) -> Result<Verdict, Probl
         }
         cx.out.line(&table.print())?;
     }
-    let whole = Text::Whole {
-        lines: found.lines,
-        hash: hash.as_deref().unwrap_or("-"),
+    let told = match &hash {
+        Some(hash) => Text::Whole {
+            lines: found.lines,
+            hash,
+        },
+        None => Text::NotLogged,
     };
-    cx.out.line(&cx.out.text(&Message::Gateway(whole)))?;
+    cx.out.line(&cx.out.text(&Message::Gateway(told)))?;
     Ok(Verdict::Yes)
 }
 

@@ -113,6 +113,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
         ),
         Finding::Notice { text } => said("notice", text, None),
         Finding::Translation { .. }
+        | Finding::Lifetime(_)
         | Finding::Paths { .. }
         | Finding::Proxies { .. }
         | Finding::TurnServer(_)

@@ -37,6 +37,9 @@ pub(crate) fn text(message: &Gateway<'_>) -> String {
             "The audit log is whole: {lines} lines. Note the last hash elsewhere, to ask for it \
              later with --expect:\n{hash}"
         ),
+        Gateway::NotLogged => {
+            "There is no audit log yet: this node has not run a gateway.".to_owned()
+        }
         Gateway::NoGateways => "No member of this node's channels shows a consent to be a \
             gateway."
             .to_owned(),

@@ -111,6 +111,7 @@ pub(crate) fn diagnosis(check: &Check) -> Diagnosis {
         ),
         Finding::Notice { text } => said("お知らせ", text, None),
         Finding::Translation { .. }
+        | Finding::Lifetime(_)
         | Finding::Paths { .. }
         | Finding::Proxies { .. }
         | Finding::TurnServer(_)

@@ -37,6 +37,9 @@ pub(crate) fn text(message: &Gateway<'_>) -> String {
             "監査ログは完全です ({lines} 行)。最後のハッシュを別の場所に控えておけば、後で --expect で\
              確認できます:\n{hash}"
         ),
+        Gateway::NotLogged => {
+            "監査ログはまだありません。このノードはゲートウェイを動かしていません。".to_owned()
+        }
         Gateway::NoGateways => {
             "ゲートウェイの同意を示すメンバーは、このノードのチャンネルにいません。".to_owned()
         }

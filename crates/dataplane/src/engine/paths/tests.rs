@@ -29,7 +29,7 @@ fn pass(paths: &mut Paths, from: Instant, ms: u32) -> (Vec<Ask>, Option<Duration
     let (mut asks, mut given_up) = (Vec::new(), None);
     for step in 0..ms / 50 {
         let after = MS * 50 * step;
-        let (more, up) = paths.tick(from + after);
+        let (more, up) = paths.tick(from + after, KEEP_ALIVE);
         asks.extend(more);
         given_up = given_up.or(up.then_some(after));
     }
@@ -41,7 +41,7 @@ fn the_first_to_answer_is_taken_and_a_nearer_one_later() {
     let now = Instant::now();
     let mut paths = Paths::new(now);
     paths.learn(now, [FAR.address, NEAR.address]);
-    let (asks, _) = paths.tick(now);
+    let (asks, _) = paths.tick(now, KEEP_ALIVE);
     assert_eq!(
         asks.iter().map(|ask| ask.to).collect::<Vec<_>>(),
         [FAR, NEAR]
@@ -51,7 +51,7 @@ fn the_first_to_answer_is_taken_and_a_nearer_one_later() {
     assert_eq!(paths.direct(), Some((FAR, DATAGRAM_SAFE)));
     assert!(!paths.answered(now, NEAR, MS * 39, 100));
     assert!(paths.answered(now, NEAR, MS * 4, 100));
-    let (asks, _) = paths.tick(now);
+    let (asks, _) = paths.tick(now, KEEP_ALIVE);
     let lengths: Vec<_> = asks
         .iter()
         .filter(|ask| ask.to == NEAR)
@@ -72,14 +72,14 @@ fn a_relay_is_taken_until_there_is_a_way_straight() {
     assert_eq!(paths.heard(now, BY, true), None, "nobody relays");
     assert!(!paths.answered(now, BY, MS, 100));
     paths.learn_relay(now, BY);
-    let (asks, _) = paths.tick(now);
+    let (asks, _) = paths.tick(now, KEEP_ALIVE);
     let to: Vec<_> = asks.iter().map(|ask| ask.to).collect();
     assert_eq!(to, [NEAR, BY]);
     assert!(paths.answered(now, BY, MS, 100));
     assert_eq!(paths.straight(), None);
     assert_eq!(paths.direct(), Some((BY, DATAGRAM_SAFE - 9)));
     // Its datagrams are so much longer.
-    let (asks, _) = paths.tick(now);
+    let (asks, _) = paths.tick(now, KEEP_ALIVE);
     let lengths = asks.iter().filter(|ask| ask.to == BY).map(|ask| ask.bytes);
     assert!(lengths.eq([1449, 1337, 1223]));
     // Help is still wanted, and its addresses are still tried.
@@ -103,12 +103,12 @@ fn when_a_relay_is_silent_another_one_is_taken_within_a_second() {
     paths.learn_relay(now, BY_ANOTHER);
     paths.answered(now, BY, MS, 100);
     let spoke = now + MS * 1_000;
-    paths.tick(spoke);
+    paths.tick(spoke, KEEP_ALIVE);
     paths.spoke(spoke, 100);
     let mut taken_after = None;
     for step in 0..20 {
         let now = spoke + MS * 50 * step;
-        for ask in paths.tick(now).0 {
+        for ask in paths.tick(now, KEEP_ALIVE).0 {
             if ask.to == BY_ANOTHER && paths.answered(now, BY_ANOTHER, MS, 100) {
                 taken_after.get_or_insert(MS * 50 * step);
             }
@@ -160,6 +160,14 @@ fn an_idle_path_is_kept_open_and_not_doubted() {
     paths.heard(now + KEEP_ALIVE + MS * 50, NEAR, true);
     let (_, given_up) = pass(&mut paths, now + KEEP_ALIVE + MS * 50, 10_000);
     assert!(given_up.is_none());
+    // A router that forgets sooner is reminded sooner.
+    let (heard, early) = (now + KEEP_ALIVE + MS * 50, Duration::from_secs(7));
+    let asks = |paths: &mut Paths, at| {
+        let (asks, _) = paths.tick(at, early);
+        asks.iter().filter(|ask| ask.bytes == 0).count()
+    };
+    assert_eq!(asks(&mut paths, heard + early - MS), 0);
+    assert_eq!(asks(&mut paths, heard + early), 1);
 }
 
 #[test]
@@ -181,7 +189,7 @@ fn what_does_not_pass_any_more_is_found_out() {
     let now = Instant::now();
     let mut paths = Paths::new(now);
     let tell = |paths: &mut Paths, at, longest| {
-        for ask in paths.tick(at).0 {
+        for ask in paths.tick(at, KEEP_ALIVE).0 {
             if ask.bytes <= longest {
                 paths.heard(at, NEAR, true);
                 paths.answered(at, NEAR, MS, ask.bytes);
@@ -215,7 +223,7 @@ fn a_path_that_ceases_to_take_what_is_sent_is_found_out_within_two_seconds() {
         for step in 0..ms / 50 {
             let at = from + MS * 50 * step;
             paths.spoke(at, DATAGRAM_BYTES[0]);
-            for ask in paths.tick(at).0 {
+            for ask in paths.tick(at, KEEP_ALIVE).0 {
                 sent += ask.bytes;
                 if passes.contains(&ask.bytes) {
                     paths.answered(at, NEAR, MS, ask.bytes);
@@ -259,9 +267,12 @@ fn who_moves_says_so_at_once_and_until_it_is_heard() {
     paths.answered(now, NEAR, MS, 100);
     pass(&mut paths, now, 100);
     let later = now + MS * 300;
-    assert!(paths.tick(later).0.is_empty());
+    assert!(paths.tick(later, KEEP_ALIVE).0.is_empty());
     paths.moved(later);
-    assert_eq!(paths.tick(later).0, [Ask { to: NEAR, bytes: 0 }]);
+    assert_eq!(
+        paths.tick(later, KEEP_ALIVE).0,
+        [Ask { to: NEAR, bytes: 0 }]
+    );
     assert!(!pass(&mut paths, later + MS * 50, 500).0.is_empty());
     paths.heard(later + MS * 550, NEAR, true);
     assert!(pass(&mut paths, later + MS * 550, 300).0.is_empty());
@@ -276,7 +287,7 @@ fn a_peer_that_takes_the_lane_is_answered_there() {
     assert!(paths.direct().is_some());
     paths.heard_by_lane(now + MS * 300);
     assert!(paths.direct().is_none());
-    assert_eq!(paths.tick(now + MS * 300).0.len(), 1);
+    assert_eq!(paths.tick(now + MS * 300, KEEP_ALIVE).0.len(), 1);
 }
 
 #[test]
@@ -291,12 +302,12 @@ fn candidates_are_bounded() {
         "[ff02::1]:9",
     ];
     paths.learn(now, groups.map(|address| address.parse().unwrap()));
-    assert!(paths.tick(now).0.is_empty());
+    assert!(paths.tick(now, KEEP_ALIVE).0.is_empty());
     paths.learn(
         now,
         (1..100).map(|port| SocketAddr::new(NEAR.address.ip(), port)),
     );
-    assert_eq!(paths.tick(now).0.len(), CANDIDATES_MAX);
+    assert_eq!(paths.tick(now, KEEP_ALIVE).0.len(), CANDIDATES_MAX);
 }
 
 #[test]
@@ -334,7 +345,7 @@ fn what_is_reached_by_another_socket_is_another_way_and_goes_with_it() {
         })
     );
     paths.learn(now, [NEAR.address]);
-    assert_eq!(paths.tick(now).0.len(), 2);
+    assert_eq!(paths.tick(now, KEEP_ALIVE).0.len(), 2);
     assert!(paths.answered(now, NEAR, MS, 100));
     assert_eq!(paths.direct().map(|(pair, _)| pair), Some(NEAR));
     paths.close(other.via);

@@ -10,12 +10,15 @@ use tokio::sync::mpsc;
 
 use super::Report;
 use crate::daemon::desk::Desk;
-use crate::daemon::status;
+use crate::daemon::{lifetime, status};
 use crate::reach::link::{self, Passage};
 use crate::session::{Reach, SessionInfo};
 
 /// With how many peers it is tried what passes.
 const TRIED_MAX: usize = 2;
+
+/// A router that forgets a mapping within so many seconds is worth a word.
+const SHORT_S: u64 = 22;
 
 /// Looks at everything, one thing after the other; for each peer that is tried a minute and a half at
 /// most.
@@ -34,6 +37,13 @@ pub(in crate::daemon) async fn examine(
     report
         .tell(outcome, Finding::Translation { nat, own })
         .await;
+    let lifetime = lifetime::told(&desk.shared.kept);
+    let is_short = lifetime.less_than_s.is_some_and(|less| less <= SHORT_S);
+    let outcome = match is_short {
+        true => Outcome::Warning,
+        false => Outcome::Ok,
+    };
+    report.tell(outcome, Finding::Lifetime(lifetime)).await;
     let paths = paths(desk);
     let outcome = match paths {
         Finding::Paths {

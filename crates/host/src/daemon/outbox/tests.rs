@@ -34,6 +34,7 @@ impl Desk {
             mpsc::channel(1).0,
             None,
             Discovery::default(),
+            [3; 32],
         ));
         let data = dir.path().to_owned();
         let shared = Arc::new(Shared::new(

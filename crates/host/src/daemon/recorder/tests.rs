@@ -24,6 +24,7 @@ fn shared() -> Arc<Shared> {
         mpsc::channel(1).0,
         None,
         Discovery::default(),
+        [3; 32],
     ));
     let (keypair, overlay) = (
         Keypair::from_seed(&[1; 32]),

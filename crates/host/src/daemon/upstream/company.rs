@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use enishi_overlay::NodeId;
 use enishi_proxy::company::{Company, CompanyError, Signed};
-use enishi_proxy::{Location, Source};
+use enishi_proxy::{Location, Source, Trust};
+use enishi_services::ticket::Ticket;
 
 use super::super::desk::Desk;
 use crate::config::Config;
@@ -62,8 +63,8 @@ impl Settings {
     }
 
     /// Fetches the settings. None when they are those that were taken last.
-    async fn fetch(&self) -> Result<Option<Company>, CompanyError> {
-        let found = Signed::fetch(&self.location).await?;
+    async fn fetch(&self, trust: &Trust) -> Result<Option<Company>, CompanyError> {
+        let found = Signed::fetch(&self.location, trust).await?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let company = found.replace(kept.as_ref(), &self.key)?;
         if kept.as_ref() == Some(&found) {
@@ -89,11 +90,15 @@ pub(in crate::daemon) async fn keep(desk: Desk) {
     let Some(settings) = &upstream.company else {
         return;
     };
+    if let Some(kept) = settings.kept() {
+        join(&desk, &kept).await;
+    }
     loop {
-        let pause = match settings.fetch().await {
+        let pause = match settings.fetch(upstream.proxies.trust()).await {
             Ok(company) => {
                 if let Some(company) = company {
                     tracing::info!(version = company.version, "the company has new settings");
+                    join(&desk, &company).await;
                     upstream.proxies.set(Source::Company, company.settings);
                 }
                 desk.shared.unnote(NOTICE);
@@ -112,5 +117,23 @@ pub(in crate::daemon) async fn keep(desk: Desk) {
             () = tokio::time::sleep(pause) => {}
             () = desk.ending.stop.cancelled() => return,
         }
+    }
+}
+
+/// Hands the node whom the company's invitations name: they are dialled like those of any invitation.
+async fn join(desk: &Desk, company: &Company) {
+    let overlay = desk.shared.overlay;
+    let mut contacts = Vec::new();
+    for text in &company.bootstrap {
+        match text.parse::<Ticket>() {
+            Ok(ticket) if ticket.overlay == overlay => contacts.extend(ticket.contacts),
+            // A company may have several overlays, and one file.
+            Ok(_) => tracing::debug!("the company names nodes of another overlay"),
+            Err(error) => tracing::warn!(%error, "an invitation in the company's settings"),
+        }
+    }
+    if !contacts.is_empty() {
+        // A daemon that ends needs nobody.
+        let _ = desk.bootstrap(contacts).await;
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enishi_bridge::auth::Credentials;
-use enishi_bridge::probe::Outcome;
+use enishi_bridge::dial::Proxy;
+use enishi_bridge::tunnel::TunnelError;
 use enishi_bridge::{client, tunnel};
 use enishi_overlay::{Keypair, NodeId};
-use enishi_proxy::{Proxies, ProxyServer, Route};
+use enishi_proxy::{Proxies, ProxyServer, Route, Trust};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_socks::tcp::Socks5Stream;
 
 use super::hello::{self, Greeted, Pipe};
+use super::message::Message;
 use super::{Opened, stream};
 use crate::session::Reach;
 
@@ -33,7 +35,8 @@ const ROUTES_MAX: usize = 4;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(4);
 const HELLO_TIME_MAX: Duration = Duration::from_secs(4);
 
-/// By how much later a bridge is tried than a stream, which is quicker.
+/// By how much later a WebSocket is tried than a stream, and a bridge, which is slower than both.
+const WEBSOCKET_LATER: Duration = Duration::from_millis(750);
 const BRIDGE_LATER: Duration = Duration::from_millis(1_500);
 
 /// How long a bridge may take to find out what passes, and then coming to know each other.
@@ -44,11 +47,12 @@ const BRIDGE_HELLO_TIME_MAX: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 enum Trial {
     Stream(SocketAddr, Route),
+    WebSocket(SocketAddr, Route),
     Bridge(SocketAddr, Route),
 }
 
 /// Opens a link to a peer at one of its addresses. All ports that may be let out are tried where it is
-/// `thorough` for an address, and bridges. Takes two minutes at most.
+/// `thorough` for an address, WebSockets and bridges. Takes three minutes at most.
 pub(super) async fn dial(
     own: &Keypair,
     peer: NodeId,
@@ -64,20 +68,22 @@ pub(super) async fn dial(
         let thorough = thorough(Reach::of(host.ip()));
         for (later, trial) in plan(host, &streams, &bridges, thorough) {
             let (own, turns) = (own.clone(), Arc::clone(bridges_at_once));
+            let trust = proxies.trust().clone();
             trials.spawn(async move {
                 tokio::time::sleep(later).await;
                 let _turn = match &trial {
                     Trial::Bridge(..) => Some(turns.acquire_owned().await.ok()?),
-                    Trial::Stream(..) => None,
+                    Trial::Stream(..) | Trial::WebSocket(..) => None,
                 };
-                trial.answered().await?.proven(&own, peer).await
+                let answered = trial.answered(&trust).await.ok()?;
+                answered.proven(&own, peer).await
             });
         }
     }
     while let Some(opened) = trials.join_next().await {
         if let Ok(Some(opened)) = opened {
             // The listener does not use what is opened until it is.
-            opened.pipe.say(&hello::Message::Ping);
+            opened.pipe.say(&Message::Ping);
             return Some(opened);
         }
     }
@@ -110,14 +116,15 @@ pub(crate) struct Passage {
     pub(crate) found: String,
 }
 
-/// Tries all ways to a peer that may be let through, and tells of each. Takes a minute and a half at most.
+/// Tries all ways to a peer that may be let through, and tells of each. Takes three minutes at most.
 pub(crate) async fn survey(host: SocketAddr, proxies: &Proxies) -> Vec<Passage> {
     let streams = routes(proxies, "https", host.ip()).await;
     let bridges = routes(proxies, "http", host.ip()).await;
     let mut trials = JoinSet::new();
     let plan = plan(host, &streams, &bridges, true);
     for (number, (_, trial)) in plan.into_iter().enumerate() {
-        trials.spawn(async move { (number, trial.examine().await) });
+        let trust = proxies.trust().clone();
+        trials.spawn(async move { (number, trial.examine(&trust).await) });
     }
     let mut passages = trials.join_all().await;
     passages.sort_by_key(|(number, _)| *number);
@@ -165,8 +172,11 @@ fn plan(
         plan.extend(streams.iter().map(stream));
         // Proxies let 443 through by CONNECT alone; requests go to nobody within a site.
         if thorough && port != 443 && Reach::of(host.ip()) == Reach::Internet {
-            let bridge = |route: &Route| (BRIDGE_LATER, Trial::Bridge(at(port), route.clone()));
-            plan.extend(bridges.iter().map(bridge));
+            for route in bridges {
+                let websocket = Trial::WebSocket(at(port), route.clone());
+                let bridge = Trial::Bridge(at(port), route.clone());
+                plan.extend([(WEBSOCKET_LATER, websocket), (BRIDGE_LATER, bridge)]);
+            }
         }
     }
     plan
@@ -206,23 +216,30 @@ impl Trial {
     fn about(&self) -> String {
         match self {
             Self::Stream(at, route) => format!("tcp {at}{}", suffix(route)),
+            Self::WebSocket(at, route) => format!("websocket {at}{}", suffix(route)),
             Self::Bridge(at, route) => format!("http {at}{}", suffix(route)),
         }
     }
 
-    async fn examine(self) -> Passage {
+    async fn examine(self, trust: &Trust) -> Passage {
         let (started, about) = (Instant::now(), self.about());
         let Self::Bridge(at, route) = &self else {
-            let answered = self.answered().await;
+            let answered = self.answered(trust).await;
             return Passage {
                 about,
-                took: answered.map(|_| started.elapsed()),
-                found: String::new(),
+                took: answered.is_ok().then(|| started.elapsed()),
+                found: answered.err().flatten().unwrap_or_default(),
             };
         };
-        let found = match settings(*at, route) {
-            Some(settings) => client::probe(&settings).await,
-            None => Outcome::default(),
+        let found = match settings(*at, route, trust).await {
+            Ok(settings) => client::probe(&settings).await,
+            Err(found) => {
+                return Passage {
+                    about,
+                    took: None,
+                    found: found.unwrap_or_default(),
+                };
+            }
         };
         let took = found.way.is_some().then(|| started.elapsed());
         // What was refused in every dress is told once.
@@ -238,7 +255,11 @@ impl Trial {
         }
     }
 
-    async fn answered(self) -> Option<Answered> {
+    /// Makes the stream, and greets who is at its other end.
+    ///
+    /// # Errors
+    /// When nobody is; what a person can do about it is told, if that is known.
+    async fn answered(self, trust: &Trust) -> Result<Answered, Option<String>> {
         match &self {
             Self::Stream(at, route) => {
                 let about = self.about();
@@ -246,43 +267,88 @@ impl Trial {
                     Route::Direct => {
                         let stream = TcpStream::connect(at);
                         let stream = tokio::time::timeout(CONNECT_TIME_MAX, stream).await;
-                        let stream = stream.ok()?.ok()?;
+                        let stream = stream.ok().and_then(Result::ok).ok_or(None)?;
                         // Where this fails it is only slower.
                         let _ = stream.set_nodelay(true);
                         greet(stream, about).await
                     }
-                    Route::Http(server) => {
+                    Route::Http(server) | Route::Https(server) => {
                         let credentials = credentials(server).map(Arc::new);
-                        let proxy = server.to_string();
+                        let proxy = proxy(route, server, trust).await?;
                         let stream = tunnel::connect(&proxy, credentials, &at.to_string()).await;
-                        greet(stream.ok()?, about).await
+                        let stream = stream.map_err(|error| certificate(route, &error))?;
+                        greet(stream, about).await
                     }
                     Route::Socks5(server) => {
                         let stream = tokio::time::timeout(CONNECT_TIME_MAX, socks(server, *at));
-                        greet(stream.await.ok()??, about).await
+                        let stream = stream.await.ok().flatten().ok_or(None)?;
+                        greet(stream, about).await
                     }
-                    // Not spoken here.
-                    Route::Https(_) => None,
                 }
             }
-            Self::Bridge(at, route) => bridge(settings(*at, route)?, self.about()).await,
+            Self::WebSocket(at, route) => {
+                let settings = settings(*at, route, trust).await?;
+                let (proxy, credentials) = (settings.proxy.as_ref(), settings.credentials);
+                let credentials = credentials.map(Arc::new);
+                let stream = tunnel::websocket(proxy, credentials, &settings.bridge).await;
+                let stream = stream.map_err(|error| certificate(route, &error))?;
+                greet(stream, self.about()).await
+            }
+            Self::Bridge(at, route) => {
+                let settings = settings(*at, route, trust).await?;
+                bridge(settings, self.about()).await
+            }
         }
+        .ok_or(None)
     }
 }
 
-/// Returns how a bridge is reached; none by proxies that carry no requests.
-fn settings(at: SocketAddr, route: &Route) -> Option<client::Settings> {
+/// Returns how a bridge is reached.
+///
+/// # Errors
+/// When the proxy carries no requests, or nothing is trusted.
+async fn settings(
+    at: SocketAddr,
+    route: &Route,
+    trust: &Trust,
+) -> Result<client::Settings, Option<String>> {
     let server = match route {
         Route::Direct => None,
-        Route::Http(server) => Some(server),
-        Route::Https(_) | Route::Socks5(_) => return None,
+        Route::Http(server) | Route::Https(server) => Some(server),
+        Route::Socks5(_) => return Err(None),
     };
-    Some(client::Settings {
+    let proxy = match server {
+        Some(server) => Some(proxy(route, server, trust).await?),
+        None => None,
+    };
+    Ok(client::Settings {
         bridge: at.to_string(),
-        proxy: server.map(ToString::to_string),
+        proxy,
         credentials: server.and_then(credentials),
         remembered: None,
     })
+}
+
+/// Returns how a proxy is spoken to.
+///
+/// # Errors
+/// When it is by TLS, and nobody is trusted.
+async fn proxy(
+    route: &Route,
+    server: &ProxyServer,
+    trust: &Trust,
+) -> Result<Proxy, Option<String>> {
+    let mut proxy = Proxy::plain(server.host.clone(), server.port);
+    if let Route::Https(_) = route {
+        let config = trust.config().await;
+        proxy.tls = Some(config.map_err(|error| Some(error.to_string()))?);
+    }
+    Ok(proxy)
+}
+
+/// Tells why a proxy that is spoken to by TLS gave no stream.
+fn certificate(route: &Route, error: &TunnelError) -> Option<String> {
+    matches!(route, Route::Https(_)).then(|| error.to_string())
 }
 
 /// Opens a stream by a proxy of SOCKS version 5.
@@ -364,9 +430,9 @@ mod tests {
         let ports = 1 + WEB_PORTS.len();
         assert_eq!(
             count(4_000, &routes[..], true),
-            routes.len() * (2 * ports - 1)
+            routes.len() * (3 * ports - 2)
         );
         assert_eq!(count(4_000, &routes[..], false), routes.len());
-        assert_eq!(count(80, &routes[..1], true), 4 + 3);
+        assert_eq!(count(80, &routes[..1], true), 4 + 2 * 3);
     }
 }

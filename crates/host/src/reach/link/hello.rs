@@ -24,73 +24,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use enishi_overlay::{Keypair, NodeId, Rng};
-use enishi_services::keys::{SEAL_BYTES, Secret, derive, seal, unseal};
+use enishi_services::keys::{Secret, derive, seal, unseal};
 use tokio::sync::mpsc;
 
-/// What an opener says first.
-const GREETING: &[u8] = b"enishi/1";
+use super::message::Message;
 
 /// How long the other end may be silent before the same is said again: what carries a link may lose
 /// messages.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 const SIGNED: &[u8] = b"enishi 1 link";
-const NAME_BYTES: usize = 32 + 64;
-
-/// The longest message before a link is open, in octets.
-const PROOF_BYTES: usize = 1 + 32 + NAME_BYTES + SEAL_BYTES;
 
 /// The two directions of what carries a link. Sending never waits: without room a message is lost.
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) to: mpsc::Sender<Bytes>,
     pub(super) from: mpsc::Receiver<Bytes>,
-}
-
-/// One message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    Hello,
-    Nonce([u8; 32]),
-    Proof { key: [u8; 32], sealed: Bytes },
-    Welcome(Bytes),
-    Packet(Bytes),
-    Ping,
-    Pong,
-}
-
-impl Message {
-    pub(super) fn encode(&self) -> Bytes {
-        let parts: (u8, &[u8], &[u8]) = match self {
-            Self::Hello => (0, GREETING, &[]),
-            Self::Nonce(nonce) => (1, nonce, &[]),
-            Self::Proof { key, sealed } => (2, key, sealed),
-            Self::Welcome(sealed) => (3, sealed, &[]),
-            Self::Packet(packet) => (4, packet, &[]),
-            Self::Ping => (5, &[], &[]),
-            Self::Pong => (6, &[], &[]),
-        };
-        Bytes::from([&[parts.0], parts.1, parts.2].concat())
-    }
-
-    /// Reads a message; none when it makes no sense.
-    pub(super) fn decode(message: &Bytes) -> Option<Self> {
-        let kind = *message.first()?;
-        let body = message.slice(1..);
-        Some(match kind {
-            0 if body == GREETING => Self::Hello,
-            1 => Self::Nonce(<[u8; 32]>::try_from(&body[..]).ok()?),
-            2 if message.len() == PROOF_BYTES => Self::Proof {
-                key: *body.first_chunk()?,
-                sealed: body.slice(32..),
-            },
-            3 if body.len() == SEAL_BYTES => Self::Welcome(body),
-            4 => Self::Packet(body),
-            5 if body.is_empty() => Self::Ping,
-            6 if body.is_empty() => Self::Pong,
-            _ => return None,
-        })
-    }
 }
 
 /// What both ends know once the opener has drawn its key.
@@ -156,9 +105,13 @@ impl Greeted {
     }
 }
 
-/// Waits for a node that opens a link, and returns which it is and what it was answered; none when the
-/// other end proves to be none, or goes. The caller limits the time.
-pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<(NodeId, Bytes)> {
+/// Waits for a node that opens a link, and returns which it is, what it was answered, and the place that it was
+/// given; none when the other end proves to be none, goes, or finds no `place`. The caller limits the time.
+pub(super) async fn accept<T>(
+    pipe: &mut Pipe,
+    own: &Keypair,
+    place: impl FnOnce() -> Option<T>,
+) -> Option<(NodeId, Bytes, T)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).ok()?;
     let mut rng = Rng::from_seed(seed);
@@ -175,12 +128,11 @@ pub(super) async fn accept(pipe: &mut Pipe, own: &Keypair) -> Option<(NodeId, By
                 let opener = NodeId::from_bytes(*id);
                 let signature = <[u8; 64]>::try_from(signature).ok()?;
                 let is_it = opener != own.id() && opener.verify(&agreed.signed, &signature);
+                let place = is_it.then(place).flatten()?;
                 let welcome = seal(&mut rng, &agreed.welcome, &[], &[]);
                 let welcome = Message::Welcome(welcome.into());
-                return is_it.then(|| {
-                    pipe.say(&welcome);
-                    (opener, welcome.encode())
-                });
+                pipe.say(&welcome);
+                return Some((opener, welcome.encode(), place));
             }
             _ => return None,
         }
@@ -238,7 +190,8 @@ mod tests {
     }
 
     async fn accepted(pipe: &mut Pipe, own: &Keypair) -> Option<NodeId> {
-        accept(pipe, own).await.map(|(opener, _)| opener)
+        let accepted = accept(pipe, own, || Some(())).await;
+        accepted.map(|(opener, ..)| opener)
     }
 
     fn key(n: u8) -> Keypair {
@@ -288,31 +241,5 @@ mod tests {
         });
         assert!(open(near, &key(1), key(2).id()).await.is_some());
         assert_eq!(listening.await.unwrap(), Some(key(1).id()));
-    }
-
-    #[test]
-    fn messages_are_read_back_and_noise_is_refused() {
-        let sealed = |length| Bytes::from(vec![9; length]);
-        for message in [
-            Message::Hello,
-            Message::Nonce([1; 32]),
-            Message::Proof {
-                key: [2; 32],
-                sealed: sealed(NAME_BYTES + SEAL_BYTES),
-            },
-            Message::Welcome(sealed(SEAL_BYTES)),
-            Message::Packet(Bytes::from_static(b"packet")),
-            Message::Ping,
-            Message::Pong,
-        ] {
-            let octets = message.encode();
-            assert_eq!(Message::decode(&octets), Some(message.clone()));
-            if !matches!(message, Message::Packet(_)) {
-                let longer = Bytes::from([&octets[..], &[0]].concat());
-                assert_eq!(Message::decode(&longer), None);
-                assert_eq!(Message::decode(&octets.slice(..octets.len() - 1)), None);
-            }
-        }
-        assert_eq!(Message::decode(&Bytes::from_static(&[7])), None);
     }
 }

@@ -9,17 +9,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use enishi_bridge::exchange::{Limits, SessionId};
 use enishi_bridge::server::{Event, Sender, Server};
+use enishi_bridge::websocket;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::hello::{self, Pipe};
-use super::stream::{self, WAITING_MAX};
+use super::stream;
 use super::{Linker, Opened};
 use crate::reach::lock;
 
 /// Links that are streams, in all and from one address: a whole company may be behind that.
-const STREAMS_MAX: usize = 256;
-const STREAMS_PER_PLACE_MAX: usize = 32;
+const LINKS: Rooms = Rooms {
+    all: 256,
+    of_one: 64,
+};
+
+/// Connections of those who have not said yet who they are, in all and from one address. Requests to the bridge are
+/// counted by it, as soon as they are known to be such.
+const STRANGERS: Rooms = Rooms {
+    all: 128,
+    of_one: 32,
+};
 
 /// How long a stream may take to say who it is.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
@@ -27,22 +38,29 @@ const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a session of a bridge may take for it: its messages go by requests.
 const BRIDGE_HELLO_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Packets that wait at a session of a bridge, each way: a request brings up to 750 at once.
+const BRIDGE_WAITING_MAX: usize = 1_024;
+
 /// Connections that wait for the bridge.
 const HANDED_MAX: usize = 64;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 256;
 
+/// How soon it is looked again whether there is enough to tell what a connection is.
+const PEEK_AGAIN: Duration = Duration::from_millis(20);
+
 /// The wait after the system could not accept a connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is behind the bridge: no more than for streams.
 const BRIDGE: Limits = Limits {
-    sessions_max: STREAMS_MAX,
+    sessions_max: LINKS.all,
     sessions_per_place_max: 64,
     openings_max: 64,
     queued_bytes_max: 32 << 20,
     probe_bytes_max: 8 << 20,
+    replies_bytes_max: 32 << 20,
 };
 
 /// Binds a listener; IPv6 alone where the address is of IPv6.
@@ -67,12 +85,16 @@ pub(super) fn start(linker: &Arc<Linker>, listeners: Vec<TcpListener>) {
         return;
     }
     let (handed, streams) = mpsc::channel(HANDED_MAX);
-    let places = Arc::new(Places::default());
+    let hall = Hall {
+        strangers: Arc::new(Places::new(STRANGERS)),
+        links: Arc::new(Places::new(LINKS)),
+        handed,
+    };
     for listener in listeners {
-        let (linker, places, handed) = (Arc::clone(linker), Arc::clone(&places), handed.clone());
+        let (linker, hall) = (Arc::clone(linker), hall.clone());
         tokio::spawn(async move {
             let stop = linker.stop.clone();
-            let accepting = accept(linker, listener, places, handed);
+            let accepting = accept(linker, listener, hall);
             stop.run_until_cancelled(accepting).await;
         });
     }
@@ -83,25 +105,29 @@ pub(super) fn start(linker: &Arc<Linker>, listeners: Vec<TcpListener>) {
     });
 }
 
-async fn accept(
-    linker: Arc<Linker>,
-    listener: TcpListener,
-    places: Arc<Places>,
+/// Where those go who have come.
+#[derive(Clone)]
+struct Hall {
+    strangers: Arc<Places>,
+    links: Arc<Places>,
+    /// To the bridge.
     handed: mpsc::Sender<(TcpStream, IpAddr)>,
-) {
+}
+
+async fn accept(linker: Arc<Linker>, listener: TcpListener, hall: Hall) {
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let Some(place) = Place::enter(&places, network(from.ip())) else {
+        let Some(place) = Place::enter(&hall.strangers, network(from.ip())) else {
             tracing::debug!(%from, "a connection too many");
             continue;
         };
-        let (linker, handed) = (Arc::clone(&linker), handed.clone());
+        let (linker, hall) = (Arc::clone(&linker), hall.clone());
         tokio::spawn(async move {
             let stop = linker.stop.clone();
-            let greeting = greet(&linker, stream, from, place, handed);
+            let greeting = greet(&linker, (stream, from), place, hall);
             stop.run_until_cancelled(greeting).await;
         });
     }
@@ -110,10 +136,9 @@ async fn accept(
 /// Finds out which of the two a connection is, and who opened it.
 async fn greet(
     linker: &Arc<Linker>,
-    stream: TcpStream,
-    from: SocketAddr,
+    (stream, from): (TcpStream, SocketAddr),
     place: Place,
-    handed: mpsc::Sender<(TcpStream, IpAddr)>,
+    hall: Hall,
 ) {
     let deadline = tokio::time::Instant::now() + HELLO_TIME_MAX;
     let mut first = [0];
@@ -121,22 +146,58 @@ async fn greet(
     if !matches!(peeked, Ok(Ok(1))) {
         return;
     }
-    // A method of HTTP; a link begins with the length of its first message.
-    if first[0].is_ascii_uppercase() {
-        // The bridge counts its own; without room there the connection ends.
-        let _ = handed.try_send((stream, from.ip()));
-        return;
-    }
     // Where this fails it is only slower.
     let _ = stream.set_nodelay(true);
+    // A method of HTTP; a link begins with the length of its first message.
+    if first[0].is_ascii_uppercase() {
+        let is_websocket = tokio::time::timeout_at(deadline, begins(&stream, websocket::BEGINS));
+        if is_websocket.await.unwrap_or_default() {
+            let opened = tokio::time::timeout_at(deadline, websocket::accept(stream)).await;
+            let Ok(Some(stream)) = opened else { return };
+            let about = format!("websocket from {from}");
+            return link(linker, (stream, about), (from.ip(), place), &hall, deadline).await;
+        }
+        // The bridge counts its own; without room there the connection ends.
+        let _ = hall.handed.try_send((stream, from.ip()));
+        return;
+    }
+    let about = format!("tcp from {from}");
+    link(linker, (stream, about), (from.ip(), place), &hall, deadline).await;
+}
+
+/// Tells whether what came by a connection begins so, and leaves it there. Waits for as much of it as there
+/// is to compare; the caller limits the time.
+async fn begins(stream: &TcpStream, with: &[u8]) -> bool {
+    let mut octets = vec![0; with.len()];
+    loop {
+        let Ok(length) = stream.peek(&mut octets).await else {
+            return false;
+        };
+        if length == with.len() || length == 0 || octets[..length] != with[..length] {
+            return octets == with;
+        }
+        tokio::time::sleep(PEEK_AGAIN).await;
+    }
+}
+
+/// Serves the link over a stream, once it is known who has opened it.
+async fn link(
+    linker: &Arc<Linker>,
+    (stream, about): (impl AsyncRead + AsyncWrite + Send + 'static, String),
+    (from, place): (IpAddr, Place),
+    hall: &Hall,
+    deadline: tokio::time::Instant,
+) {
     let (mut pipe, tasks) = stream::pipe(stream);
-    let accepted = hello::accept(&mut pipe, &linker.keypair);
-    if let Ok(Some((peer, welcome))) = tokio::time::timeout_at(deadline, accepted).await {
+    let room = || Place::enter(&hall.links, network(from));
+    let accepted = hello::accept(&mut pipe, &linker.keypair, room);
+    if let Ok(Some((peer, welcome, room))) = tokio::time::timeout_at(deadline, accepted).await {
+        drop(place);
         let opened = Opened {
             pipe,
-            about: format!("tcp from {from}"),
+            about,
             welcome: Some(welcome),
-            held: Box::new((tasks, place)),
+            held: Box::new((tasks, room)),
         };
         linker.serve(peer, opened);
     }
@@ -149,7 +210,7 @@ async fn bridge(linker: Arc<Linker>, mut server: Server) {
     while let Some(event) = server.recv().await {
         match event {
             Event::Opened(id, from) => {
-                let (incoming, packets) = mpsc::channel(WAITING_MAX);
+                let (incoming, packets) = mpsc::channel(BRIDGE_WAITING_MAX);
                 sessions.insert(id, incoming);
                 let (linker, sender) = (Arc::clone(&linker), sender.clone());
                 tokio::spawn(async move {
@@ -177,7 +238,7 @@ async fn session(
     packets: mpsc::Receiver<Bytes>,
     sender: Sender,
 ) {
-    let (to, mut outgoing) = mpsc::channel(WAITING_MAX);
+    let (to, mut outgoing) = mpsc::channel(BRIDGE_WAITING_MAX);
     let mut pipe = Pipe { to, from: packets };
     let forwarding = async {
         while let Some(packet) = outgoing.recv().await {
@@ -185,9 +246,10 @@ async fn session(
         }
     };
     let accepting = async {
-        let accepted = hello::accept(&mut pipe, &linker.keypair);
+        // The bridge has counted it.
+        let accepted = hello::accept(&mut pipe, &linker.keypair, || Some(()));
         let accepted = tokio::time::timeout(BRIDGE_HELLO_TIME_MAX, accepted).await;
-        if let Ok(Some((peer, welcome))) = accepted {
+        if let Ok(Some((peer, welcome, ()))) = accepted {
             let opened = Opened {
                 pipe,
                 about: format!("http from {from}"),
@@ -211,9 +273,26 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// How many streams there are of each address.
-#[derive(Debug, Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
+/// How many there may be, in all and of one address.
+#[derive(Clone, Copy, Debug)]
+struct Rooms {
+    all: usize,
+    of_one: usize,
+}
+
+/// How many there are of each address.
+#[derive(Debug)]
+struct Places {
+    rooms: Rooms,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Places {
+    fn new(rooms: Rooms) -> Self {
+        let counts = Mutex::default();
+        Self { rooms, counts }
+    }
+}
 
 /// One of them.
 struct Place {
@@ -223,10 +302,10 @@ struct Place {
 
 impl Place {
     fn enter(places: &Arc<Places>, from: IpAddr) -> Option<Self> {
-        let mut counts = lock(&places.0);
-        let is_full = counts.values().sum::<usize>() >= STREAMS_MAX;
+        let mut counts = lock(&places.counts);
+        let is_full = counts.values().sum::<usize>() >= places.rooms.all;
         let count = counts.get(&from).copied().unwrap_or_default();
-        if is_full || count >= STREAMS_PER_PLACE_MAX {
+        if is_full || count >= places.rooms.of_one {
             return None;
         }
         counts.insert(from, count + 1);
@@ -237,7 +316,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = lock(&self.places.0);
+        let mut counts = lock(&self.places.counts);
         if let Some(count) = counts.get_mut(&self.from) {
             *count -= 1;
             if *count == 0 {
@@ -253,19 +332,23 @@ mod tests {
 
     #[test]
     fn one_address_has_few_streams_and_all_have_a_limit() {
-        let places = Arc::new(Places::default());
+        let rooms = Rooms {
+            all: 100,
+            of_one: 7,
+        };
+        let places = Arc::new(Places::new(rooms));
         let from = |n: u16| IpAddr::from([11, 0, (n >> 8) as u8, n as u8]);
-        let one: Vec<_> = (0..STREAMS_MAX)
+        let one: Vec<_> = (0..50)
             .filter_map(|_| Place::enter(&places, from(0)))
             .collect();
-        assert_eq!(one.len(), STREAMS_PER_PLACE_MAX);
+        assert_eq!(one.len(), rooms.of_one);
         let all: Vec<_> = (1..1_000)
             .filter_map(|n| Place::enter(&places, from(n)))
             .collect();
-        assert_eq!(one.len() + all.len(), STREAMS_MAX);
+        assert_eq!(one.len() + all.len(), rooms.all);
         let of_one = ["2001:db8::1", "2001:db8::2:3"].map(|ip| network(ip.parse().unwrap()));
         assert_eq!(of_one[0], of_one[1]);
         drop((one, all));
-        assert!(lock(&places.0).is_empty());
+        assert!(lock(&places.counts).is_empty());
     }
 }

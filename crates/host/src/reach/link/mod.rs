@@ -6,17 +6,20 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | `hello` | how the two ends come to know each other; what they say |
+//! | `hello` | how the two ends come to know each other |
+//! | `message` | what they say |
 //! | `stream` | messages over a stream |
+//! | `turns` | to whom one may be opened now |
 //! | `dial` | tries all that may pass, and takes what does |
 //! | `listen` | takes links of others, of both kinds at one port |
 
 mod dial;
 mod hello;
 mod listen;
+mod message;
 mod stream;
+mod turns;
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -32,7 +35,9 @@ use tokio_util::sync::CancellationToken;
 use super::Carrier;
 use crate::session::Sessions;
 pub(crate) use dial::{Passage, survey};
-use hello::{Message, Pipe};
+use hello::Pipe;
+use message::Message;
+use turns::Turns;
 
 /// How long a peer is given to answer by datagrams before a link is opened.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -41,17 +46,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How many links are opened at once, and how many bridges tried.
-const OPENING_MAX: usize = 16;
+/// How many bridges are tried at once.
 const BRIDGES_AT_ONCE_MAX: usize = 24;
-
-/// The wait after a first link that could not be opened; it doubles with each further one. It is
-/// forgotten when this host's addresses change.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(120);
-
-/// Of how many peers that is kept; with more, the oldest are forgotten.
-const BACKOFFS_MAX: usize = 1_024;
 
 /// Two links are opened at the same time if there is not more between them.
 const SAME_TIME: Duration = Duration::from_secs(10);
@@ -119,10 +115,7 @@ pub(crate) struct Linker {
     sessions: Sessions,
     /// Which proxies connections take.
     proxies: Proxies,
-    /// The peers to which one is being opened.
-    opening: Mutex<HashSet<NodeId>>,
-    /// Those to which none could be, until when, and how long that was.
-    backoffs: Mutex<HashMap<NodeId, (Instant, Duration)>>,
+    turns: Mutex<Turns>,
     bridges: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -143,8 +136,7 @@ impl Linker {
             carrier,
             sessions,
             proxies,
-            opening: Mutex::default(),
-            backoffs: Mutex::default(),
+            turns: Mutex::default(),
             bridges: Arc::new(Semaphore::new(BRIDGES_AT_ONCE_MAX)),
             stop,
         });
@@ -154,7 +146,7 @@ impl Linker {
             let peer = tokio::select! {
                 () = linker.stop.cancelled() => return,
                 Ok(()) = addresses.changed() => {
-                    super::lock(&linker.backoffs).clear();
+                    super::lock(&linker.turns).moved();
                     continue;
                 }
                 peer = wanted.recv() => match peer {
@@ -162,37 +154,15 @@ impl Linker {
                     None => return,
                 },
             };
-            if linker.is_due(peer) && super::lock(&linker.opening).insert(peer) {
+            if super::lock(&linker.turns).begin(Instant::now(), peer) {
                 let linker = Arc::clone(&linker);
                 tokio::spawn(async move {
                     let stop = linker.stop.clone();
                     stop.run_until_cancelled(linker.open(peer)).await;
-                    super::lock(&linker.opening).remove(&peer);
+                    super::lock(&linker.turns).end(peer);
                 });
             }
         }
-    }
-
-    /// Tells whether a link to a peer may be opened now.
-    fn is_due(&self, peer: NodeId) -> bool {
-        let until = super::lock(&self.backoffs).get(&peer).copied();
-        let is_over = until.is_none_or(|(until, _)| Instant::now() >= until);
-        is_over && super::lock(&self.opening).len() < OPENING_MAX
-    }
-
-    /// Notes that a link could not be opened.
-    fn put_off(&self, peer: NodeId) {
-        let mut backoffs = super::lock(&self.backoffs);
-        if backoffs.len() >= BACKOFFS_MAX && !backoffs.contains_key(&peer) {
-            let oldest = backoffs.iter().min_by_key(|(_, (until, _))| *until);
-            let oldest = oldest.map(|(peer, _)| *peer);
-            oldest.map(|oldest| backoffs.remove(&oldest));
-        }
-        let wait = backoffs
-            .get(&peer)
-            .map_or(BACKOFF_MIN, |(_, wait)| 2 * *wait);
-        let wait = wait.min(BACKOFF_MAX);
-        backoffs.insert(peer, (Instant::now() + wait, wait));
     }
 
     /// Opens a link to a peer, unless it answers by itself meanwhile.
@@ -213,10 +183,10 @@ impl Linker {
         match opened.await {
             Some(_) if self.carrier.is_reached(peer) => {}
             Some(opened) => {
-                super::lock(&self.backoffs).remove(&peer);
+                super::lock(&self.turns).opened(Instant::now(), peer);
                 self.serve(peer, opened);
             }
-            None => self.put_off(peer),
+            None => super::lock(&self.turns).failed(Instant::now(), peer),
         }
     }
 

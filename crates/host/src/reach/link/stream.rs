@@ -8,12 +8,10 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::hello::Pipe;
-
-/// The longest message, in octets: a packet and what is around it.
-pub(super) const MESSAGE_BYTES_MAX: usize = 2_048;
+use super::message::{MESSAGE_BYTES_MAX, next};
 
 /// The most messages that wait, each way.
-pub(super) const WAITING_MAX: usize = 128;
+const WAITING_MAX: usize = 128;
 
 /// How many messages are written at once.
 const BATCH: usize = 32;
@@ -57,22 +55,6 @@ async fn read(mut stream: impl AsyncRead + Unpin, incoming: mpsc::Sender<Bytes>)
             return Ok(());
         }
     }
-}
-
-/// Takes the next message off what was read; none when it has not come as a whole.
-fn next(octets: &mut BytesMut) -> io::Result<Option<Bytes>> {
-    let Some(length) = octets.first_chunk::<2>() else {
-        return Ok(None);
-    };
-    let length = usize::from(u16::from_le_bytes(*length));
-    if length == 0 || length > MESSAGE_BYTES_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    if octets.len() < 2 + length {
-        return Ok(None);
-    }
-    let mut message = octets.split_to(2 + length).freeze();
-    Ok(Some(message.split_off(2)))
 }
 
 async fn write(

@@ -73,6 +73,27 @@ fn deliver(nodes: &mut [Node], now: Time, first: usize, input: Input) -> Vec<(us
     events
 }
 
+/// One says something to the first of those that relay.
+fn tell(nodes: &mut [Node], now: Time, from: usize, said: &ReachMessage) -> Vec<(usize, Event)> {
+    let message = Message::Direct {
+        service: ServiceId::Reach as u8,
+        body: said.encode().into(),
+    };
+    let from = nodes[from].id();
+    deliver(nodes, now, 2, Input::Message { from, message })
+}
+
+/// One wants the first of them to relay.
+fn wish(
+    nodes: &mut [Node],
+    now: Time,
+    from: usize,
+    with: NodeId,
+    token: u64,
+) -> Vec<(usize, Event)> {
+    tell(nodes, now, from, &ReachMessage::Relay(with, token))
+}
+
 fn wayless(nodes: &[Node], peer: usize, is_relayed: bool) -> Command {
     Command::Wayless {
         peer: nodes[peer].id(),
@@ -197,12 +218,7 @@ fn a_node_relays_only_if_it_agrees_and_for_so_many() {
         panic!("{before:?}");
     };
     let wish = |nodes: &mut Vec<Node>, from: usize, with: NodeId, token: u64| {
-        let message = Message::Direct {
-            service: ServiceId::Reach as u8,
-            body: ReachMessage::Relay(with, token).encode().into(),
-        };
-        let from = nodes[from].id();
-        deliver(nodes, now, 2, Input::Message { from, message })
+        wish(nodes, now, from, with, token)
     };
     let other = nodes[1].id();
     let events = wish(&mut nodes, 0, other, 0);
@@ -226,13 +242,53 @@ fn a_node_relays_only_if_it_agrees_and_for_so_many() {
     // They end, and others have their turn.
     let over = now + LASTS;
     deliver(&mut nodes, over, 2, Input::Timeout);
-    let message = Message::Direct {
-        service: ServiceId::Reach as u8,
-        body: ReachMessage::Relay(last, 0).encode().into(),
-    };
-    let from = ids[5];
-    let events = deliver(&mut nodes, over, 2, Input::Message { from, message });
+    let events = self::wish(&mut nodes, over, 5, last, 0);
     assert_eq!(relayed(&events, 5).len(), 1);
+}
+
+#[test]
+fn what_nobody_uses_makes_room_for_others() {
+    let now = Time::from_secs(1);
+    let mut nodes = town(1, TERMS);
+    let command = wayless(&nodes, 1, false);
+    let [(_, token)] = relayed(&play(&mut nodes, now, 0, command), 0)[..] else {
+        panic!("no relay");
+    };
+    nodes.push(node(30));
+    meet(&mut nodes, 3, 2);
+    let other = nodes[3].id();
+    assert_eq!(wish(&mut nodes, now, 0, other, 0), [], "one of a member");
+    play(&mut nodes, now, 2, Command::Unused(token));
+    let events = wish(&mut nodes, now, 0, other, 0);
+    assert_eq!(relayed(&events, 0).len(), 1);
+}
+
+#[test]
+fn wishes_of_one_member_do_not_use_up_those_of_another() {
+    let now = Time::from_secs(1);
+    let mut nodes = town(1, TERMS);
+    let [one, other] = [0, 1].map(|at: usize| nodes[at].id());
+    for number in 0..1_000 {
+        let nobody = node(100 + (number % 100) as u8).id();
+        assert_eq!(wish(&mut nodes, now, 0, nobody, 0), []);
+    }
+    assert_eq!(wish(&mut nodes, now, 0, other, 0), [], "it had its turn");
+    assert_eq!(relayed(&wish(&mut nodes, now, 1, one, 0), 1).len(), 1);
+}
+
+#[test]
+fn a_node_that_is_seen_elsewhere_than_it_is_does_not_relay() {
+    let now = Time::from_secs(1);
+    for (seen, relays) in [(address(2), 1), ("198.51.100.7:7000".to_owned(), 0)] {
+        let mut nodes = town(1, TERMS);
+        let local = vec![address(2).parse().unwrap()];
+        play(&mut nodes, now, 2, Command::Local(local));
+        let said = ReachMessage::Seen(seen.parse().unwrap());
+        tell(&mut nodes, now, 0, &said);
+        let command = wayless(&nodes, 1, false);
+        let events = play(&mut nodes, now, 0, command);
+        assert_eq!(relayed(&events, 0).len(), relays, "{seen}");
+    }
 }
 
 #[test]

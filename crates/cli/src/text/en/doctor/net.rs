@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use enishi_api::{Finding, Nat};
+use enishi_api::{Finding, MappingLifetime, Nat};
 
 use super::{router, said};
 use crate::text::{Diagnosis, Message};
@@ -11,6 +11,7 @@ use crate::text::{Diagnosis, Message};
 pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
     match finding {
         Finding::Translation { nat, own } => translation(nat, own, bad),
+        Finding::Lifetime(lifetime) => self::lifetime(lifetime, bad),
         Finding::Paths {
             datagrams,
             site,
@@ -41,6 +42,12 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
         ),
         Finding::TurnServer(server) => {
             let how = super::super::text(&Message::TurnUsed { server });
+            let is_silent = server.trouble.as_deref() == Some("silent");
+            if bad && is_silent && !server.url.contains('?') {
+                let advice = "Perhaps no UDP passes to it. By TCP it is used as `enishi turn use \
+                              URL?transport=tcp`, if it takes that; then nodes come by it again.";
+                return said("TURN server", format!("{}: {how}", server.url), Some(advice));
+            }
             let advice = bad.then_some(
                 "Nodes that nothing else reaches do not come by it. Name and password: `enishi turn use`; else ask who runs it.",
             );
@@ -94,6 +101,44 @@ fn translation(nat: &Nat, own: &[SocketAddr], bad: bool) -> Diagnosis {
         bad.then_some(
             "Switch UPnP, NAT-PMP or PCP on at the router, or forward the node's UDP port: then \
              everybody reaches it straight.",
+        ),
+    )
+}
+
+fn lifetime(lifetime: &MappingLifetime, bad: bool) -> Diagnosis {
+    let what = match lifetime.translated {
+        true => "the router",
+        false => "a firewall",
+    };
+    let every = lifetime.keep_alive_ms as f64 / 1e3;
+    let kept = format!("silent ways are used every {every} s to keep them open");
+    let detail = match (lifetime.at_least_s, lifetime.less_than_s) {
+        _ if lifetime.unlimited => "nothing is in between that forgets silent ways".to_owned(),
+        (Some(0), Some(less)) => {
+            format!("{what} forgets a silent way in less than {less} s; {kept}")
+        }
+        (Some(least), Some(less)) => {
+            format!("{what} forgets a silent way after {least} to {less} s; {kept}")
+        }
+        (Some(least), None) if lifetime.measuring => {
+            format!("{what} keeps a silent way open for {least} s or more; still being measured")
+        }
+        (Some(least), None) => {
+            format!("{what} keeps a silent way open for {least} s or more; {kept}")
+        }
+        (None, _) if lifetime.measuring => "being measured; ask again in some minutes".to_owned(),
+        (None, _) => {
+            "not known how long silent ways stay open: no node that is reached could help \
+                      to find it out; it is tried again"
+                .to_owned()
+        }
+    };
+    said(
+        "lifetime",
+        detail,
+        bad.then_some(
+            "Two minutes are the least that a router should have (RFC 4787). If it is yours, set its UDP \
+             timeout to that or more: idle nodes then send less.",
         ),
     )
 }

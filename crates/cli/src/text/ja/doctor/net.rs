@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use enishi_api::{Finding, Nat};
+use enishi_api::{Finding, MappingLifetime, Nat};
 
 use super::{router, said};
 use crate::text::{Diagnosis, Message};
@@ -11,6 +11,7 @@ use crate::text::{Diagnosis, Message};
 pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
     match finding {
         Finding::Translation { nat, own } => translation(nat, own, bad),
+        Finding::Lifetime(lifetime) => self::lifetime(lifetime, bad),
         Finding::Paths {
             datagrams,
             site,
@@ -42,6 +43,12 @@ pub(super) fn diagnosis(finding: &Finding, bad: bool) -> Diagnosis {
         ),
         Finding::TurnServer(server) => {
             let how = super::super::text(&Message::TurnUsed { server });
+            let is_silent = server.trouble.as_deref() == Some("silent");
+            if bad && is_silent && !server.url.contains('?') {
+                let advice = "UDP が届かないのかもしれません。サーバーが TCP も受けるなら、`enishi turn use \
+                              URL?transport=tcp` で使えます。";
+                return said("TURN サーバー", format!("{}: {how}", server.url), Some(advice));
+            }
             let advice = bad.then_some(
                 "ほかに経路のないノードはここを通れません。名前とパスワードは `enishi turn use` で直し、そうでなければ運用者に確認してください。",
             );
@@ -93,6 +100,44 @@ fn translation(nat: &Nat, own: &[SocketAddr], bad: bool) -> Diagnosis {
         bad.then_some(
             "ルーターの UPnP、NAT-PMP、PCP のどれかを有効にするか、このノードの UDP ポートを\
              転送してください。誰からも直接届くようになります。",
+        ),
+    )
+}
+
+fn lifetime(lifetime: &MappingLifetime, bad: bool) -> Diagnosis {
+    let what = match lifetime.translated {
+        true => "ルーター",
+        false => "ファイアウォール",
+    };
+    let every = lifetime.keep_alive_ms as f64 / 1e3;
+    let kept = format!("通信のない経路は {every} 秒ごとに使って保ちます");
+    let detail = match (lifetime.at_least_s, lifetime.less_than_s) {
+        _ if lifetime.unlimited => "間に、通信のない経路を忘れるものはありません".to_owned(),
+        (Some(0), Some(less)) => {
+            format!("{what}は通信のない経路を {less} 秒足らずで忘れます。{kept}")
+        }
+        (Some(least), Some(less)) => {
+            format!("{what}は通信のない経路を {least}〜{less} 秒で忘れます。{kept}")
+        }
+        (Some(least), None) if lifetime.measuring => {
+            format!("{what}は通信のない経路を {least} 秒以上保ちます。測定中です")
+        }
+        (Some(least), None) => {
+            format!("{what}は通信のない経路を {least} 秒以上保ちます。{kept}")
+        }
+        (None, _) if lifetime.measuring => {
+            "測定中です。数分後にもう一度実行してください".to_owned()
+        }
+        (None, _) => "通信のない経路がいつまで保たれるかは不明です。測定を手伝えるノードに届き\
+                      ませんでした。後でまた試します"
+            .to_owned(),
+    };
+    said(
+        "経路の寿命",
+        detail,
+        bad.then_some(
+            "ルーターは少なくとも 2 分保つべきです（RFC 4787）。自分のルーターなら UDP タイムアウトを\
+             それ以上にしてください。待機中の通信が減ります。",
         ),
     )
 }
