@@ -397,7 +397,7 @@ fn packets_way(from: &Daemon) -> String {
 }
 
 /// Two nodes behind routers of these kinds are members of one channel, and those who help them of
-/// none: their packets go straight.
+/// none: their packets go straight, and so does their session, which needs nobody else then.
 fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     let Some(mut net) = Net::open(name) else {
         return;
@@ -405,7 +405,7 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
     let first = start(&net, &helpers[0], None);
     let ticket = invitation(&first);
-    let _others = [1, 2].map(|number| start(&net, &helpers[number], Some(&ticket)));
+    let others = [1, 2].map(|number| start(&net, &helpers[number], Some(&ticket)));
     let mut hosts = Vec::new();
     for (name, kind) in ["a", "b"].into_iter().zip(kinds) {
         let home = net.world.home(kind).unwrap();
@@ -443,6 +443,17 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     let pinged = hosts[0].run(&words, A_WHILE).unwrap();
     assert!(pinged.stdout.contains("20 received"), "{}", pinged.stdout);
     assert!(packets_way(one).starts_with("direct 11."));
+    let told = status(other);
+    until(A_WHILE, "the session goes straight", || {
+        Ok(way(one, &told).starts_with("direct"))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(one, &told), one.log()));
+    drop((first, others));
+    // Longer than a session lives by which nothing comes.
+    let words = ["ping", "-q", "-c", "100", "-i", "0.2", "-W", "1", &address];
+    let pinged = hosts[0].run(&words, A_WHILE).unwrap();
+    assert!(pinged.stdout.contains("100 received"), "{}", pinged.stdout);
+    assert!(way(one, &told).starts_with("direct"));
 }
 
 /// Keeps one outer port for all, and lets nobody in who was not sent to.
@@ -468,6 +479,13 @@ fn packets_go_straight_from_a_router_with_another_port_for_each() {
 fn packets_go_straight_to_a_router_whose_ports_follow_each_other() {
     let symmetric = NatKind::symmetric(Ports::Sequential(2));
     packets_go_straight("steps", [port_restricted(), symmetric]);
+}
+
+#[test]
+fn packets_go_straight_between_routers_whose_ports_follow_each_other() {
+    // One counts on for all of the house, the other one from each inner port.
+    let kinds = [Ports::Sequential(1), Ports::Preserving].map(NatKind::symmetric);
+    packets_go_straight("meet", kinds);
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub enum Kind {
     FirstHalf = 4,
     /// The same number, and the second half.
     SecondHalf = 5,
+    /// What one host says to the other.
+    Message = 6,
 }
 
 impl Kind {
@@ -75,8 +77,17 @@ impl Kind {
             3 => Self::ProbeAnswer,
             4 => Self::FirstHalf,
             5 => Self::SecondHalf,
+            6 => Self::Message,
             _ => return None,
         })
+    }
+
+    /// Tells whether keys are in use by which this is sealed; halves come in pairs.
+    pub(crate) const fn is_use(self) -> bool {
+        match self {
+            Self::Packet | Self::PartialPacket | Self::FirstHalf | Self::Message => true,
+            Self::Probe | Self::ProbeAnswer | Self::SecondHalf => false,
+        }
     }
 }
 

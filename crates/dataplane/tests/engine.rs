@@ -44,6 +44,8 @@ macro_rules! need_root {
 mod hostile;
 #[path = "engine/relay.rs"]
 mod relay;
+#[path = "engine/straight.rs"]
+mod straight;
 #[path = "engine/waiting.rs"]
 mod waiting;
 
@@ -52,6 +54,7 @@ struct End {
     host: Host,
     engine: Engine,
     notes: Mutex<mpsc::Receiver<Note>>,
+    words: Mutex<mpsc::Receiver<straight::Word>>,
     lane: Arc<Mutex<Option<(PeerKey, Inbox)>>>,
     number: u8,
 }
@@ -59,6 +62,7 @@ struct End {
 /// The host of an engine, as far as the engine sees it: the lane leads to the other.
 struct Lane {
     notes: mpsc::Sender<Note>,
+    words: mpsc::Sender<straight::Word>,
     lane: Arc<Mutex<Option<(PeerKey, Inbox)>>>,
 }
 
@@ -71,6 +75,16 @@ impl Outside for Lane {
 
     fn lane_bytes_max(&mut self, _: &PeerKey) -> Option<usize> {
         self.lane.lock().unwrap().as_ref().map(|_| LANE_BYTES_MAX)
+    }
+
+    fn straight(&mut self, peer: &PeerKey, at: Option<SocketAddr>) {
+        let _ = self.words.send(straight::Word::Straight(*peer, at));
+    }
+
+    fn said(&mut self, peer: &PeerKey, message: &[u8]) {
+        let _ = self
+            .words
+            .send(straight::Word::Said(*peer, message.to_vec()));
     }
 
     fn send_by_lane(&mut self, _: &PeerKey, datagrams: &[Bytes]) {
@@ -108,9 +122,11 @@ impl End {
 
     fn start_at(host: &Host, number: u8, layer: Layer) -> Self {
         let (notes, heard) = mpsc::channel();
+        let (words, said) = mpsc::channel();
         let lane = Arc::new(Mutex::new(None));
         let outside = Lane {
             notes,
+            words,
             lane: Arc::clone(&lane),
         };
         let inside = host.clone();
@@ -146,6 +162,7 @@ impl End {
             host: host.clone(),
             engine,
             notes: Mutex::new(heard),
+            words: Mutex::new(said),
             lane,
             number,
         }

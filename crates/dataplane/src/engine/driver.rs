@@ -320,6 +320,7 @@ impl<O: Outside> Driver<O> {
                 }
             }
             Command::Punch { peer, punch } => self.begin_punch(peer, punch),
+            Command::Say { peer, message } => self.say(peer, &message),
             Command::RelayTerms(terms) => self.relaying.set_terms(self.now, terms),
             Command::Relay { token, keys, lasts } => {
                 self.relaying.grant(self.now, token, &keys, lasts);
@@ -583,6 +584,9 @@ impl<O: Outside> Driver<O> {
         if let Some(network) = self.networks.get_mut(&session.network) {
             network.table.forget_peer(&slot);
         }
+        if session.told_at.is_some() {
+            self.untell_way(session.peer);
+        }
     }
 
     /// Another program removed the device.
@@ -642,6 +646,7 @@ impl<O: Outside> Driver<O> {
             for ask in asks {
                 self.ask(slot, ask);
             }
+            self.tell_way(slot);
             if let Some(peer) = wayless {
                 let is_relayed = self.is_relayed(peer);
                 let note = Note::Wayless { peer, is_relayed };

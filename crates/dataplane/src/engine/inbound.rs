@@ -48,6 +48,8 @@ pub(super) enum Happened {
     Seen(PeerKey, SocketAddr),
     /// A datagram of another protocol came.
     Foreign(Pair, Vec<u8>),
+    /// The host of a peer has said something.
+    Said(PeerKey, Pair, Vec<u8>),
 }
 
 impl<O: Outside> Driver<O> {
@@ -210,9 +212,13 @@ impl<O: Outside> Driver<O> {
         for happened in happened {
             match happened {
                 Happened::HasKeys(slot) => self.promote(slot),
-                Happened::HasWay(slot) => self.send_all_waiting(slot),
+                Happened::HasWay(slot) => {
+                    self.send_all_waiting(slot);
+                    self.tell_way(slot);
+                }
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
+                Happened::Said(peer, from, message) => self.hear(peer, from, &message),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
                 Happened::Foreign(from, datagram) => {
                     let answer = self.exit.outside.foreign(from.address, &datagram);
@@ -327,6 +333,11 @@ impl<'b> Entry<'_, 'b> {
                         self.happened.push(Happened::Seen(session.peer, at));
                     }
                 }
+            }
+            Some(Kind::Message) => {
+                let said = from.map(|from| (session.peer, from, opened.content.to_vec()));
+                self.happened
+                    .extend(said.map(|(peer, from, said)| Happened::Said(peer, from, said)));
             }
             // Of a later version.
             None => {}

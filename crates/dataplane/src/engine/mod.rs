@@ -28,6 +28,7 @@ mod relayed;
 mod relaying;
 mod session;
 mod sockets;
+mod straight;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +41,7 @@ use crate::bell::Bell;
 use crate::device::Device;
 use crate::filter::Filter;
 use crate::relay::{RelayKey, Token};
-use crate::sealed::{Cipher, DirectionKey};
+use crate::sealed::{Cipher, DirectionKey, OVERHEAD_BYTES};
 use crate::socket::Socket;
 use crate::table::{Gateway, Network as Prefix};
 use bytes::Bytes;
@@ -204,6 +205,14 @@ pub enum Command {
         peer: PeerKey,
         /// How.
         punch: Punch,
+    },
+    /// Send a message to the host of a peer, straight or not at all; it may be lost. There it comes to
+    /// [`Outside::said`].
+    Say {
+        /// To whom.
+        peer: PeerKey,
+        /// At most [`MESSAGE_BYTES_MAX`] octets; fewer pass where datagrams have to be shorter.
+        message: Bytes,
     },
     /// How much this node relays for others ([`crate::relay`]); nothing before it is told.
     RelayTerms(RelayTerms),
@@ -392,6 +401,18 @@ pub trait Outside: Send + 'static {
     /// Sends datagrams by the lane of a peer's session, in order; they may be lost.
     fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
 
+    /// Hears where datagrams go straight to a peer, in any network, or that they do not any more:
+    /// within a second after that is so, and whenever it changes.
+    fn straight(&mut self, peer: &PeerKey, at: Option<SocketAddr>) {
+        let _ = (peer, at);
+    }
+
+    /// Takes what the host of a peer has told its engine to [`Command::Say`]: any octets, as often
+    /// as the peer likes.
+    fn said(&mut self, peer: &PeerKey, message: &[u8]) {
+        let _ = (peer, message);
+    }
+
     /// Takes a datagram that is not the engine's: its first octet is below 4, as STUN's are (RFC
     /// 7983, section 7), and it has at most [`FOREIGN_BYTES_MAX`]. Returns what to send by
     /// the same socket, and where to, if anything.
@@ -400,6 +421,9 @@ pub trait Outside: Send + 'static {
         None
     }
 }
+
+/// The longest message of a host that any way takes: what fits with its seal in the longest datagram.
+pub const MESSAGE_BYTES_MAX: usize = DATAGRAM_BYTES[0] - OVERHEAD_BYTES;
 
 /// The longest datagram of another protocol that is looked at, in octets.
 pub const FOREIGN_BYTES_MAX: usize = 1280;
@@ -488,6 +512,18 @@ impl Inbox {
     /// nothing once it has ended.
     pub fn tell(&self, command: Command) {
         if self.commands.send(command).is_ok() {
+            self.wake.bell.ring();
+        }
+    }
+
+    /// Tells the engine to [`Command::Say`] a message, which is lost while 4,096 commands wait. Never
+    /// waits.
+    pub fn say(&self, peer: PeerKey, message: Bytes) {
+        if self
+            .commands
+            .try_send(Command::Say { peer, message })
+            .is_ok()
+        {
             self.wake.bell.ring();
         }
     }

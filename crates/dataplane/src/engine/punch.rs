@@ -13,7 +13,9 @@
 //! After `k` probes that is so with the probability 1 - (1 - 256/64512)^k, 98 % for 1,024 (the
 //! birthday paradox; B. Ford, P. Srisuresh and D. Kegel, "Peer-to-Peer Communication Across Network
 //! Address Translators", USENIX 2005, section 5.1, describe why ports have to be guessed at all).
-//! Where ports follow each other, the next ones are probed first.
+//! Where ports follow each other, the next ones are probed first; where those of both do, they *meet*:
+//! each probes the other's next ports, one after the other, by the socket that has just asked where it
+//! comes out, since some translations count on for each inner port by itself.
 //!
 //! All that is sent are the sealed probes of sessions that exist, at a rate of [`PER_S_MAX`], to
 //! the one address that the host names.
@@ -70,6 +72,14 @@ pub enum Punch {
         /// How many sockets are opened besides the first one; at most [`SOCKETS_MAX`].
         sockets: u16,
     },
+    /// Both search ports that follow each other.
+    Meet {
+        /// The peer's outer address.
+        ip: IpAddr,
+        /// Ports that are probed in this order, by the socket of the last
+        /// [`Command::SendAnew`](super::Command::SendAnew); at most [`EXPECTED_MAX`].
+        ports: Vec<u16>,
+    },
 }
 
 /// What is under way.
@@ -118,17 +128,18 @@ impl Running {
 
     /// Returns the port that is probed as the nth; none after the last.
     fn port(&self, nth: u32) -> Option<u16> {
-        let Punch::Search {
-            expected, drawn, ..
-        } = &self.punch
-        else {
-            return None;
+        let (expected, drawn) = match &self.punch {
+            Punch::Search {
+                expected, drawn, ..
+            } => (expected, *drawn),
+            Punch::Meet { ports, .. } => (ports, 0),
+            Punch::Open { .. } => return None,
         };
         let expected = &expected[..expected.len().min(EXPECTED_MAX)];
         let number = nth as usize;
         match number.checked_sub(expected.len()) {
             None => expected.get(number).copied(),
-            Some(number) if number < usize::from((*drawn).min(DRAWN_MAX)) => {
+            Some(number) if number < usize::from(drawn.min(DRAWN_MAX)) => {
                 Some(drawn_port(self.draw, number as u32))
             }
             Some(_) => None,
@@ -248,12 +259,17 @@ impl<O: Outside> Driver<O> {
     fn next_of_punch(&mut self, nth: u32) -> Option<Pair> {
         let running = self.puncher.running.as_mut()?;
         match running.punch {
-            Punch::Search { ip, .. } => {
+            Punch::Search { ip, .. } | Punch::Meet { ip, .. } => {
                 let port = running.port(nth);
                 if port.is_none() {
                     running.done.get_or_insert(self.now);
                 }
-                Some(SocketAddr::new(ip, port?).into())
+                let asked = self.puncher.pool.first().copied();
+                let via = match running.punch {
+                    Punch::Meet { .. } => asked.unwrap_or(Via::FIRST),
+                    Punch::Search { .. } | Punch::Open { .. } => Via::FIRST,
+                };
+                Some(Pair::straight(via, SocketAddr::new(ip, port?)))
             }
             Punch::Open { to, sockets } => {
                 let wanted = usize::from(sockets.min(SOCKETS_MAX));
@@ -327,6 +343,13 @@ mod tests {
                 .eq(1..=EXPECTED_MAX as u16)
         );
         assert!(Duration::from_secs(1) >= PAUSE * (PER_S_MAX / AT_ONCE));
+        let meet = Punch::Meet {
+            ip: [192, 0, 2, 1].into(),
+            ports: (1..=100).rev().collect(),
+        };
+        let running = Running::new(Instant::now(), [1; 32], meet, 1);
+        let ports = (0..).map_while(|nth| running.port(nth));
+        assert!(ports.eq((1..=100).rev().take(EXPECTED_MAX)));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct Session {
     pub(super) counters: Counters,
     /// Where the peer says to see this host; none before it has.
     pub(super) seen_at: Option<SocketAddr>,
+    /// Which way straight to the peer the host was told of last.
+    pub(super) told_at: Option<SocketAddr>,
     /// The keys that are used; those that the peer has not been seen to have yet; those before,
     /// newest first, for datagrams that are still on the way.
     current: Option<Keys>,
@@ -76,6 +78,7 @@ impl Session {
             paths: Paths::new(now),
             counters: Counters::default(),
             seen_at: None,
+            told_at: None,
             current: None,
             next: None,
             previous: Vec::new(),
@@ -205,7 +208,7 @@ impl Session {
         datagram: &mut [u8],
     ) -> Result<(), NoKeys> {
         let keys = self.current.as_mut().ok_or(NoKeys)?;
-        keys.used |= matches!(kind, Kind::Packet | Kind::PartialPacket | Kind::FirstHalf);
+        keys.used |= kind.is_use();
         keys.sealer
             .seal(kind, content, datagram)
             .map_err(|_| NoKeys)
@@ -222,7 +225,7 @@ impl Session {
             && keys.receive_index == index
         {
             let opened = keys.opener.open(datagram)?;
-            keys.used |= matches!(opened.kind, Some(Kind::Packet | Kind::PartialPacket));
+            keys.used |= opened.kind.is_some_and(Kind::is_use);
             return Ok((opened, false));
         }
         if let Some(keys) = &mut self.next

@@ -178,6 +178,7 @@ impl Driver {
                 Ok(()) = inlets.mapped.changed() => {
                     let mapped = inlets.mapped.borrow_and_update().clone();
                     self.shared.networks.set_mapped(mapped.packets);
+                    self.tell_reach(&mut node, reach::Command::Mapped(mapped.packets));
                     self.tell_external(&node);
                     self.tell_ways(&mut node, &inlets.addresses.borrow());
                 }

@@ -232,7 +232,11 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     tokio::spawn(Linker::run(
         shared.keypair.clone(),
         Arc::clone(&carrier),
-        (sessions.clone(), shared.upstream.proxies.clone()),
+        (
+            sessions.clone(),
+            Arc::clone(&shared.networks),
+            shared.upstream.proxies.clone(),
+        ),
         listeners,
         wanted.links,
         stop,

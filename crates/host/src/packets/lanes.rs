@@ -13,6 +13,7 @@ use enishi_services::rendezvous::QUESTION_BYTES;
 use enishi_services::vnet::ChannelId;
 use tokio::sync::mpsc;
 
+use super::straight::Straight;
 use super::stun::{Questions, Stun, Stunned};
 use super::{Note, Open};
 use crate::session::{DatagramLane, Sessions};
@@ -26,6 +27,7 @@ pub(super) struct Lanes {
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) open: Arc<Open>,
     by_peer: HashMap<PeerKey, DatagramLane>,
+    straight: Straight,
     stun: Stun,
     asked: Asked,
     answered: Asked,
@@ -36,13 +38,14 @@ impl Lanes {
         sessions: Sessions,
         notes: mpsc::Sender<Note>,
         open: Arc<Open>,
-        questions: Questions,
+        (questions, straight): (Questions, Straight),
     ) -> Self {
         Self {
             sessions,
             notes,
             open,
             by_peer: HashMap::new(),
+            straight,
             stun: Stun::new(questions),
             asked: Asked::default(),
             answered: Asked::default(),
@@ -121,6 +124,14 @@ impl Outside for Lanes {
             // A path that has just become smaller loses those that are too large for it.
             let _ = lane.send_many(datagrams);
         }
+    }
+
+    fn straight(&mut self, peer: &PeerKey, at: Option<SocketAddr>) {
+        self.straight.set(peer, at);
+    }
+
+    fn said(&mut self, peer: &PeerKey, message: &[u8]) {
+        self.straight.said(peer, message);
     }
 
     fn foreign(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {

@@ -13,6 +13,7 @@
 //! | `look` | how this node's packets come out, and where others get theirs |
 //! | `open` | devices and networks in user space, by channel |
 //! | `outside` | where others see this node's packets come from |
+//! | `straight` | ways straight to members, and what hosts say to each other there |
 //! | `stun` | how they are asked for it, and answered |
 //! | `terms` | permits, networks and keys, as the engine takes them |
 //! | `routing` | routes, as the engine and the system are told of them |
@@ -31,6 +32,7 @@ mod reach;
 mod relay;
 mod routing;
 mod shared;
+mod straight;
 mod stun;
 mod system;
 mod terms;
@@ -59,12 +61,14 @@ use crate::session::Sessions;
 use lanes::Lanes;
 use open::{Network, Open, make_device, make_stack};
 use outside::Outside;
+use straight::Straight;
 use stun::Questions;
 use system::SystemRoutes;
 use terms::{filter, keys};
 
 pub use discovery::Discovery;
 pub use reach::{Connection, Datagrams, Listener, Reach};
+pub use straight::Word;
 
 /// What the packet path tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +141,9 @@ pub struct Networks {
     mapped: Mutex<Option<SocketAddr>>,
     outside: Mutex<Outside>,
     questions: Questions,
+    straight: Straight,
+    /// Until somebody takes it.
+    words: Mutex<Option<mpsc::Receiver<Word>>>,
     /// Whether what the last look has found comes out by a NAT64.
     by_nat64: AtomicBool,
     open: Arc<Open>,
@@ -166,6 +173,7 @@ impl Networks {
         discovery: Discovery,
         key: [u8; 32],
     ) -> Self {
+        let (straight, words) = Straight::new();
         Self {
             layer,
             discovery,
@@ -175,6 +183,8 @@ impl Networks {
             mapped: Mutex::default(),
             outside: Mutex::default(),
             questions: Questions::new(key),
+            straight,
+            words: Mutex::new(Some(words)),
             by_nat64: AtomicBool::new(false),
             open: Arc::default(),
             said: Mutex::default(),
@@ -191,10 +201,11 @@ impl Networks {
     pub fn start(&self, sessions: Sessions) -> std::io::Result<()> {
         let own_ports: Vec<u16> = sessions.listening().iter().map(SocketAddr::port).collect();
         let next = own_ports.first().and_then(|port| port.checked_add(1));
-        let (open, questions) = (&self.open, &self.questions);
+        let (open, questions, straight) = (&self.open, &self.questions, &self.straight);
         let lanes = || {
             let (sessions, notes) = (sessions.clone(), self.notes.clone());
-            Lanes::new(sessions, notes, Arc::clone(open), questions.clone())
+            let told = (questions.clone(), straight.clone());
+            Lanes::new(sessions, notes, Arc::clone(open), told)
         };
         let engine = match next.map(|port| Engine::start(port, lanes())) {
             Some(Ok(engine)) => engine,
@@ -262,9 +273,13 @@ impl Networks {
                 to: self.way_to(to),
                 sockets,
             },
+            Plan::Meet { ip, ports } => Punch::Meet {
+                ip: self.way_to(SocketAddr::new(ip, 0)).ip(),
+                ports,
+            },
         };
         let to = match &punch {
-            Punch::Search { ip, .. } => *ip,
+            Punch::Search { ip, .. } | Punch::Meet { ip, .. } => *ip,
             Punch::Open { to, .. } => to.ip(),
         };
         // What leads into a virtual network would be a tunnel within itself.

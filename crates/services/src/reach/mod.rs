@@ -11,6 +11,7 @@
 //! | [`observed`] | which of the addresses that others see are believed, and for how long |
 //! | [`call`] | has two nodes that do not reach each other dial at once, and names who may carry |
 //! | [`nat`] | what kind of translation that tells |
+//! | `ports` | at which ports others reach the host's packets |
 //! | [`punch`] | has two members open their translations together |
 //! | `shown` | where nodes show that their packets come out besides |
 //! | `sought` | where those are who are about to be met |
@@ -25,6 +26,7 @@
 pub mod call;
 pub mod nat;
 pub mod observed;
+mod ports;
 pub mod punch;
 pub mod relay;
 pub mod servers;
@@ -45,6 +47,7 @@ use crate::keys::Secret;
 use call::Calls;
 use nat::Mapping;
 use observed::{Observed, is_public};
+use ports::Packets;
 use punch::{Offer, Plan, Punches};
 use relay::{Relayed, Relays, Sight, Terms};
 use servers::Servers;
@@ -114,6 +117,8 @@ pub enum Command {
     /// alone has told of it: told before its path. Where it goes is then no more than what that NAT64 makes
     /// believe, so others are told nothing of it.
     Hearsay(NodeId, bool),
+    /// The site's router passes on what comes for the host's packets at this address and port.
+    Mapped(Option<SocketAddr>),
 }
 
 /// What is told.
@@ -215,8 +220,7 @@ pub struct Reach {
     prompted: Prompted,
     sought: Sought,
     relays: Relays,
-    /// Where the host takes packets.
-    packets_port: Option<u16>,
+    packets: Packets,
     /// What the host was told last.
     given: Vec<SocketAddr>,
     given_at: Option<Time>,
@@ -318,39 +322,37 @@ impl Reach {
             if is_hearsay {
                 return;
             }
-            cx.send_to(peer, ReachMessage::Seen(session.at).encode());
-            if let Some(port) = self.open_port().filter(|_| is_first) {
+            let at = session.at;
+            cx.send_to(peer, ReachMessage::Seen(at).encode());
+            if let Some(port) = self.open_port(at).filter(|_| is_first) {
                 cx.send_to(peer, ReachMessage::Stun(port).encode());
             }
         }
     }
 
-    /// Returns the port at which others reach the host's packets, as far as is known.
-    fn open_port(&self) -> Option<u16> {
-        // Who is behind a translation is not reached at a port that it names.
-        let is_behind = !matches!(self.mapping(), Mapping::None | Mapping::Unknown);
-        self.packets_port.filter(|_| !is_behind)
+    /// Returns the port at which whoever comes from an address reaches the host's packets, as far as is known.
+    fn open_port(&self, from: SocketAddr) -> Option<u16> {
+        // Who is behind a translation is not reached at a port that it names itself.
+        match self.mapping() {
+            Mapping::None | Mapping::Unknown => self.packets.port,
+            _ => self
+                .packets
+                .mapped_port(&self.seen_at())
+                .filter(|_| from.is_ipv4()),
+        }
     }
 
-    /// Returns the port at which this node relays, unless by one version of IP most see it elsewhere than it
-    /// is. Where nobody on the Internet sees it, those with whom it has sessions are of its own site.
-    fn relay_port(&self) -> Option<u16> {
-        let local = self.local.as_deref().unwrap_or_default();
-        let is_in_the_open = |is_v4: bool| {
-            let sightings = self.observed.sightings();
-            let seen: Vec<_> = sightings.filter(|seen| seen.is_ipv4() == is_v4).collect();
-            let elsewhere = seen.iter().filter(|seen| !local.contains(seen)).count();
-            elsewhere == 0 || 2 * elsewhere < seen.len()
-        };
-        let is_in_the_open = is_in_the_open(true) && is_in_the_open(false);
-        self.packets_port.filter(|_| is_in_the_open)
+    /// Returns where others see this node, some of them at the same address.
+    fn seen_at(&self) -> Vec<SocketAddr> {
+        self.observed.sightings().collect()
     }
 
     /// Has nodes relay, or relays.
     fn on_relay(&mut self, from: NodeId, message: ReachMessage, cx: &mut Cx<'_>) {
-        let port = self.relay_port();
+        let local = self.local.as_deref().unwrap_or_default();
+        let ports = self.packets.ports(local, &self.seen_at());
         let sessions = &self.sessions;
-        let sight = Sight { sessions, port };
+        let sight = Sight { sessions, ports };
         match message {
             ReachMessage::Could(with) => self.relays.could(from, with, &sight, cx),
             ReachMessage::Offer(peer, standing) => {
@@ -417,8 +419,8 @@ impl Reach {
         by.truncate(call::RELAYS_MAX);
         let others = call::relays(cx.overlay(), peer.0).into_iter();
         by.extend(others.map(|contact| contact.id()));
-        let (sessions, port) = (&self.sessions, None);
-        let sight = Sight { sessions, port };
+        let (sessions, ports) = (&self.sessions, None);
+        let sight = Sight { sessions, ports };
         self.relays.want(peer, &by, &sight, cx);
     }
 
@@ -606,7 +608,8 @@ impl Service for Reach {
                 }
                 self.local = Some(addresses);
             }
-            ServiceInput::Command(Command::Packets(port)) => self.packets_port = Some(port),
+            ServiceInput::Command(Command::Packets(port)) => self.packets.port = Some(port),
+            ServiceInput::Command(Command::Mapped(at)) => self.packets.mapped = at,
             ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
             ServiceInput::Command(Command::Ticket { by, at, ticket }) => {
                 return self.show(by, (at, ticket), cx);

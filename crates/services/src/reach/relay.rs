@@ -12,8 +12,8 @@
 //! engine of the host does it (`crates/dataplane`, `relay.rs`). The relay sees who speaks with whom, how
 //! much and when; what is said is sealed from end to end.
 //!
-//! A node relays if its host says for how many pairs, others reach it without a translation, and its
-//! sessions with both go straight. It grants for [`LASTS`]; an end that still needs the relay asks again
+//! A node relays if its host says for how many pairs, others reach it without a translation or by a port that
+//! its router maps, and its sessions with both go straight. It grants for [`LASTS`]; an end that still needs the relay asks again
 //! before that is over, and names the token. A new wish for the same pair ends what was granted before.
 //!
 //! Of two members the one with the lesser id asks; the other one only if nothing came of it. Up to
@@ -28,6 +28,7 @@ use std::time::Duration;
 use enishi_overlay::{NodeId, Time};
 use serde::{Deserialize, Serialize};
 
+use super::ports::Ports;
 use super::wire::ReachMessage;
 use super::{Cx, Event, Session};
 use crate::bucket::Rate;
@@ -155,14 +156,21 @@ pub(super) struct Relays {
 pub(super) struct Sight<'a> {
     /// Those that go straight.
     pub(super) sessions: &'a BTreeMap<NodeId, Session>,
-    /// The port at which the host takes packets, if others reach it.
-    pub(super) port: Option<u16>,
+    /// The ports at which the host takes packets, if others reach it.
+    pub(super) ports: Option<Ports>,
 }
 
 impl Sight<'_> {
     /// Returns where the peer of a session that goes straight is; none without one.
     fn at(&self, peer: NodeId) -> Option<SocketAddr> {
         self.sessions.get(&peer).map(|session| session.at)
+    }
+
+    /// Returns the port at which such a peer reaches this node.
+    fn port_toward(&self, peer: NodeId) -> Option<u16> {
+        self.ports
+            .zip(self.at(peer))
+            .map(|(ports, at)| ports.toward(at))
     }
 }
 
@@ -278,9 +286,9 @@ impl Relays {
         cx: &mut Cx<'_>,
     ) {
         let now = cx.now();
-        let Some(port) = sight.port.filter(|_| sight.at(from).is_some()) else {
+        if sight.port_toward(from).is_none() {
             return;
-        };
+        }
         let pair = pair(from, with);
         let renews = |granted: &&Granted| granted.token == token && now < granted.until;
         let renewed = self.granted.get(&pair).filter(renews);
@@ -307,6 +315,9 @@ impl Relays {
         granted.until = now + LASTS;
         let (token, keys) = (granted.token, granted.keys.clone());
         for (place, to) in pair.into_iter().enumerate() {
+            let Some(port) = sight.port_toward(to) else {
+                continue;
+            };
             let grant = Grant {
                 token,
                 key: keys[place].clone(),
@@ -425,7 +436,7 @@ impl Relays {
             || (self.granted.len() < self.terms.pairs_max as usize
                 && is_room_of(one)
                 && is_room_of(other));
-        sight.port.is_some() && one != other && has_room && is_straight(one) && is_straight(other)
+        sight.ports.is_some() && one != other && has_room && is_straight(one) && is_straight(other)
     }
 
     fn load(&self) -> u8 {

@@ -2,7 +2,8 @@
 //!
 //! A link is TCP straight to the peer, TCP through a proxy by CONNECT, or an HTTP bridge. Who needs
 //! one opens it to a peer that can be dialled, at the port of its sessions or at one that companies
-//! let out; the peer listens there. To the [`Carrier`] a link is one more way to the peer, by itself.
+//! let out; the peer listens there. Or it is the way that packets of a common channel have found. To the
+//! [`Carrier`] a link is one more way to the peer, by itself.
 //!
 //! | part | does |
 //! |---|---|
@@ -12,11 +13,13 @@
 //! | `turns` | to whom one may be opened now |
 //! | `dial` | tries all that may pass, and takes what does |
 //! | `listen` | takes links of others, of both kinds at one port |
+//! | `packets` | links by the ways that packets have found |
 
 mod dial;
 mod hello;
 mod listen;
 mod message;
+mod packets;
 mod stream;
 mod turns;
 
@@ -33,10 +36,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Carrier;
+use crate::packets::Networks;
 use crate::session::Sessions;
 pub(crate) use dial::{Passage, survey};
 use hello::Pipe;
 use message::Message;
+use packets::ByPackets;
 use turns::Turns;
 
 /// How long a peer is given to answer by datagrams before a link is opened.
@@ -115,6 +120,7 @@ pub(crate) struct Linker {
     sessions: Sessions,
     /// Which proxies connections take.
     proxies: Proxies,
+    packets: ByPackets,
     turns: Mutex<Turns>,
     bridges: Arc<Semaphore>,
     stop: CancellationToken,
@@ -126,7 +132,7 @@ impl Linker {
     pub(crate) async fn run(
         keypair: Keypair,
         carrier: Arc<Carrier>,
-        (sessions, proxies): (Sessions, Proxies),
+        (sessions, networks, proxies): (Sessions, Arc<Networks>, Proxies),
         listeners: Vec<TcpListener>,
         mut wanted: mpsc::Receiver<NodeId>,
         stop: CancellationToken,
@@ -136,17 +142,25 @@ impl Linker {
             carrier,
             sessions,
             proxies,
+            packets: ByPackets::new(networks),
             turns: Mutex::default(),
             bridges: Arc::new(Semaphore::new(BRIDGES_AT_ONCE_MAX)),
             stop,
         });
         listen::start(&linker, listeners);
         let mut addresses = linker.sessions.watch_local_addresses();
+        let Some(mut words) = linker.packets.networks.words() else {
+            return;
+        };
         loop {
             let peer = tokio::select! {
                 () = linker.stop.cancelled() => return,
                 Ok(()) = addresses.changed() => {
                     super::lock(&linker.turns).moved();
+                    continue;
+                }
+                Some(word) = words.recv() => {
+                    linker.on_word(word);
                     continue;
                 }
                 peer = wanted.recv() => match peer {
@@ -170,6 +184,9 @@ impl Linker {
         tokio::time::sleep(PATIENCE).await;
         if self.carrier.is_reached(peer) {
             return;
+        }
+        if let Some(at) = self.packets.networks.straight_to(peer) {
+            return self.link_by_packets(peer, at);
         }
         let addresses = self.sessions.addresses_of(peer);
         let opened = dial::dial(

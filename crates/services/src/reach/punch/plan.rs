@@ -105,6 +105,14 @@ pub enum Plan {
         /// How many.
         sockets: u16,
     },
+    /// Probe ports of an address one after the other, as the other one does, by the socket that asked
+    /// where this node comes out: some translations count on for each inner port by itself.
+    Meet {
+        /// The peer's outer address.
+        ip: IpAddr,
+        /// At most 64.
+        ports: Vec<u16>,
+    },
 }
 
 /// Returns what a node does that comes out in one way, to meet one that comes out in another; none when
@@ -114,12 +122,11 @@ pub fn plan(mine: Offer, theirs: Offer) -> Option<Plan> {
     if mine.at.is_ipv4() != to.is_ipv4() {
         return None;
     }
-    let probe = |expected, drawn| Plan::Search {
+    let search = |expected| Plan::Search {
         ip: to.ip(),
         expected,
-        drawn,
+        drawn: DRAWN,
     };
-    let search = |expected| probe(expected, DRAWN);
     match (mine.ports, theirs.ports) {
         (Ports::Kept, Ports::Kept) | (Ports::Unknown, Ports::Unknown) => {
             Some(Plan::Open { to, sockets: 0 })
@@ -138,7 +145,10 @@ pub fn plan(mine: Offer, theirs: Offer) -> Option<Plan> {
                 true => number + 1,
                 false => ahead(number),
             });
-            Some(probe(following(to.port(), step, numbers), 0))
+            Some(Plan::Meet {
+                ip: to.ip(),
+                ports: following(to.port(), step, numbers),
+            })
         }
         (Ports::Kept | Ports::Unknown, Ports::Random) => Some(search(Vec::new())),
         (Ports::Kept, Ports::Unknown) => {
@@ -217,7 +227,7 @@ mod tests {
         let random = offer(Ports::Random);
         let sockets = |plan| match plan {
             Some(Plan::Open { sockets, .. }) => Some(sockets),
-            Some(Plan::Search { .. }) | None => None,
+            Some(Plan::Search { .. } | Plan::Meet { .. }) | None => None,
         };
         assert_eq!(sockets(plan(kept, kept)), Some(0));
         assert_eq!(sockets(plan(steps, kept)), Some(SOCKETS));
@@ -262,19 +272,17 @@ mod tests {
                 ports: Ports::Steps(steps[end]),
             });
             let probes = |end: usize, taken: i32| -> Vec<(i32, i32)> {
-                let Some(Plan::Search {
-                    ip,
-                    expected,
-                    drawn: 0,
-                }) = plan(offers[end], offers[1 - end])
+                let Some(Plan::Meet { ip, ports: probed }) = plan(offers[end], offers[1 - end])
                 else {
-                    panic!("it searches");
+                    panic!("they meet");
                 };
                 assert_eq!(ip, offers[1 - end].at.ip());
-                assert_eq!(expected.len(), PAIRED as usize);
+                assert_eq!(probed.len(), PAIRED as usize);
                 let out = |nth: i32| i32::from(ports[end]) + (nth + taken) * i32::from(steps[end]);
-                let expected = expected.into_iter().map(i32::from);
-                (1..).map(out).zip(expected).collect()
+                (1..)
+                    .map(out)
+                    .zip(probed.into_iter().map(i32::from))
+                    .collect()
             };
             for taken in [[0, 0], [1, 0], [0, 3], [4, 3], [0, 7]] {
                 let [one, other] = [probes(0, taken[0]), probes(1, taken[1])];
@@ -294,10 +302,13 @@ mod tests {
         ) {
             if let Some(mine) = Offer::judge(&at(&first), &at(&anew)) {
                 let theirs = Offer { at: at(&[last])[0], ports: Ports::Steps(step) };
-                if let Some(Plan::Search { expected, drawn, .. }) = plan(mine, theirs) {
-                    prop_assert!(expected.len() <= PAIRED as usize && drawn <= DRAWN);
-                    prop_assert!(expected.iter().all(|port| *port >= 1024));
-                }
+                let (ports, most) = match plan(mine, theirs) {
+                    Some(Plan::Search { expected, drawn: DRAWN, .. }) => (expected, EXPECTED_MAX),
+                    Some(Plan::Meet { ports, .. }) => (ports, PAIRED as usize),
+                    Some(Plan::Search { .. } | Plan::Open { .. }) | None => (Vec::new(), 0),
+                };
+                prop_assert!(ports.len() <= most);
+                prop_assert!(ports.iter().all(|port| *port >= 1024));
             }
         }
     }

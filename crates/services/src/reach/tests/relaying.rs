@@ -277,17 +277,35 @@ fn wishes_of_one_member_do_not_use_up_those_of_another() {
 }
 
 #[test]
-fn a_node_that_is_seen_elsewhere_than_it_is_does_not_relay() {
+fn a_node_that_is_seen_elsewhere_than_it_is_relays_by_a_mapped_port_alone() {
     let now = Time::from_secs(1);
-    for (seen, relays) in [(address(2), 1), ("198.51.100.7:7000".to_owned(), 0)] {
+    let router = "198.51.100.7:7000";
+    let cases = [
+        (&*address(2), None, Some(PORT)),
+        (router, None, None),
+        (router, Some("198.51.100.7:41"), Some(41)),
+        (router, Some("203.0.113.1:41"), None),
+    ];
+    for (seen, mapped, port) in cases {
         let mut nodes = town(1, TERMS);
         let local = vec![address(2).parse().unwrap()];
-        play(&mut nodes, now, 2, Command::Local(local));
+        let mapped = mapped.map(|at: &str| at.parse().unwrap());
+        for command in [Command::Local(local), Command::Mapped(mapped)] {
+            play(&mut nodes, now, 2, command);
+        }
         let said = ReachMessage::Seen(seen.parse().unwrap());
         tell(&mut nodes, now, 0, &said);
         let command = wayless(&nodes, 1, false);
         let events = play(&mut nodes, now, 0, command);
-        assert_eq!(relayed(&events, 0).len(), relays, "{seen}");
+        let ports: Vec<u16> = events
+            .iter()
+            .filter_map(|(_, event)| match event {
+                Event::Relayed(relayed) => Some(relayed.at.port()),
+                _ => None,
+            })
+            .collect();
+        let expected: Vec<u16> = port.into_iter().flat_map(|port| [port; 2]).collect();
+        assert_eq!(ports, expected, "{seen} {mapped:?}");
     }
 }
 
