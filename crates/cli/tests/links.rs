@@ -10,9 +10,10 @@ mod net;
 
 use std::time::{Duration, Instant};
 
+use enishi_lab::wire::{NatKind, Outward};
 use enishi_lab::{ForwardProxy, Host, ensure_programs, until};
 
-use net::{A_WHILE, Net, id, status, way};
+use net::{A_WHILE, Net, id, status, wait, way};
 
 /// Where squid listens, seen from within.
 const PROXY: &str = "192.168.1.1:3128";
@@ -115,4 +116,53 @@ fn squid_lets_requests_alone_through() {
         node: "proxy = \"http://192.168.1.1:3128\"\n",
         by: |way| way.starts_with("direct http 11.0.") && way.ends_with(PROXY),
     });
+}
+
+/// A public node wants to speak to one that no datagram leaves and that nobody reaches. The one is a client, so
+/// the other has never heard of it; nobody carries. What is left is to ask the other one through the overlay to
+/// dial.
+#[test]
+fn who_is_called_dials_where_nothing_else_is_possible() {
+    const ALONE: &str = "relay = false\n";
+    let Some(mut net) = Net::open("called") else {
+        return;
+    };
+    let [one, other, public] = ["s0", "s1", "p"].map(|name| net.world.public(name).unwrap());
+    let site = net.world.home(NatKind {
+        outward: Outward::NoUdp,
+        ..NatKind::port_restricted()
+    });
+    let inside = net.world.host("inside", site.unwrap()).unwrap();
+    let (first, ticket) = net.found(&one, ALONE);
+    let start = |host: &Host, more: &[&str]| {
+        let words = ["--no-tun", "--no-dns", "--bootstrap", &ticket];
+        let node = net.start(host, ALONE, &[&words, more].concat());
+        wait(&node, "it joins", |status| status["joined"] == true);
+        node
+    };
+    let second = start(&other, &[]);
+    let caller = start(&public, &["--client"]);
+    let attached = |to: &str| way(&caller, to).starts_with("direct ");
+    let (helpers, called) = ([id(&first), id(&second)], start(&inside, &[]));
+    until(A_WHILE, "the client has both its hosts", || {
+        Ok(helpers.iter().all(|helper| attached(helper)))
+    })
+    .unwrap();
+    until(A_WHILE, "the other one has its neighbours", || {
+        let has = |helper: &String| way(&called, helper).starts_with("direct tcp 11.0.");
+        Ok(helpers.iter().all(has))
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", called.log()));
+    let (from, to) = (id(&caller), id(&called));
+    assert_eq!([way(&caller, &to), way(&called, &from)], ["-", "-"]);
+    let started = Instant::now();
+    let asked = caller.call(&["ping", &to, "-c", "1", "--timeout-ms", "8000"]);
+    let asked = asked.unwrap();
+    println!("answered after {:?}", started.elapsed());
+    let logs = || format!("{}\n\n{}", caller.log(), called.log());
+    assert!(asked.success(), "{}\n{}", asked.stderr, logs());
+    let ways = [way(&caller, &to), way(&called, &from)];
+    assert!(ways[0].starts_with("direct tcp from 11.0."), "{ways:?}");
+    let here = format!("direct tcp {}:", public.address());
+    assert!(ways[1].starts_with(&here), "{ways:?}");
 }

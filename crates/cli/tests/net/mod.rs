@@ -3,8 +3,10 @@
 // Each test uses a part of it.
 #![allow(dead_code)]
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enishi_lab::wire::LinkKind;
 use enishi_lab::{Daemon, Host, Process, World, ensure_programs, is_root, until};
@@ -119,6 +121,85 @@ pub(crate) fn packets_go(from: (&Daemon, &Host), to: &Daemon, beginning: &str) {
         Ok(last.trim_matches('"').starts_with(beginning))
     });
     gone.unwrap_or_else(|error| panic!("{error}: {last}\n{}", from.0.log()));
+}
+
+/// How a node dies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Death {
+    /// Its process is killed; its host is there and says so.
+    Killed,
+    /// Its host is cut off, and says nothing any more.
+    CutOff,
+}
+
+impl Net {
+    /// Has a node die.
+    pub(crate) fn kill(&self, (host, daemon): &mut (Host, Daemon), death: Death) {
+        match death {
+            Death::Killed => drop(daemon.process().kill9().unwrap()),
+            Death::CutOff => self.world.cut(host, true).unwrap(),
+        }
+    }
+}
+
+/// Opens a TCP connection from one host to an address of another one; returns its two ends.
+pub(crate) fn connect(from: &Host, to: &Host, at: IpAddr) -> [TcpStream; 2] {
+    fn on<T: Send>(host: &Host, make: impl FnOnce() -> T + Send) -> T {
+        let made = || {
+            host.enter().unwrap();
+            make()
+        };
+        std::thread::scope(|scope| scope.spawn(made).join().unwrap())
+    }
+    let listener = on(to, || TcpListener::bind((at, 0)).unwrap());
+    let there: SocketAddr = listener.local_addr().unwrap();
+    let near = on(from, || TcpStream::connect(there).unwrap());
+    let (far, _) = listener.accept().unwrap();
+    far.set_read_timeout(Some(A_WHILE)).unwrap();
+    [near, far]
+}
+
+/// Sends octets over a TCP connection, and ends its direction.
+pub(crate) fn send(stream: TcpStream, sent: Vec<u8>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        (&stream).write_all(&sent).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    })
+}
+
+/// Reads what is to come as it was sent, and has something done after an eighth of it. Returns the longest
+/// time in which nothing came.
+pub(crate) fn longest_gap(
+    mut stream: impl Read,
+    sent: &[u8],
+    in_between: impl FnOnce(),
+) -> Duration {
+    let (mut received, mut piece) = (0, vec![0; 65_536]);
+    let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+    let mut in_between = Some(in_between);
+    loop {
+        let count = stream.read(&mut piece).unwrap();
+        gap = gap.max(last.elapsed());
+        last = Instant::now();
+        if count == 0 {
+            break;
+        }
+        let expected = sent.get(received..received + count);
+        assert!(expected == Some(&piece[..count]), "after {received} octets");
+        received += count;
+        if received > sent.len() / 8
+            && let Some(act) = in_between.take()
+        {
+            act();
+        }
+    }
+    assert_eq!(received, sent.len());
+    gap
+}
+
+/// Octets that are not the same everywhere.
+pub(crate) fn octets(count: usize) -> Vec<u8> {
+    (0..count as u32).map(|n| (n / 3) as u8).collect()
 }
 
 /// Runs a DNS server on a host, with these lines in its configuration. The package is unpacked rather

@@ -331,6 +331,7 @@ impl Carrier {
                 Due::Ask(relay) => self.ask(relay),
                 Due::Want(peer) => self.want(peer),
                 Due::Try(peer) => self.try_all(peer),
+                Due::Again { to, by, packet } => self.send_by(by, to, packet),
             }
         }
     }
@@ -349,7 +350,9 @@ impl Carrier {
             return lock(&self.ways).forget(peer);
         }
         // A link that is no way was silent for too long.
-        if let Some(silent) = lock(&self.links).remove(&peer) {
+        let is_way = lock(&self.ways).all(peer).contains(&peer);
+        let silent = (!is_way).then(|| lock(&self.links).remove(&peer));
+        if let Some(silent) = silent.flatten() {
             silent.end();
         }
         // Without room: it is wanted again.
@@ -365,7 +368,9 @@ impl Carrier {
         };
         let mut sessions = sessions.sessions();
         sessions.retain(|session| session.kind == PathKind::Direct && session.peer != to);
-        sessions.sort_by_key(|session| session.rtt);
+        let now = Instant::now();
+        let is_lost = |peer| lock(&self.ways).is_lost(now, peer);
+        sessions.sort_by_cached_key(|session| (is_lost(session.peer), session.rtt));
         for session in sessions.into_iter().take(WAYS_MAX) {
             self.add(to, session.peer);
         }
@@ -375,17 +380,21 @@ impl Carrier {
         let sending = lock(&self.ways).send(Instant::now(), to, &packet);
         match sending {
             Sending::Held => {}
-            Sending::By(relay) if relay == to => match self.link_to(to) {
+            Sending::By(relay) => self.send_by(relay, to, packet),
+        }
+    }
+
+    fn send_by(&self, relay: NodeId, to: NodeId, packet: Bytes) {
+        if relay == to {
+            return match self.link_to(to) {
                 Some(link) => link.send(packet),
                 None => lock(&self.ways).refused(to, to),
-            },
-            Sending::By(relay) => {
-                let Some(lane) = self.straight(relay) else {
-                    return lock(&self.ways).lose(relay);
-                };
-                self.put(&lane, Load::whole(packet), |load| Frame::To(to, load));
-            }
+            };
         }
+        let Some(lane) = self.straight(relay) else {
+            return lock(&self.ways).lose(relay);
+        };
+        self.put(&lane, Load::whole(packet), |load| Frame::To(to, load));
     }
 
     /// Carries a packet of a peer to another one.

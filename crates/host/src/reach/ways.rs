@@ -2,19 +2,25 @@
 //!
 //! A peer has up to [`WAYS_MAX`] ways: the first one is used, the others are spare. Two things make
 //! another one the first: the node that carries is silent although it is asked, which ends all ways
-//! by it; or the peer is silent although it is sent something, which may be for any reason between.
-//! So a way that ends is noticed within two seconds, by whoever sends.
+//! by it; or the peer is silent on that way although it is sent something, which may be for any reason
+//! between. So a way that ends is noticed within two seconds, by each end for itself. What was sent last
+//! then goes again by the new way, as QUIC waits ever longer before it sends again by itself.
 //!
 //! A way to a peer by the peer itself is a link (see `link`), and goes before those by others. What
-//! carries it may stop for a while and go on, so it is given more time.
+//! carries it may stop for a while and go on, so it is given more time before it is given up; meanwhile
+//! other ways go first, and one is wanted if there is none.
 //!
 //! Without any way packets are held for a moment, and a way is wanted.
+
+mod relays;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use enishi_overlay::NodeId;
+
+use relays::{LINK_SILENT_AFTER, Relays};
 
 /// The most peers, and ways of each.
 pub(super) const PEERS_MAX: usize = 1_024;
@@ -24,19 +30,16 @@ pub(super) const WAYS_MAX: usize = 4;
 const HELD_MAX: usize = 16;
 const HELD_TIME: Duration = Duration::from_secs(3);
 
-/// A node that carries is asked whether it is there when it was silent for so long while it was
-/// used, and again after as long; it is taken to be gone after three questions.
-const ASK_AFTER: Duration = Duration::from_millis(300);
-const GONE_AFTER: Duration = Duration::from_millis(900);
-
-/// The same for a link: TCP needs as long to send twice what was lost (RFC 6298, section 5), and a
-/// proxy may hold what is asked back.
-const LINK_GONE_AFTER: Duration = Duration::from_secs(4);
-const LINK_SILENT_AFTER: Duration = Duration::from_secs(2);
-
-/// A peer from which nothing comes for so long although it was sent something is tried by the next
-/// way. Longer than QUIC waits before it sends again on a path of 100 ms.
+/// A peer from which nothing comes by a way for so long although it was sent something there is tried by
+/// the next way. Longer than QUIC waits before it sends again on a path of 100 ms.
 const SILENT_AFTER: Duration = Duration::from_millis(600);
+
+/// How many packets a peer was sent at least before it is: the last confirmation may be late, and is
+/// answered by nobody.
+const UNHEARD_MIN: u32 = 2;
+
+/// What was not answered before such a pause in what is sent says nothing of after.
+const PAUSE: Duration = Duration::from_millis(1_200);
 
 /// For how long after the last packet something is in use.
 const IN_USE: Duration = Duration::from_secs(12);
@@ -62,7 +65,7 @@ const STRANGERS_PER_S: u32 = 16;
 /// All ways of a node.
 pub(super) struct Ways {
     peers: HashMap<NodeId, Peer>,
-    relays: HashMap<NodeId, Relay>,
+    relays: Relays,
     strangers: u32,
     strangers_since: Instant,
 }
@@ -76,17 +79,20 @@ struct Peer {
     /// How often in vain.
     wants: u32,
     used: Option<Instant>,
+    /// What was sent last, and by way of whom.
+    last: Option<(NodeId, Bytes)>,
     /// When something came, and by way of whom.
     heard: Option<(Instant, NodeId)>,
-    /// Since when it was sent something and nothing came.
-    unheard: Option<Instant>,
+    /// Since when it was sent something by the first way and nothing came there.
+    unheard: Option<Unheard>,
+    /// How many ways were tried since it was sent something new, or heard.
+    turns: usize,
 }
 
-/// A node that carries.
-struct Relay {
-    heard: Instant,
-    used: Instant,
-    asked: Option<Instant>,
+#[derive(Clone, Copy)]
+struct Unheard {
+    since: Instant,
+    packets: u32,
 }
 
 /// What becomes of a packet.
@@ -107,13 +113,19 @@ pub(super) enum Due {
     Want(NodeId),
     /// Try those with whom there is a session, since nobody says who carries.
     Try(NodeId),
+    /// Send a peer again what it was sent last, since another way is the first now.
+    Again {
+        to: NodeId,
+        by: NodeId,
+        packet: Bytes,
+    },
 }
 
 impl Ways {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             peers: HashMap::new(),
-            relays: HashMap::new(),
+            relays: Relays::default(),
             strangers: STRANGERS_BURST,
             strangers_since: now,
         }
@@ -132,22 +144,10 @@ impl Ways {
 
     /// Tells where a packet to a peer goes, or holds it.
     pub(super) fn send(&mut self, now: Instant, to: NodeId, packet: &Bytes) -> Sending {
-        let peer = self.peer(now, to);
-        peer.used = Some(now);
-        if peer
-            .heard
-            .is_none_or(|(at, _)| now.duration_since(at) > CONFIRMS)
-        {
-            peer.unheard.get_or_insert(now);
-        }
-        let patience = match peer.ways.first() {
-            Some(first) if *first == to => LINK_SILENT_AFTER,
-            _ => SILENT_AFTER,
-        };
-        let silent = |since: Instant| now.duration_since(since) >= patience;
-        if peer.ways.len() > 1 && peer.unheard.is_some_and(silent) {
-            peer.change_way();
-            peer.unheard = Some(now);
+        let (peer, relays) = self.peer(now, to);
+        peer.note_sent(now);
+        if peer.is_silent(now, to) {
+            peer.change_way(now, |way| relays.doubts(now, way, way == to));
         }
         let Some(relay) = peer.ways.first().copied() else {
             if peer.held.len() < HELD_MAX {
@@ -155,18 +155,21 @@ impl Ways {
             }
             return Sending::Held;
         };
-        let relay_state = self.relays.entry(relay).or_insert_with(|| Relay::new(now));
-        if relay_state.asked.is_none() && now.duration_since(relay_state.used) > ASK_AFTER {
-            // It was not used, so it had no reason to speak.
-            (relay_state.heard, relay_state.asked) = (now, None);
-        }
-        relay_state.used = now;
+        peer.last = Some((relay, packet.clone()));
+        relays.use_by(now, relay);
         Sending::By(relay)
     }
 
     /// Adds a way to a peer, and returns what was held for it.
     pub(super) fn add(&mut self, now: Instant, to: NodeId, relay: NodeId) -> Vec<Bytes> {
-        self.peer(now, to).add(now, relay, to == relay)
+        let (peer, relays) = self.peer(now, to);
+        let is_link = to == relay;
+        if is_link {
+            // It has just been opened.
+            relays.heard(now, relay);
+        }
+        let doubts = |way| relays.doubts(now, way, way == to);
+        peer.add(now, relay, is_link, doubts)
     }
 
     /// A packet came from a peer by way of a node, which therefore is a way to it. Returns what was
@@ -178,28 +181,38 @@ impl Ways {
         from: NodeId,
         relay: NodeId,
     ) -> Option<Vec<Bytes>> {
-        self.heard_relay(now, relay);
+        self.relays.heard(now, relay);
         if !self.peers.contains_key(&from) && !self.admits_stranger(now) {
             return None;
         }
-        let peer = self.peer(now, from);
+        let (peer, relays) = self.peer(now, from);
         (peer.heard, peer.wants) = (Some((now, relay)), 0);
         let is_link = from == relay;
         if is_link || peer.ways.len() < WAYS_MAX || peer.ways.contains(&relay) {
-            let held = peer.add(now, relay, from == relay);
+            let doubts = |way| relays.doubts(now, way, way == from);
+            let held = peer.add(now, relay, is_link, doubts);
             if peer.ways.first() == Some(&relay) {
-                peer.unheard = None;
+                (peer.unheard, peer.turns) = (None, 0);
             }
             return Some(held);
         }
         Some(Vec::new())
     }
 
-    /// A node that carries gave a sign of life.
+    /// A node that carries gave a sign of life. If a link to it was doubted, it goes first again.
     pub(super) fn heard_relay(&mut self, now: Instant, relay: NodeId) {
-        if let Some(relay) = self.relays.get_mut(&relay) {
-            (relay.heard, relay.asked) = (now, None);
+        let is_back = self.relays.doubts(now, relay, true);
+        self.relays.heard(now, relay);
+        if let Some(peer) = self.peers.get_mut(&relay).filter(|_| is_back)
+            && let Some(at) = peer.ways.iter().position(|way| *way == relay)
+        {
+            peer.ways[..=at].rotate_right(1);
         }
+    }
+
+    /// Tells whether a node that carried was taken to be gone and not heard since.
+    pub(super) fn is_lost(&self, now: Instant, relay: NodeId) -> bool {
+        self.relays.is_lost(now, relay)
     }
 
     /// A node does not carry to a peer.
@@ -216,7 +229,7 @@ impl Ways {
 
     /// Ends all ways by a node.
     pub(super) fn lose(&mut self, relay: NodeId) {
-        self.relays.remove(&relay);
+        self.relays.remove(relay);
         for peer in self.peers.values_mut() {
             peer.ways.retain(|way| *way != relay);
         }
@@ -233,37 +246,29 @@ impl Ways {
 
     /// Looks after what is in use; called several times a second.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Due> {
-        let mut due = Vec::new();
-        let mut gone = Vec::new();
         let peers = &self.peers;
-        for (id, relay) in &mut self.relays {
-            let is_link = peers.get(id).is_some_and(|peer| peer.ways.contains(id));
-            let gone_after = if is_link { LINK_GONE_AFTER } else { GONE_AFTER };
-            let silent = now.duration_since(relay.heard);
-            let is_unused = now.duration_since(relay.used) > GONE_AFTER;
-            if (is_unused && relay.asked.is_none()) || silent < ASK_AFTER {
-                continue;
-            }
-            if silent >= gone_after && relay.asked.is_some() {
-                gone.push(*id);
-            } else if relay
-                .asked
-                .is_none_or(|at| now.duration_since(at) >= ASK_AFTER)
-            {
-                relay.asked = Some(now);
-                due.push(Due::Ask(*id));
-            }
-        }
+        let is_link = |id: &NodeId| peers.get(id).is_some_and(|peer| peer.ways.contains(id));
+        let (asked, gone) = self.relays.tick(now, is_link);
         gone.into_iter().for_each(|relay| self.lose(relay));
-        self.relays
-            .retain(|_, relay| now.duration_since(relay.used) < IN_USE);
+        let mut due: Vec<Due> = asked.into_iter().map(Due::Ask).collect();
+        let relays = &mut self.relays;
         for (id, peer) in &mut self.peers {
             peer.held
                 .retain(|(at, _)| now.duration_since(*at) < HELD_TIME);
-            let unheard = peer.unheard.map(|since| now.duration_since(since));
-            let again = match peer.ways.len() {
-                0 if unheard >= Some(PATIENCE) => peer.pause(),
-                1 if !peer.ways.contains(id) => WANT_SPARE,
+            let turned = peer.turn(now, *id, |way| relays.doubts(now, way, way == *id));
+            if let Some((by, packet)) = turned {
+                relays.use_by(now, by);
+                let to = *id;
+                due.push(Due::Again { to, by, packet });
+            }
+            let doubts = |way: NodeId| relays.doubts(now, way, way == *id);
+            let unheard = peer
+                .unheard
+                .map(|unheard| now.duration_since(unheard.since));
+            let mut good = peer.ways.iter().filter(|way| !doubts(**way));
+            let again = match (good.next(), good.next()) {
+                (None, _) if unheard >= Some(PATIENCE) => peer.pause(),
+                (Some(way), None) if way != id => WANT_SPARE,
                 _ => continue,
             };
             if peer.is_used(now) && peer.want(now, again) {
@@ -276,9 +281,9 @@ impl Ways {
         due
     }
 
-    /// Finds or makes the entry of a peer; with too many, the one that was not used for longest
-    /// gives way.
-    fn peer(&mut self, now: Instant, id: NodeId) -> &mut Peer {
+    /// Finds or makes the entry of a peer, beside those who carry; with too many, the one that was not
+    /// used for longest gives way.
+    fn peer(&mut self, now: Instant, id: NodeId) -> (&mut Peer, &mut Relays) {
         if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&id) {
             self.peers.retain(|_, peer| peer.is_used(now));
             let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.used);
@@ -289,7 +294,7 @@ impl Ways {
                 self.peers.remove(&oldest);
             }
         }
-        self.peers.entry(id).or_default()
+        (self.peers.entry(id).or_default(), &mut self.relays)
     }
 
     fn admits_stranger(&mut self, now: Instant) -> bool {
@@ -312,9 +317,79 @@ impl Peer {
             .is_some_and(|used| now.duration_since(used) < IN_USE)
     }
 
-    /// Adds a way behind the others, or before them, in place of the last one if there are too many;
-    /// returns what was held.
-    fn add(&mut self, now: Instant, relay: NodeId, before: bool) -> Vec<Bytes> {
+    /// Notes that it is sent something, which may be answered.
+    fn note_sent(&mut self, now: Instant) {
+        self.turns = 0;
+        let before = self.used.replace(now);
+        if before.is_none_or(|before| now.duration_since(before) >= PAUSE) {
+            self.unheard = None;
+        }
+        let first = self.ways.first();
+        let confirms =
+            |(at, by): (Instant, NodeId)| now.duration_since(at) <= CONFIRMS && Some(&by) == first;
+        if !self.heard.is_some_and(confirms) {
+            let since = now;
+            let unheard = self.unheard.get_or_insert(Unheard { since, packets: 0 });
+            unheard.packets += 1;
+        }
+    }
+
+    /// Tells whether it was silent for too long on its first way.
+    fn is_silent(&self, now: Instant, id: NodeId) -> bool {
+        let Some((first, unheard)) = self.ways.first().zip(self.unheard) else {
+            return false;
+        };
+        let patience = match *first == id {
+            true => LINK_SILENT_AFTER,
+            false => SILENT_AFTER,
+        };
+        // It may be going another way itself. Then both could change at the same time, again and again: who
+        // goes by the lesser node waits longer.
+        let heard = |(at, by): (Instant, NodeId)| {
+            now.duration_since(at) < patience && by > *first && self.ways.contains(&by)
+        };
+        let patience = match self.heard.is_some_and(heard) {
+            true => patience * 2,
+            false => patience,
+        };
+        now.duration_since(unheard.since) >= patience
+    }
+
+    /// Puts another way first if the one in use is doubted, or silent. Returns what was sent last, and by way
+    /// of whom it is to go again, if that is another node than before.
+    fn turn(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        doubts: impl Fn(NodeId) -> bool,
+    ) -> Option<(NodeId, Bytes)> {
+        if !self.is_used(now) {
+            self.last = None;
+            return None;
+        }
+        let is_asked = self.unheard.is_some_and(|it| it.packets >= UNHEARD_MIN);
+        let is_silent = is_asked && self.turns < self.ways.len() && self.is_silent(now, id);
+        let is_doubted = self.ways.first().is_some_and(|first| doubts(*first));
+        if is_silent || (is_doubted && self.ways.iter().any(|way| !doubts(*way))) {
+            self.change_way(now, doubts);
+            self.turns += usize::from(is_silent);
+        }
+        let is_recent = now.duration_since(self.used?) < HELD_TIME;
+        let first = *self.ways.first()?;
+        let (by, packet) = self.last.as_mut()?;
+        let is_another = std::mem::replace(by, first) != first;
+        (is_another && is_recent).then(|| (first, packet.clone()))
+    }
+
+    /// Adds a way behind the others that are not doubted, or before them all, in place of the last one if
+    /// there are too many; returns what was held.
+    fn add(
+        &mut self,
+        now: Instant,
+        relay: NodeId,
+        before: bool,
+        doubts: impl Fn(NodeId) -> bool,
+    ) -> Vec<Bytes> {
         if before {
             self.ways.retain(|way| *way != relay);
         }
@@ -322,7 +397,12 @@ impl Peer {
             if self.ways.len() >= WAYS_MAX {
                 self.ways.pop();
             }
-            let at = if before { 0 } else { self.ways.len() };
+            let behind = self.ways.iter().position(|way| doubts(*way));
+            let behind = behind.filter(|_| !doubts(relay));
+            let at = match before {
+                true => 0,
+                false => behind.unwrap_or(self.ways.len()),
+            };
             self.ways.insert(at, relay);
         }
         let fresh = |held: &(Instant, Bytes)| now.duration_since(held.0) < HELD_TIME;
@@ -330,12 +410,22 @@ impl Peer {
         held.map(|(_, packet)| packet).collect()
     }
 
-    /// Puts another way first: the one by which the peer itself was heard last, or the next.
-    fn change_way(&mut self) {
+    /// Puts another way first: the one by which the peer itself was heard last, or the next that is not
+    /// doubted. If all are, they take turns.
+    fn change_way(&mut self, now: Instant, doubts: impl Fn(NodeId) -> bool) {
         let heard = self.heard.map(|(_, relay)| relay);
-        let heard = self.ways.iter().position(|way| Some(*way) == heard);
-        self.ways
-            .rotate_left(heard.filter(|at| *at > 0).unwrap_or(1));
+        let is_good = |at: &usize| !doubts(self.ways[*at]);
+        let is_heard = |at: &usize| Some(self.ways[*at]) == heard && is_good(at);
+        let mut others = 1..self.ways.len();
+        let next = others.clone().find(is_heard);
+        let next = next.or_else(|| others.clone().find(is_good));
+        let next = next.or_else(|| others.next().filter(|_| !is_good(&0)));
+        if let Some(next) = next {
+            self.ways.rotate_left(next);
+            if let Some(unheard) = &mut self.unheard {
+                unheard.since = now;
+            }
+        }
     }
 
     /// How long to wait before a way is wanted again.
@@ -358,248 +448,5 @@ impl Peer {
     }
 }
 
-impl Relay {
-    fn new(now: Instant) -> Self {
-        Self {
-            heard: now,
-            used: now,
-            asked: None,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: u32) -> NodeId {
-        let mut octets = [0; 32];
-        octets[..4].copy_from_slice(&n.to_le_bytes());
-        NodeId::from_bytes(octets)
-    }
-
-    const PACKET: Bytes = Bytes::from_static(b"packet");
-    const LOOK: Duration = Duration::from_millis(100);
-
-    #[test]
-    fn packets_wait_for_a_way_which_is_wanted_when_nobody_answered() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        for _ in 0..2 * HELD_MAX {
-            assert_eq!(ways.send(now, id(1), &PACKET), Sending::Held);
-        }
-        assert_eq!(ways.tick(now), []);
-        now += PATIENCE;
-        assert_eq!(ways.tick(now), [Due::Want(id(1))]);
-        assert_eq!((ways.tick(now), ways.by(id(1))), (vec![], None));
-        assert_eq!(ways.add(now, id(1), id(9)).len(), HELD_MAX);
-        assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
-        now += LOOK;
-        ways.refused(id(1), id(9));
-        assert_eq!(ways.send(now, id(1), &PACKET), Sending::Held);
-        now += HELD_TIME;
-        assert_eq!(ways.tick(now), [Due::Want(id(1)), Due::Try(id(1))]);
-        assert!(ways.add(now, id(1), id(8)).is_empty());
-        ways.forget(id(1));
-        assert_eq!(ways.by(id(1)), None);
-    }
-
-    /// Sends a packet every look; returns after how long it goes by another node.
-    fn until_changed(
-        ways: &mut Ways,
-        mut now: Instant,
-        mut looks: impl FnMut(&mut Ways, Instant, &[Due]),
-    ) -> Duration {
-        let started = now;
-        let first = ways.by(id(1));
-        while ways.by(id(1)) == first {
-            now += LOOK;
-            assert!(now - started < Duration::from_secs(5), "it stays");
-            ways.send(now, id(1), &PACKET);
-            let due = ways.tick(now);
-            looks(ways, now, &due);
-        }
-        now - started
-    }
-
-    #[test]
-    fn a_node_that_is_gone_is_noticed_within_two_seconds() {
-        let now = Instant::now();
-        let mut ways = Ways::new(now);
-        ways.add(now, id(1), id(8));
-        ways.add(now, id(1), id(9));
-        ways.send(now, id(1), &PACKET);
-        let mut asked = 0;
-        let took = until_changed(&mut ways, now, |ways, now, due| {
-            asked += due.iter().filter(|due| **due == Due::Ask(id(8))).count();
-            // The peer is heard by the other way.
-            ways.heard(now, id(1), id(9));
-        });
-        assert!(
-            took <= Duration::from_secs(2) && asked >= 2,
-            "{took:?} {asked}"
-        );
-        assert_eq!(ways.by(id(1)), Some(id(9)));
-    }
-
-    #[test]
-    fn a_peer_that_is_silent_is_tried_by_the_next_way() {
-        let now = Instant::now();
-        let mut ways = Ways::new(now);
-        ways.add(now, id(1), id(8));
-        ways.add(now, id(1), id(9));
-        let took = until_changed(&mut ways, now, |ways, now, _| ways.heard_relay(now, id(8)));
-        assert!(took <= SILENT_AFTER + 2 * LOOK, "{took:?}");
-    }
-
-    #[test]
-    fn who_answers_stays_and_a_spare_is_wanted() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        ways.add(now, id(1), id(8));
-        let mut wanted = 0;
-        for _ in 0..300 {
-            now += LOOK;
-            assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(8)));
-            for due in ways.tick(now) {
-                match due {
-                    Due::Ask(relay) => ways.heard_relay(now, relay),
-                    Due::Want(_) => wanted += 1,
-                    Due::Try(_) => panic!("there is a way"),
-                }
-            }
-        }
-        assert!((2..=4).contains(&wanted), "{wanted}");
-        // Unused, nobody is asked.
-        now += IN_USE;
-        assert_eq!(ways.tick(now), []);
-    }
-
-    #[test]
-    fn pauses_change_nothing_and_one_that_dies_in_a_pause_is_noticed() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        ways.add(now, id(1), id(8));
-        ways.add(now, id(1), id(9));
-        for _ in 0..20 {
-            // A question, its answer, and what confirms that.
-            ways.send(now, id(1), &PACKET);
-            now += LOOK;
-            ways.heard(now, id(1), id(8));
-            now += CONFIRMS / 2;
-            ways.send(now, id(1), &PACKET);
-            for _ in 0..50 {
-                now += LOOK;
-                for due in ways.tick(now) {
-                    if let Due::Ask(relay) = due {
-                        ways.heard_relay(now, relay);
-                    }
-                }
-            }
-            assert_eq!(ways.by(id(1)), Some(id(8)));
-        }
-        // One packet, and nobody answers any more.
-        ways.send(now, id(1), &PACKET);
-        for _ in 0..20 {
-            now += LOOK;
-            ways.tick(now);
-        }
-        assert_eq!(ways.by(id(1)), Some(id(9)));
-    }
-
-    #[test]
-    fn who_is_heard_another_way_is_answered_that_way() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        for relay in [7, 8, 9] {
-            ways.add(now, id(1), id(relay));
-        }
-        // What goes by 7 is lost, and the peer says it again by 9.
-        for _ in 0..10 {
-            now += LOOK;
-            ways.send(now, id(1), &PACKET);
-            ways.heard_relay(now, id(7));
-            ways.heard(now, id(1), id(9));
-            now += LOOK;
-            ways.send(now, id(1), &PACKET);
-        }
-        assert_eq!(ways.by(id(1)), Some(id(9)));
-    }
-
-    #[test]
-    fn a_way_that_is_not_found_is_wanted_ever_less_often() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        let mut wanted = 0;
-        for _ in 0..1_200 {
-            now += LOOK;
-            ways.send(now, id(1), &PACKET);
-            let due = ways.tick(now);
-            wanted += due.iter().filter(|due| **due == Due::Want(id(1))).count();
-        }
-        assert!((5..=9).contains(&wanted), "{wanted} in two minutes");
-        // Of what came by itself the way is known, and what was held goes out.
-        assert!(!ways.heard(now, id(1), id(9)).unwrap().is_empty());
-        assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
-    }
-
-    #[test]
-    fn a_node_that_is_reached_anew_does_not_wait_for_the_next_attempt() {
-        let mut now = Instant::now();
-        let mut ways = Ways::new(now);
-        let mut wanted = |ways: &mut Ways, ms: u32| {
-            let mut first = None;
-            for step in 0..ms / 100 {
-                now += LOOK;
-                ways.send(now, id(1), &PACKET);
-                if ways.tick(now).contains(&Due::Want(id(1))) {
-                    first.get_or_insert(LOOK * step);
-                }
-            }
-            first
-        };
-        wanted(&mut ways, 100_000);
-        assert_eq!(wanted(&mut ways, 10_000), None);
-        ways.take_heart();
-        assert!(wanted(&mut ways, 10_000) <= Some(LOOK));
-    }
-
-    #[test]
-    fn a_link_goes_first_and_is_given_time() {
-        let now = Instant::now();
-        let mut ways = Ways::new(now);
-        for relay in 5..9 {
-            ways.add(now, id(1), id(relay));
-        }
-        ways.add(now, id(1), id(1));
-        assert_eq!(ways.peers[&id(1)].ways[..2], [id(1), id(5)]);
-        let mut ways = Ways::new(now);
-        ways.add(now, id(1), id(1));
-        let took = until_changed(&mut ways, now, |ways, _, due| {
-            let is_there = ways.by(id(1)).is_some();
-            let wants = due.contains(&Due::Want(id(1)));
-            assert!(!is_there || !wants, "{due:?}");
-        });
-        assert!(took >= LINK_GONE_AFTER && took <= LINK_GONE_AFTER + 2 * LOOK);
-    }
-
-    #[test]
-    fn strangers_are_few_and_ways_and_peers_bounded() {
-        let now = Instant::now();
-        let mut ways = Ways::new(now);
-        let taken = (0..10_000)
-            .filter(|n| ways.heard(now, id(*n), id(99_999)).is_some())
-            .count();
-        assert_eq!(taken, STRANGERS_BURST as usize);
-        for n in 0..10 {
-            ways.heard(now, id(0), id(50_000 + n));
-        }
-        assert_eq!(ways.peers[&id(0)].ways.len(), WAYS_MAX);
-        for n in 0..2 * PEERS_MAX as u32 {
-            ways.send(now, id(n), &PACKET);
-        }
-        assert_eq!(ways.peers.len(), PEERS_MAX);
-        ways.lose(id(99_999));
-        assert!(ways.by(id(1)).is_none());
-    }
-}
+mod tests;
