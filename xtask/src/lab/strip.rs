@@ -198,7 +198,7 @@ mod tests {
             let mut values = line.split('"').skip(1).step_by(2);
             let mut next = || values.next().unwrap();
             let (x, y) = (next().parse().unwrap(), next().parse().unwrap());
-            (next(), next());
+            let _size = [next(), next()];
             (x, y, next(), line.split("<title>").nth(1).unwrap())
         });
         fields.collect()
