@@ -5,7 +5,8 @@
 //! cargo xtask tidy
 //! cargo xtask fuzz  [TARGET] [--seconds N] [--replay FILE]
 //! cargo xtask bench NAME [--runs N] [--json]
-//! cargo xtask lab   [matrix | open] [--kinds A,B] [--program FILE] [--iroh] [--svg FILE] [--json]
+//! cargo xtask lab   [matrix | open] [--kinds A,B] [--program FILE] [--delay MS] [--loss PERCENT]
+//!                   [--iroh] [--survives | --only-survives] [--svg FILE] [--json]
 //! ```
 
 mod bench;
@@ -35,10 +36,13 @@ Usage: cargo xtask COMMAND
   tidy                                          the rules that no compiler knows
   fuzz  [TARGET] [--seconds N] [--replay FILE]  fuzz one target, or each for N seconds
   bench NAME [--runs N] [--json]                measure; without NAME: list the benchmarks
-  lab   [matrix | open] [--kinds A,B] [--program FILE] [--iroh] [--svg FILE] [--json]
+  lab   [matrix | open] [--kinds A,B] [--program FILE] [--delay MS] [--loss PERCENT]
+        [--iroh] [--survives | --only-survives] [--svg FILE] [--json]
                                                 nodes behind routers of every kind: try all
-                                                pairs (--iroh: and iroh alone beside them), or
-                                                leave them to you; alone: list the kinds
+                                                pairs (--iroh: and iroh alone beside them;
+                                                --survives: and what they survive), or leave
+                                                them to you; alone: list the kinds. Links take
+                                                10 ms each way and lose nothing, or what is said
 ";
 
 fn main() -> ExitCode {

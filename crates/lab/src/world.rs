@@ -6,7 +6,9 @@
 //!   home("h", NatKind::symmetric(...))          router 11.0.2.1
 //!      host("a", home)                          eth0 192.168.1.2
 //!      host("b", home)                          eth0 192.168.1.3
-//!   behind(carrier, "g", NatKind::...)          router 192.168.1.4, hosts 192.168.2.2...
+//!   carrier(NatKind::...)                       router 11.0.3.1
+//!      behind(carrier, NatKind::...)            router 100.64.2.2
+//!         host("c", home)                       eth0 192.168.1.2
 //! ```
 //!
 //! Addresses of the Internet are of 11.0.0.0/8: real ones, for routers refuse to open ports of
@@ -102,6 +104,24 @@ impl World {
         self.behind(INTERNET, nat)
     }
 
+    /// Makes a carrier's network behind a router of the Internet, with shared addresses (RFC 6598).
+    /// Homes are put there by [`Self::behind`]. Packets within it take no time.
+    ///
+    /// # Errors
+    /// As [`Self::home`].
+    pub fn carrier(&mut self, nat: NatKind) -> Result<Area> {
+        let area = self.home(nat)?;
+        let number = u8::try_from(area.0).context("too many networks")?;
+        self.sites[area.0].network = [100, 64, number];
+        Ok(area)
+    }
+
+    /// Keeps those in a network apart, as networks for guests do: nothing passes between them but by
+    /// its router, if that turns packets round to where they come from ([`NatKind::hairpin`]).
+    pub fn keep_apart(&self, area: Area) {
+        self.wire.change(|fabric| fabric.keep_apart(area));
+    }
+
     /// Makes a network behind a router in another network.
     ///
     /// # Errors
@@ -113,10 +133,10 @@ impl World {
             .wire
             .change(|fabric| fabric.area(outside, address, nat, link));
         let number = u8::try_from(area.0).context("too many networks")?;
-        // A carrier's network is told by its addresses (RFC 6598); most homes look alike.
-        let is_inner = outside != INTERNET;
+        // Most homes look alike; one within another has addresses of its own.
+        let is_within = matches!(self.sites[outside.0].network, [192, 168, _]);
         self.sites.push(Site {
-            network: [192, 168, if is_inner { 100 + number } else { 1 }],
+            network: [192, 168, if is_within { 100 + number } else { 1 }],
             last: 1, // The router's own.
             link: LinkKind::of_delay(Duration::ZERO),
             prefix: None,

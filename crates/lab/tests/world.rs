@@ -181,6 +181,33 @@ fn links_take_their_time_and_routers_are_hops() {
 }
 
 #[test]
+fn two_homes_of_a_carrier_look_alike_and_meet_where_it_hairpins() {
+    let Some(mut world) = world("alike") else {
+        return;
+    };
+    let server = world.public("s").unwrap();
+    let seen_by = socket(&server, 53);
+    for (number, hairpin) in [true, false].into_iter().enumerate() {
+        let carrier = world.carrier(NatKind {
+            hairpin,
+            ..NatKind::port_restricted()
+        });
+        let carrier = carrier.unwrap();
+        let [(a, of_a), (b, of_b)] = ["a", "b"].map(|name| {
+            let home = world.behind(carrier, NatKind::port_restricted()).unwrap();
+            let host = world.host(&format!("{name}{number}"), home).unwrap();
+            assert_eq!(host.address().to_string(), "192.168.1.2");
+            let client = socket(&host, PORT);
+            let seen = send(&client, &seen_by, at(&server, 53)).unwrap();
+            (client, seen)
+        });
+        assert_eq!(of_a.ip(), of_b.ip());
+        assert_eq!(send(&a, &b, of_b), None);
+        assert_eq!(send(&b, &a, of_a), hairpin.then_some(of_b));
+    }
+}
+
+#[test]
 fn streams_arrive_whole_through_two_routers_that_lose_packets() {
     const BYTES: usize = 300_000;
     let Some(mut world) = world("streams") else {

@@ -1,4 +1,16 @@
 //! The kinds of places where nodes are.
+//!
+//! Each node has a router of its own, but for some kinds of which two are neighbours: behind one router in
+//! between, whose outer address is that of both. To all others they are as anybody else behind such routers. What is
+//! possible between two of them depends on whether that router turns packets round which come from
+//! inside and are for its own outer address (*hairpinning*: RFC 4787, section 6):
+//!
+//! | kind | the way from one to the other |
+//! |---|---|
+//! | `neighbours` | straight in their network, by the addresses that they have there; the router does not hairpin |
+//! | `guests` | nothing passes within their network: by the router, which hairpins |
+//! | `carrier-neighbours` | by others: the outer address leads nowhere, their own ones are in two homes, and those between the routers nobody tells them |
+//! | `carrier-hairpin` | by the carrier's router, as between any two homes whose routers keep one port for all |
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -34,6 +46,15 @@ enum Place {
     Home(Dependence, Dependence, Ports),
     /// Behind a home's router behind a carrier's.
     Carrier(Dependence, Dependence, Ports),
+    /// In one home with its like, whose router keeps one port for all. Where hosts are kept apart it
+    /// hairpins.
+    Shared {
+        is_apart: bool,
+    },
+    /// Behind a home's router behind one of the carrier that its like is behind, too.
+    SharedCarrier {
+        hairpin: bool,
+    },
     /// Behind Linux's own masquerading.
     Kernel(&'static str),
     /// Behind a firewall.
@@ -46,7 +67,7 @@ enum Place {
     HomeV6(Stack, Dependence, &'static str),
 }
 
-use Place::{Carrier, Company, Firewall, Home, HomeV6, Kernel, Public};
+use Place::{Carrier, Company, Firewall, Home, HomeV6, Kernel, Public, Shared, SharedCarrier};
 
 const fn kind(name: &'static str, about: &'static str, place: Place) -> Kind {
     Kind { name, about, place }
@@ -132,6 +153,26 @@ pub(super) const KINDS: &[Kind] = &[
         ),
     ),
     kind(
+        "neighbours",
+        "two in one home, whose router does not hairpin",
+        Shared { is_apart: false },
+    ),
+    kind(
+        "guests",
+        "two in one network that keeps them apart, whose router hairpins",
+        Shared { is_apart: true },
+    ),
+    kind(
+        "carrier-neighbours",
+        "two homes' routers behind one of a carrier that does not hairpin",
+        SharedCarrier { hairpin: false },
+    ),
+    kind(
+        "carrier-hairpin",
+        "the same, and the carrier's router hairpins",
+        SharedCarrier { hairpin: true },
+    ),
+    kind(
         "no-udp",
         "a firewall without UDP",
         Firewall { only_web: false },
@@ -196,7 +237,7 @@ impl Site {
 
 impl Kind {
     /// Makes a place of this kind, and a host there. The names that programs of the place know are in
-    /// this hosts file, if there is one.
+    /// this hosts file, if there is one. Neighbours are put in the network of the first one.
     ///
     /// # Errors
     /// When the world cannot make it.
@@ -205,6 +246,7 @@ impl Kind {
         world: &mut World,
         name: &str,
         names: Option<&str>,
+        first: Option<Area>,
     ) -> anyhow::Result<Site> {
         let area: Area = match self.place {
             Public => {
@@ -217,9 +259,23 @@ impl Kind {
             }
             Home(mapping, filtering, ports) => world.home(nat(mapping, filtering, ports))?,
             Carrier(mapping, filtering, ports) => {
-                let carrier = world.home(nat(mapping, filtering, ports))?;
-                let inner = world.behind(carrier, NatKind::port_restricted())?;
-                return Ok(Site::new(world.host(name, inner)?, Some(carrier)));
+                let carrier = world.carrier(nat(mapping, filtering, ports))?;
+                return customer(world, name, carrier);
+            }
+            Shared { is_apart } => match first {
+                Some(home) => home,
+                None => {
+                    let home = world.home(cone(is_apart))?;
+                    if is_apart {
+                        world.keep_apart(home);
+                    }
+                    home
+                }
+            },
+            SharedCarrier { hairpin } => {
+                let make = || world.carrier(cone(hairpin));
+                let carrier = first.map_or_else(make, Ok)?;
+                return customer(world, name, carrier);
             }
             Firewall { only_web } => {
                 let outward = match only_web {
@@ -272,11 +328,60 @@ impl Kind {
     }
 }
 
+/// Makes a home in a carrier's network, and a host there.
+fn customer(world: &mut World, name: &str, carrier: Area) -> anyhow::Result<Site> {
+    let home = world.behind(carrier, NatKind::port_restricted())?;
+    Ok(Site::new(world.host(name, home)?, Some(carrier)))
+}
+
+/// A router that keeps one port for all and lets in whom was sent to.
+fn cone(hairpin: bool) -> NatKind {
+    NatKind {
+        hairpin,
+        ..nat(EndpointIndependent, AddressAndPortDependent, Ports::Random)
+    }
+}
+
 fn nat(mapping: Dependence, filtering: Dependence, ports: Ports) -> NatKind {
     NatKind {
         mapping,
         filtering,
         ports,
         ..NatKind::port_restricted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use enishi_lab::wire::LinkKind;
+
+    use super::*;
+
+    #[test]
+    fn neighbours_have_a_router_in_common_and_nobody_else_has() {
+        if !enishi_lab::is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return;
+        }
+        let mut world = World::new("kinds", LinkKind::of_delay(Duration::ZERO)).unwrap();
+        for (number, kind) in KINDS.iter().enumerate() {
+            let hosts = match kind.place {
+                Shared { .. } => ["192.168.1.2", "192.168.1.3"],
+                SharedCarrier { .. } | Carrier(..) | Home(..) => ["192.168.1.2"; 2],
+                Public | Kernel(_) | Firewall { .. } | Company | HomeV6(..) => continue,
+            };
+            let mut make = |letter: &str, first| {
+                let name = format!("{letter}{number}");
+                kind.make(&mut world, &name, None, first).unwrap()
+            };
+            let one = make("a", None);
+            let other = make("b", one.area);
+            let is_common = matches!(kind.place, Shared { .. } | SharedCarrier { .. });
+            assert_eq!(one.area == other.area, is_common, "{}", kind.name);
+            let own = [&one, &other].map(|site| site.host.address().to_string());
+            assert_eq!(own, hosts, "{}", kind.name);
+        }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::iroh::{Programs, Times};
 use super::kinds::Kind;
+use super::links::Links;
 use super::survival::{self, Outcome, Survival};
 use super::town::{Node, Town};
 
@@ -46,6 +47,8 @@ pub(super) struct Matrix {
     pub(super) survivals: Vec<Survival>,
     /// How late the lab itself was with a packet at most, while pairs were tried.
     pub(super) late: Duration,
+    /// What the links were like.
+    pub(super) links: Links,
 }
 
 /// What is tried.
@@ -55,6 +58,8 @@ pub(super) struct Trials {
     pub(super) all_pairs: bool,
     /// What is survived.
     pub(super) survival: bool,
+    /// Over which links.
+    pub(super) links: Links,
 }
 
 /// Builds a town of these kinds and tries pairs of them, and what they survive; each pair with
@@ -68,7 +73,8 @@ pub(super) fn measure(
     kinds: &[Kind],
     trials: Trials,
 ) -> anyhow::Result<Matrix> {
-    let mut town = Town::build(program, kinds, iroh)?;
+    let links = trials.links;
+    let mut town = Town::build(program, kinds, iroh, links)?;
     thread::sleep(SETTLING);
     town.world.take_lateness();
     let last = |from: usize| match trials.all_pairs {
@@ -82,7 +88,7 @@ pub(super) fn measure(
         let mut cells = Vec::new();
         while let Some((a, b)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (one, other) = (&from[*a], &to[*b]);
-            let times = attempt(one, other);
+            let times = attempt(one, other, links);
             let cell = Cell {
                 from: kinds[*a].name,
                 to: kinds[*b].name,
@@ -114,18 +120,22 @@ pub(super) fn measure(
         cells,
         survivals,
         late,
+        links,
     })
 }
 
 /// Has one node speak to another for the first time; tells after how long it was answered, and
 /// after how long packets went straight.
-fn attempt(from: &Node, to: &Node) -> Times {
+fn attempt(from: &Node, to: &Node, links: Links) -> Times {
     let (Some(daemon), Some(address)) = (&from.daemon, &to.address) else {
         return Times::default();
     };
     let started = Instant::now();
+    let longest = links.answer_s().to_string();
     let ping = |count: &str| {
-        let words = ["ping", "-q", "-c", count, "-i", "0.2", "-W", "1", address];
+        let words = [
+            "ping", "-q", "-c", count, "-i", "0.2", "-W", &longest, address,
+        ];
         let output = from.host.run(&words, FIRST_MAX);
         output.is_ok_and(|output| output.success())
     };
@@ -256,7 +266,8 @@ impl Matrix {
         let all = self.cells.len();
         let _ = writeln!(
             text,
-            "\n{all} pairs, {connected} connected, {direct} directly; the lab was late by {} ms at most",
+            "\n{all} pairs, {connected} connected, {direct} directly; {}; the lab was late by {} ms at most",
+            self.links,
             self.late.as_millis()
         );
         if self.has_iroh() {
@@ -273,11 +284,7 @@ impl Matrix {
                 outcome,
                 late,
             } = survival;
-            let gap = match outcome {
-                Outcome::Gap(gap) => format!("{:.1}", gap.as_secs_f64()),
-                Outcome::Lost => "lost".to_owned(),
-                Outcome::Unreached => "not reached before".to_owned(),
-            };
+            let gap = outcome.short();
             let late = late.as_millis();
             let _ = writeln!(
                 text,
@@ -288,8 +295,8 @@ impl Matrix {
     }
 
     /// Returns `{pairs: [{from, to, first_s, direct_s, session_direct, iroh: {first_s, direct_s}}],
-    /// all, connected, direct, late_s, iroh: {connected, direct}, survives: [{event, who,
-    /// reached_before, gap_s, late_s}]}`; what is of iroh is null where it was not tried, `gap_s` where
+    /// all, connected, direct, links: {delay_ms, loss_percent}, late_s, iroh: {connected, direct},
+    /// survives: [{event, who, reached_before, gap_s, late_s}]}`; what is of iroh is null where it was not tried, `gap_s` where
     /// nothing was answered any more, `late_s` is how late the lab itself was with a packet at most.
     pub(super) fn to_json(&self) -> Value {
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
@@ -334,6 +341,7 @@ impl Matrix {
             "all": self.cells.len(),
             "connected": connected,
             "direct": direct,
+            "links": self.links.to_json(),
             "late_s": self.late.as_secs_f64(),
             "iroh": iroh,
             "survives": survives,

@@ -2,8 +2,10 @@
 
 mod iroh;
 mod kinds;
+mod links;
 mod matrix;
 mod picture;
+mod strip;
 mod survival;
 mod town;
 
@@ -16,6 +18,7 @@ use crate::program;
 use enishi_lab::Daemon;
 use iroh::Programs;
 use kinds::{KINDS, Kind};
+use links::Links;
 use matrix::Trials;
 use town::Town;
 
@@ -34,6 +37,7 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
             let trials = Trials {
                 all_pairs: !only_survives,
                 survival: options.flag("--survives") || only_survives,
+                links: Links::taken(&mut options)?,
             };
             let program = options.value("--program")?.map(PathBuf::from);
             options.finish()?;
@@ -56,9 +60,11 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
         Some("open") => {
             let named = options.value("--kinds")?;
             let program = options.value("--program")?.map(PathBuf::from);
+            let links = Links::taken(&mut options)?;
             options.finish()?;
+            let kinds = chosen(named.as_deref())?;
             let program = program.map_or_else(|| program::build(root), Ok)?;
-            open(&program, &chosen(named.as_deref())?)
+            open(&program, &kinds, links)
         }
         None => {
             for kind in KINDS {
@@ -71,8 +77,8 @@ pub(crate) fn run(root: &Path, mut options: Options) -> anyhow::Result<bool> {
 }
 
 /// Builds a town and leaves it to the person until the end of standard input.
-fn open(program: &Path, kinds: &[Kind]) -> anyhow::Result<bool> {
-    let town = Town::build(program, kinds, None)?;
+fn open(program: &Path, kinds: &[Kind], links: Links) -> anyhow::Result<bool> {
+    let town = Town::build(program, kinds, None, links)?;
     let named = kinds.iter().map(|kind| kind.name);
     let sides = town.sides.iter().flat_map(|side| named.clone().zip(side));
     let all = town

@@ -1,23 +1,29 @@
-//! The matrix as a picture: a field for each pair of kinds, and beside it the same of iroh alone, if
-//! that was tried.
+//! The matrix as a picture: a field for each pair of kinds, beside it the same of iroh alone, and below it
+//! what is survived, as far as these were tried.
 
 use std::fmt::Write as _;
 
 use super::iroh::Times;
 use super::matrix::{Cell, Matrix};
+use super::strip::Strip;
 
 /// The side of a field, and the room for names, in units of the picture.
-const FIELD: usize = 44;
-const NAMES: usize = 150;
+pub(super) const FIELD: usize = 44;
+pub(super) const NAMES: usize = 150;
+/// How wide it is at least: what is written below the grid is as long.
+const WIDTH_MIN: usize = 540;
 
 /// Draws the matrix as SVG.
 pub(super) fn draw(matrix: &Matrix) -> String {
     let side = NAMES + matrix.kinds.len() * FIELD + 10;
     let width = side * if matrix.has_iroh() { 2 } else { 1 };
+    let width = width.max(WIDTH_MIN);
+    let strip = Strip::of(matrix);
+    let below = side + strip.height();
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        side + 30
+        below + 45
     );
     draw_fields(&mut svg, matrix, 0, "Enishi", |cell| {
         Some((cell.times, cell.short()))
@@ -27,11 +33,14 @@ pub(super) fn draw(matrix: &Matrix) -> String {
             Some((cell.iroh?, cell.short_of_iroh()))
         });
     }
+    strip.draw(&mut svg, side);
     let _ = writeln!(
         svg,
         "<text x=\"10\" y=\"{}\">green: direct, after so many seconds; yellow: by others; grey: not \
-         connected</text>\n</svg>",
-        side + 15
+         connected</text>\n<text x=\"10\" y=\"{}\">{}</text>\n</svg>",
+        below + 15,
+        below + 32,
+        matrix.links
     );
     svg
 }
@@ -98,6 +107,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::kinds::KINDS;
+    use super::super::links::Links;
     use super::*;
 
     const SECOND: Option<Duration> = Some(Duration::from_secs(1));
@@ -119,6 +129,7 @@ mod tests {
             ],
             survivals: Vec::new(),
             late: Duration::ZERO,
+            links: Links::default(),
         }
     }
 
@@ -129,11 +140,14 @@ mod tests {
         for (colour, times) in [("#9ad69a", 1), ("#ffd866", 2), ("#cccccc", 1)] {
             assert_eq!(svg.matches(colour).count(), times, "{colour}");
         }
-        assert!(
-            matrix
-                .to_text()
-                .ends_with("3 pairs, 2 connected, 1 directly; the lab was late by 0 ms at most\n")
+        let links = "links take 10 ms and lose 0 %, each way";
+        assert!(svg.contains(&format!(">{links}</text>")), "{svg}");
+        let last = format!(
+            "3 pairs, 2 connected, 1 directly; {links}; the lab was late by 0 ms at most\n"
         );
+        assert!(matrix.to_text().ends_with(&last), "{}", matrix.to_text());
+        let told = serde_json::json!({ "delay_ms": 10, "loss_percent": 0.0 });
+        assert_eq!(matrix.to_json()["links"], told);
         assert_eq!(
             matrix.to_json()["pairs"][1]["direct_s"],
             serde_json::Value::Null

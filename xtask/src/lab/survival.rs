@@ -45,6 +45,17 @@ pub(super) enum Outcome {
     Unreached,
 }
 
+impl Outcome {
+    /// Returns the seconds without an answer, or what there was instead.
+    pub(super) fn short(self) -> String {
+        match self {
+            Self::Gap(gap) => format!("{:.1}", gap.as_secs_f64()),
+            Self::Lost => "lost".to_owned(),
+            Self::Unreached => "not reached before".to_owned(),
+        }
+    }
+}
+
 /// Lets it happen, one thing after the other. The routers are changed all at once, then one of the
 /// helpers is killed.
 ///

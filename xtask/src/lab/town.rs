@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use enishi_lab::forward::ForwardProxy;
-use enishi_lab::wire::{Area, INTERNET, LinkKind};
+use enishi_lab::wire::{Area, INTERNET};
 use enishi_lab::{Daemon, Host, Process, Stack, World, until};
 use tempfile::TempDir;
 
 use super::iroh::{Endpoint, Programs, Relay};
 use super::kinds::{Kind, Site};
-
-/// How long a packet takes to a public host or to a router, each way: 20 ms between two of them,
-/// and a round trip of 40.
-const LINK_DELAY: Duration = Duration::from_millis(10);
+use super::links::Links;
 
 /// The configuration of the helpers: where a company lets out the web alone, they are reached.
 const HELPERS: &str = "web_ports = [80, 443]\n";
@@ -57,11 +54,12 @@ impl Town {
         program: &Path,
         kinds: &[Kind],
         iroh: Option<&Programs>,
+        links: Links,
     ) -> anyhow::Result<Self> {
         enishi_lab::install_signal_cleanup()?;
         enishi_lab::ensure_programs(&[("ping", "iputils-ping"), ("nft", "nftables")])?;
         let data = tempfile::tempdir().context("making a directory for the daemons")?;
-        let mut world = World::new("town", LinkKind::of_delay(LINK_DELAY))?;
+        let mut world = World::new("town", links.kind())?;
         let mut gathering = Gathering {
             program,
             data: data.path(),
@@ -81,9 +79,11 @@ impl Town {
         let mut sides: [Vec<Node>; 2] = Default::default();
         for (number, kind) in kinds.iter().enumerate() {
             eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
+            let mut beside = None;
             for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
                 let name = format!("{letter}{number}");
-                let site = kind.make(&mut world, &name, names)?;
+                let site = kind.make(&mut world, &name, names, beside)?;
+                beside = site.area;
                 let proxy = site.proxy.as_ref().map(|(url, _)| url.clone());
                 let mut node = gathering.start(site)?;
                 if let (Some(relay), Some(names)) = (&relay, names) {

@@ -64,6 +64,8 @@ struct Inner {
     /// None where IPv6 is not routed.
     firewall: Option<Firewall>,
     cable: Cable,
+    /// Whether nothing passes between those in it but by the router.
+    is_apart: bool,
 }
 
 #[derive(Debug)]
@@ -137,6 +139,7 @@ impl Fabric {
             nat: Nat::new(nat, address, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             firewall: None,
             cable: Cable::new(link, 2 * seed),
+            is_apart: false,
         });
         self.routers.insert((outside, address), Area(number));
         Area(number)
@@ -149,6 +152,18 @@ impl Fabric {
             inner.firewall = Some(Firewall::new(kind));
             self.prefixes.insert(network(prefix), area);
         }
+    }
+
+    /// Keeps those in an area apart: nothing passes between them but by the area's router.
+    pub(crate) fn keep_apart(&mut self, area: Area) {
+        if let Some(inner) = area.0.checked_sub(1).and_then(|at| self.inner.get_mut(at)) {
+            inner.is_apart = true;
+        }
+    }
+
+    fn is_apart(&self, area: Area) -> bool {
+        let inner = area.0.checked_sub(1).and_then(|at| self.inner.get(at));
+        inner.is_some_and(|inner| inner.is_apart)
     }
 
     /// Adds a host to an area.
@@ -235,6 +250,7 @@ impl Fabric {
         };
         let area = seat.area;
         let arrival = seat.cable.up.send(now, packet.len());
+        let is_apart = self.is_apart(area);
         match packet::destination(&packet) {
             // Who sends to all on the cable is heard by all others on it.
             Some(to) if is_for_all(to) => {
@@ -243,7 +259,8 @@ impl Fabric {
                         IpAddr::V4(_) => seat.has_ipv4,
                         IpAddr::V6(_) => seat.address_v6.is_some(),
                     };
-                    seat.area == area && area != INTERNET && *place != from.0 && has_family
+                    let is_beside = seat.area == area && area != INTERNET && !is_apart;
+                    is_beside && *place != from.0 && has_family
                 };
                 let others = self.seats.iter().enumerate().filter(hears);
                 let others: Vec<Place> = others.map(|(place, _)| Place(place)).collect();
@@ -267,6 +284,7 @@ impl Fabric {
             let (step, packet) = first.remove();
             self.late = self.late.max(now.saturating_sub(at));
             match step {
+                Step::Route(area) if self.is_kept_apart(area, &packet) => self.counts.refused += 1,
                 Step::Route(area) => self.route(at, area, packet),
                 Step::Enter(area) => self.enter(at, area, packet),
                 Step::Deliver(place) => {
@@ -276,6 +294,15 @@ impl Fabric {
             }
         }
         arrived
+    }
+
+    /// Tells whether a packet from within an area is for another one there, from whom it is kept.
+    fn is_kept_apart(&self, area: Area, packet: &[u8]) -> bool {
+        let to = packet::destination(packet).filter(|_| self.is_apart(area));
+        to.is_some_and(|to| {
+            let is_router = |to| self.routers.contains_key(&(area, to));
+            self.hosts.contains_key(&(area, to)) || matches!(to, IpAddr::V4(to) if is_router(to))
+        })
     }
 
     fn route(&mut self, now: Duration, area: Area, packet: Vec<u8>) {

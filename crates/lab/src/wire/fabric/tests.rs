@@ -106,6 +106,38 @@ fn neighbours_behind_a_carrier_meet_where_it_hairpins() {
 }
 
 #[test]
+fn those_who_are_kept_apart_meet_by_their_router_alone() {
+    let [a, b] = ["192.168.9.2:4000", "192.168.9.3:4000"];
+    for hairpin in [true, false] {
+        let mut town = town(NatKind::full_cone());
+        let (fabric, link) = (&mut town.fabric, LinkKind::of_delay(MILLI));
+        let kind = NatKind {
+            hairpin,
+            ..NatKind::port_restricted()
+        };
+        let guests = fabric.area(INTERNET, address("11.0.9.1"), kind, link);
+        let [here, there] =
+            ["192.168.9.2", "192.168.9.3"].map(|own| town.fabric.host(guests, address(own), link));
+        let met = town.send(here, a, b).map(|(place, _, _)| place);
+        assert_eq!(met, Some(there));
+        town.fabric.keep_apart(guests);
+        for to in [b, "255.255.255.255:7"] {
+            assert_eq!(town.send(here, a, to), None, "{to}");
+        }
+        let seen = [(here, a), (there, b)].map(|(place, own)| {
+            let (at, _, seen) = town.send(place, own, "11.0.0.1:53").unwrap();
+            assert_eq!(at, town.public);
+            seen
+        });
+        // Both send; the first one opens the router for the other.
+        town.send(here, a, &seen[1]);
+        let met = town.send(there, b, &seen[0]);
+        let met = met.map(|(place, _, from)| (place, from));
+        assert_eq!(met, hairpin.then(|| (here, seen[1].clone())));
+    }
+}
+
+#[test]
 fn a_router_that_starts_anew_knows_nobody() {
     let mut town = town(NatKind::full_cone());
     let public = town.public;
