@@ -445,7 +445,7 @@ where
                     return;
                 }
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         // Either is a reason.
         let _ = tokio::time::timeout_at(until, early).await;
