@@ -1,6 +1,6 @@
 //! Whoever speaks STUN and TURN: strangers, a client that has a password, peers, and a server that
-//! our client uses. Nothing panics; answers are short; peers of the site are not reached; and what
-//! was opened is closed in the end.
+//! our client uses. Nothing panics; answers are short; who gets a ticket asked for it where it went;
+//! peers of the site are not reached; and what was opened is closed in the end.
 //!
 //! The input is a row of steps: one octet that says whose, one for the length, and so many octets.
 #![no_main]
@@ -13,12 +13,12 @@ use enishi_overlay::Time;
 use enishi_stun::{
     ANSWER_MULTIPLE_MAX, Action, Answerer, Client, ClientConfig, ClientInput, ClientOutput,
     Credentials, Family, Input, Leg, Limits, MESSAGE_BYTES_MAX, Policy, Server, ServerConfig,
-    Stream, allowed, in_stream, is_stun,
+    Stream, Tickets, allowed, in_stream, is_stun, mapped, ticket,
 };
 use libfuzzer_sys::fuzz_target;
 use stun_types::attribute::{AttributeType, Nonce, RawAttribute, Realm, Username};
 use stun_types::message::{
-    IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageWrite as _,
+    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageWrite as _,
     MessageWriteExt as _, MessageWriteVec, Method,
 };
 
@@ -31,9 +31,11 @@ const ALLOCATE: u8 = 3;
 const UDP: &[u8] = &[0x00, 0x19, 4, 17, 0, 0, 0];
 /// Attributes that signing writes.
 const SIGNATURES: [u16; 3] = [0x0008, 0x001c, 0x8028];
+/// TICKET, and its octets.
+const TICKET: (u16, usize) = (0xe715, 8);
 
 fuzz_target!(|octets: &[u8]| {
-    answer(octets);
+    answer(Time::ZERO, octets);
     let mut site = Site::new();
     site.signed(ALLOCATE, UDP);
     site.signed(ALLOCATE, UDP);
@@ -50,7 +52,7 @@ fuzz_target!(|octets: &[u8]| {
     while let [kind, length, after @ ..] = rest {
         let (step, after) = after.split_at(after.len().min((*length).into()));
         rest = after;
-        match kind % 8 {
+        match kind % 9 {
             6 => site.stream(step),
             7 => site.handle(Input::StreamEnded(CLIENT.into())),
             0 => site.handle(Input::FromClient {
@@ -68,6 +70,7 @@ fuzz_target!(|octets: &[u8]| {
                 }
             }
             4 => use_server(&mut client, site.now, step),
+            8 => answer(site.now, &binding(step)),
             _ => site.pass(Duration::from_secs(u64::from(*length) * 8)),
         }
     }
@@ -76,9 +79,17 @@ fuzz_target!(|octets: &[u8]| {
     assert_eq!(site.server.next_timeout(), None);
 });
 
-fn answer(octets: &[u8]) {
-    for mut answerer in [Answerer::new(), Answerer::at_ports()] {
-        let Some(answer) = answerer.answer(Time::ZERO, STRANGER.into(), octets) else {
+/// What comes to those who answer Binding requests, and to those who asked.
+fn answer(now: Time, octets: &[u8]) {
+    let _ = (mapped(octets), ticket(octets));
+    let tickets = Tickets::new([9; 32]);
+    let giving = Answerer::at_ports().with_tickets(tickets.clone());
+    for (mut answerer, gives) in [
+        (Answerer::new(), false),
+        (Answerer::at_ports(), false),
+        (giving, true),
+    ] {
+        let Some(answer) = answerer.answer(now, STRANGER.into(), octets) else {
             continue;
         };
         assert!(is_stun(octets) && is_stun(&answer.octets));
@@ -88,6 +99,49 @@ fn answer(octets: &[u8]) {
         assert!(
             is_same || (answer.to.ip() == IpAddr::from(STRANGER.0) && answer.to.port() >= 1024)
         );
+        let told = mapped(&answer.octets);
+        assert!(told.is_none_or(|(_, at)| at == STRANGER.into()));
+        let given = ticket(&answer.octets);
+        let is_given = gives && is_same && told.is_some() && wants_ticket(octets);
+        assert_eq!(given.is_some(), is_given);
+        if let Some(given) = given {
+            let elsewhere = Tickets::new([8; 32]);
+            assert!(tickets.gave(now, STRANGER.0.into(), given));
+            assert!(!tickets.gave(now, CLIENT.0.into(), given));
+            assert!(!elsewhere.gave(now, STRANGER.0.into(), given));
+        }
+    }
+}
+
+fn wants_ticket(octets: &[u8]) -> bool {
+    let request = Message::from_bytes(octets).unwrap();
+    let wanted = request.raw_attribute(AttributeType::new(TICKET.0));
+    wanted.is_some_and(|wanted| wanted.value.len() == TICKET.1)
+}
+
+/// A Binding request; the first octet says whether it has a fingerprint.
+fn binding(step: &[u8]) -> Vec<u8> {
+    let mut request = Message::builder_request(BINDING, MessageWriteVec::new());
+    if let [print, attributes @ ..] = step {
+        add(&mut request, attributes);
+        if *print == 1 {
+            let _ = request.add_fingerprint();
+        }
+    }
+    request.finish()
+}
+
+/// Attributes are written as type, one octet of length, value.
+fn add(request: &mut MessageWriteVec, attributes: &[u8]) {
+    let mut rest = attributes;
+    while let [high, low, length, after @ ..] = rest {
+        let (value, after) = after.split_at(after.len().min((*length).into()));
+        rest = after;
+        let kind = u16::from_be_bytes([*high, *low]);
+        if !SIGNATURES.contains(&kind) {
+            let attribute = RawAttribute::new(AttributeType::new(kind), value);
+            let _ = request.add_attribute(&attribute);
+        }
     }
 }
 
@@ -205,20 +259,11 @@ impl Site {
         });
     }
 
-    /// A signed request of the client: attributes are written as type, one octet of length, value.
+    /// A signed request of the client.
     fn signed(&mut self, method: u8, attributes: &[u8]) {
         let method = Method::new(method.into());
         let mut request = Message::builder_request(method, MessageWriteVec::new());
-        let mut rest = attributes;
-        while let [high, low, length, after @ ..] = rest {
-            let (value, after) = after.split_at(after.len().min((*length).into()));
-            rest = after;
-            let kind = u16::from_be_bytes([*high, *low]);
-            if !SIGNATURES.contains(&kind) {
-                let attribute = RawAttribute::new(AttributeType::new(kind), value);
-                let _ = request.add_attribute(&attribute);
-            }
-        }
+        add(&mut request, attributes);
         if let Some(nonce) = &self.nonce {
             let _ = request.add_attribute(&Username::new(USER.0).unwrap());
             let _ = request.add_attribute(&Realm::new(USER.2).unwrap());

@@ -57,7 +57,7 @@ pub struct TurnState {
     pub server: Option<TurnServer>,
     /// Who may use it, in the order of names.
     pub users: Vec<String>,
-    /// Which servers of others this node uses.
+    /// Which servers of others this node uses; the one that was named last is the last.
     pub servers: Vec<TurnUsed>,
     /// The user that was just added.
     pub added: Option<TurnUser>,

@@ -570,7 +570,10 @@ fn a_wireguard_configuration_is_alone_on_standard_output() {
 fn passwords_of_turn_come_by_standard_input_and_troubles_are_told() {
     let fake = Fake::start();
     let used = run_with(&fake, "turn use turn:aki@host", b"correct horse\n");
-    assert!(used.status.success(), "{used:?}");
+    assert_eq!(used.status.code(), Some(1), "{used:?}");
+    let hint = stderr(&used);
+    assert!(hint.contains("turn forget turn:aki@host:3478"), "{hint}");
+    assert!(hint.contains("refuses name or password (401)"), "{hint}");
     let ask = Request::Turn(TurnAsk::Use {
         url: "turn:aki@host".to_owned(),
         password: Password("correct horse".to_owned()),
@@ -578,7 +581,11 @@ fn passwords_of_turn_come_by_standard_input_and_troubles_are_told() {
     assert_eq!(fake.requests().last(), Some(&ask));
     let told = stdout(&used);
     assert!(told.contains("refuses name or password (401)"), "{told}");
+    let used = run_with(&fake, "turn use turn:aki@host --json", b"correct horse\n");
+    assert_eq!(used.status.code(), Some(1), "{used:?}");
+    assert_eq!(stderr(&used), "");
     let told = run(&fake, "turn show --lang ja");
+    assert_eq!(told.status.code(), Some(0));
     assert!(stdout(&told).contains("401"), "{told:?}");
     let added = run(&fake, "turn add yui");
     assert_eq!(stdout(&added), "yui drawn\n");

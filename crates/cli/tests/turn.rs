@@ -12,7 +12,7 @@ mod net;
 mod node;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use enishi_lab::wire::{NatKind, Outward, Ports};
@@ -315,7 +315,13 @@ impl Town {
         std::fs::write(&file, password).unwrap();
         let words = ["turn", "use", url, "--password-file"];
         let words = [&words[..], &[file.to_str().unwrap()]].concat();
-        self.nodes[0].1.json(&words).unwrap()["servers"][0].clone()
+        let words = [&words[..], &["--json"]].concat();
+        let told = self.nodes[0].1.call(&words).unwrap();
+        let state: Value = serde_json::from_str(&told.stdout).unwrap();
+        let used = state["servers"][0].clone();
+        // The exit code says whether it relays.
+        assert_eq!(told.success(), used["relayed"].is_string(), "{used}");
+        used
     }
 
     fn used(&self) -> Value {
@@ -457,7 +463,7 @@ fn what_is_in_the_way_is_told_and_the_node_goes_on() {
     let config = directory.path().join("config");
     std::fs::write(&config, format!("[turn]\nlisten = \"{at}\"\n")).unwrap();
     let data = directory.path().join("node");
-    let node = Node::start(&data, &["--config", config.to_str().unwrap()]);
+    let mut node = Node::start(&data, &["--config", config.to_str().unwrap()]);
     node::until("the port is missed", || {
         let notices = node.ask(&["status"])["notices"].to_string();
         notices.contains("no TURN server") && notices.contains(&at.to_string())
@@ -475,7 +481,12 @@ fn what_is_in_the_way_is_told_and_the_node_goes_on() {
     let file = directory.path().join("password");
     std::fs::write(&file, "secret").unwrap();
     let (url, file) = (format!("turn:aki@{at}"), file.to_str().unwrap());
-    let used = node.ask(&["turn", "use", &url, "--password-file", file]);
+    let told = node.fail(&["turn", "use", &url, "--password-file", file], 1);
+    assert!(
+        told.contains(&url) && told.contains("does not answer"),
+        "{told}"
+    );
+    let used = node.ask(&["turn", "show"]);
     assert_eq!(used["servers"][0]["trouble"], "silent", "{used}");
     assert_eq!(used["servers"][0]["url"], url);
     for wrong in ["turn:aki:secret@host", "turns:aki@host", "host:3478"] {
@@ -485,4 +496,17 @@ fn what_is_in_the_way_is_told_and_the_node_goes_on() {
     let left = node.ask(&["turn", "forget", &at.to_string()]);
     assert_eq!(left["servers"], serde_json::json!([]), "{left}");
     node.fail(&["turn", "forget", &url], 1);
+
+    // It has the port of its sessions again, and that of its packets after it.
+    let own = node.ask(&["status"])["addresses"][0].clone();
+    let own: SocketAddr = own.as_str().unwrap().parse().unwrap();
+    node.stop();
+    let next = SocketAddr::new(own.ip(), own.port() + 1);
+    let text = format!("[turn]\nlisten = \"{next}\"\n");
+    std::fs::write(&config, text).unwrap();
+    node.up(&["--config", config.to_str().unwrap()]);
+    node::until("it says what has the port", || {
+        let notices = node.ask(&["status"])["notices"].to_string();
+        notices.contains(&next.to_string()) && notices.contains("itself takes its packets")
+    });
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use enishi_host::nat64::Known;
 use enishi_host::session::{
     BindError, CONTROL_FRAME_BYTES_MAX, DatagramError, QUEUE_FRAMES_MAX, SessionConfig,
     SessionEvent, Sessions,
@@ -661,4 +662,38 @@ async fn sockets_that_cannot_be_opened_again_at_once_are_opened_later() {
     b.sessions.send_control(&address, here.clone());
     assert_eq!(a.frame().await, here);
     assert_eq!(a.contact().addresses(), address.addresses());
+}
+
+// One thread: it alone is in a network namespace of its own.
+#[tokio::test(flavor = "current_thread")]
+async fn who_is_reached_by_a_nat64_alone_is_dialled_as_soon_as_there_is_one() {
+    if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    ip("link set lo up");
+    // What the NAT64 makes of 11.0.0.1.
+    ip("address add 64:ff9b::b00:1/128 dev lo nodad");
+    let listening = |seed, at: &str| {
+        Sessions::bind(SessionConfig {
+            listen: vec![at.parse().unwrap()],
+            ..config(seed, "test", 0)
+        })
+    };
+    let (a, mut events) = listening(1, "[::]:0").await.unwrap();
+    let (b, _b_events) = listening(2, "[64:ff9b::b00:1]:0").await.unwrap();
+    let port = b.listening()[0].port();
+    let contact = Contact::new(b.me(), [SocketAddr::from(([11, 0, 0, 1], port))]);
+    // Until a dial, or the pause before the next one, takes long.
+    a.dial(&contact);
+    while let Ok(event) = timeout(Duration::from_millis(3_500), events.recv()).await {
+        assert!(matches!(event, Some(SessionEvent::Unreachable { .. })));
+        a.dial(&contact);
+    }
+    let prefix = "64:ff9b::/96".to_owned();
+    a.set_nat64(Some(Known::Told(prefix.try_into().unwrap())));
+    match timeout(Duration::from_secs(1), events.recv()).await {
+        Ok(Some(SessionEvent::Opened { peer, .. })) => assert_eq!(peer, b.me()),
+        other => panic!("expected Opened at once, got {other:?}"),
+    }
 }

@@ -11,6 +11,7 @@ use crate::problem::{Problem, Verdict};
 use crate::text::{Label, Message, octets};
 
 pub(super) async fn run(cx: &Context, command: Turn) -> Result<Verdict, Problem> {
+    let is_use = matches!(command, Turn::Use { .. });
     let ask = match command {
         Turn::Show => TurnAsk::Show,
         Turn::Add {
@@ -42,7 +43,23 @@ pub(super) async fn run(cx: &Context, command: Turn) -> Result<Verdict, Problem>
     } else {
         show(cx, &state)?;
     }
-    Ok(Verdict::Yes)
+    // It is the last that was named.
+    let failed = state.servers.last().filter(|_| is_use);
+    match failed.filter(|server| has_failed(server)) {
+        Some(server) => {
+            if !cx.out.json {
+                cx.out.hint(&Message::TurnKeptTrying { server });
+            }
+            Ok(Verdict::No)
+        }
+        None => Ok(Verdict::Yes),
+    }
+}
+
+/// Tells whether it is known that a server does not relay. One that has not answered yet may.
+fn has_failed(server: &TurnUsed) -> bool {
+    let trouble = server.trouble.as_deref();
+    server.relayed.is_none() && trouble.is_some_and(|trouble| trouble != "waiting")
 }
 
 /// The user and the password alone, for programs too, and where they are of use.

@@ -119,6 +119,13 @@ pub(super) fn text(message: &Message<'_>) -> String {
                 (other, None) => other.to_owned(),
             }
         }
+        Message::TurnKeptTrying { server } => {
+            let (url, how) = (&server.url, text(&Message::TurnUsed { server }));
+            format!(
+                "{url} does not relay for this node: {how}. It is kept, and tried again. The same command \
+                 with another password replaces it; `enishi turn forget {url}` ends it."
+            )
+        }
         Message::NoChannels => "No channels; `enishi channel create NAME` makes one.".to_owned(),
         Message::ForwardAdded { id, way } => format!("Forward {id}: {way}."),
         Message::ForwardRemoved { id } => format!("Forward {id} is removed."),

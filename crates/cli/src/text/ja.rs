@@ -119,6 +119,13 @@ pub(super) fn text(message: &Message<'_>) -> String {
                 (other, None) => other.to_owned(),
             }
         }
+        Message::TurnKeptTrying { server } => {
+            let (url, how) = (&server.url, text(&Message::TurnUsed { server }));
+            format!(
+                "{url} はこのノードを中継していません: {how}。設定は残り、再試行を続けます。\
+                 パスワードを変えるには同じコマンドを、やめるには `enishi turn forget {url}` を実行してください。"
+            )
+        }
         Message::UseWireGuard { channel, client } => format!(
             "スマートフォンの WireGuard でコードを読み取るか、{channel}.conf として保存して \
              `wg-quick up` で使ってください。秘密鍵はここにしか表示されません。\nクライアントを切り離すには:\n  \

@@ -130,6 +130,10 @@ pub(crate) enum Message<'a> {
     TurnUsed {
         server: &'a TurnUsed,
     },
+    /// That it does not relay, and what to do.
+    TurnKeptTrying {
+        server: &'a TurnUsed,
+    },
     NoPeers,
     UseOverlayTicket {
         ticket: &'a str,

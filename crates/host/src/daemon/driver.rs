@@ -22,7 +22,7 @@ use super::desk::{Ask, Desk, Echo, Observed, Opened, Shared, Unheard};
 use super::outbox::Outbox;
 use super::rates::Rates;
 use super::recorder::Recorder;
-use super::servers::by_both_families;
+use super::servers::{by_both_families, reached_by};
 use super::streams;
 use crate::nat64;
 use crate::packets::Note;
@@ -196,13 +196,22 @@ impl Driver {
         self.stop(node, inlets).await;
     }
 
-    /// There is another NAT64, or none: packets are tried by it, and servers asked. Sessions are tried by it when
-    /// they are dialled next.
+    /// There is another NAT64, or none: packets are tried by it, and servers asked. Whom the node looks for
+    /// and may now be reached is asked at once.
     fn follow_nat64(&mut self, node: &mut Node, addresses: &watch::Receiver<Vec<SocketAddr>>) {
         self.shared.networks.follow_nat64();
         self.tell_ways(node, &addresses.borrow().clone());
         let servers = by_both(node, node.reach().servers(node.overlay()));
         self.shared.networks.ask_outside(&servers);
+        let nat64 = *self.sessions.watch_nat64().borrow();
+        let reached = nat64.map_or_else(Vec::new, |known| reached_by(known.nat64(), node));
+        if !reached.is_empty() {
+            tracing::debug!(count = reached.len(), "asking whom the NAT64 may lead to");
+            self.handle(node, Input::Bootstrap(reached));
+        }
+        if let Some(carrier) = &self.shared.carrier {
+            carrier.take_heart();
+        }
     }
 
     /// Tells the node which addresses are of this host, and where its packets are to be sent.

@@ -1,10 +1,14 @@
-//! Where those are asked who tell where this host's packets come out.
+//! Where those are asked who tell where this host's packets come out; and who is asked when it may be reached
+//! by a NAT64.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use enishi_overlay::{Contact, NodeId};
+use enishi_services::Node;
 use enishi_services::reach::observed::{is_public, network_of};
+
+use crate::nat64::Nat64;
 
 /// Returns the same nodes, each also at an address of the other family of IP if it is known by one: a
 /// host with both comes out at another place by each, and those with one alone need to be told that.
@@ -30,9 +34,59 @@ pub(super) fn by_both_families(
     places.collect()
 }
 
+/// Returns those whom a node looks for in vain, and that a NAT64 may lead to.
+pub(super) fn reached_by(nat64: Nat64, node: &Node) -> Vec<Contact> {
+    let sought = node.overlay().sought().iter();
+    let is_translated = |at: &SocketAddr| nat64.translated(*at).is_some();
+    let reached = sought.filter(|contact| contact.addresses().iter().any(is_translated));
+    reached.cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use enishi_overlay::{Keypair, OverlayId, Time};
+    use enishi_services::{Config, Input, Output};
+
     use super::*;
+
+    #[test]
+    fn whom_a_new_nat64_may_lead_to_is_asked_at_once() {
+        let config = Config {
+            overlay: enishi_overlay::Config::new(OverlayId::from_name("test")),
+            addresses: Vec::new(),
+            host_name: "here".to_owned(),
+            started_unix_s: 0,
+        };
+        let mut node = Node::new(Keypair::from_seed(&[1; 32]), config, [1; 32]);
+        let contact = |seed: u8, at: &[&str]| {
+            let id = Keypair::from_seed(&[seed; 32]).id();
+            Contact::new(id, at.iter().map(|at| at.parse().unwrap()))
+        };
+        let four = contact(2, &["11.0.0.1:7"]);
+        let both = contact(3, &["[2600::1]:7", "11.0.0.2:7"]);
+        let six = contact(4, &["[2600::1]:7"]);
+        let inner = contact(5, &["192.168.0.1:7"]);
+        let (now, all) = (Time::from_secs(1), vec![four.clone(), both, six, inner]);
+        node.handle(now, Input::Bootstrap(all.clone()))
+            .for_each(drop);
+        for contact in &all {
+            node.handle(now, Input::Unreachable(contact.id()))
+                .for_each(drop);
+        }
+        let nat64 = Nat64::try_from("64:ff9b::/96".to_owned()).unwrap();
+        let reached = reached_by(nat64, &node);
+        assert_eq!(reached, all[..2]);
+        let asked = node.handle(now, Input::Bootstrap(reached));
+        let asked = asked.filter_map(|output| match output {
+            Output::Send { to, .. } => Some(to),
+            _ => None,
+        });
+        let asked: Vec<Contact> = asked.collect();
+        assert!(
+            asked.contains(&four) && !asked.contains(&all[2]),
+            "{asked:?}"
+        );
+    }
 
     #[test]
     fn who_is_known_by_both_is_asked_by_both() {

@@ -159,7 +159,7 @@ pub(super) async fn start(options: Options, mut config: Config) -> Result<Daemon
     let mut node = birth.node();
     let clock = Clock::new(Instant::now());
     let path = data.path().to_owned();
-    let turn = Turn::start(&config, &path, &sessions)?;
+    let turn = Turn::start(&config, &path, &sessions, networks.port())?;
     let port = config.wireguard_port;
     let wireguard = WireGuard::new(Arc::clone(&networks), &keypair, &path, port)?;
     wireguard.start();
@@ -295,7 +295,11 @@ fn mapping(desk: &Desk) -> Option<impl Future<Output = ()> + use<>> {
     let sessions = desk.sessions.listening().into_iter().find(outside)?;
     let packets = NonZeroU16::new(desk.shared.networks.port()?)?;
     let sessions = NonZeroU16::new(sessions.port())?;
-    let mapping = Mapping::new(sessions, packets, desk.shared.mapped.clone());
+    let (ports, external) = (
+        [sessions, packets],
+        desk.sessions.watch_external_addresses(),
+    );
+    let mapping = Mapping::new(ports, external, desk.shared.mapped.clone());
     let local = desk.sessions.watch_local_addresses();
     let stop = desk.ending.stop.clone();
     let is_wanted = desk.shared.config.port_mapping;

@@ -1,6 +1,7 @@
 //! `turn`: who may use this node's TURN server, and which servers of others this node uses.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Reads who the users are, and starts the server if there is to be one; within a tokio runtime.
+    /// `packets` is the port at which this node takes packets.
     ///
     /// # Errors
     /// When they cannot be read. That the server has no port is told, and the node goes on.
@@ -59,6 +61,7 @@ impl Turn {
         config: &Config,
         data: &std::path::Path,
         sessions: &Sessions,
+        packets: Option<u16>,
     ) -> Result<Self, DataDirError> {
         let kept = Kept::load(data)?;
         let users = kept.content().users.iter();
@@ -69,7 +72,11 @@ impl Turn {
         let (server, failure) = match started {
             None => (None, None),
             Some(Ok(server)) => (Some(server), None),
-            Some(Err(error)) => (None, Some(failure(listen, &error))),
+            Some(Err(error)) => {
+                let own = listen.and_then(|at| taker(at, &sessions.listening(), packets));
+                let own = own.filter(|_| error.kind() == ErrorKind::AddrInUse);
+                (None, Some(failure(listen, &error, own)))
+            }
         };
         let turn = Self {
             server,
@@ -435,12 +442,31 @@ fn draw() -> Result<Password, Failure> {
     Ok(Password(BASE32_NOPAD.encode(&*octets).to_lowercase()))
 }
 
-fn failure(listen: Option<SocketAddr>, error: &std::io::Error) -> String {
+/// Returns what this node itself takes at a port, if anything: a server there has no room.
+fn taker(at: SocketAddr, sessions: &[SocketAddr], packets: Option<u16>) -> Option<&'static str> {
+    let overlaps = |own: &SocketAddr| {
+        let is_everywhere = own.ip().is_unspecified() || at.ip().is_unspecified();
+        own.port() == at.port() && (is_everywhere || own.ip() == at.ip())
+    };
+    match packets == Some(at.port()) {
+        true => Some("its packets, for which it has the UDP port after that of its sessions"),
+        false => sessions.iter().any(overlaps).then_some("its sessions"),
+    }
+}
+
+fn failure(listen: Option<SocketAddr>, error: &std::io::Error, own: Option<&str>) -> String {
     let at = listen.map_or_else(String::new, |at| at.to_string());
-    format!(
-        "there is no TURN server at {at}: {error}. Stop the program that has the port, or name \
-         another address as `listen` in the table `turn` of the configuration"
-    )
+    match own {
+        Some(own) => format!(
+            "there is no TURN server at {at}: this node itself takes {own}, at that port. Name another port \
+             in `listen` of the table `turn` of the configuration, or for the node itself in the `listen` \
+             above all tables"
+        ),
+        None => format!(
+            "there is no TURN server at {at}: {error}. Stop the program that has the port, or name \
+             another address as `listen` in the table `turn` of the configuration"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -471,5 +497,32 @@ mod tests {
         assert_eq!(permitted(None, 2), ips(&["20.0.0.9", "2a00::1"]));
         assert_eq!(permitted(four, 8).len(), 4);
         assert_eq!(permitted(four, 0), ips(&[]));
+    }
+
+    #[test]
+    fn what_has_the_port_is_told() {
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let sessions = [at("192.0.2.1:3477"), at("[::]:4000")];
+        let error = std::io::Error::from(ErrorKind::AddrInUse);
+        let told = |listen: &str| {
+            let own = taker(at(listen), &sessions, Some(3478));
+            failure(Some(at(listen)), &error, own)
+        };
+        for listen in ["0.0.0.0:3478", "192.0.2.7:3478"] {
+            let told = told(listen);
+            assert!(
+                told.contains("takes its packets") && told.contains(listen),
+                "{told}"
+            );
+            assert!(!told.contains("program"), "{told}");
+        }
+        for listen in ["0.0.0.0:3477", "192.0.2.1:3477", "192.0.2.7:4000"] {
+            let told = told(listen);
+            assert!(told.contains("takes its sessions"), "{told}");
+        }
+        for listen in ["192.0.2.7:3477", "0.0.0.0:3479"] {
+            let told = told(listen);
+            assert!(told.contains("Stop the program"), "{told}");
+        }
     }
 }

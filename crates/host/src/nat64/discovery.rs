@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use n0_dns_resolver::DnsResolver;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Known, LENGTHS, Nat64, ZERO_AT, places};
@@ -36,13 +37,29 @@ const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Tells a node's sessions which NAT64 there is, until it ends.
 pub async fn keep(sessions: Sessions, stop: CancellationToken) {
-    let mut local = sessions.watch_local_addresses();
+    let local = sessions.watch_local_addresses();
+    let has_ipv4 = || sessions.sends_to(INTERNET);
+    let tell = |known| sessions.set_nat64(known);
+    follow(local, (has_ipv4, ask, tell), stop).await;
+}
+
+/// The same, with how to look whether a way leads to the Internet by IPv4, how to ask, and whom to tell.
+async fn follow<Asked>(
+    mut local: watch::Receiver<Vec<SocketAddr>>,
+    (has_ipv4, ask, tell): (
+        impl Fn() -> bool,
+        impl Fn() -> Asked,
+        impl Fn(Option<Known>),
+    ),
+    stop: CancellationToken,
+) where
+    Asked: Future<Output = Result<Vec<Ipv6Addr>, String>>,
+{
     let mut retry = RETRY;
     let mut found: Option<Found> = None;
     loop {
         let own: Vec<IpAddr> = ips(&local.borrow_and_update());
-        let has_ipv4 = sessions.sends_to(INTERNET);
-        let wait = match has_ipv6_alone(&own, has_ipv4) {
+        let wait = match has_ipv6_alone(&own, has_ipv4()) {
             false => {
                 found = None;
                 INTERVAL
@@ -72,7 +89,7 @@ pub async fn keep(sessions: Sessions, stop: CancellationToken) {
                 }
             }
         };
-        sessions.set_nat64(found.as_ref().map(|found| Known::Found(found.nat64)));
+        tell(found.as_ref().map(|found| Known::Found(found.nat64)));
         tokio::select! {
             changed = local.changed() => match changed {
                 Ok(()) => retry = RETRY,
@@ -156,6 +173,11 @@ fn is_of(nat64: Nat64, own: &[IpAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::mpsc;
+
     use super::*;
 
     fn six(text: &str) -> Ipv6Addr {
@@ -258,5 +280,107 @@ mod tests {
             }
         }
         assert!(found > 500, "{found}");
+    }
+
+    /// A site whose DNS says what a test wants.
+    struct Site {
+        local: watch::Sender<Vec<SocketAddr>>,
+        has_ipv4: Arc<AtomicBool>,
+        /// None for a server that is silent.
+        answer: watch::Sender<Option<Result<Vec<Ipv6Addr>, String>>>,
+        told: mpsc::UnboundedReceiver<Option<Known>>,
+        asked: mpsc::UnboundedReceiver<()>,
+        stop: CancellationToken,
+        ended: tokio::task::JoinHandle<()>,
+    }
+
+    impl Site {
+        fn new(own: &str) -> Self {
+            let (local, addresses) = watch::channel(vec![at(own)]);
+            let (answer, answers) = watch::channel(None);
+            let (told, told_outlet) = mpsc::unbounded_channel();
+            let (asked, asked_outlet) = mpsc::unbounded_channel();
+            let has_ipv4: Arc<AtomicBool> = Arc::default();
+            let leads = Arc::clone(&has_ipv4);
+            let ask = move || {
+                let _ = asked.send(());
+                let mut answers = answers.clone();
+                async move {
+                    let said = answers.wait_for(Option::is_some).await;
+                    said.unwrap().clone().unwrap()
+                }
+            };
+            let tell = move |known| told.send(known).unwrap();
+            let stop = CancellationToken::new();
+            let how = (move || leads.load(Ordering::SeqCst), ask, tell);
+            let ended = tokio::spawn(follow(addresses, how, stop.clone()));
+            Self {
+                local,
+                has_ipv4,
+                answer,
+                told: told_outlet,
+                asked: asked_outlet,
+                stop,
+                ended,
+            }
+        }
+
+        /// The DNS says something else, and the host's address is this now. Returns what is told then.
+        async fn says(
+            &mut self,
+            answer: Result<Vec<Ipv6Addr>, String>,
+            own: &str,
+        ) -> Option<Known> {
+            self.answer.send_replace(Some(answer));
+            self.local.send_replace(vec![at(own)]);
+            within(self.told.recv()).await.unwrap()
+        }
+    }
+
+    fn at(own: &str) -> SocketAddr {
+        SocketAddr::new(own.parse().unwrap(), 7)
+    }
+
+    async fn within<T>(what: impl Future<Output = T>) -> T {
+        let waited = tokio::time::timeout(Duration::from_secs(4), what);
+        waited.await.expect("it happens before it is asked again")
+    }
+
+    #[tokio::test]
+    async fn a_prefix_is_followed_and_forgotten_elsewhere_when_nobody_answers() {
+        let mut site = Site::new("2600::1");
+        let [one, other] =
+            ["64:ff9b::", "2001:db8:64::"].map(|prefix| vec![six(&format!("{prefix}192.0.0.170"))]);
+        let [first, second] =
+            ["64:ff9b::/96", "2001:db8:64::/96"].map(|text| Some(Known::Found(nat64(text))));
+        within(site.asked.recv()).await.unwrap();
+        site.answer.send_replace(Some(Ok(one.clone())));
+        assert_eq!(within(site.told.recv()).await, Some(first));
+        // Where it was found it still holds although nobody answers.
+        let nobody = || Err("nobody answers".to_owned());
+        assert_eq!(site.says(nobody(), "2600::1").await, first);
+        // The site has another one now.
+        assert_eq!(site.says(Ok(other.clone()), "2600::1").await, second);
+        // Carried elsewhere, the host knows of none until somebody answers there.
+        assert_eq!(site.says(nobody(), "2600:1::1").await, None);
+        assert_eq!(site.says(Ok(one), "2600:1::1").await, first);
+        assert_eq!(site.says(Ok(Vec::new()), "2600:1::1").await, None);
+        assert_eq!(site.says(Ok(other), "2600:1::1").await, second);
+        // With IPv4 it takes none, and asks nobody.
+        while site.asked.try_recv().is_ok() {}
+        site.has_ipv4.store(true, Ordering::SeqCst);
+        assert_eq!(site.says(nobody(), "2600:1::1").await, None);
+        assert!(site.asked.try_recv().is_err());
+        drop(site.local);
+        within(site.ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_stops_while_it_waits_for_an_answer() {
+        let mut site = Site::new("2600::1");
+        within(site.asked.recv()).await.unwrap();
+        site.stop.cancel();
+        within(site.ended).await.unwrap();
+        assert_eq!(site.told.recv().await, None);
     }
 }

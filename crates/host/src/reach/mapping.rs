@@ -2,11 +2,14 @@
 //! NAT-PMP (RFC 6886) or UPnP (Internet Gateway Device).
 //!
 //! Two ports of UDP over IPv4 are mapped, that of the sessions and that of the packets. A
-//! router is asked at the start, when this host's IPv4 addresses change, when a mapping is lost,
-//! and at growing intervals as long as there is none. What it gave is renewed at half of its time and
-//! given back at the end. PCP and NAT-PMP are those of `portmapper`; its UPnP reads whatever a router
-//! sends, however long, so that `upnp` is our own.
+//! router is asked at the start, when this host sends to the Internet by another address or router
+//! (`home`), when a mapping is lost, and at growing intervals as long as there is none. What it gave is
+//! renewed at half of its time and given back at the end. PCP and NAT-PMP are those of `portmapper`; its
+//! UPnP reads whatever a router sends, however long, so that `upnp` is our own.
 
+mod home;
+#[cfg(test)]
+mod tests;
 mod upnp;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -19,6 +22,9 @@ use portmapper::{Client, Config, Protocol};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::session::External;
+use home::Home;
+
 /// The first interval between two questions as long as a mapping is missing; each is twice the one
 /// before. A router that has just been switched on, or did not hear the question, is found soon.
 const ASK_INTERVAL_MIN: Duration = Duration::from_secs(5);
@@ -29,11 +35,17 @@ const ASK_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How soon a router is asked again that has taken a mapping back.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
+/// How often it is looked by which address and router this host sends, besides when its addresses change.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
 /// How long one protocol may take to map a port.
 const MAP_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long a mapping may take to be given back.
+/// How long a mapping may take to be given back, where the host is no more.
 const RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// The same at the end, where it is waited for one question to a router: some mappings last for ever.
+const LAST_RELEASE_TIME_MAX: Duration = Duration::from_millis(3500);
 
 /// What a router maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,37 +67,60 @@ pub(crate) struct Mapping {
     router: Option<PortMapping>,
     /// The router that UPnP found.
     gateway: Option<upnp::Gateway>,
+    /// What the mappings are for.
+    home: Option<Home>,
+    /// At which addresses others see this host.
+    external: watch::Receiver<External>,
     mapped: watch::Sender<Mapped>,
 }
 
 impl Mapping {
-    /// Prepares to have the ports of sessions and of packets mapped.
+    /// Prepares to have the ports of sessions and of packets mapped. `external` are the addresses at which
+    /// others see this host.
     pub(crate) fn new(
-        sessions: NonZeroU16,
-        packets: NonZeroU16,
+        ports: [NonZeroU16; 2],
+        external: watch::Receiver<External>,
         mapped: watch::Sender<Mapped>,
     ) -> Self {
         Self {
-            ports: [sessions, packets].map(|number| Port {
+            ports: ports.map(|number| Port {
                 number,
                 outer: upnp::any_port(),
                 kept: None,
             }),
             router: None,
             gateway: None,
+            home: None,
+            external,
             mapped,
         }
     }
 
     /// Sees to the mappings until it is told to stop. `local` are the addresses of this host.
     pub(crate) async fn keep(
+        self,
+        local: watch::Receiver<Vec<SocketAddr>>,
+        stop: CancellationToken,
+    ) {
+        self.keep_where(local, stop, Home::look).await;
+    }
+
+    /// The same, with how to look where this host is.
+    async fn keep_where(
         mut self,
         mut local: watch::Receiver<Vec<SocketAddr>>,
         stop: CancellationToken,
+        look: impl Fn(&[IpAddr]) -> Option<Home>,
     ) {
         let mut interval = ASK_INTERVAL_MIN;
         loop {
             let own = of_ipv4(&local.borrow_and_update());
+            let home = look(&own);
+            if Home::is_another(self.home, &own, home) {
+                self.release(RELEASE_TIME_MAX).await;
+                (self.home, self.router, self.gateway) = (home, None, None);
+                interval = ASK_INTERVAL_MIN;
+            }
             if !own.is_empty() {
                 let until = stop.run_until_cancelled(self.ask(&own));
                 if until.await.is_none() {
@@ -93,9 +128,15 @@ impl Mapping {
                 }
             }
             self.tell();
+            let before = self.home;
             let moved = async {
-                while of_ipv4(&local.borrow_and_update()) == own {
-                    if local.changed().await.is_err() {
+                let is_another = |local: &mut watch::Receiver<Vec<SocketAddr>>| {
+                    let own = of_ipv4(&local.borrow_and_update());
+                    Home::is_another(before, &own, look(&own))
+                };
+                while !is_another(&mut local) {
+                    let changed = tokio::time::timeout(LOOK_INTERVAL, local.changed());
+                    if matches!(changed.await, Ok(Err(_))) {
                         // The sessions end with the daemon, which stops this as well.
                         std::future::pending::<()>().await;
                     }
@@ -103,12 +144,7 @@ impl Mapping {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = moved => {
-                    interval = ASK_INTERVAL_MIN;
-                    self.release().await;
-                    self.router = None;
-                    self.gateway = None;
-                }
+                () = moved => {}
                 () = self.changed() => {
                     interval = ASK_INTERVAL_MIN;
                     self.tell();
@@ -120,7 +156,7 @@ impl Mapping {
                 }
             }
         }
-        self.release().await;
+        self.release(LAST_RELEASE_TIME_MAX).await;
     }
 
     /// Asks for what is missing. `own` are this host's addresses.
@@ -144,7 +180,8 @@ impl Mapping {
             return;
         };
         self.tell();
-        let gateway = self.gateway.as_ref().map(|gateway| (gateway, own));
+        let gateway = self.gateway.as_ref();
+        let gateway = gateway.map(|gateway| (gateway, own, &self.external));
         let [sessions, packets] = &mut self.ports;
         tokio::join!(sessions.map(router, gateway), packets.map(router, gateway));
     }
@@ -178,9 +215,9 @@ impl Mapping {
     }
 
     /// Gives everything back.
-    async fn release(&mut self) {
+    async fn release(&mut self, time_max: Duration) {
         let [sessions, packets] = &mut self.ports;
-        tokio::join!(sessions.release(), packets.release());
+        tokio::join!(sessions.release(time_max), packets.release(time_max));
         self.tell();
     }
 }
@@ -206,11 +243,11 @@ impl Port {
 
     /// Asks by one protocol after the other, since a router may speak one and refuse by it: PCP
     /// does so for an hour when the mapping is of a former life of this process.
-    async fn map(&mut self, router: PortMapping, gateway: Option<(&upnp::Gateway, &[IpAddr])>) {
+    async fn map(&mut self, router: PortMapping, gateway: Option<Found<'_>>) {
         if self.external().is_some() {
             return;
         }
-        self.release().await;
+        self.release(RELEASE_TIME_MAX).await;
         for way in Way::ALL.into_iter().filter(|way| way.is_of(router)) {
             let client = client([way]);
             // Without it the client takes it that there is no such router.
@@ -224,10 +261,11 @@ impl Port {
                 return;
             }
         }
-        if let Some((gateway, own)) = gateway {
+        if let Some((gateway, own, external)) = gateway {
             let (ports, own) = ((self.number, self.outer), own.to_vec());
             let find = move || upnp::find(own.clone());
-            let opened = upnp::Mapping::open(gateway.clone(), ports, upnp::LIFETIME, find);
+            let (gateway, external) = (gateway.clone(), external.clone());
+            let opened = upnp::Mapping::open(gateway, ports, upnp::TERMS, external, find);
             self.kept = opened
                 .await
                 .inspect_err(|error| tracing::debug!(%error, "no mapping by UPnP"))
@@ -249,7 +287,7 @@ impl Port {
         }
     }
 
-    async fn release(&mut self) {
+    async fn release(&mut self, time_max: Duration) {
         let released = async {
             match self.kept.take() {
                 None => {}
@@ -261,9 +299,16 @@ impl Port {
                 }
             }
         };
-        let _ = tokio::time::timeout(RELEASE_TIME_MAX, released).await;
+        let _ = tokio::time::timeout(time_max, released).await;
     }
 }
+
+/// The router that UPnP found, this host's addresses, and those at which others see it.
+type Found<'a> = (
+    &'a upnp::Gateway,
+    &'a [IpAddr],
+    &'a watch::Receiver<External>,
+);
 
 /// What keeps a port mapped.
 #[derive(Debug)]

@@ -101,6 +101,19 @@ impl Book {
         }
     }
 
+    /// Some addresses can be reached that could not be: the nodes there are dialled without waiting.
+    /// Returns them.
+    pub(super) fn is_reached_now(&mut self, is_it: impl Fn(&SocketAddr) -> bool) -> Vec<NodeId> {
+        let mut reached = Vec::new();
+        for (id, entry) in &mut self.entries {
+            if entry.addresses.iter().chain(&entry.proven).any(&is_it) {
+                entry.not_before = None;
+                reached.push(*id);
+            }
+        }
+        reached
+    }
+
     /// Returns the moment before which the node is not to be dialled again.
     pub(super) fn not_before(&self, id: NodeId) -> Option<Instant> {
         self.entries.get(&id)?.not_before
@@ -167,6 +180,22 @@ mod tests {
         assert!(book.not_before(id(1)).is_some());
         assert!(book.remember(id(1), &[address(2)]));
         assert!(book.not_before(id(1)).is_none());
+    }
+
+    #[test]
+    fn who_can_be_reached_now_is_not_waited_for() {
+        let (mut book, now) = (Book::new(), Instant::now());
+        book.remember(id(1), &[address(1), address(2)]);
+        book.remember(id(2), &[address(3)]);
+        book.met(id(3), Some(address(2)));
+        for number in 1..=3 {
+            book.failed(id(number), now);
+        }
+        let mut reached = book.is_reached_now(|at| *at == address(2));
+        reached.sort();
+        assert_eq!(reached, [id(1), id(3)]);
+        let waits = [1, 2, 3].map(|number| book.not_before(id(number)).is_some());
+        assert_eq!(waits, [false, true, false]);
     }
 
     #[test]

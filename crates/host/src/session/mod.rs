@@ -363,10 +363,15 @@ impl Sessions {
         });
     }
 
+    /// Returns a receiver that follows what [`Self::set_external_addresses`] said last.
+    pub fn watch_external_addresses(&self) -> watch::Receiver<External> {
+        self.0.external.subscribe()
+    }
+
     /// Says by which NAT64 this host reaches those with IPv4, in place of the one named before; none
-    /// for no NAT64.
+    /// for no NAT64. Who is being dialled and has IPv4 is dialled by it at once.
     pub fn set_nat64(&self, nat64: Option<nat64::Known>) {
-        self.0.nat64.send_if_modified(|known| {
+        let is_another = self.0.nat64.send_if_modified(|known| {
             let before = std::mem::replace(known, nat64);
             if let Some(nat64::Known::Found(found)) = before.filter(|before| Some(*before) != nat64)
             {
@@ -379,6 +384,12 @@ impl Sessions {
             }
             *known != before
         });
+        if let Some(nat64) = nat64.filter(|_| is_another).map(nat64::Known::nat64) {
+            let is_translated = |at: &SocketAddr| nat64.translated(*at).is_some();
+            let reached = lock(&self.0.book).is_reached_now(is_translated);
+            let table = lock(&self.0.table);
+            reached.into_iter().for_each(|peer| table.wake_dial(peer));
+        }
     }
 
     /// Returns a receiver that follows which NAT64 there is.

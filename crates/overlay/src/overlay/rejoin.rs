@@ -63,6 +63,12 @@ impl Overlay {
         !self.remembered.contacts.is_empty()
     }
 
+    /// Returns those that were there once, or that it was told of, and that it has not found since; at
+    /// most 64.
+    pub fn sought(&self) -> &[Contact] {
+        &self.remembered.contacts
+    }
+
     /// Asks all given nodes for this node's place, and keeps asking until one answers.
     pub(super) fn bootstrap(&mut self, now: Time, contacts: Vec<Contact>) {
         let others: Vec<Contact> = contacts

@@ -272,6 +272,32 @@ fn of_what_goes_by_a_nat64_of_hearsay_others_are_told_nothing() {
     assert!(said(&ReachMessage::Sees(peer, at(P_V4).ip(), None)));
 }
 
+/// Who knows the older kind of message alone ends with what that says; who knows both has heard both.
+#[test]
+fn of_two_addresses_both_are_told_before_the_one_of_the_session() {
+    let (mut here, peer, asker) = (node(1), node(2).id(), node(3).id());
+    let now = Time::from_secs(1);
+    let shown = Command::Shown(peer, at(P_V4).ip());
+    for input in [
+        path(peer, P_V6),
+        Input::Command(crate::Command::Reach(shown)),
+    ] {
+        here.handle(now, input).for_each(drop);
+    }
+    let body = ReachMessage::Where(peer).encode().into();
+    let service = ServiceId::Reach as u8;
+    let from = asker;
+    let message = Message::Direct { service, body };
+    let said = told(here.handle(now, Input::Message { from, message }));
+    let said: Vec<ReachMessage> = said.into_iter().map(|(_, said, _)| said).collect();
+    let [six, four] = [P_V6, P_V4].map(|text| at(text).ip());
+    let wanted = [
+        ReachMessage::Sees(peer, six, Some(four)),
+        ReachMessage::Sees(peer, six, None),
+    ];
+    assert_eq!(said, wanted);
+}
+
 #[test]
 fn who_is_heard_by_a_nat64_of_hearsay_is_of_one_network_and_says_nothing_of_ipv6() {
     let honest = at(V_V4);

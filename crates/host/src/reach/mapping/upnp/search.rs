@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Gateway, http, xml};
+use super::{Gateway, Service, http, xml};
 use crate::session::Reach;
 
 /// The group that hears such questions.
@@ -129,23 +129,46 @@ async fn describe(at: SocketAddrV4, path: String) -> Option<Gateway> {
     if answer.status != StatusCode::OK {
         return None;
     }
-    let (service, control) = xml::service(&answer.text)?;
-    let (at, control) = controlled_at(&control, at)?;
-    Some(Gateway {
-        at,
-        control,
-        service,
-        local: answer.local,
-    })
+    described(&answer.text, at, answer.local)
 }
 
-/// Resolves the address that takes questions: a whole one of the same host, or a path.
-pub(super) fn controlled_at(control: &str, at: SocketAddrV4) -> Option<(SocketAddrV4, String)> {
-    match control.split_once("://") {
-        Some(_) => at_address(control, *at.ip()),
-        None => {
-            let slash = if control.starts_with('/') { "" } else { "/" };
-            at_address(&format!("http://{at}{slash}{control}"), *at.ip())
-        }
+/// Reads the description that is at an address; `local` is the one of this host that the router sees.
+/// Whatever it says, nobody else is asked than who gave it.
+pub(super) fn described(text: &str, at: SocketAddrV4, local: Ipv4Addr) -> Option<Gateway> {
+    let described = xml::described(text)?;
+    let base = described.base.and_then(|base| at_address(&base, *at.ip()));
+    let (at, directory) = base.map_or((at, String::new()), |(at, path)| (at, directory_of(&path)));
+    let services = described.services.into_iter();
+    let services = services.filter_map(|(kind, control)| {
+        let (at, control) = controlled_at(&control, at, &directory)?;
+        Some(Service {
+            at,
+            control,
+            kind,
+            local,
+        })
+    });
+    Gateway::new(services.collect())
+}
+
+/// Returns what of a path others are relative to: all before its last slash (RFC 3986, section 5.2.3).
+fn directory_of(path: &str) -> String {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let directory = path.rsplit_once('/').map(|(directory, _)| directory);
+    directory.unwrap_or_default().to_owned()
+}
+
+/// Resolves the address that takes questions: a whole one of the same host, or a path. One without a
+/// slash in front is relative to the directory.
+pub(super) fn controlled_at(
+    control: &str,
+    at: SocketAddrV4,
+    directory: &str,
+) -> Option<(SocketAddrV4, String)> {
+    let host = *at.ip();
+    match control {
+        whole if whole.contains("://") => at_address(whole, host),
+        path if path.starts_with('/') => at_address(&format!("http://{at}{path}"), host),
+        path => at_address(&format!("http://{at}{directory}/{path}"), host),
     }
 }

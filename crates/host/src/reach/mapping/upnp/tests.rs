@@ -11,8 +11,11 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use super::search::{FOLLOWED_MAX, controlled_at, location, search};
+use super::search::{FOLLOWED_MAX, controlled_at, described, location, search};
 use super::*;
+use router::{Router, router};
+
+pub(in crate::reach::mapping) mod router;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n";
 
@@ -127,12 +130,18 @@ fn v4(listener: &TcpListener) -> SocketAddrV4 {
 }
 
 fn gateway(at: SocketAddrV4) -> Gateway {
-    Gateway {
-        at,
+    lines(&[at])
+}
+
+/// A router with a line at each of these.
+pub(in crate::reach::mapping) fn lines(at: &[SocketAddrV4]) -> Gateway {
+    let line = |at: &SocketAddrV4| Service {
+        at: *at,
         control: "/c".to_owned(),
-        service: "urn:schemas-upnp-org:service:WANIPConnection:1",
+        kind: "urn:schemas-upnp-org:service:WANIPConnection:1",
         local: Ipv4Addr::LOCALHOST,
-    }
+    };
+    Gateway::new(at.iter().map(line).collect()).unwrap()
 }
 
 /// Whatever is endless in an answer, the client ends the connection by its length, not by time alone.
@@ -146,14 +155,17 @@ async fn an_endless_answer_is_cut_off() {
             // What has no length ends where the connection does.
             Ok(answer) => {
                 assert!(answer.text.len() as u64 <= http::ANSWER_MAX, "{name}");
-                assert_eq!(xml::service(&answer.text), None, "{name}");
+                assert_eq!(xml::described(&answer.text), None, "{name}");
             }
             Err(error) => assert!(!matches!(error, http::HttpError::Late), "{name}: {error}"),
         }
         let taken = seen.octets.load(Ordering::SeqCst);
         assert!(taken < http::ANSWER_MAX + BUFFERED, "{name}: {taken}");
         // The same to an action.
-        let error = gateway(at).map(PORT, 40_000, LIFETIME).await.unwrap_err();
+        let error = gateway(at)
+            .map(PORT, 40_000, TERMS.lifetime)
+            .await
+            .unwrap_err();
         assert!(!matches!(error, UpnpError::Late), "{name}: {error}");
         let taken = seen.octets.load(Ordering::SeqCst);
         assert!(taken < 2 * (http::ANSWER_MAX + BUFFERED), "{name}: {taken}");
@@ -186,14 +198,14 @@ async fn a_slow_answer_is_not_waited_for() {
 #[test]
 fn no_document_costs_more_than_its_length() {
     let deep = "<a>".repeat(80_000);
-    assert_eq!(xml::service(&deep), None);
+    assert_eq!(xml::described(&deep), None);
     let closed = format!("{deep}{}", "</a>".repeat(80_000));
-    assert_eq!(xml::service(&closed), None);
+    assert_eq!(xml::described(&closed), Some(xml::Described::default()));
     let spaces: String = (0..8000).map(|n| format!(" xmlns:a{n}=\"x\"")).collect();
     let spaces = format!("<r{spaces}>{}</r>", "<b/>".repeat(30_000));
-    assert_eq!(xml::service(&spaces), None);
+    assert_eq!(xml::described(&spaces), Some(xml::Described::default()));
     let laughs = "<!DOCTYPE r [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;\">]><r>&b;</r>";
-    assert_eq!(xml::said(laughs, "X", ""), None);
+    assert_eq!(xml::said(laughs, "X", []), None);
 }
 
 #[test]
@@ -230,7 +242,7 @@ fn a_location_leads_to_who_answered() {
     assert_eq!(location(notify, from), None);
     assert_eq!(location(&[0xff; 2000], from), None);
     let at = SocketAddrV4::new(from, 5000);
-    let control = |text: &str| controlled_at(text, at);
+    let control = |text: &str| controlled_at(text, at, "");
     assert_eq!(control("/ctl?a"), Some((at, "/ctl?a".to_owned())));
     assert_eq!(control("ctl"), Some((at, "/ctl".to_owned())));
     assert_eq!(
@@ -279,109 +291,26 @@ async fn few_answers_are_followed() {
     assert!(taken < most, "{taken}");
 }
 
-const PORT: NonZeroU16 = NonZeroU16::new(7000).unwrap();
+pub(in crate::reach::mapping) const PORT: NonZeroU16 = NonZeroU16::new(7000).unwrap();
 
-/// A router that does it, as long as it wants to.
-#[derive(Debug, Default)]
-struct Router {
-    mapped: Vec<u16>,
-    added: usize,
-    /// What it says to the next questions to map: a number of UPnP; 0 is yes. The last one stays.
-    says: Vec<u16>,
+/// Little time for everything.
+const SHORT: Terms = Terms {
+    lifetime: Duration::from_secs(2),
+    look: Duration::from_millis(200),
+    look_early: Duration::from_millis(50),
+};
+
+/// Has the port mapped, by a node that nobody sees.
+async fn open<F, Found>(gateway: Gateway, terms: Terms, find: F) -> Result<Mapping, UpnpError>
+where
+    F: Fn() -> Found + Send + 'static,
+    Found: Future<Output = Option<Gateway>> + Send + 'static,
+{
+    let nowhere = watch::channel(External::default()).1;
+    Mapping::open(gateway, (PORT, 40_000), terms, nowhere, find).await
 }
 
-impl Router {
-    fn answer(&mut self, question: &str) -> (u16, String) {
-        if question.starts_with("GET") {
-            return (200, DESCRIBED.to_owned());
-        }
-        let value = |name: &str| {
-            let (_, rest) = question.split_once(&format!("<{name}>")).unwrap();
-            rest.split_once('<').unwrap().0.to_owned()
-        };
-        let action = question.split_once("<u:").unwrap().1;
-        let action = action.split_once(' ').unwrap().0;
-        let mut said = String::new();
-        let mut refusal = 0;
-        match action {
-            "GetExternalIPAddress" => {
-                said = "<NewExternalIPAddress>11.0.0.7</NewExternalIPAddress>".to_owned();
-            }
-            "AddPortMapping" => {
-                assert_eq!(value("NewInternalPort"), "7000");
-                assert_eq!(value("NewInternalClient"), "127.0.0.1");
-                refusal = match self.says.as_slice() {
-                    [] => 0,
-                    [last] => *last,
-                    _ => self.says.remove(0),
-                };
-                if refusal == 0 {
-                    self.added += 1;
-                    let outer = value("NewExternalPort").parse().unwrap();
-                    self.mapped.retain(|mapped| *mapped != outer);
-                    self.mapped.push(outer);
-                }
-            }
-            "DeletePortMapping" => {
-                let outer: u16 = value("NewExternalPort").parse().unwrap();
-                self.mapped.retain(|mapped| *mapped != outer);
-            }
-            other => panic!("nothing else is asked: {other}"),
-        }
-        let envelope = |inner: String| {
-            format!(
-                "<?xml version=\"1.0\"?><s:Envelope xmlns:s=\"x\"><s:Body>{inner}</s:Body></s:Envelope>"
-            )
-        };
-        match refusal {
-            0 => (
-                200,
-                envelope(format!(
-                    "<u:{action}Response xmlns:u=\"y\">{said}</u:{action}Response>"
-                )),
-            ),
-            number => (
-                500,
-                envelope(format!(
-                    "<s:Fault><faultcode>s:Client</faultcode><detail><UPnPError><errorCode>\
-                     {number}</errorCode><errorDescription/></UPnPError></detail></s:Fault>"
-                )),
-            ),
-        }
-    }
-}
-
-const DESCRIBED: &str = "<?xml version=\"1.0\"?>\r\n<root xmlns=\"urn:schemas-upnp-org:device-1-0\">\
-    <device><deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:1</deviceType>\
-    <serviceList><service><serviceType>urn:schemas-upnp-org:service:Layer3Forwarding:1</serviceType>\
-    <controlURL>/l3</controlURL></service></serviceList><deviceList><device><serviceList><service>\
-    <serviceType>\n urn:schemas-upnp-org:service:WANPPPConnection:1 \n</serviceType>\
-    <SCPDURL>/s</SCPDURL><controlURL>/c?a=1&amp;b=2</controlURL><eventSubURL/></service>\
-    </serviceList></device></deviceList></device></root>";
-
-/// Starts one.
-fn router(says: &[u16]) -> (SocketAddrV4, Arc<Mutex<Router>>) {
-    let listener = listen("127.0.0.1:0");
-    let at = v4(&listener);
-    let router = Arc::new(Mutex::new(Router {
-        says: says.to_vec(),
-        ..Router::default()
-    }));
-    let told = Arc::clone(&router);
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let question = question(&mut stream).await;
-            let (status, text) = router.lock().unwrap().answer(&question);
-            let length = text.len();
-            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{text}");
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
-    });
-    (at, told)
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(in crate::reach::mapping) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let waited = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -391,7 +320,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "{what}");
 }
 
-async fn nobody() -> Option<Gateway> {
+pub(in crate::reach::mapping) async fn nobody() -> Option<Gateway> {
     None
 }
 
@@ -410,13 +339,12 @@ async fn a_port_is_mapped_renewed_and_given_back() {
     });
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let found = search(&socket, asked, |at| at.is_loopback()).await.unwrap();
-    assert_eq!(found.control, "/c?a=1&b=2");
-    assert_eq!(
-        found.service,
-        "urn:schemas-upnp-org:service:WANPPPConnection:1"
-    );
-    let mapping = Mapping::open(found, (PORT, 40_000), Duration::from_secs(2), nobody);
-    let mapping = mapping.await.unwrap();
+    let [line] = &found.services[..] else {
+        panic!("it has one line: {found:?}");
+    };
+    assert_eq!(line.control, "/c?a=1&b=2");
+    assert_eq!(line.kind, "urn:schemas-upnp-org:service:WANPPPConnection:1");
+    let mapping = open(found, SHORT, nobody).await.unwrap();
     let outer = mapping.watch().borrow().unwrap();
     assert_eq!(router.lock().unwrap().mapped, [outer.port()]);
     assert_eq!(outer.ip().to_string(), "11.0.0.7");
@@ -431,7 +359,7 @@ async fn a_port_is_mapped_renewed_and_given_back() {
 #[tokio::test]
 async fn a_router_may_want_the_same_port() {
     let (at, _router) = router(&[SAME_PORT_WANTED, 0]);
-    let mapped = gateway(at).map(PORT, 40_000, LIFETIME).await.unwrap();
+    let mapped = gateway(at).map(PORT, 40_000, TERMS.lifetime).await.unwrap();
     assert_eq!(mapped.at.port(), 7000);
 }
 
@@ -440,9 +368,7 @@ async fn a_router_may_want_the_same_port() {
 async fn the_outer_port_before_is_given_back() {
     for (refusal, kept) in [(501, 1), (CONFLICTS[0], 2)] {
         let (at, router) = router(&[0, refusal, 0]);
-        let ports = (PORT, 40_000);
-        let mapping = Mapping::open(gateway(at), ports, Duration::from_secs(2), nobody);
-        let mapping = mapping.await.unwrap();
+        let mapping = open(gateway(at), SHORT, nobody).await.unwrap();
         let mut told = mapping.watch();
         assert_eq!(told.borrow_and_update().unwrap().port(), 40_000);
         told.changed().await.unwrap();
@@ -457,18 +383,23 @@ async fn the_outer_port_before_is_given_back() {
 /// What a router never does is asked for once.
 #[tokio::test]
 async fn what_another_port_does_not_change_is_not_tried_with_one() {
-    let (at, router) = router(&[725]);
-    let refused = gateway(at).map(PORT, 40_000, LIFETIME).await.unwrap_err();
-    assert!(matches!(refused, UpnpError::Refused(725)), "{refused}");
-    assert!(router.lock().unwrap().mapped.is_empty());
+    let (at, router) = router(&[FORBIDDEN]);
+    let refused = gateway(at).map(PORT, 40_000, TERMS.lifetime).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused, UpnpError::Refused(FORBIDDEN)),
+        "{refused}"
+    );
+    let router = router.lock().unwrap();
+    assert!(router.mapped.is_empty());
+    assert_eq!(router.asked["AddPortMapping"], 1);
 }
 
-/// One that renews nothing is believed at the end of the time, and another one is asked before.
+/// One that renews nothing is not believed for long, and another one is asked before.
 #[tokio::test]
 async fn what_is_not_renewed_is_lost() {
     let (at, router) = router(&[0, 606]);
-    let mapping = Mapping::open(gateway(at), (PORT, 40_000), Duration::from_secs(2), nobody);
-    let mapping = mapping.await.unwrap();
+    let mapping = open(gateway(at), SHORT, nobody).await.unwrap();
     let mut told = mapping.watch();
     assert!(told.borrow_and_update().is_some());
     until("it is lost", || told.borrow().is_none()).await;
@@ -484,8 +415,7 @@ async fn a_router_is_found_again() {
     let (at, _first) = router(&[0, 606]);
     let (again, second) = router(&[CONFLICTS[0], 0]);
     let find = move || async move { Some(gateway(again)) };
-    let mapping = Mapping::open(gateway(at), (PORT, 40_000), Duration::from_secs(2), find);
-    let mapping = mapping.await.unwrap();
+    let mapping = open(gateway(at), SHORT, find).await.unwrap();
     let mut told = mapping.watch();
     let before = *told.borrow_and_update();
     told.changed().await.unwrap();
@@ -498,4 +428,232 @@ async fn a_router_is_found_again() {
         second.lock().unwrap().mapped.is_empty()
     })
     .await;
+}
+
+/// Of several lines the first is taken that is on the Internet and does it.
+#[tokio::test]
+async fn every_line_of_a_router_is_tried() {
+    for (name, ip, says, used) in [
+        ("the first does it", "11.0.0.7", 0, 0),
+        ("is offline", "0.0.0.0", 0, 1),
+        ("has no address", "", 0, 1),
+        ("is behind another router", "192.168.0.7", 0, 1),
+        ("refuses", "11.0.0.7", FORBIDDEN, 1),
+        ("maps nothing", "11.0.0.7", 501, 1),
+    ] {
+        let (first, second) = (router(&[says]), router(&[0]));
+        first.1.lock().unwrap().ip = ip;
+        second.1.lock().unwrap().ip = "11.0.0.9";
+        let gateway = lines(&[first.0, second.0]);
+        let mapped = gateway.map(PORT, 40_000, TERMS.lifetime).await.unwrap();
+        let at = [first.0, second.0][used];
+        assert_eq!(mapped.by.at, at, "{name}");
+        let last = [7, 9][used];
+        assert_eq!(mapped.at.ip(), &Ipv4Addr::new(11, 0, 0, last), "{name}");
+        let count = |router: &Arc<Mutex<Router>>| router.lock().unwrap().mapped.len();
+        let counts = [count(&first.1), count(&second.1)];
+        assert_eq!(counts, [1 - used, used], "{name}");
+    }
+    // What is behind another router is better than nothing.
+    let (at, router) = router(&[0]);
+    router.lock().unwrap().ip = "192.168.0.7";
+    assert!(gateway(at).map(PORT, 40_000, TERMS.lifetime).await.is_ok());
+}
+
+/// A line that goes down gives way to the other one.
+#[tokio::test]
+async fn another_line_takes_over() {
+    let ((one, first), (other, second)) = (router(&[0]), router(&[0]));
+    second.lock().unwrap().ip = "11.0.0.9";
+    let mapping = open(lines(&[one, other]), SHORT, nobody).await.unwrap();
+    let mut told = mapping.watch();
+    assert_eq!(
+        told.borrow_and_update().unwrap().ip().to_string(),
+        "11.0.0.7"
+    );
+    first.lock().unwrap().ip = "0.0.0.0";
+    told.changed().await.unwrap();
+    assert_eq!(told.borrow().unwrap().ip().to_string(), "11.0.0.9");
+}
+
+/// What has no end is not renewed, but looked after, and given back.
+#[tokio::test]
+async fn a_router_may_map_without_an_end_alone() {
+    let (at, router) = router(&[0]);
+    router.lock().unwrap().is_endless = true;
+    let mapping = open(gateway(at), SHORT, nobody).await.unwrap();
+    // Its own port: the next life of this node has the same.
+    assert_eq!(mapping.watch().borrow().unwrap().port(), PORT.get());
+    assert_eq!(router.lock().unwrap().lifetimes, ["0"]);
+    let looks = || router.lock().unwrap().asked["GetSpecificPortMappingEntry"];
+    tokio::time::sleep(SHORT.lifetime).await;
+    assert!(looks() >= 3, "{}", looks());
+    assert_eq!(router.lock().unwrap().added, 1);
+    router.lock().unwrap().mapped.clear();
+    until("it is mapped again", || router.lock().unwrap().added == 2).await;
+    assert_eq!(router.lock().unwrap().lifetimes, ["0", "0"]);
+    mapping.release().await;
+    assert!(router.lock().unwrap().mapped.is_empty());
+    // One that takes no end either way is left alone.
+    let (at, router) = self::router(&[ENDLESS_WANTED]);
+    assert!(open(gateway(at), SHORT, nobody).await.is_err());
+    assert_eq!(router.lock().unwrap().asked["AddPortMapping"], 2);
+}
+
+/// Long before it would be renewed.
+#[tokio::test]
+async fn what_a_router_forgets_is_mapped_again_soon_or_lost() {
+    let terms = Terms {
+        lifetime: TERMS.lifetime,
+        ..SHORT
+    };
+    let (at, router) = router(&[0]);
+    let mapping = open(gateway(at), terms, nobody).await.unwrap();
+    let added = || router.lock().unwrap().added;
+    let told = mapping.watch();
+    router.lock().unwrap().mapped.clear();
+    until("it is mapped again", || added() == 2).await;
+    router.lock().unwrap().client = "127.0.0.2";
+    until("it is taken back", || added() > 2).await;
+    router.lock().unwrap().client = "127.0.0.1";
+    router.lock().unwrap().ip = "11.0.0.8";
+    let is_told = || {
+        told.borrow()
+            .is_some_and(|at| at.ip().to_string() == "11.0.0.8")
+    };
+    until("its new address is told", is_told).await;
+    // As long as it is there nothing is asked for.
+    let before = added();
+    tokio::time::sleep(3 * terms.look).await;
+    assert_eq!(added(), before);
+    // One that cannot tell is asked to map it each time.
+    router.lock().unwrap().tells = false;
+    until("it is mapped again", || added() >= before + 2).await;
+    let looks = || router.lock().unwrap().asked["GetSpecificPortMappingEntry"];
+    let before = looks();
+    router.lock().unwrap().tells = true;
+    until("it is looked again", || looks() >= before + 2).await;
+    // What is another host's now is lost at the first refusal, and left to that.
+    let lost = {
+        let mut router = router.lock().unwrap();
+        (router.client, router.says) = ("127.0.0.2", vec![501]);
+        router.asked["AddPortMapping"] + 2
+    };
+    until("it is lost", || told.borrow().is_none()).await;
+    mapping.release().await;
+    let router = router.lock().unwrap();
+    assert_eq!(router.asked["AddPortMapping"], lost);
+    assert_eq!(router.mapped.len(), 1);
+}
+
+/// Its address of the Internet is another: the router may have been restarted.
+#[tokio::test]
+async fn it_is_looked_at_once_when_others_see_the_host_elsewhere() {
+    let terms = Terms {
+        look: TERMS.lifetime,
+        ..SHORT
+    };
+    let terms = Terms {
+        lifetime: 4 * TERMS.lifetime,
+        ..terms
+    };
+    let seen_at = |ips: &[[u8; 4]]| External {
+        told: ips.iter().map(|ip| (*ip, 7).into()).collect(),
+        tried: Vec::new(),
+    };
+    let [one, other] = [[11, 0, 0, 7], [11, 0, 0, 8]];
+    let (external, seen) = watch::channel(seen_at(&[one]));
+    let (at, router) = router(&[0]);
+    let mapping = Mapping::open(gateway(at), (PORT, 40_000), terms, seen, nobody);
+    let mapping = mapping.await.unwrap();
+    let looks = || {
+        let asked = &router.lock().unwrap().asked;
+        asked
+            .get("GetSpecificPortMappingEntry")
+            .copied()
+            .unwrap_or_default()
+    };
+    router.lock().unwrap().ip = "11.0.0.8";
+    external.send_replace(seen_at(&[]));
+    tokio::time::sleep(4 * terms.look_early).await;
+    assert_eq!(looks(), 0);
+    external.send_replace(seen_at(&[one, other]));
+    until("it is looked", || looks() == 1).await;
+    let told = mapping.watch();
+    let is_told = || told.borrow().is_some_and(|at| at.ip().octets() == other);
+    until("its new address is told", is_told).await;
+}
+
+/// The host that gives a description is the only one that is asked, whatever it says.
+#[test]
+fn no_description_leads_to_another_host() {
+    let at = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 1), 5000);
+    let of = |base: &str, control: &str| {
+        let text = format!(
+            "<root><URLBase>{base}</URLBase><device><serviceList><service><serviceType>\
+             urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>{control}\
+             </controlURL></service></serviceList></device></root>"
+        );
+        let gateway = described(&text, at, Ipv4Addr::LOCALHOST)?;
+        let [line] = &gateway.services[..] else {
+            panic!("there is one");
+        };
+        assert_eq!(line.at.ip(), at.ip(), "{base} {control}");
+        Some((line.at.port(), line.control.clone()))
+    };
+    for (base, control, wanted) in [
+        ("", "/c", (5000, "/c")),
+        ("http://192.168.1.1:80/", "/c", (80, "/c")),
+        ("http://192.168.1.1:49152", "/c?a=/", (49152, "/c?a=/")),
+        (
+            "http://192.168.1.1:80/upnp/x.xml?a=/b/",
+            "c",
+            (80, "/upnp/c"),
+        ),
+        ("http://192.168.1.1:80/upnp/", "/c", (80, "/c")),
+        (
+            "http://192.168.1.1:80/",
+            "http://192.168.1.1:81/c",
+            (81, "/c"),
+        ),
+        // What leads elsewhere, or nowhere, is as none.
+        ("http://192.168.1.2:80/", "/c", (5000, "/c")),
+        ("http://192.168.1.1@192.168.1.2:80/", "/c", (5000, "/c")),
+        ("https://192.168.1.1/", "/c", (5000, "/c")),
+        ("http://router/", "c", (5000, "/c")),
+        ("/upnp/", "c", (5000, "/c")),
+        (
+            "http://192.168.1.1:80/@192.168.1.2/",
+            "c",
+            (80, "/@192.168.1.2/c"),
+        ),
+    ] {
+        let (port, path) = wanted;
+        let wanted = Some((port, path.to_owned()));
+        assert_eq!(of(base, control), wanted, "{base} {control}");
+    }
+    for control in [
+        "http://192.168.1.2/c",
+        "//:@192.168.1.2://c",
+        "@192.168.1.2:80/c d",
+    ] {
+        assert_eq!(of("http://192.168.1.1:80", control), None, "{control}");
+    }
+}
+
+/// A description that names many lines has few of them asked.
+#[test]
+fn few_lines_are_looked_at() {
+    let line = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:2</serviceType>\
+                <controlURL>/c</controlURL></service>";
+    let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80);
+    for (count, wanted) in [(2, 2), (1000, xml::SERVICES_MAX)] {
+        let text = format!("<root>{}</root>", line.repeat(count));
+        let gateway = described(&text, at, Ipv4Addr::LOCALHOST).unwrap();
+        assert_eq!(gateway.services.len(), wanted);
+    }
+    assert_eq!(described("<root/>", at, Ipv4Addr::LOCALHOST), None);
+    // What comes before a mistake is of use.
+    let broken = format!("<root>{line}</device>");
+    assert!(described(&broken, at, Ipv4Addr::LOCALHOST).is_some());
 }

@@ -11,47 +11,76 @@ const SERVICES: [&str; 3] = [
     "urn:schemas-upnp-org:service:WANPPPConnection:1",
 ];
 
-/// Returns the first service that maps ports in a device's description, and the address at which it
-/// takes questions, as it is written there.
-pub(super) fn service(text: &str) -> Option<(&'static str, String)> {
+/// How many services of a router are looked at: two lines, each by both kinds.
+pub(super) const SERVICES_MAX: usize = 4;
+
+/// What a device's description says, as it is written there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Described {
+    /// The address that the others are relative to (`URLBase` of UPnP Device Architecture 1.0, section 2.1);
+    /// newer devices say none.
+    pub(super) base: Option<String>,
+    /// The first services that map ports, at most `SERVICES_MAX`, each with the address at which it takes
+    /// questions.
+    pub(super) services: Vec<(&'static str, String)>,
+}
+
+/// Reads a description, as far as it is XML; none if it names no service before it ceases to be.
+pub(super) fn described(text: &str) -> Option<Described> {
+    let mut described = Described::default();
     let (mut kind, mut control) = (None, None);
     let mut elements = Elements::of(text);
-    while let Some((name, text)) = elements.next()? {
+    loop {
+        let element = elements.next();
+        let is_whole = element.is_some();
+        let Some((name, text)) = element.flatten() else {
+            let is_of_use = is_whole || !described.services.is_empty();
+            return is_of_use.then_some(described);
+        };
         match name {
+            "URLBase" if described.base.is_none() && !text.is_empty() => {
+                described.base = Some(text.to_owned());
+            }
             "serviceType" => kind = SERVICES.into_iter().find(|known| *known == text),
             "controlURL" => control = Some(text.to_owned()),
             // What is between two services belongs to none.
             "service" => {
-                if let (Some(kind), Some(control)) = (kind.take(), control.take()) {
-                    return Some((kind, control));
+                if let (Some(kind), Some(control)) = (kind.take(), control.take())
+                    && described.services.len() < SERVICES_MAX
+                {
+                    described.services.push((kind, control));
                 }
             }
             _ => {}
         }
     }
-    None
 }
 
 /// What a router says to an action.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Said<const N: usize> {
     /// It did it.
     pub(super) is_done: bool,
     /// Its number for why not (UPnP Device Architecture 1.1, section 3.2.2).
     pub(super) refusal: Option<u16>,
-    /// The text of the element that was asked for.
-    pub(super) value: Option<String>,
+    /// The texts of the elements that were asked for.
+    pub(super) values: [Option<String>; N],
 }
 
-/// Reads the answer to an action, and an element of it. None if it is no XML or stops in the middle.
-pub(super) fn said(text: &str, action: &str, wanted: &str) -> Option<Said> {
-    let mut said = Said::default();
+/// Reads the answer to an action, and some elements of it. None if it is no XML or stops in the middle.
+pub(super) fn said<const N: usize>(text: &str, action: &str, wanted: [&str; N]) -> Option<Said<N>> {
+    let mut said = Said {
+        is_done: false,
+        refusal: None,
+        values: [const { None }; N],
+    };
     let mut elements = Elements::of(text);
     while let Some((name, text)) = elements.next()? {
-        match name {
-            "errorCode" => said.refusal = text.parse().ok(),
-            _ if name == wanted => said.value = Some(text.to_owned()),
-            _ => said.is_done |= name.strip_suffix("Response") == Some(action),
+        let nth = wanted.iter().position(|wanted| *wanted == name);
+        match (name, nth) {
+            ("errorCode", _) => said.refusal = text.parse().ok(),
+            (_, Some(nth)) => said.values[nth] = Some(text.to_owned()),
+            (_, None) => said.is_done |= name.strip_suffix("Response") == Some(action),
         }
     }
     Some(said)
