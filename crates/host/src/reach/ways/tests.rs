@@ -356,7 +356,7 @@ fn converse(
             sent.push((0, ends[0].send(now, id(1), &PACKET)));
         }
         for (number, end) in ends.iter_mut().enumerate() {
-            let due = if (step + 7 * number as u32) % 20 == 0 {
+            let due = if (step + 7 * number as u32).is_multiple_of(20) {
                 end.tick(now)
             } else {
                 Vec::new()
