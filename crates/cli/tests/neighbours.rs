@@ -80,6 +80,14 @@ impl Town {
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(a, &b), a.log()));
     }
 
+    /// Tells whether the first node's packets reach the second one and are answered, but for a few: a way that is
+    /// better may just be taken.
+    fn talks(&self) -> bool {
+        let told = self.pings("20");
+        let (_, rest) = told.split_once(" packets transmitted, ").unwrap();
+        rest.split(' ').next().unwrap().parse::<u32>().unwrap() >= 16
+    }
+
     /// Pings the second node from the first, ten times a second.
     fn pings(&self, count: &str) -> String {
         let there = self.nodes[1].1.address().unwrap().to_string();
@@ -117,8 +125,7 @@ fn two_homes_of_a_carrier_that_hairpins_talk_straight() {
         return;
     };
     town.goes("direct 11.0.3.1:", "direct 11.0.3.1:");
-    let told = town.pings("20");
-    assert!(told.contains(" 0% packet loss"), "{told}");
+    assert!(town.talks());
 }
 
 #[test]
@@ -127,8 +134,7 @@ fn two_homes_of_a_carrier_that_does_not_hairpin_talk_by_way_of_others() {
         return;
     };
     town.goes("relayed by ", "relayed by ");
-    let told = town.pings("20");
-    assert!(told.contains(" 0% packet loss"), "{told}");
+    assert!(town.talks());
 }
 
 #[test]

@@ -20,8 +20,10 @@ const FIRST_MAX: Duration = Duration::from_secs(12);
 const DIRECT_MAX: Duration = Duration::from_secs(10);
 /// How many pairs are tried at once.
 const AT_ONCE: usize = 4;
-/// How often a pair is looked at.
+/// How often a pair is looked at, and to which part of the time so far: to look takes two processes, and with many
+/// pairs that stay relayed the lab would be busy with nothing else.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 20;
 /// How long all have to find each other before anything is measured.
 const SETTLING: Duration = Duration::from_secs(20);
 
@@ -165,7 +167,7 @@ fn wait(started: Instant, most: Duration, holds: impl Fn(&()) -> bool) -> Option
         if holds(&()) {
             return Some(started.elapsed());
         }
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(LOOK_INTERVAL.max(started.elapsed() / LOOKS));
     }
     None
 }

@@ -49,7 +49,7 @@ pub(super) enum Happened {
     /// A datagram of another protocol came.
     Foreign(Pair, Vec<u8>),
     /// The host of a peer has said something.
-    Said(PeerKey, Pair, Vec<u8>),
+    Said(PeerKey, Vec<u8>),
 }
 
 impl<O: Outside> Driver<O> {
@@ -218,7 +218,7 @@ impl<O: Outside> Driver<O> {
                 }
                 Happened::Asked(slot, probe, from) => self.answer(slot, probe, from),
                 Happened::Ask(slot, ask) => self.ask(slot, ask),
-                Happened::Said(peer, from, message) => self.hear(peer, from, &message),
+                Happened::Said(peer, message) => self.exit.outside.said(&peer, &message),
                 Happened::Seen(peer, at) => self.exit.outside.note(Note::Seen { peer, at }),
                 Happened::Foreign(from, datagram) => {
                     let answer = self.exit.outside.foreign(from.address, &datagram);
@@ -335,9 +335,10 @@ impl<'b> Entry<'_, 'b> {
                 }
             }
             Some(Kind::Message) => {
-                let said = from.map(|from| (session.peer, from, opened.content.to_vec()));
-                self.happened
-                    .extend(said.map(|(peer, from, said)| Happened::Said(peer, from, said)));
+                if from.is_some_and(|from| from.is_straight()) {
+                    let said = Happened::Said(session.peer, opened.content.to_vec());
+                    self.happened.push(said);
+                }
             }
             // Of a later version.
             None => {}

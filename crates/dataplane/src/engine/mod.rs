@@ -211,7 +211,7 @@ pub enum Command {
     Say {
         /// To whom.
         peer: PeerKey,
-        /// At most [`MESSAGE_BYTES_MAX`] octets; fewer pass where datagrams have to be shorter.
+        /// At most [`MESSAGE_BYTES_MAX`] octets.
         message: Bytes,
     },
     /// How much this node relays for others ([`crate::relay`]); nothing before it is told.
@@ -401,8 +401,8 @@ pub trait Outside: Send + 'static {
     /// Sends datagrams by the lane of a peer's session, in order; they may be lost.
     fn send_by_lane(&mut self, peer: &PeerKey, datagrams: &[Bytes]);
 
-    /// Hears where datagrams go straight to a peer, in any network, or that they do not any more:
-    /// within a second after that is so, and whenever it changes.
+    /// Hears where the longest datagrams go straight to a peer, in any network, or that they do not any
+    /// more: within a second or so after that is so, and whenever it changes.
     fn straight(&mut self, peer: &PeerKey, at: Option<SocketAddr>) {
         let _ = (peer, at);
     }
@@ -422,7 +422,7 @@ pub trait Outside: Send + 'static {
     }
 }
 
-/// The longest message of a host that any way takes: what fits with its seal in the longest datagram.
+/// The longest message of a host, in octets: what fits with its seal in the longest datagram.
 pub const MESSAGE_BYTES_MAX: usize = DATAGRAM_BYTES[0] - OVERHEAD_BYTES;
 
 /// The longest datagram of another protocol that is looked at, in octets.

@@ -2,14 +2,16 @@
 //!
 //! A way straight to a peer may be one that nothing but the engine's sockets can take: by a port
 //! that was searched ([`super::punch`]). So the host is told of it, and may send messages of its own there,
-//! sealed as packets are. They go straight or not at all: by the lane they would go in a circle.
+//! sealed as packets are. They go straight or not at all: by the lane they would go in a circle. And only ways are
+//! told of by which the longest datagrams pass: who says something has no other length to try.
 
 use std::net::SocketAddr;
 
 use super::driver::Driver;
 use super::outbound::Way;
+use super::session::Session;
 use super::sockets::Pair;
-use super::{Outside, PeerKey};
+use super::{DATAGRAM_BYTES, MESSAGE_BYTES_MAX, Outside, PeerKey};
 use crate::sealed::{Kind, OVERHEAD_BYTES};
 
 impl<O: Outside> Driver<O> {
@@ -18,7 +20,7 @@ impl<O: Outside> Driver<O> {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let at = session.paths.straight().map(|pair| pair.address);
+        let at = way(session).map(|to| to.address);
         if at != session.told_at {
             session.told_at = at;
             let peer = session.peer;
@@ -37,34 +39,33 @@ impl<O: Outside> Driver<O> {
     fn straight_to(&self, peer: PeerKey) -> Option<SocketAddr> {
         let slots = self.slots_of(peer).into_iter();
         let mut sessions = slots.filter_map(|slot| self.sessions.get(slot));
-        sessions.find_map(|session| Some(session.paths.straight()?.address))
+        sessions.find_map(|session| Some(way(session)?.address))
     }
 
-    /// Sends a message to the host of a peer, if there is a way straight to it which it is not too
-    /// long for.
+    /// Sends a message to the host of a peer, if there is a way for it.
     pub(super) fn say(&mut self, peer: PeerKey, message: &[u8]) {
         for slot in self.slots_of(peer) {
             let Some(session) = self.sessions.get_mut(slot) else {
                 continue;
             };
-            let way = session.paths.direct();
-            let Some((to, bytes_max)) = way.filter(|(to, _)| to.is_straight()) else {
+            let Some(to) = way(session) else {
                 continue;
             };
-            let bytes = message.len() + OVERHEAD_BYTES;
-            session.paths.spoke(self.now, bytes);
-            if bytes <= bytes_max {
-                let way = Way::Direct(to, bytes_max);
+            session
+                .paths
+                .spoke(self.now, message.len() + OVERHEAD_BYTES);
+            if message.len() <= MESSAGE_BYTES_MAX {
+                let way = Way::Direct(to, DATAGRAM_BYTES[0]);
                 self.exit.emit(session, way, Kind::Message, message);
             }
             return;
         }
     }
+}
 
-    /// Takes a message of a peer's host.
-    pub(super) fn hear(&mut self, peer: PeerKey, from: Pair, message: &[u8]) {
-        if from.is_straight() {
-            self.exit.outside.said(&peer, message);
-        }
-    }
+/// Returns the way for messages to the peer of a session.
+fn way(session: &Session) -> Option<Pair> {
+    let (to, bytes_max) = session.paths.direct()?;
+    let is_one = to.is_straight() && bytes_max >= DATAGRAM_BYTES[0] && session.can_seal();
+    is_one.then_some(to)
 }

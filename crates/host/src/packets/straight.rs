@@ -11,62 +11,73 @@ use tokio::sync::mpsc;
 
 use super::{Networks, lock};
 
-/// The most words that wait to be taken.
-const WORDS_MAX: usize = 1_024;
+/// The most words that wait to be taken, and messages of one peer.
+const WORDS_MAX: usize = 256;
+const MESSAGES_MAX: usize = 256;
 
 /// What there is by the ways of packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     /// A way straight to a peer was found, or another one.
     Found(NodeId, SocketAddr),
-    /// It is not there any more.
-    Lost(NodeId),
-    /// The host of a peer has said something.
+    /// The host of a peer has said something, and nobody listens to it.
     Said(NodeId, Bytes),
 }
 
 /// Who is reached straight, and who hears of it; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Straight {
-    at: Arc<Mutex<HashMap<PeerKey, SocketAddr>>>,
+    peers: Arc<Mutex<HashMap<PeerKey, Peer>>>,
     words: mpsc::Sender<Word>,
+}
+
+/// A peer that is reached straight.
+#[derive(Debug)]
+struct Peer {
+    at: SocketAddr,
+    listener: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Straight {
     /// Nobody is reached yet. What finds no room in the channel is lost.
     pub(super) fn new() -> (Self, mpsc::Receiver<Word>) {
         let (words, inlet) = mpsc::channel(WORDS_MAX);
-        let at = Arc::default();
-        (Self { at, words }, inlet)
+        let peers = Arc::default();
+        (Self { peers, words }, inlet)
     }
 
-    /// Returns where a peer is.
-    fn to(&self, peer: &PeerKey) -> Option<SocketAddr> {
-        lock(&self.at).get(peer).copied()
-    }
-
-    /// A peer is reached at an address, or no longer.
+    /// A peer is reached at an address, or no longer: who listens to it hears the end then.
     pub(super) fn set(&self, peer: &PeerKey, at: Option<SocketAddr>) {
-        let node = NodeId::from_bytes(*peer);
-        let word = match at {
-            Some(at) => {
-                lock(&self.at).insert(*peer, at);
-                Word::Found(node, at)
-            }
-            None => {
-                lock(&self.at).remove(peer);
-                Word::Lost(node)
-            }
+        let mut peers = lock(&self.peers);
+        let Some(at) = at else {
+            peers.remove(peer);
+            return;
         };
-        let _ = self.words.try_send(word);
-    }
-
-    /// Passes on what the host of a peer has said.
-    pub(super) fn said(&self, peer: &PeerKey, message: &[u8]) {
-        let message = Bytes::copy_from_slice(message);
+        let listener = None;
+        let known = peers.entry(*peer).or_insert(Peer { at, listener });
+        known.at = at;
+        drop(peers);
         let _ = self
             .words
-            .try_send(Word::Said(NodeId::from_bytes(*peer), message));
+            .try_send(Word::Found(NodeId::from_bytes(*peer), at));
+    }
+
+    /// Passes on what the host of a peer has said; nothing of one that is not reached.
+    pub(super) fn said(&self, peer: &PeerKey, message: &[u8]) {
+        let mut peers = lock(&self.peers);
+        let Some(known) = peers.get_mut(peer) else {
+            return;
+        };
+        let message = Bytes::copy_from_slice(message);
+        known.listener.take_if(|listener| listener.is_closed());
+        // Without room it is lost.
+        let _ = match &known.listener {
+            Some(listener) => listener.try_send(message).is_ok(),
+            None => {
+                let word = Word::Said(NodeId::from_bytes(*peer), message);
+                self.words.try_send(word).is_ok()
+            }
+        };
     }
 }
 
@@ -78,7 +89,36 @@ impl Networks {
 
     /// Returns where packets go straight to a member, if they do.
     pub fn straight_to(&self, peer: NodeId) -> Option<SocketAddr> {
-        self.straight.to(peer.as_bytes())
+        let peers = lock(&self.straight.peers);
+        peers.get(peer.as_bytes()).map(|peer| peer.at)
+    }
+
+    /// Returns all to whom packets go straight.
+    pub fn all_straight(&self) -> Vec<(NodeId, SocketAddr)> {
+        let peers = lock(&self.straight.peers);
+        let all = peers
+            .iter()
+            .map(|(peer, known)| (NodeId::from_bytes(*peer), known.at));
+        all.collect()
+    }
+
+    /// Returns what the host of a member says from now on, instead of who listened so far. It ends with the
+    /// way; none without one.
+    pub fn listen_to(&self, peer: NodeId) -> Option<mpsc::Receiver<Bytes>> {
+        let mut peers = lock(&self.straight.peers);
+        let known = peers.get_mut(peer.as_bytes())?;
+        let (listener, inlet) = mpsc::channel(MESSAGES_MAX);
+        known.listener = Some(listener);
+        Some(inlet)
+    }
+
+    /// Tells whether somebody listens to the host of a member.
+    pub fn is_listened_to(&self, peer: NodeId) -> bool {
+        let peers = lock(&self.straight.peers);
+        let listener = peers
+            .get(peer.as_bytes())
+            .and_then(|peer| peer.listener.as_ref());
+        listener.is_some_and(|listener| !listener.is_closed())
     }
 
     /// Sends a message to the host of a member by the way that packets go straight, or not at all; it may be

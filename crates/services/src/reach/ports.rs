@@ -16,16 +16,20 @@ pub(super) struct Packets {
 /// The ports at which everybody reaches the host's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
-    four: u16,
-    six: u16,
+    /// Of the host itself.
+    own: u16,
+    /// To the Internet, by IPv4.
+    outer: u16,
 }
 
 impl Ports {
     /// Returns that for somebody who comes from, or is at, an address.
     pub(super) fn toward(self, at: SocketAddr) -> u16 {
-        match at.ip().to_canonical().is_ipv4() {
-            true => self.four,
-            false => self.six,
+        let ip = at.ip().to_canonical();
+        // Who is of the same site comes to the host, not to the router.
+        match ip.is_ipv4() && is_public(ip) {
+            true => self.outer,
+            false => self.own,
         }
     }
 }
@@ -35,17 +39,17 @@ impl Packets {
     /// router passes its packets on there. Where nobody on the Internet sees it, those with whom it has sessions
     /// are of its own site.
     pub(super) fn ports(&self, local: &[SocketAddr], seen: &[SocketAddr]) -> Option<Ports> {
-        let port = self.port?;
+        let own = self.port?;
         let is_in_the_open = |is_v4: bool| {
             let seen = seen.iter().filter(|seen| seen.is_ipv4() == is_v4);
             let elsewhere = seen.clone().filter(|seen| !local.contains(seen)).count();
             elsewhere == 0 || 2 * elsewhere < seen.count()
         };
-        let four = match is_in_the_open(true) {
-            true => port,
+        let outer = match is_in_the_open(true) {
+            true => own,
             false => self.mapped_port(seen)?,
         };
-        is_in_the_open(false).then_some(Ports { four, six: port })
+        is_in_the_open(false).then_some(Ports { own, outer })
     }
 
     /// Returns the port that a router maps, if most see the host at the address of which that router
@@ -76,6 +80,7 @@ mod tests {
         let ports = packets.ports(&local, &router).unwrap();
         assert_eq!(ports.toward(router[0]), 41);
         assert_eq!(ports.toward(local[1]), 7001);
+        assert_eq!(ports.toward(at("192.168.1.3:7000")), 7001);
         // What is mapped is nothing to those who come to the host itself.
         let own = packets.ports(&local, &local[..1]).unwrap();
         assert_eq!(own.toward(router[0]), 7001);

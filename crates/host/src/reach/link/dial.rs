@@ -19,7 +19,7 @@ use tokio_socks::tcp::Socks5Stream;
 
 use super::hello::{self, Greeted, Pipe};
 use super::message::Message;
-use super::{Opened, stream};
+use super::{Beginning, Opened, stream};
 use crate::session::Reach;
 
 /// The ports that companies let out: where a node may listen that wants to be reached from there.
@@ -147,7 +147,7 @@ impl Answered {
         Some(Opened {
             pipe: proven.await.ok()??,
             about: self.about,
-            welcome: None,
+            beginning: Beginning::Opened,
             held: self.held,
         })
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::hello::{self, Pipe};
 use super::stream;
-use super::{Linker, Opened};
+use super::{Beginning, Linker, Opened};
 use crate::reach::lock;
 
 /// Links that are streams, in all and from one address: a whole company may be behind that.
@@ -196,7 +196,7 @@ async fn link(
         let opened = Opened {
             pipe,
             about,
-            welcome: Some(welcome),
+            beginning: Beginning::Taken(welcome),
             held: Box::new((tasks, room)),
         };
         linker.serve(peer, opened);
@@ -253,7 +253,7 @@ async fn session(
             let opened = Opened {
                 pipe,
                 about: format!("http from {from}"),
-                welcome: Some(welcome),
+                beginning: Beginning::Taken(welcome),
                 held: Box::new(()),
             };
             linker.serve(peer, opened);

@@ -1,4 +1,5 @@
-//! Links: streams between two nodes that carry packets of their session where no datagram passes.
+//! Links: streams between two nodes, and other ways, that carry packets of their session where its own
+//! datagrams do not pass.
 //!
 //! A link is TCP straight to the peer, TCP through a proxy by CONNECT, or an HTTP bridge. Who needs
 //! one opens it to a peer that can be dialled, at the port of its sessions or at one that companies
@@ -41,7 +42,6 @@ use crate::session::Sessions;
 pub(crate) use dial::{Passage, survey};
 use hello::Pipe;
 use message::Message;
-use packets::ByPackets;
 use turns::Turns;
 
 /// How long a peer is given to answer by datagrams before a link is opened.
@@ -56,6 +56,10 @@ const BRIDGES_AT_ONCE_MAX: usize = 24;
 
 /// Two links are opened at the same time if there is not more between them.
 const SAME_TIME: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether sessions could go by the ways of packets that went otherwise when these
+/// were found.
+const PACKETS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether the peer of a link has a session, without which it ends.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -120,7 +124,7 @@ pub(crate) struct Linker {
     sessions: Sessions,
     /// Which proxies connections take.
     proxies: Proxies,
-    packets: ByPackets,
+    networks: Arc<Networks>,
     turns: Mutex<Turns>,
     bridges: Arc<Semaphore>,
     stop: CancellationToken,
@@ -142,19 +146,24 @@ impl Linker {
             carrier,
             sessions,
             proxies,
-            packets: ByPackets::new(networks),
+            networks,
             turns: Mutex::default(),
             bridges: Arc::new(Semaphore::new(BRIDGES_AT_ONCE_MAX)),
             stop,
         });
         listen::start(&linker, listeners);
         let mut addresses = linker.sessions.watch_local_addresses();
-        let Some(mut words) = linker.packets.networks.words() else {
+        let Some(mut words) = linker.networks.words() else {
             return;
         };
+        let mut looks = tokio::time::interval(PACKETS_INTERVAL);
         loop {
             let peer = tokio::select! {
                 () = linker.stop.cancelled() => return,
+                _ = looks.tick() => {
+                    linker.consider_all_packets();
+                    continue;
+                }
                 Ok(()) = addresses.changed() => {
                     super::lock(&linker.turns).moved();
                     continue;
@@ -185,8 +194,8 @@ impl Linker {
         if self.carrier.is_reached(peer) {
             return;
         }
-        if let Some(at) = self.packets.networks.straight_to(peer) {
-            return self.link_by_packets(peer, at);
+        if self.open_by_packets(peer).await {
+            return;
         }
         let addresses = self.sessions.addresses_of(peer);
         let opened = dial::dial(
@@ -212,14 +221,16 @@ impl Linker {
         let Opened {
             pipe: Pipe { to, mut from },
             about,
-            welcome,
+            beginning,
             held,
         } = opened;
         tracing::debug!(?peer, about, "a link");
-        let opener = if welcome.is_some() {
-            peer
-        } else {
-            self.sessions.me()
+        let me = self.sessions.me();
+        let opener = match beginning {
+            Beginning::Opened => me,
+            Beginning::Taken(_) => peer,
+            // The same for both ends.
+            Beginning::BySignOfLife => me.min(peer),
         };
         let link = Link {
             to,
@@ -230,7 +241,7 @@ impl Linker {
         };
         let carrier = Arc::clone(&self.carrier);
         tokio::spawn(async move {
-            let following = follow(&carrier, peer, &link, &mut from, welcome);
+            let following = follow(&carrier, peer, &link, &mut from, &beginning);
             link.ended.run_until_cancelled(following).await;
             tracing::debug!(?peer, about = &*link.about, "a link has ended");
             carrier.unlink(peer, &link);
@@ -245,12 +256,14 @@ async fn follow(
     peer: NodeId,
     link: &Link,
     from: &mut mpsc::Receiver<Bytes>,
-    welcome: Option<Bytes>,
+    beginning: &Beginning,
 ) {
-    // The opener takes a link by what it says first.
-    let mut is_used = welcome.is_none();
+    let mut is_used = matches!(beginning, Beginning::Opened);
     if is_used {
         carrier.link(peer, link.clone());
+    }
+    if matches!(beginning, Beginning::BySignOfLife) {
+        link.ask();
     }
     let first_look = tokio::time::Instant::now() + LOOK_INTERVAL;
     let mut looks = tokio::time::interval_at(first_look, LOOK_INTERVAL);
@@ -268,7 +281,7 @@ async fn follow(
             return;
         };
         silent_until = tokio::time::Instant::now() + SILENCE_MAX;
-        if !is_used && matches!(message, Message::Packet(_) | Message::Ping) {
+        if !is_used && matches!(message, Message::Packet(_) | Message::Ping | Message::Pong) {
             is_used = true;
             carrier.link(peer, link.clone());
         }
@@ -277,7 +290,11 @@ async fn follow(
             Message::Ping => link.say(Message::Pong.encode()),
             Message::Pong => carrier.on_link(peer, None),
             // What it was answered was lost, or is late.
-            Message::Proof { .. } => welcome.iter().for_each(|welcome| link.say(welcome.clone())),
+            Message::Proof { .. } => {
+                if let Beginning::Taken(welcome) = beginning {
+                    link.say(welcome.clone());
+                }
+            }
             Message::Hello | Message::Nonce(_) | Message::Welcome(_) => {}
         }
     }
@@ -288,10 +305,19 @@ struct Opened {
     pipe: Pipe,
     /// What it goes over, for people.
     about: String,
-    /// What its opener was answered; none if that is this node.
-    welcome: Option<Bytes>,
+    beginning: Beginning,
     /// What ends with it.
     held: Box<dyn Send>,
+}
+
+/// How a link begins.
+enum Beginning {
+    /// This node has opened it.
+    Opened,
+    /// The peer has, and was answered this. It takes the link by what it says first.
+    Taken(Bytes),
+    /// Neither end: it is used once the peer gives a sign of life.
+    BySignOfLife,
 }
 
 impl fmt::Debug for Opened {

@@ -1,5 +1,6 @@
 //! Where this host is: what of its place in the network a mapping depends on.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::nat64::source_to;
@@ -26,10 +27,12 @@ impl Home {
         let IpAddr::V4(local) = own.iter().find(|own| **own == local)? else {
             return None;
         };
-        let routes = std::fs::read_to_string(ROUTES).unwrap_or_default();
+        // A host of the Internet's core has a million routes: they are read one by one.
+        let routes = std::fs::File::open(ROUTES).ok().map(BufReader::new);
+        let routes = routes.into_iter().flat_map(BufRead::lines);
         Some(Self {
             own: *local,
-            router: router(&routes),
+            router: router(routes.map_while(Result::ok)),
         })
     }
 
@@ -42,7 +45,7 @@ impl Home {
 }
 
 /// Returns the router of the route to everywhere that is preferred.
-fn router(routes: &str) -> Option<Ipv4Addr> {
+fn router(routes: impl Iterator<Item = impl AsRef<str>>) -> Option<Ipv4Addr> {
     let route = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, destination, gateway, _, _, _, metric, mask, ..] = fields[..] else {
@@ -55,7 +58,7 @@ fn router(routes: &str) -> Option<Ipv4Addr> {
         let metric: u32 = metric.parse().ok()?;
         (is_default && !gateway.is_unspecified()).then_some((metric, gateway))
     };
-    let routes = routes.lines().filter_map(route);
+    let routes = routes.filter_map(|line| route(line.as_ref()));
     routes.min().map(|(_, gateway)| gateway)
 }
 
@@ -76,13 +79,13 @@ mod tests {
         let half = line("00000000", [10, 8, 0, 1], 0, "00000080");
         let of = |lines: &[&String]| {
             let lines: String = lines.iter().map(|line| line.as_str()).collect();
-            router(&format!("{head}{lines}"))
+            router(format!("{head}{lines}").lines())
         };
         let all = of(&[&bridge, &other, &half, &first]);
         assert_eq!(all, Some(Ipv4Addr::new(192, 168, 1, 1)));
         assert_eq!(of(&[&bridge, &other]), Some(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!(of(&[&bridge, &half]), None);
-        assert_eq!(router("eth0 x y"), None);
+        assert_eq!(router(["eth0 x y"].into_iter()), None);
     }
 
     #[test]

@@ -472,9 +472,11 @@ where
         let mapped = renewed?;
         self.renews = self.terms.renews(&mapped);
         let before = std::mem::replace(&mut self.mapped, mapped);
-        if before.at.port() != self.mapped.at.port() && !self.mapped.is_taken {
+        let is_another = before.by != self.mapped.by || before.at.port() != self.mapped.at.port();
+        // What is another host's, or may be, is left alone.
+        if is_another && has != Some(None) && !self.mapped.is_taken {
             // It ends by itself if the router does not do it.
-            let _ = self.mapped.by.delete(before.at.port()).await;
+            let _ = before.by.delete(before.at.port()).await;
         }
         Ok(())
     }

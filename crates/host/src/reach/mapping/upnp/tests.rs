@@ -474,6 +474,10 @@ async fn another_line_takes_over() {
     first.lock().unwrap().ip = "0.0.0.0";
     told.changed().await.unwrap();
     assert_eq!(told.borrow().unwrap().ip().to_string(), "11.0.0.9");
+    until("the first one is given back", || {
+        first.lock().unwrap().mapped.is_empty()
+    })
+    .await;
 }
 
 /// What has no end is not renewed, but looked after, and given back.
