@@ -335,10 +335,10 @@ impl<'b> Entry<'_, 'b> {
                 }
             }
             Some(Kind::Message) => {
-                if from.is_some_and(|from| from.is_straight()) {
-                    let said = Happened::Said(session.peer, opened.content.to_vec());
-                    self.happened.push(said);
-                }
+                // By a relay, or by the lane, hosts say nothing.
+                let from = from.filter(Pair::is_straight);
+                let said = from.map(|_| Happened::Said(session.peer, opened.content.to_vec()));
+                self.happened.extend(said);
             }
             // Of a later version.
             None => {}
