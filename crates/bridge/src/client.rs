@@ -329,7 +329,7 @@ impl Driver {
     fn probe_now(&mut self) {
         self.probe_at = None;
         self.probes += 1;
-        self.probe = Some(Probe::new(seed()));
+        self.probe = Some(Probe::new(crate::seed()));
         self.drive_probe(ProbeInput::Timeout);
     }
 
@@ -365,7 +365,7 @@ impl Driver {
         self.probe_wait = PROBE_AGAIN;
         match &mut self.near {
             Some(near) => near.resume(way),
-            None => self.near = Some(Near::new(way, seed())),
+            None => self.near = Some(Near::new(way, crate::seed())),
         }
         self.drive_near(NearInput::Timeout);
     }
@@ -417,10 +417,4 @@ impl Driver {
     fn now(&self) -> Time {
         self.began.elapsed()
     }
-}
-
-fn seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).expect("the system gives random octets");
-    seed
 }

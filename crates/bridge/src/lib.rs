@@ -67,3 +67,13 @@ pub const SLOW_BYTES_PER_S: u32 = 8_192;
 
 /// Connections of one client to its proxy: a stream and two polls, two streams upward and two or three requests.
 pub const CONNECTIONS_MAX: usize = 8;
+
+/// Draws what an end of an exchange begins its numbers with.
+///
+/// # Panics
+/// When the system has no random octets, which no end can do without.
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the system gives random octets");
+    seed
+}

@@ -98,7 +98,7 @@ impl Server {
         let (asked, asks) = mpsc::channel(CHANNEL_INPUTS);
         let (told, words) = mpsc::unbounded_channel();
         let holder = Holder {
-            far: Far::new(limits, seed()),
+            far: Far::new(limits, crate::seed()),
             began: Instant::now(),
             answers: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -243,12 +243,6 @@ impl Holder {
     }
 }
 
-fn seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).expect("the system gives random octets");
-    seed
-}
-
 /// The task that accepts connections, until nobody takes them.
 async fn accept(listener: TcpListener, given: mpsc::Sender<(TcpStream, IpAddr)>) {
     loop {
@@ -330,7 +324,7 @@ mod tests {
         let (asked, asks) = mpsc::channel(8);
         let (_inputs, inputs) = mpsc::channel(8);
         let holder = Holder {
-            far: Far::new(Limits::default(), seed()),
+            far: Far::new(Limits::default(), crate::seed()),
             began: Instant::now(),
             answers: BTreeMap::new(),
             streams: BTreeMap::new(),

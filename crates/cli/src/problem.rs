@@ -84,3 +84,12 @@ impl From<Failure> for Problem {
         }
     }
 }
+
+/// Makes a sentence of what another part says.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut text = format!("{}.", text.trim_end_matches('.'));
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}

@@ -67,6 +67,20 @@ fn a_log_that_is_not_there_has_no_hash_to_be_noted() {
 }
 
 #[test]
+fn a_turn_server_that_is_none_is_told_before_a_password_is_wanted() {
+    let (_keep, data) = directory();
+    for wrong in ["nonsense", "turns:aki@192.0.2.1", "turn:192.0.2.1"] {
+        let mut command = enishi_lab::command(PROGRAM);
+        command
+            .arg("--data")
+            .arg(&data)
+            .args(["turn", "use", wrong]);
+        let output = enishi_lab::run(command, Duration::from_secs(20)).unwrap();
+        says(&output, 2, "turn:user@host");
+    }
+}
+
+#[test]
 fn a_data_directory_has_one_daemon() {
     let (_keep, data) = directory();
     let _first = start(&data, &[]);

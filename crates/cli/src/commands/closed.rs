@@ -14,7 +14,7 @@ use crate::args::Overlay;
 use crate::client::strange;
 use crate::output::Output;
 use crate::output::table::Table;
-use crate::problem::{Problem, Verdict};
+use crate::problem::{Problem, Verdict, sentence};
 use crate::text::{Label, Message};
 
 const DAY_S: u64 = 86_400;
@@ -214,12 +214,4 @@ fn problem(error: &ClosedError) -> Problem {
         | ClosedError::Damaged(_)
         | ClosedError::Refused(_) => Problem::No(text),
     }
-}
-
-fn sentence(text: &str) -> String {
-    let mut text = format!("{}.", text.trim_end_matches('.'));
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
 }

@@ -22,7 +22,7 @@ use super::Context;
 use super::channel::read_ticket;
 use crate::args;
 use crate::gateway as runtime;
-use crate::gateway::sentence;
+use crate::problem::sentence;
 use crate::problem::{Problem, Verdict};
 use crate::text::{Gateway as Text, Message};
 

@@ -1,13 +1,14 @@
 //! `enishi turn show | add | remove | use | forget`.
 
 use enishi_api::{Answer, Password, Request, TurnAsk, TurnServer, TurnState, TurnUsed, TurnUser};
+use enishi_host::turn::url::ServerUrl;
 
 use super::Context;
 use crate::args::Turn;
 use crate::client::strange;
 use crate::output::table::Table;
 use crate::password;
-use crate::problem::{Problem, Verdict};
+use crate::problem::{Problem, Verdict, sentence};
 use crate::text::{Label, Message, octets};
 
 pub(super) async fn run(cx: &Context, command: Turn) -> Result<Verdict, Problem> {
@@ -27,6 +28,9 @@ pub(super) async fn run(cx: &Context, command: Turn) -> Result<Verdict, Problem>
         }
         Turn::Remove { name } => TurnAsk::Remove { name },
         Turn::Use { url, password_file } => {
+            // Before somebody is asked for a password. It may have one in it: what it says is not repeated.
+            let server = url.parse::<ServerUrl>();
+            server.map_err(|error| Problem::Usage(sentence(&error)))?;
             let password = password::read(&cx.out, &password_file)?;
             let password = Password(password.to_string());
             TurnAsk::Use { url, password }

@@ -16,10 +16,11 @@ use enishi_host::audit::{Event, content_hash};
 use enishi_host::gateway::{Copies, Place};
 use tokio::time::{Instant, timeout};
 
+use super::Shared;
 use super::watch::{SideState, State};
-use super::{Shared, sentence};
 use crate::client::Client;
 use crate::problem::Problem;
+use crate::problem::sentence;
 
 /// How often originals are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

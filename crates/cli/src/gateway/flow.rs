@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{error::Elapsed, timeout};
 
+use super::Shared;
 use super::limits::{Place, Places};
 use super::watch::State;
-use super::{Shared, sentence};
 use crate::client::Client;
 use crate::problem::Problem;
+use crate::problem::sentence;
 
 /// How long connecting to the member that has the service may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use enishi_host::audit::{AuditError, AuditLog, Event, Passage};
 use tokio::task::spawn_blocking;
 
-use super::{Shared, sentence};
+use super::Shared;
+use crate::problem::sentence;
 
 /// How many refusals get a line of their own in [`REFUSALS_INTERVAL`]; further ones are counted.
 const REFUSALS_MAX: u32 = 50;

@@ -43,7 +43,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::output::Output;
-use crate::problem::{Problem, Verdict};
+use crate::problem::{Problem, Verdict, sentence};
 use crate::text::{Gateway as Text, Message};
 use journal::Journal;
 use limits::{Pending, Places};
@@ -117,13 +117,4 @@ pub(crate) async fn run(out: Output, dir: &Path) -> Result<Verdict, Problem> {
     stopped.map_err(|error| failed(&error))?;
     ended.map_err(|error| failed(&error))?;
     Ok(Verdict::Yes)
-}
-
-/// Makes a sentence of what another part says.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut text = format!("{}.", text.trim_end_matches('.'));
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
 }

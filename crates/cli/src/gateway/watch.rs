@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Shared;
 use crate::client::Client;
 use crate::output::Output;
-use crate::problem::Problem;
+use crate::problem::{Problem, sentence};
 
 /// Between two looks; a revocation is acted on within this time and the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -137,12 +137,12 @@ pub(super) async fn follow(shared: Arc<Shared>) {
         if told.as_ref() != Some(&now) {
             let (open, reason) = now.clone();
             match &reason {
-                Some(reason) => shared.out.notice(&super::sentence(reason)),
+                Some(reason) => shared.out.notice(&sentence(reason)),
                 None => shared.out.notice(&format!("{}.", open.join(", "))),
             }
             let written = shared.journal.write(Event::Changed { open, reason }).await;
             if let Err(error) = written {
-                shared.out.notice(&super::sentence(&error.to_string()));
+                shared.out.notice(&sentence(&error.to_string()));
             }
             told = Some(now);
         }

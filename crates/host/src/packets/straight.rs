@@ -62,6 +62,14 @@ impl Straight {
             .try_send(Word::Found(NodeId::from_bytes(*peer), at));
     }
 
+    fn listen(&self, peer: &PeerKey) -> Option<mpsc::Receiver<Bytes>> {
+        let mut peers = lock(&self.peers);
+        let known = peers.get_mut(peer)?;
+        let (listener, inlet) = mpsc::channel(MESSAGES_MAX);
+        known.listener = Some(listener);
+        Some(inlet)
+    }
+
     /// Passes on what the host of a peer has said; nothing of one that is not reached.
     pub(super) fn said(&self, peer: &PeerKey, message: &[u8]) {
         let mut peers = lock(&self.peers);
@@ -105,11 +113,7 @@ impl Networks {
     /// Returns what the host of a member says from now on, instead of who listened so far. It ends with the
     /// way; none without one.
     pub fn listen_to(&self, peer: NodeId) -> Option<mpsc::Receiver<Bytes>> {
-        let mut peers = lock(&self.straight.peers);
-        let known = peers.get_mut(peer.as_bytes())?;
-        let (listener, inlet) = mpsc::channel(MESSAGES_MAX);
-        known.listener = Some(listener);
-        Some(inlet)
+        self.straight.listen(peer.as_bytes())
     }
 
     /// Tells whether somebody listens to the host of a member.
@@ -127,5 +131,48 @@ impl Networks {
         if let Some(started) = self.started.get() {
             started.inbox.say(*peer.as_bytes(), message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::error::TryRecvError;
+
+    use super::*;
+
+    #[test]
+    fn who_listens_hears_a_peer_until_its_way_is_lost() {
+        const PEER: PeerKey = [7; 32];
+        let peer = NodeId::from_bytes(PEER);
+        let at: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let (straight, mut words) = Straight::new();
+        straight.said(&PEER, b"from nowhere");
+        assert!(straight.listen(&PEER).is_none());
+        straight.set(&PEER, Some(at));
+        straight.said(&PEER, b"one");
+        let mut inlet = straight.listen(&PEER).unwrap();
+        straight.said(&PEER, b"two");
+        assert_eq!(words.try_recv(), Ok(Word::Found(peer, at)));
+        let said = Word::Said(peer, Bytes::from_static(b"one"));
+        assert_eq!(words.try_recv(), Ok(said));
+        assert_eq!(inlet.try_recv(), Ok(Bytes::from_static(b"two")));
+        // As many as nobody takes are lost, and no words are made of them.
+        for _ in 0..2 * MESSAGES_MAX {
+            straight.said(&PEER, b"three");
+        }
+        assert_eq!(words.try_recv(), Err(TryRecvError::Empty));
+        // Another address is no reason to begin anew.
+        straight.set(&PEER, Some("192.0.2.1:8".parse().unwrap()));
+        assert!(matches!(words.try_recv(), Ok(Word::Found(..))));
+        let kept = std::iter::from_fn(|| inlet.try_recv().ok()).count();
+        assert_eq!(kept, MESSAGES_MAX);
+        straight.set(&PEER, None);
+        assert_eq!(inlet.try_recv(), Err(TryRecvError::Disconnected));
+        // Who has gone listens no more.
+        straight.set(&PEER, Some(at));
+        drop(straight.listen(&PEER));
+        straight.said(&PEER, b"four");
+        let mut left = std::iter::from_fn(|| words.try_recv().ok());
+        assert!(left.any(|word| word == Word::Said(peer, Bytes::from_static(b"four"))));
     }
 }

@@ -88,7 +88,7 @@ pub struct Carrier {
     /// the two may have numbered it.
     halves: Mutex<HashMap<(NodeId, NodeId), Halves>>,
     numbers: AtomicU16,
-    lanes: Mutex<HashMap<NodeId, Straight>>,
+    lanes: Mutex<HashMap<NodeId, KnownLane>>,
     /// None on a node that does not carry for others.
     budget: Option<Mutex<Budget>>,
     carried_bytes: AtomicU64,
@@ -109,7 +109,7 @@ pub struct Wants<End> {
 
 /// The lane of a session, if that goes straight, as it was a moment ago.
 #[derive(Clone)]
-struct Straight {
+struct KnownLane {
     lane: Option<DatagramLane>,
     looked: Instant,
 }
@@ -488,7 +488,7 @@ impl Carrier {
             let looked = now;
             lanes.insert(
                 peer,
-                Straight {
+                KnownLane {
                     lane: lane.clone(),
                     looked,
                 },

@@ -58,7 +58,7 @@ pub trait Carry: Send + Sync + 'static {
 pub enum By {
     /// By way of another node.
     Node(NodeId),
-    /// Over a stream to the peer itself, described for people: `tcp 192.0.2.1:443`.
+    /// Over a link to the peer itself, described for people: `tcp 192.0.2.1:443`.
     Link(Arc<str>),
 }
 

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::super::Context;
 use super::DAY_S;
 use crate::args;
-use crate::gateway::{sentence, short};
+use crate::gateway::short;
 use crate::output::table::Table;
-use crate::problem::{Problem, Verdict};
+use crate::problem::{Problem, Verdict, sentence};
 use crate::text::{Gateway as Text, Message};
 
 /// What is to be told of a log.

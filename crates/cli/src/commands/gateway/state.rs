@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::super::Context;
 use super::ends;
 use crate::gateway as runtime;
-use crate::gateway::{SideState, State, sentence, short};
+use crate::gateway::{SideState, State, short};
 use crate::output::table::Table;
-use crate::problem::{Problem, Verdict};
+use crate::problem::{Problem, Verdict, sentence};
 use crate::text::Label;
 
 pub(super) async fn show(cx: &Context) -> Result<Verdict, Problem> {
