@@ -450,7 +450,7 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(one, &told), one.log()));
     drop((first, others));
     // Longer than a session lives by which nothing comes.
-    let words = ["ping", "-q", "-c", "100", "-i", "0.2", "-W", "1", &address];
+    let words = ["ping", "-c", "100", "-i", "0.2", "-W", "1", &address];
     let pinged = hosts[0].run(&words, A_WHILE).unwrap();
     assert!(pinged.stdout.contains("100 received"), "{}", pinged.stdout);
     assert!(way(one, &told).starts_with("direct"));

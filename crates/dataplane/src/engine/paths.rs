@@ -57,6 +57,9 @@ const GIVE_UP_RELAY_AFTER: Duration = Duration::from_millis(900);
 /// shortest lifetime that they may have is two minutes (RFC 4787, section 4.3), many have half a
 /// minute.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// By which sockets a peer was heard within this time, it may send to: a way is used every
+/// [`KEEP_ALIVE`], and one datagram may be lost.
+const HEARD_LATELY: Duration = Duration::from_secs(45);
 /// The host may say so much at least: a datagram each time, for each peer.
 pub const KEEP_ALIVE_MIN: Duration = Duration::from_secs(4);
 /// After so long without a way straight to a peer, help is asked for, and how often: by then all its
@@ -78,6 +81,8 @@ pub(super) struct Ask {
 struct Candidate {
     pair: Pair,
     round_trip: Option<Duration>,
+    /// When the peer was last heard by it, except while it is taken; none for never.
+    heard: Option<Instant>,
 }
 
 /// Returns the lengths that are tried on a way: what passes every path is shorter by what a relay
@@ -225,6 +230,7 @@ impl Paths {
         self.candidates.push(Candidate {
             pair,
             round_trip: None,
+            heard: None,
         });
     }
 
@@ -242,6 +248,15 @@ impl Paths {
     /// Returns where to send to and the longest datagram; none for the lane.
     pub(super) fn direct(&self) -> Option<(Pair, usize)> {
         self.taken.map(|taken| (taken.pair, taken.bytes_max))
+    }
+
+    /// Tells whether datagrams go to the peer by a socket, or come from it: it may prefer another way
+    /// than this side.
+    pub(super) fn uses(&self, now: Instant, via: Via) -> bool {
+        let is_taken = self.taken.is_some_and(|taken| taken.pair.via == via);
+        let lately = |heard: Instant| now.saturating_duration_since(heard) < HEARD_LATELY;
+        let mut known = self.candidates.iter();
+        is_taken || known.any(|known| known.pair.via == via && known.heard.is_some_and(lately))
     }
 
     /// A socket is closed: what is reached by it is not any more.
@@ -303,12 +318,14 @@ impl Paths {
         if !from.is_straight() && !self.relayed.contains(&from) {
             return None;
         }
+        if let Some(taken) = self.taken.as_mut().filter(|taken| taken.pair == from) {
+            taken.heard = now;
+            taken.doubted = None;
+            return None;
+        }
+        self.add(from);
+        self.note_heard(now, from);
         match &mut self.taken {
-            Some(taken) if taken.pair == from => {
-                taken.heard = now;
-                taken.doubted = None;
-                None
-            }
             // What comes straight is asked as if there were no relay.
             Some(taken)
                 if is_newest
@@ -319,24 +336,26 @@ impl Paths {
                     return None;
                 }
                 taken.asked = now;
-                self.add(from);
                 Some(Ask { to: from, bytes: 0 })
             }
             // Should the old address turn out to be silent, this is where to ask.
-            Some(taken) if taken.pair.is_straight() || !from.is_straight() => {
-                self.add(from);
-                None
-            }
+            Some(taken) if taken.pair.is_straight() || !from.is_straight() => None,
             // What came through there may have opened the way: it is asked at once (the triggered
             // check of RFC 8445, section 7.3.1.4).
             Some(_) | None => {
-                self.add(from);
                 let due = now >= self.next_trigger;
                 due.then(|| {
                     self.next_trigger = now + DOUBT_INTERVAL;
                     Ask { to: from, bytes: 0 }
                 })
             }
+        }
+    }
+
+    fn note_heard(&mut self, at: Instant, from: Pair) {
+        let mut known = self.candidates.iter_mut();
+        if let Some(known) = known.find(|known| known.pair == from) {
+            known.heard = Some(at);
         }
     }
 
@@ -388,6 +407,9 @@ impl Paths {
             None => true,
         };
         if better {
+            if let Some(before) = self.taken {
+                self.note_heard(before.heard, before.pair);
+            }
             self.taken = Some(Taken {
                 pair,
                 round_trip,

@@ -47,8 +47,7 @@ const PAUSE: Duration = Duration::from_millis(48);
 const LINGER: Duration = Duration::from_millis(1500);
 /// How long it may take.
 const PUNCH_MAX: Duration = Duration::from_secs(8);
-/// How long sockets are kept that nothing goes by: before a punch begins, and after it has ended,
-/// since the other side may prefer another one than this side.
+/// How long sockets are kept that nothing goes by: before a punch begins, and after it has ended.
 const SOCKETS_KEPT: Duration = Duration::from_secs(10);
 /// The ports that translations give: those that are not reserved (RFC 4787, REQ-3).
 const PORTS: std::ops::RangeInclusive<u16> = 1024..=65_535;
@@ -299,13 +298,8 @@ impl<O: Outside> Driver<O> {
     /// Closes the sockets by which nobody is reached.
     fn close_unused(&mut self) {
         for via in self.exit.sockets.others() {
-            let uses = |session: &Session| {
-                session
-                    .paths
-                    .direct()
-                    .is_some_and(|(pair, _)| pair.via == via)
-            };
-            if !self.sessions.iter().any(|(_, session)| uses(session)) {
+            let mut sessions = self.sessions.iter();
+            if !sessions.any(|(_, session)| session.paths.uses(self.now, via)) {
                 self.close_socket(via);
             }
         }

@@ -351,3 +351,29 @@ fn what_is_reached_by_another_socket_is_another_way_and_goes_with_it() {
     paths.close(other.via);
     assert_eq!(paths.candidates.len(), 1);
 }
+
+#[test]
+fn a_socket_is_in_use_by_which_the_peer_speaks() {
+    let now = Instant::now();
+    let by_another = Pair {
+        via: Via::from_number(7),
+        ..NEAR
+    };
+    let uses = |paths: &Paths, after: Duration| paths.uses(now + after, by_another.via);
+    let mut paths = Paths::new(now);
+    paths.learn_pair(now, by_another);
+    assert!(!uses(&paths, Duration::ZERO), "nothing came by it");
+    paths.answered(now, NEAR, MS, 100);
+    paths.heard(now, by_another, true);
+    assert_eq!(paths.straight(), Some(NEAR));
+    assert!(uses(&paths, KEEP_ALIVE * 2));
+    assert!(!uses(&paths, KEEP_ALIVE * 3));
+    paths.answered(now + KEEP_ALIVE, by_another, MS, 100);
+    assert_eq!(paths.straight(), Some(by_another));
+    assert!(uses(&paths, KEEP_ALIVE * 9), "it is taken");
+    paths.heard(now + KEEP_ALIVE * 9, by_another, true);
+    let silent = KEEP_ALIVE * 9 + FOLLOW_AFTER;
+    paths.answered(now + silent, FAR, MS, 100);
+    assert_eq!(paths.straight(), Some(FAR));
+    assert!(uses(&paths, silent), "the peer may not have left it");
+}
