@@ -83,7 +83,7 @@ fuzz_target!(|octets: &[u8]| {
                 *message != Message::Admission(Box::new(Admission::Ask))
             }
             Output::Event(_) | Output::Remember(_) | Output::Persist { .. } => true,
-            Output::Dial(_) | Output::Drop(_) => false,
+            Output::Dial(_) | Output::GiveUp(_) | Output::Drop(_) => false,
         });
         assert!(!told, "a stranger hears nothing: {outputs:?}");
     }

@@ -417,6 +417,32 @@ async fn a_restarted_peer_is_reached_after_its_session_was_dropped() {
     assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_given_up_is_left_only_if_nothing_comes_from_it() {
+    let mut a = Node::start(1).await;
+    let there = Node::start(3).await;
+    a.sessions.dial(&there.contact());
+    a.opened(there.id()).await;
+    let (runtime, dead, _) = crashing_node(2, &a);
+    a.opened(dead).await;
+    assert_eq!(a.frame().await, "here");
+    tokio::task::spawn_blocking(move || drop(runtime))
+        .await
+        .unwrap();
+
+    let since = a.sessions.session(there.id()).unwrap().open_for;
+    for peer in [there.id(), dead] {
+        a.sessions.give_up(peer);
+        a.sessions.give_up(peer);
+        assert!(a.sessions.session(peer).is_some(), "it may be slow");
+    }
+    a.closed(dead).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let kept = a.sessions.session(there.id()).unwrap();
+    assert!(kept.open_for > since);
+    assert!(a.sessions.session(dead).is_none());
+}
+
 /// Starts a node on a runtime of its own, which says "here" to `a`. Dropping the
 /// runtime ends the node without a word, as a crash does.
 fn crashing_node(seed: u8, a: &Node) -> (tokio::runtime::Runtime, NodeId, u16) {

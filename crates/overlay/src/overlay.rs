@@ -137,8 +137,9 @@ pub enum Effect {
     },
     /// Open a session: the node is about to dial us, and both must try.
     Dial(Contact),
-    /// End the session: the peer is taken for dead.
-    Drop(NodeId),
+    /// The peer is taken for dead: end the session, unless the host still hears the peer by it. Who
+    /// is slow to answer would only be slower after a handshake more.
+    GiveUp(NodeId),
     /// Keep these contacts for the next start.
     Remember(Vec<Contact>),
     /// The node has found its place: it has a neighbour.

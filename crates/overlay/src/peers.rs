@@ -98,12 +98,63 @@ impl RoundTrip {
     }
 }
 
+/// How often to ask before a peer is taken for dead. One message in a hundred is lost on a
+/// bad path, and three in a row hardly ever.
+pub(crate) const PROBE_TRIES: usize = 3;
+
 /// A question for a sign of life that is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
-    pub(crate) nonce: u16,
-    pub(crate) sent_at: Time,
-    pub(crate) tries: u32,
+    /// What the first try carries; each other one carries one more.
+    nonce: u16,
+    /// When each try was sent.
+    sent_at: [Time; PROBE_TRIES],
+    tries: u8,
+    /// Whether the answer to the last try was given more time.
+    pub(crate) is_extended: bool,
+}
+
+impl Probe {
+    /// Makes a question that was sent once.
+    pub(crate) fn new(now: Time, nonce: u16) -> Self {
+        Self {
+            nonce,
+            sent_at: [now; PROBE_TRIES],
+            tries: 1,
+            is_extended: false,
+        }
+    }
+
+    /// Sends it once more; none after [`PROBE_TRIES`].
+    pub(crate) fn again(mut self, now: Time) -> Option<Self> {
+        let tries = self.tries();
+        *self.sent_at.get_mut(tries)? = now;
+        self.tries += 1;
+        self.is_extended = false;
+        Some(self)
+    }
+
+    /// Returns how often it was sent.
+    pub(crate) fn tries(&self) -> usize {
+        usize::from(self.tries)
+    }
+
+    /// Returns what the last try carries.
+    pub(crate) fn nonce(&self) -> u16 {
+        self.nonce.wrapping_add(u16::from(self.tries) - 1)
+    }
+
+    /// Returns when it was last sent.
+    pub(crate) fn sent_at(&self) -> Time {
+        self.sent_at[self.tries() - 1]
+    }
+
+    /// Returns when the try was sent that an answer belongs to.
+    pub(crate) fn answered(&self, nonce: u16) -> Option<Time> {
+        let sent = &self.sent_at[..self.tries()];
+        sent.get(usize::from(nonce.wrapping_sub(self.nonce)))
+            .copied()
+    }
 }
 
 /// What a node knows of one peer.
@@ -148,6 +199,13 @@ impl Peer {
             told: None,
             probe: None,
         }
+    }
+
+    /// Returns by when the last try of a question is answered, if the peer is there: after twice
+    /// the time for the last of all, after what may have been a burst of losses.
+    pub(crate) fn answer_due(&self, probe: &Probe) -> Time {
+        let times = probe.tries().div_ceil(2) as u32;
+        probe.sent_at() + self.round_trip.timeout() * times
     }
 
     /// Returns how the peer may be reached.

@@ -149,7 +149,7 @@ fn who_dies_is_found_out_within_a_period_and_two_questions() {
     let drops = net
         .effects
         .iter()
-        .filter(|(_, e)| matches!(e, Effect::Drop(gone) if *gone == id(3)));
+        .filter(|(_, e)| matches!(e, Effect::GiveUp(gone) if *gone == id(3)));
     assert_eq!(drops.count(), 4);
 }
 
@@ -264,4 +264,68 @@ fn a_trace_hears_from_each_hop_unless_it_declines() {
             if *number == 1 && *r == request && *by == in_charge && report.next.is_none())
     });
     assert!(reported);
+}
+
+/// The nonces of the questions for a sign of life that the first node has sent, oldest first.
+fn questions(net: &Net) -> Vec<u16> {
+    let sent = net.sent.iter().filter(|(from, ..)| *from == 0);
+    let nonces = sent.filter_map(|(_, _, message)| match message {
+        Message::Ping { nonce, .. } => Some(*nonce),
+        _ => None,
+    });
+    nonces.collect()
+}
+
+/// Two nodes, of which the first one has just asked the silent second one so often; what it asked.
+fn asking_one_that_is_silent(times: usize) -> (Net, Vec<u16>) {
+    let mut net = Net::new(2);
+    net.kill(1);
+    net.sent.clear();
+    let now = net.now;
+    net.overlays[0].suspect(now, id(1));
+    while questions(&net).len() < times {
+        net.run_for(Duration::from_millis(10));
+    }
+    let asked = questions(&net);
+    (net, asked)
+}
+
+/// The second node answers a question.
+fn answer(net: &mut Net, nonce: u16) {
+    let message = Message::Pong {
+        nonce,
+        version: 0,
+        known: true,
+        about: None,
+    };
+    let from = id(1);
+    net.input(0, Input::Message { from, message });
+}
+
+#[test]
+fn a_late_answer_tells_how_slow_a_peer_is() {
+    let (mut net, asked) = asking_one_that_is_silent(2);
+    let wait = |net: &Net| net.overlays[0].peer(id(1)).unwrap().round_trip().timeout();
+    let before = wait(&net);
+    answer(&mut net, asked[0]);
+    let after = wait(&net);
+    assert!(after >= before * 5 / 4, "{before:?}, then {after:?}");
+    net.run_for(Duration::from_secs(2));
+    assert!(net.overlays[0].peer(id(1)).is_some());
+    assert_eq!(questions(&net).len(), 2, "it has answered");
+}
+
+#[test]
+fn who_did_not_run_for_a_while_hears_first_what_came_meanwhile() {
+    for answers in [true, false] {
+        let (mut net, asked) = asking_one_that_is_silent(3);
+        net.now = net.now + Duration::from_secs(5);
+        let now = net.now;
+        net.overlays[0].handle(now, Input::Timeout);
+        if answers {
+            answer(&mut net, asked[2]);
+        }
+        net.run_for(Duration::from_millis(100));
+        assert_eq!(net.overlays[0].peer(id(1)).is_some(), answers);
+    }
 }

@@ -148,7 +148,9 @@ pub enum Output {
     },
     /// Open a session.
     Dial(Contact),
-    /// End a session: the node is taken for dead.
+    /// A node is taken for dead: end its session, unless it is still heard by it.
+    GiveUp(NodeId),
+    /// End a session at once: the node is not let in.
     Drop(NodeId),
     /// Something happened.
     Event(Event),
@@ -516,10 +518,7 @@ impl Node {
             Effect::Send { to, message } => self.send(now, to, message),
             Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
-            Effect::Drop(peer) => {
-                self.gate.session_ended(peer);
-                self.outputs.push_back(Output::Drop(peer));
-            }
+            Effect::GiveUp(peer) => self.outputs.push_back(Output::GiveUp(peer)),
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {

@@ -209,6 +209,14 @@ impl<P: Participant> Ground<P> {
     pub(crate) fn carry_out(&mut self, index: Index, effect: Effect<P>) {
         match effect {
             Effect::Send { to, message } => self.send(index as u32, &to, message),
+            Effect::GiveUp(peer) => {
+                let peer = self
+                    .index_of(&peer)
+                    .filter(|peer| !self.reaches(index, *peer));
+                if let Some(peer) = peer {
+                    self.network.close(index as u32, peer as u32);
+                }
+            }
             Effect::Drop(peer) => {
                 if let Some(peer) = self.by_id.get(&peer) {
                     self.network.close(index as u32, *peer);
@@ -225,6 +233,12 @@ impl<P: Participant> Ground<P> {
         }
     }
 
+    /// Tells whether what a node sends comes to another one.
+    fn reaches(&self, from: Index, to: Index) -> bool {
+        let (a, b) = (&self.bodies[from], &self.bodies[to]);
+        b.place.is_some() && a.part == b.part
+    }
+
     fn send(&mut self, from: u32, contact: &Contact, message: P::Message) {
         let bytes = P::encoded_len(&message) as u64;
         self.counters.messages += 1;
@@ -239,7 +253,7 @@ impl<P: Participant> Ground<P> {
         };
         self.trace.sent(self.now, from, to, bytes);
         let (a, b) = (&self.bodies[from as usize], &self.bodies[to as usize]);
-        let reachable = b.place.is_some() && a.part == b.part;
+        let reachable = self.reaches(from as usize, to as usize);
         let ends = ((from, &a.site), (to, &b.site));
         match self.network.send(self.now, ends.0, ends.1, reachable) {
             Fate::Arrives(delay) => {

@@ -448,6 +448,7 @@ impl Subverted {
                     let message = self.alter(message);
                     Effect::Send { to, message }
                 }
+                Effect::GiveUp(peer) => Effect::GiveUp(peer),
                 Effect::Drop(peer) => Effect::Drop(peer),
                 Effect::Event(event) => Effect::Event(event),
                 Effect::Persist { key, value } => Effect::Persist { key, value },

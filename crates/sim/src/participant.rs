@@ -112,7 +112,9 @@ pub enum Effect<P: Participant> {
         /// The message.
         message: P::Message,
     },
-    /// End a session: the node is taken for dead.
+    /// A node is taken for dead: end its session, unless it is there.
+    GiveUp(NodeId),
+    /// End a session at once.
     Drop(NodeId),
     /// Tell the host.
     Event(P::Event),
@@ -217,6 +219,7 @@ impl From<Input<Node>> for services::Input {
 fn effect(output: Output) -> Option<Effect<Node>> {
     Some(match output {
         Output::Send { to, message } => Effect::Send { to, message },
+        Output::GiveUp(peer) => Effect::GiveUp(peer),
         Output::Drop(peer) => Effect::Drop(peer),
         Output::Event(event) => Effect::Event(event),
         Output::Persist {

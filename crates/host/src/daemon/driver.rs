@@ -260,6 +260,7 @@ impl Driver {
                     self.outbox.send(to, &message);
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
+                Output::GiveUp(peer) => self.sessions.give_up(peer),
                 Output::Drop(peer) => self.outbox.end_session(peer),
                 Output::Event(event) => self.outbox.tell(event),
             }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub(super) struct Live {
     opened: Instant,
     bulk: BulkGuard,
     relayed: Relayed,
+    /// Whether it is about to be closed unless something comes by it.
+    pub(super) is_given_up: AtomicBool,
 }
 
 impl Live {
@@ -67,7 +70,13 @@ impl Live {
             opened: Instant::now(),
             bulk: BulkGuard::default(),
             relayed,
+            is_given_up: AtomicBool::new(false),
         }
+    }
+
+    /// Returns how many datagrams came by it, on all paths.
+    pub(super) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
     }
 
     /// Closes the connection at once.

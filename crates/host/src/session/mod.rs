@@ -47,6 +47,7 @@ mod connection;
 mod counters;
 mod dial;
 mod endpoint;
+mod give_up;
 mod idle;
 mod lanes;
 mod queue;
@@ -555,6 +556,12 @@ impl Sessions {
         for live in lines {
             live.close(CloseCode::Dropped);
         }
+    }
+
+    /// The peer was taken for dead: closes its session unless something comes by it within six
+    /// seconds. What waits for it goes on to wait, for the next session if need be.
+    pub fn give_up(&self, peer: NodeId) {
+        give_up::give_up(&self.0, peer);
     }
 
     /// Sends what waits in queues, closes all sessions and stops to listen. Returns

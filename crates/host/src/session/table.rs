@@ -233,6 +233,13 @@ impl<C: Clone> Table<C> {
         lines.into_iter().map(|line| line.connection).collect()
     }
 
+    /// Returns all connections of a peer.
+    pub(super) fn lines_of(&self, peer: NodeId) -> Vec<C> {
+        let entry = self.peers.get(&peer);
+        let lines = entry.into_iter().flat_map(|entry| &entry.lines);
+        lines.map(|line| line.connection.clone()).collect()
+    }
+
     /// Returns the connection that counts for a peer.
     pub(super) fn current(&self, peer: NodeId) -> Option<C> {
         let current = self.peers.get(&peer)?.current.borrow();

@@ -31,9 +31,9 @@ use crate::small_map::SmallMap;
 use crate::time::Time;
 use crate::view::Role;
 
-/// How often to ask before a peer is taken for dead. One message in a hundred is lost on a
-/// bad path, and three in a row hardly ever.
-const PROBE_TRIES: u32 = 3;
+/// An alarm that comes so much too late says that this node did not run meanwhile: what came in
+/// that time waits at its own door, and is heard first.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a node that did not answer is left alone.
 pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 /// The most nodes that are left alone at one time; beyond it the oldest is forgotten.
@@ -179,36 +179,37 @@ impl Overlay {
     /// Asks a peer for a sign of life, unless it is being asked.
     pub(super) fn probe(&mut self, now: Time, id: NodeId) {
         if self.peers.get(&id).is_some_and(|peer| peer.probe.is_none()) {
-            self.send_probe(now, id, 1);
+            let nonce = self.rng.number() as u16;
+            self.send_probe(id, Probe::new(now, nonce));
         }
     }
 
-    fn send_probe(&mut self, now: Time, id: NodeId, tries: u32) {
-        let nonce = self.rng.number() as u16;
+    fn send_probe(&mut self, id: NodeId, probe: Probe) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let version = peer.sent.as_ref().map_or(0, |sent| sent.version());
-        peer.probe = Some(Probe {
-            nonce,
-            sent_at: now,
-            tries,
-        });
-        // Twice for the last try, after what may have been a burst of losses.
-        let wait = peer.round_trip.timeout() * tries.div_ceil(2);
-        self.deadlines.set(Alarm::Probe(id), now + wait);
+        peer.probe = Some(probe);
+        self.deadlines
+            .set(Alarm::Probe(id), peer.answer_due(&probe));
+        let nonce = probe.nonce();
         self.send_to(id, Message::Ping { nonce, version });
     }
 
     pub(super) fn probe_timed_out(&mut self, now: Time, id: NodeId) {
-        let Some(peer) = self.peers.get(&id) else {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(probe) = peer.probe else { return };
-        if peer.heard_at > probe.sent_at {
+        let Some(mut probe) = peer.probe else { return };
+        let is_late = now > peer.answer_due(&probe) + LATE;
+        if peer.heard_at > probe.sent_at() {
             self.end_probe(id);
-        } else if probe.tries < PROBE_TRIES {
-            self.send_probe(now, id, probe.tries + 1);
+        } else if is_late && !probe.is_extended {
+            probe.is_extended = true;
+            peer.probe = Some(probe);
+            self.deadlines.set(Alarm::Probe(id), now + LATE);
+        } else if let Some(again) = probe.again(now) {
+            self.send_probe(id, again);
         } else {
             self.lose(now, id);
         }
@@ -256,10 +257,10 @@ impl Overlay {
         let Some(peer) = self.peers.get_mut(&from) else {
             return self.end_race(now, from, nonce);
         };
-        let Some(probe) = peer.probe.filter(|probe| probe.nonce == nonce) else {
+        let Some(sent_at) = peer.probe.and_then(|probe| probe.answered(nonce)) else {
             return;
         };
-        self.measured(now, from, now.since(probe.sent_at));
+        self.measured(now, from, now.since(sent_at));
         self.end_probe(from);
         if known {
             self.compare_version(from, version);
@@ -376,7 +377,7 @@ impl Overlay {
         if let Some(contact) = self.remove_peer(now, id) {
             self.counters.peers_lost += 1;
             self.remember_lost(now, contact, was_near);
-            self.effects.push_back(Effect::Drop(id));
+            self.effects.push_back(Effect::GiveUp(id));
         }
         self.expedite_hops(now, id);
         self.fail_finds(now, id);

@@ -168,9 +168,9 @@ impl Overlay {
             if mute.is_some_and(|since| now.since(since) >= confirmed_within(now, peer) * MUTE) {
                 return true;
             }
-            let probe = peer.probe.filter(|probe| probe.sent_at >= peer.heard_at);
+            let probe = peer.probe.filter(|probe| probe.sent_at() >= peer.heard_at);
             probe.is_some_and(|probe| {
-                probe.tries > 1 || now.since(probe.sent_at) >= confirmed_within(now, peer)
+                probe.tries() > 1 || now.since(probe.sent_at()) >= confirmed_within(now, peer)
             })
         };
         self.peers.get(&id).is_some_and(overdue)

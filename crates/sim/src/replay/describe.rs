@@ -71,6 +71,7 @@ pub(super) fn output(output: &Output) -> String {
         Output::Remember(contacts) => format!("remember {} contacts", contacts.len()),
         Output::Send { to, message } => short(&format!("send {message:?} to {:?}", to.id())),
         Output::Dial(contact) => told("dial", contact),
+        Output::GiveUp(peer) => told("give up the session with", peer),
         Output::Drop(peer) => told("drop the session with", peer),
         Output::Event(Event::Joined) => "event: joined".to_owned(),
         Output::Event(Event::Dht(event)) => told("event:", event),

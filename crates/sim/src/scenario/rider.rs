@@ -182,6 +182,7 @@ fn input_of(input: Input<Member>) -> Input<Node> {
 fn effect_of(effect: Effect<Node>) -> Effect<Member> {
     match effect {
         Effect::Send { to, message } => Effect::Send { to, message },
+        Effect::GiveUp(peer) => Effect::GiveUp(peer),
         Effect::Drop(peer) => Effect::Drop(peer),
         Effect::Event(event) => Effect::Event(event),
         Effect::Persist { key, value } => Effect::Persist { key, value },
