@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use enishi_overlay::Time;
-use enishi_services::Output;
 use enishi_services::recording::{self, Ending, Reader, Step, Stop, Trace};
+use enishi_services::{Input, Output};
 use serde::Serialize;
+
+use crate::sorts;
 
 /// The most outputs of the step at which traces part that are described.
 const OUTPUTS_SHOWN_MAX: usize = 100;
@@ -39,6 +41,10 @@ pub struct Replay {
     pub duration_us: u64,
     /// How many inputs there were of each kind.
     pub kinds: BTreeMap<&'static str, u64>,
+    /// How many messages of each sort came.
+    pub received: BTreeMap<&'static str, u64>,
+    /// How many messages of each sort the node sent.
+    pub sent: BTreeMap<&'static str, u64>,
     /// The digest after the last input, 16 hexadecimal digits.
     pub digest: String,
     /// How the recording, or the replay, came to its end.
@@ -122,6 +128,9 @@ pub fn replay<R: Read>(reader: &mut Reader<R>, progress: &mut impl FnMut(u64)) -
         let mut outputs = Vec::new();
         for output in node.handle(step.at, step.input) {
             trace.output(&output);
+            if let Output::Send { message, .. } = &output {
+                *replay.sent.entry(sorts::sort(message)).or_default() += 1;
+            }
             outputs.push(output);
         }
         replay.outputs += outputs.len() as u64;
@@ -158,6 +167,8 @@ impl Replay {
             outputs: 0,
             duration_us: 0,
             kinds: BTreeMap::new(),
+            received: BTreeMap::new(),
+            sent: BTreeMap::new(),
             digest: String::new(),
             ending: End::Stopped,
             at_octet: None,
@@ -169,6 +180,9 @@ impl Replay {
         self.inputs += 1;
         self.duration_us = step.at.as_micros();
         *self.kinds.entry(describe::kind(&step.input)).or_default() += 1;
+        if let Input::Message { message, .. } = &step.input {
+            *self.received.entry(sorts::sort(message)).or_default() += 1;
+        }
     }
 
     fn stop(&mut self, stop: Stop) {

@@ -18,6 +18,9 @@ use super::town::{Node, Town};
 const FIRST_MAX: Duration = Duration::from_secs(12);
 /// How long after that a direct way may take.
 const DIRECT_MAX: Duration = Duration::from_secs(10);
+/// How many kinds are in one town: two nodes of each, all of whom have sessions with all others. With
+/// more, two cores have enough to do without anybody trying anything, and it is they that are measured.
+const KINDS_MAX: usize = 16;
 /// How many pairs are tried at once.
 const AT_ONCE: usize = 4;
 /// How often a pair is looked at, and to which part of the time so far: to look takes two processes, and with many
@@ -64,8 +67,8 @@ pub(super) struct Trials {
     pub(super) links: Links,
 }
 
-/// Builds a town of these kinds and tries pairs of them, and what they survive; each pair with
-/// iroh alone too, if its programs are given.
+/// Builds towns of these kinds, one after the other, and tries pairs of them, and what they survive; each
+/// pair with iroh alone too, if its programs are given.
 ///
 /// # Errors
 /// When the lab cannot be built.
@@ -75,16 +78,62 @@ pub(super) fn measure(
     kinds: &[Kind],
     trials: Trials,
 ) -> anyhow::Result<Matrix> {
-    let links = trials.links;
-    let mut town = Town::build(program, kinds, iroh, links)?;
-    thread::sleep(SETTLING);
-    town.world.take_lateness();
-    let last = |from: usize| match trials.all_pairs {
-        true => kinds.len(),
-        false => from + 1,
+    let mut matrix = Matrix {
+        kinds: kinds.to_vec(),
+        cells: Vec::new(),
+        survivals: Vec::new(),
+        late: Duration::ZERO,
+        links: trials.links,
     };
-    let pairs = |from: usize| (from..last(from)).map(move |to| (from, to));
-    let pairs: Vec<(usize, usize)> = (0..kinds.len()).flat_map(pairs).collect();
+    for places in towns(kinds.len(), trials.all_pairs) {
+        let kinds: Vec<Kind> = places.iter().map(|place| kinds[*place]).collect();
+        let mut town = Town::build(program, &kinds, iroh, trials.links)?;
+        thread::sleep(SETTLING);
+        town.world.take_lateness();
+        let is_tried = |from: &Kind, to: &Kind| {
+            let is_known = matrix.cell(from.name, to.name).is_some();
+            !is_known && (trials.all_pairs || from.name == to.name)
+        };
+        let cells = attempt_pairs(&town, &kinds, trials.links, is_tried);
+        matrix.late = matrix.late.max(town.world.take_lateness());
+        if trials.survival {
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
+            let survivals = survival::measure(&mut town, &names, &cells)?;
+            matrix.survivals.extend(survivals);
+        }
+        matrix.cells.extend(cells);
+    }
+    let place = |name: &str| kinds.iter().position(|kind| kind.name == name);
+    let order = |cell: &Cell| (place(cell.from), place(cell.to));
+    matrix.cells.sort_by_key(order);
+    Ok(matrix)
+}
+
+/// Returns which kinds are in each town, by their numbers, so that every two of them are in one at
+/// least, or every one if not all pairs are tried.
+fn towns(kinds: usize, all_pairs: bool) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..kinds).collect();
+    if kinds <= KINDS_MAX || !all_pairs {
+        return all.chunks(KINDS_MAX).map(<[usize]>::to_vec).collect();
+    }
+    let parts: Vec<&[usize]> = all.chunks(KINDS_MAX / 2).collect();
+    let pairs =
+        (0..parts.len()).flat_map(|one| (one + 1..parts.len()).map(move |other| (one, other)));
+    pairs
+        .map(|(one, other)| [parts[one], parts[other]].concat())
+        .collect()
+}
+
+/// Tries some pairs of kinds, a few at a time.
+fn attempt_pairs(
+    town: &Town,
+    kinds: &[Kind],
+    links: Links,
+    is_tried: impl Fn(&Kind, &Kind) -> bool,
+) -> Vec<Cell> {
+    let pairs = (0..kinds.len()).flat_map(|from| (from..kinds.len()).map(move |to| (from, to)));
+    let pairs = pairs.filter(|(from, to)| is_tried(&kinds[*from], &kinds[*to]));
+    let pairs: Vec<(usize, usize)> = pairs.collect();
     let (next, [from, to]) = (AtomicUsize::new(0), &town.sides);
     let worker = || {
         let mut cells = Vec::new();
@@ -100,29 +149,14 @@ pub(super) fn measure(
             };
             let beside = cell.short_of_iroh();
             eprintln!("{} to {}: {} {beside}", cell.from, cell.to, cell.short());
-            cells.push(((*a, *b), cell));
+            cells.push(cell);
         }
         cells
     };
-    let mut cells = thread::scope(|scope| {
+    thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
         let done = workers.into_iter().map(thread::ScopedJoinHandle::join);
-        done.flatten().flatten().collect::<Vec<_>>()
-    });
-    let late = town.world.take_lateness();
-    cells.sort_by_key(|(pair, _)| *pair);
-    let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
-    let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
-    let survivals = match trials.survival {
-        true => survival::measure(&mut town, &names, &cells)?,
-        false => Vec::new(),
-    };
-    Ok(Matrix {
-        kinds: kinds.to_vec(),
-        cells,
-        survivals,
-        late,
-        links,
+        done.flatten().flatten().collect()
     })
 }
 
@@ -173,7 +207,7 @@ fn wait(started: Instant, most: Duration, holds: impl Fn(&()) -> bool) -> Option
 }
 
 /// How packets reach a member.
-fn path(daemon: &Daemon, address: &str) -> Option<String> {
+pub(super) fn path(daemon: &Daemon, address: &str) -> Option<String> {
     let told = daemon.json(&["channel", "show", "lab"]).ok()?;
     let mut members = told["member_list"].as_array()?.iter();
     let has_it = |member: &&Value| {
@@ -348,5 +382,29 @@ impl Matrix {
             "iroh": iroh,
             "survives": survives,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_two_kinds_meet_in_a_town_that_is_not_too_large() {
+        for kinds in [1, 2, KINDS_MAX, KINDS_MAX + 1, 24, 33] {
+            let towns = towns(kinds, true);
+            assert!(towns.iter().all(|town| town.len() <= KINDS_MAX));
+            let meet = |one, other| {
+                towns
+                    .iter()
+                    .any(|town| [one, other].iter().all(|kind| town.contains(kind)))
+            };
+            assert!((0..kinds).all(|one| (one..kinds).all(|other| meet(one, other))));
+        }
+        assert_eq!(towns(24, true).len(), 3);
+        assert_eq!(
+            towns(24, false).iter().map(Vec::len).collect::<Vec<_>>(),
+            [16, 8]
+        );
     }
 }

@@ -1,14 +1,16 @@
 //! What becomes of packets when something between two nodes changes: a router starts anew, its outer
 //! address is another one, a node dies that carried.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use enishi_lab::World;
+use enishi_lab::wire::Area;
 
-use super::matrix::Cell;
+use super::matrix::{Cell, path};
 use super::town::{Node, Town};
 
 /// How long is pinged, ten times a second, and when in between it happens.
@@ -56,8 +58,8 @@ impl Outcome {
     }
 }
 
-/// Lets it happen, one thing after the other. The routers are changed all at once, then one of the
-/// helpers is killed.
+/// Lets it happen, one thing after the other. The routers are changed all at once, then a node is killed
+/// that carries for others. Of pairs whose like is reached straight, both routers are.
 ///
 /// # Errors
 /// When the lab cannot do it.
@@ -67,61 +69,113 @@ pub(super) fn measure(
     cells: &[Cell],
 ) -> anyhow::Result<Vec<Survival>> {
     let mut survivals = Vec::new();
-    let routed: Vec<usize> = (0..names.len())
-        .filter(|kind| town.sides[0][*kind].area.is_some())
+    let at = |name: &str| names.iter().position(|known| *known == name);
+    // Each kind once, though it may be in several towns.
+    let alike = cells.iter().filter(|cell| cell.from == cell.to);
+    let routed: Vec<(usize, &Cell)> = alike
+        .filter_map(|cell| Some((at(cell.from)?, cell)))
+        .filter(|(kind, _)| town.sides[0][*kind].area.is_some())
         .collect();
     for (event, moves) in [
         ("router starts anew", false),
         ("outer address changes", true),
     ] {
         let Town {
-            sides,
+            sides: [from, to],
             helpers,
             world,
             ..
         } = &mut *town;
-        let to = helpers[1]
-            .address
-            .clone()
-            .context("a helper without an address")?;
-        let watched = routed.iter().map(|kind| {
-            let node = &sides[0][*kind];
-            (names[*kind].to_owned(), node, to.clone())
+        let helper = helpers[1].address.as_ref();
+        let helper = helper.context("a helper without an address")?;
+        let watched = routed.iter().flat_map(|(kind, cell)| {
+            let (name, node) = (names[*kind], &from[*kind]);
+            let like = to[*kind]
+                .address
+                .as_ref()
+                .filter(|_| cell.times.direct.is_some());
+            let like = like.map(|like| (format!("{name} to {name}"), node, like.clone()));
+            [Some((name.to_owned(), node, helper.clone())), like]
         });
-        let areas: Vec<_> = routed
+        // Both routers of two that are alike.
+        let areas = routed
             .iter()
-            .filter_map(|kind| sides[0][*kind].area)
-            .collect();
+            .flat_map(|(kind, _)| [from[*kind].area, to[*kind].area]);
+        let areas: BTreeSet<Area> = areas.flatten().collect();
         let happens = |world: &mut World| {
-            areas
-                .iter()
-                .try_for_each(|area| world.restart_router(*area, moves))
+            let mut areas = areas.iter();
+            areas.try_for_each(|area| world.restart_router(*area, moves))
         };
-        survivals.extend(watch(event, watched.collect(), world, happens)?);
+        survivals.extend(watch(event, watched.flatten().collect(), world, happens)?);
     }
+    survivals.extend(carrier_dies(town, names, cells)?);
+    Ok(survivals)
+}
+
+/// Kills the node that carries for most of some pairs which go by way of others, and watches these.
+fn carrier_dies(
+    town: &mut Town,
+    names: &[&'static str],
+    cells: &[Cell],
+) -> anyhow::Result<Vec<Survival>> {
     let at = |name: &str| names.iter().position(|known| *known == name);
-    let is_carried = |cell: &&Cell| cell.times.first.is_some() && cell.times.direct.is_none();
-    let carried = cells.iter().filter(is_carried).take(CARRIED_MAX);
     let Town {
-        sides,
+        sides: [from, to],
         helpers,
         world,
         ..
-    } = &mut *town;
-    let watched = carried.filter_map(|cell| {
-        let (from, to) = (&sides[0][at(cell.from)?], &sides[1][at(cell.to)?]);
-        let who = format!("{} to {}", cell.from, cell.to);
-        Some((who, from, to.address.clone()?))
+    } = town;
+    let is_carried = |cell: &&Cell| cell.times.first.is_some() && cell.times.direct.is_none();
+    let mut by_carrier: BTreeMap<String, Vec<(String, usize, String)>> = BTreeMap::new();
+    for cell in cells.iter().filter(is_carried) {
+        let (Some(a), Some(b)) = (at(cell.from), at(cell.to)) else {
+            continue;
+        };
+        let (Some(daemon), Some(address)) = (&from[a].daemon, &to[b].address) else {
+            continue;
+        };
+        // `relayed by abcdefghij`, or `session relayed by abcdefghij`
+        let path = is_reached(&from[a], address)
+            .then(|| path(daemon, address))
+            .flatten();
+        let carrier = path
+            .as_deref()
+            .and_then(|path| path.split_once("relayed by "));
+        if let Some((_, carrier)) = carrier {
+            let who = format!("{} to {}", cell.from, cell.to);
+            let pairs = by_carrier.entry(carrier.to_owned()).or_default();
+            pairs.push((who, a, address.clone()));
+        }
+    }
+    let helpers_first = helpers.iter_mut().chain(to.iter_mut());
+    let mut carriers = helpers_first.filter_map(|node| {
+        let daemon = node.daemon.as_mut()?;
+        let id = daemon.json(&["status"]).ok()?["node_id"]
+            .as_str()?
+            .to_owned();
+        let pairs = by_carrier
+            .iter()
+            .find(|(carrier, _)| id.starts_with(*carrier))?
+            .1;
+        let is_end = pairs
+            .iter()
+            .any(|(.., to)| Some(to) == node.address.as_ref());
+        (!is_end).then_some((pairs, daemon))
     });
-    let victim = helpers[0].daemon.as_mut().context("no helper")?;
+    let first = carriers.next();
+    let most = first.map(|first| {
+        carriers.fold(first, |most, next| match next.0.len() > most.0.len() {
+            true => next,
+            false => most,
+        })
+    });
+    let Some((pairs, victim)) = most else {
+        return Ok(Vec::new());
+    };
+    let pairs = pairs.iter().take(CARRIED_MAX);
+    let watched = pairs.map(|(who, kind, to)| (who.clone(), &from[*kind], to.clone()));
     let happens = |_: &mut World| victim.process().kill9().map(drop);
-    survivals.extend(watch(
-        "a helper is killed",
-        watched.collect(),
-        world,
-        happens,
-    )?);
-    Ok(survivals)
+    watch("its carrier is killed", watched.collect(), world, happens)
 }
 
 /// Pings from each to an address while something happens.

@@ -19,6 +19,9 @@ const HELPERS: &str = "web_ports = [80, 443]\n";
 /// How long a node may take to join, as one tries again who was told that it failed.
 const JOIN_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Packets that are moved on later than this make the network another one than it was to be.
+const LATE: Duration = Duration::from_millis(20);
+
 /// The places and their nodes; dropping it ends and removes all.
 pub(super) struct Town {
     /// Two nodes of each kind, as the kinds were named.
@@ -78,7 +81,12 @@ impl Town {
         let names = relay.as_ref().map(Relay::names);
         let mut sides: [Vec<Node>; 2] = Default::default();
         for (number, kind) in kinds.iter().enumerate() {
-            eprintln!("{} of {}: {}", number + 1, kinds.len(), kind.name);
+            let late = world.take_lateness();
+            let late = match late > LATE {
+                true => format!(" (packets are up to {} ms late)", late.as_millis()),
+                false => String::new(),
+            };
+            eprintln!("{} of {}: {}{late}", number + 1, kinds.len(), kind.name);
             let mut beside = None;
             for (side, letter) in sides.iter_mut().zip(["a", "b"]) {
                 let name = format!("{letter}{number}");

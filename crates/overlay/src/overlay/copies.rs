@@ -5,18 +5,19 @@
 //! nodes slow after what began it has passed. So copies have a budget that does not grow with them:
 //! some each second, and some for each message that comes by for the first time. (B. Beyer et al.,
 //! *Site Reliability Engineering*, O'Reilly 2016, chapter 22, "Retries"; Finagle's `RetryBudget`
-//! allows ten each second and one for five first tries.) Without budget a node waits, and what comes
-//! to it again it does not pass on.
+//! allows ten each second and one for five first tries.) Each copy makes some hops more, and each of
+//! them is confirmed, so one a second at each node is ten messages a second at each node. Without
+//! budget a node waits, and what comes to it again it does not pass on.
 
 use crate::time::Time;
 
 /// How many copies a second.
-const PER_S: u64 = 16;
+const PER_S: u64 = 2;
 /// For how many messages one copy.
-const FOR_MESSAGES: u64 = 2;
+const FOR_MESSAGES: u64 = 5;
 /// How many copies that were not sent are saved: enough for what waits when several neighbours die
 /// at once.
-const SAVED_MAX: u64 = 256;
+const SAVED_MAX: u64 = 64;
 /// What one copy is, in the unit of [`Copies::left`].
 const COPY: u64 = 1_000_000;
 
@@ -65,11 +66,11 @@ mod tests {
     fn copies_do_not_grow_with_copies() {
         let mut copies = Copies::new(Time::ZERO);
         let taken = |copies: &mut Copies, now| (0..10_000).filter(|_| copies.take(now)).count();
-        assert_eq!(taken(&mut copies, Time::ZERO), 256);
+        assert_eq!(taken(&mut copies, Time::ZERO), 64);
         (0..10).for_each(|_| copies.earn());
-        assert_eq!(taken(&mut copies, Time::ZERO), 5);
+        assert_eq!(taken(&mut copies, Time::ZERO), 2);
         let later = Time::ZERO + Duration::from_secs(2);
-        assert_eq!(taken(&mut copies, later), 32);
-        assert_eq!(taken(&mut copies, later + Duration::from_secs(3600)), 256);
+        assert_eq!(taken(&mut copies, later), 4);
+        assert_eq!(taken(&mut copies, later + Duration::from_secs(3600)), 64);
     }
 }
