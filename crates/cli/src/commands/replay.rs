@@ -52,6 +52,15 @@ fn text(replay: &Replay) -> String {
         row(&format!("  {kind}"), count.to_string());
     }
     row("outputs", replay.outputs.to_string());
+    for (what, sorts) in [
+        ("messages received", &replay.received),
+        ("messages sent", &replay.sent),
+    ] {
+        row(what, sorts.values().sum::<u64>().to_string());
+        for (sort, count) in sorts {
+            row(&format!("  {sort}"), count.to_string());
+        }
+    }
     row("digest", replay.digest.clone());
     let mut lines = vec![table.print(), String::new()];
     lines.extend(replay.parted.iter().flat_map(parting));
@@ -130,6 +139,8 @@ mod tests {
             outputs: 9,
             duration_us: 1_500_000,
             kinds: BTreeMap::from([("timeout", 7)]),
+            received: BTreeMap::from([("ping", 3)]),
+            sent: BTreeMap::from([("pong", 3)]),
             digest: "00".into(),
             ending: End::Torn,
             at_octet: Some(99),
@@ -144,6 +155,8 @@ mod tests {
             told.contains("1.500000 s") && told.contains("octet 99"),
             "{told}"
         );
+        let sent = told.split_once("messages sent").map(|(_, rest)| rest);
+        assert!(sent.is_some_and(|sent| sent.contains("pong")), "{told}");
         assert!(!told.contains("another version"));
         let other = Replay {
             recorded_by: "0.0.9".into(),

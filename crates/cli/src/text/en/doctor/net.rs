@@ -82,7 +82,7 @@ fn translation(nat: &Nat, own: &[SocketAddr], bad: bool) -> Diagnosis {
     let what = match nat.mapping.as_str() {
         "none" => "the node's own address is seen outside: nothing is in between".to_owned(),
         "endpoint-independent" => format!(
-            "a router gives the node one outer address for all ({}): others can come straight to it",
+            "a router gives the node one outer address for all ({}): others reach it straight once both have spoken",
             seen.join(", ")
         ),
         "sequential" => {

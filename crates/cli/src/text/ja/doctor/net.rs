@@ -83,7 +83,7 @@ fn translation(nat: &Nat, own: &[SocketAddr], bad: bool) -> Diagnosis {
     let what = match nat.mapping.as_str() {
         "none" => "自分のアドレスがそのまま外から見えています。間に変換はありません".to_owned(),
         "endpoint-independent" => format!(
-            "ルーターが外側のアドレスを 1 つ割り当てています（{}）。外から直接届きます",
+            "ルーターが外側のアドレスを 1 つ割り当てています（{}）。双方が送れば直接届きます",
             seen.join("、")
         ),
         "sequential" => "ルーターが相手ごとに番号順に別のポートを割り当てています。予測して直接\
