@@ -6,9 +6,13 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+#[path = "../../stun/tests/shell/coturn.rs"]
+mod coturn;
 mod net;
 
-use enishi_lab::wire::{NatKind, Ports};
+use std::time::Duration;
+
+use enishi_lab::wire::{Area, NatKind, Ports};
 use enishi_lab::{Daemon, Host, Process, until};
 use serde_json::Value;
 
@@ -396,64 +400,139 @@ fn packets_way(from: &Daemon) -> String {
     path.to_owned()
 }
 
-/// Two nodes behind routers of these kinds are members of one channel, and those who help them of
-/// none: their packets go straight, and so does their session, which needs nobody else then.
+/// Two nodes behind routers who are members of one channel, and others who help them and are of none.
+struct Pair {
+    homes: Vec<Area>,
+    hosts: Vec<Host>,
+    nodes: Vec<Daemon>,
+    helpers: Vec<Daemon>,
+    /// Of the second one in the channel.
+    address: String,
+}
+
+impl Pair {
+    /// Waits until packets of the two go straight.
+    fn meet(net: &mut Net, kinds: [NatKind; 2]) -> Self {
+        let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
+        let first = start(net, &helpers[0], None);
+        let ticket = invitation(&first);
+        let others = [1, 2].map(|number| start(net, &helpers[number], Some(&ticket)));
+        let (mut homes, mut hosts) = (Vec::new(), Vec::new());
+        for (name, kind) in ["a", "b"].into_iter().zip(kinds) {
+            let home = net.world.home(kind).unwrap();
+            homes.push(home);
+            hosts.push(net.world.host(name, home).unwrap());
+        }
+        let nodes: Vec<Daemon> = hosts
+            .iter()
+            .map(|host| start_with_device(net, host, Some(&ticket)))
+            .collect();
+        let [one, other] = &nodes[..] else {
+            unreachable!("there are two");
+        };
+        one.text(&["channel", "create", "two"]).unwrap();
+        let invitation = one.text(&["channel", "invite", "two"]).unwrap();
+        until(A_WHILE, "it joins the channel", || {
+            Ok(other.call(&["channel", "join", &invitation])?.success())
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}", other.log()));
+        let address = other.address().unwrap().to_string();
+        let pair = Self {
+            homes,
+            hosts,
+            nodes,
+            helpers: [first].into_iter().chain(others).collect(),
+            address,
+        };
+        pair.go_straight();
+        pair
+    }
+
+    fn go_straight(&self) {
+        until(A_WHILE, "packets go straight", || {
+            let words = ["ping", "-q", "-c", "1", "-W", "1", &self.address];
+            let answered = self.hosts[0].run(&words, A_WHILE)?.success();
+            Ok(answered && packets_way(&self.nodes[0]).starts_with("direct 11."))
+        })
+        .unwrap_or_else(|error| {
+            let logs: Vec<String> = self.nodes.iter().map(Daemon::log).collect();
+            panic!(
+                "{error}: {}\n{}",
+                packets_way(&self.nodes[0]),
+                logs.join("\n\n")
+            )
+        });
+    }
+
+    /// Pings from the first one to the second one, at so many milliseconds; returns what is said of it.
+    fn ping(&self, count: u32, interval_ms: u32) -> String {
+        let (count, interval) = (count.to_string(), f64::from(interval_ms) / 1000.0);
+        let interval = interval.to_string();
+        let words = [
+            "ping",
+            "-c",
+            &count,
+            "-i",
+            &interval,
+            "-W",
+            "1",
+            &self.address,
+        ];
+        self.hosts[0].run(&words, A_WHILE).unwrap().stdout
+    }
+}
+
+/// Packets of two nodes behind routers of these kinds go straight, and so does their session, which
+/// needs nobody else then.
 fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
     let Some(mut net) = Net::open(name) else {
         return;
     };
-    let helpers = ["p1", "p2", "p3"].map(|name| net.world.public(name).unwrap());
-    let first = start(&net, &helpers[0], None);
-    let ticket = invitation(&first);
-    let others = [1, 2].map(|number| start(&net, &helpers[number], Some(&ticket)));
-    let mut hosts = Vec::new();
-    for (name, kind) in ["a", "b"].into_iter().zip(kinds) {
-        let home = net.world.home(kind).unwrap();
-        hosts.push(net.world.host(name, home).unwrap());
-    }
-    let nodes: Vec<Daemon> = hosts
-        .iter()
-        .map(|host| start_with_device(&net, host, Some(&ticket)))
-        .collect();
-    let [one, other] = &nodes[..] else {
+    let mut pair = Pair::meet(&mut net, kinds);
+    // A flow has its way for good.
+    let pinged = pair.ping(20, 100);
+    assert!(pinged.contains("20 received"), "{pinged}");
+    let [one, other] = &pair.nodes[..] else {
         unreachable!("there are two");
     };
-    one.text(&["channel", "create", "two"]).unwrap();
-    let invitation = one.text(&["channel", "invite", "two"]).unwrap();
-    until(A_WHILE, "it joins the channel", || {
-        Ok(other.call(&["channel", "join", &invitation])?.success())
-    })
-    .unwrap_or_else(|error| panic!("{error}: {}", other.log()));
-    let address = other.address().unwrap().to_string();
-    until(A_WHILE, "packets go straight", || {
-        let words = ["ping", "-q", "-c", "1", "-W", "1", &address];
-        let answered = hosts[0].run(&words, A_WHILE)?.success();
-        Ok(answered && packets_way(one).starts_with("direct 11."))
-    })
-    .unwrap_or_else(|error| {
-        let logs = nodes
-            .iter()
-            .map(Daemon::log)
-            .collect::<Vec<_>>()
-            .join("\n\n");
-        panic!("{error}: {}\n{logs}", packets_way(one))
-    });
-    // A flow has its way for good.
-    let words = ["ping", "-q", "-c", "20", "-i", "0.1", "-W", "1", &address];
-    let pinged = hosts[0].run(&words, A_WHILE).unwrap();
-    assert!(pinged.stdout.contains("20 received"), "{}", pinged.stdout);
     assert!(packets_way(one).starts_with("direct 11."));
     let told = status(other);
     until(A_WHILE, "the session goes straight", || {
         Ok(way(one, &told).starts_with("direct"))
     })
     .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(one, &told), one.log()));
-    drop((first, others));
+    pair.helpers.clear();
     // Longer than a session lives by which nothing comes.
-    let words = ["ping", "-c", "100", "-i", "0.2", "-W", "1", &address];
-    let pinged = hosts[0].run(&words, A_WHILE).unwrap();
-    assert!(pinged.stdout.contains("100 received"), "{}", pinged.stdout);
-    assert!(way(one, &told).starts_with("direct"));
+    let pinged = pair.ping(100, 200);
+    assert!(pinged.contains("100 received"), "{pinged}");
+    assert!(way(&pair.nodes[0], &told).starts_with("direct"));
+}
+
+#[test]
+fn packets_go_straight_again_when_a_router_starts_anew_or_has_another_address() {
+    /// How long nothing may arrive.
+    const GAP_MAX: Duration = Duration::from_secs(4);
+    const INTERVAL_MS: u32 = 200;
+    let Some(mut net) = Net::open("anew") else {
+        return;
+    };
+    let pair = Pair::meet(&mut net, [port_restricted(), port_restricted()]);
+    for moves in [false, true] {
+        let pinged = std::thread::scope(|scope| {
+            let pinging = scope.spawn(|| pair.ping(60, INTERVAL_MS));
+            std::thread::sleep(Duration::from_secs(2));
+            net.world.restart_router(pair.homes[0], moves).unwrap();
+            pinging.join().unwrap()
+        });
+        let after = pinged.split(" packets transmitted, ").nth(1);
+        let received = after.and_then(|after| after.split(' ').next()?.parse::<u32>().ok());
+        let gap_ms = (60 - received.unwrap()) * INTERVAL_MS;
+        assert!(
+            Duration::from_millis(gap_ms.into()) < GAP_MAX,
+            "moves: {moves}: {pinged}"
+        );
+        pair.go_straight();
+    }
 }
 
 /// Keeps one outer port for all, and lets nobody in who was not sent to.
@@ -501,6 +580,12 @@ fn any_stun_client_is_answered_at_the_port_of_packets() {
     let listens: std::net::SocketAddr = told["addresses"][0].as_str().unwrap().parse().unwrap();
     let packets = (server.address(), listens.port() + 1);
     let own = client.address();
+    let program = coturn::Coturn::new().program("turnutils_stunclient");
+    let (at, port) = (packets.0.to_string(), packets.1.to_string());
+    let words = [program.as_str(), "-p", &port, &at];
+    let output = client.run(&words, A_WHILE).unwrap();
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains(&format!("reflexive addr: {own}:")), "{said}");
     let answer = std::thread::spawn(move || {
         client.enter().unwrap();
         let socket = std::net::UdpSocket::bind((own, 4321)).unwrap();

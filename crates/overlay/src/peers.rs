@@ -105,12 +105,12 @@ pub(crate) const PROBE_TRIES: usize = 3;
 /// A question for a sign of life that is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
-    /// What the first try carries; each other one carries one more.
-    nonce: u16,
+    /// What each try carries: nobody is to answer one before it was sent.
+    nonces: [u16; PROBE_TRIES],
     /// When each try was sent.
     sent_at: [Time; PROBE_TRIES],
     tries: u8,
-    /// Whether the answer to the last try was given more time.
+    /// Whether the answer to the latest try was given more time.
     pub(crate) is_extended: bool,
 }
 
@@ -118,7 +118,7 @@ impl Probe {
     /// Makes a question that was sent once.
     pub(crate) fn new(now: Time, nonce: u16) -> Self {
         Self {
-            nonce,
+            nonces: [nonce; PROBE_TRIES],
             sent_at: [now; PROBE_TRIES],
             tries: 1,
             is_extended: false,
@@ -126,9 +126,10 @@ impl Probe {
     }
 
     /// Sends it once more; none after [`PROBE_TRIES`].
-    pub(crate) fn again(mut self, now: Time) -> Option<Self> {
+    pub(crate) fn again(mut self, now: Time, nonce: u16) -> Option<Self> {
         let tries = self.tries();
         *self.sent_at.get_mut(tries)? = now;
+        *self.nonces.get_mut(tries)? = nonce;
         self.tries += 1;
         self.is_extended = false;
         Some(self)
@@ -139,9 +140,9 @@ impl Probe {
         usize::from(self.tries)
     }
 
-    /// Returns what the last try carries.
+    /// Returns what the latest try carries.
     pub(crate) fn nonce(&self) -> u16 {
-        self.nonce.wrapping_add(u16::from(self.tries) - 1)
+        self.nonces[self.tries() - 1]
     }
 
     /// Returns when it was last sent.
@@ -151,9 +152,9 @@ impl Probe {
 
     /// Returns when the try was sent that an answer belongs to.
     pub(crate) fn answered(&self, nonce: u16) -> Option<Time> {
-        let sent = &self.sent_at[..self.tries()];
-        sent.get(usize::from(nonce.wrapping_sub(self.nonce)))
-            .copied()
+        let sent = self.nonces.iter().zip(&self.sent_at).take(self.tries());
+        let mut sent = sent.filter(|(carried, _)| **carried == nonce);
+        sent.next().map(|(_, at)| *at)
     }
 }
 

@@ -237,6 +237,14 @@ impl Gate {
         }
     }
 
+    /// A node does not answer, but the session with it may go on: what this node says is begun with its
+    /// proof again, as the other one may have begun anew.
+    pub(crate) fn session_doubted(&mut self, peer: NodeId) {
+        if let Some(closed) = &mut self.0 {
+            closed.peers.present_again(peer);
+        }
+    }
+
     /// Takes the next order.
     pub(crate) fn pop_order(&mut self) -> Option<Order> {
         self.0.as_mut()?.orders.pop_front()

@@ -210,18 +210,10 @@ impl<P: Participant> Ground<P> {
         match effect {
             Effect::Send { to, message } => self.send(index as u32, &to, message),
             Effect::GiveUp(peer) => {
-                let peer = self
-                    .index_of(&peer)
-                    .filter(|peer| !self.reaches(index, *peer));
-                if let Some(peer) = peer {
-                    self.network.close(index as u32, peer as u32);
-                }
+                let peer = self.index_of(&peer);
+                self.close(index, peer.filter(|peer| !self.reaches(index, *peer)));
             }
-            Effect::Drop(peer) => {
-                if let Some(peer) = self.by_id.get(&peer) {
-                    self.network.close(index as u32, *peer);
-                }
-            }
+            Effect::Drop(peer) => self.close(index, self.index_of(&peer)),
             Effect::Event(event) => self.events.push((self.now, index, event)),
             Effect::Persist { key, value } => {
                 let disk = &mut self.estates[index].disk;
@@ -230,6 +222,13 @@ impl<P: Participant> Ground<P> {
                     None => disk.remove(&key),
                 };
             }
+        }
+    }
+
+    /// Ends a node's session with another one.
+    fn close(&mut self, index: Index, peer: Option<Index>) {
+        if let Some(peer) = peer {
+            self.network.close(index as u32, peer as u32);
         }
     }
 

@@ -155,8 +155,11 @@ mod tests {
             told.contains("1.500000 s") && told.contains("octet 99"),
             "{told}"
         );
-        let sent = told.split_once("messages sent").map(|(_, rest)| rest);
-        assert!(sent.is_some_and(|sent| sent.contains("pong")), "{told}");
+        let halves = told.split_once("messages sent").unwrap();
+        assert!(
+            halves.0.contains("ping") && halves.1.contains("pong"),
+            "{told}"
+        );
         assert!(!told.contains("another version"));
         let other = Replay {
             recorded_by: "0.0.9".into(),

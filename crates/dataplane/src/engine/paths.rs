@@ -221,7 +221,8 @@ impl Paths {
         if self.candidates.len() >= CANDIDATES_MAX {
             // The oldest that never answered makes room, or the oldest that is not in use.
             let mut known = self.candidates.iter();
-            let silent = known.position(|known| known.round_trip.is_none());
+            let is_silent = |known: &Candidate| known.round_trip.is_none() && known.heard.is_none();
+            let silent = known.position(is_silent);
             let in_use = self.taken.map(|taken| taken.pair);
             let mut known = self.candidates.iter();
             let unused = known.position(|known| Some(known.pair) != in_use);
@@ -363,7 +364,8 @@ impl Paths {
     /// it has been silent otherwise, neither do we.
     pub(super) fn heard_by_lane(&mut self, now: Instant) {
         let silent = |taken: &mut Taken| now - taken.heard >= FOLLOW_AFTER;
-        if self.taken.take_if(silent).is_some() {
+        if let Some(lost) = self.taken.take_if(silent) {
+            self.note_heard(lost.heard, lost.pair);
             self.lose(now);
         }
     }
@@ -453,8 +455,8 @@ impl Paths {
                 }
             }
         }
-        if given_up {
-            self.taken = None;
+        if let Some(lost) = self.taken.take_if(|_| given_up) {
+            self.note_heard(lost.heard, lost.pair);
             self.lose(now);
         }
         if let Some(taken) = &mut self.taken {

@@ -200,12 +200,18 @@ impl Carrier {
         }
     }
 
-    /// Uses nodes that may carry to a peer, as soon as there is a session with each. For anybody's
-    /// word, at most `new_max` sessions are opened, and eight at once in all.
-    pub fn learn(self: &Arc<Self>, to: NodeId, relays: Vec<Contact>, new_max: usize) {
+    /// Uses nodes that may carry to a peer, as soon as there is a session with each: the nearest of those
+    /// with whom there is one is the first. For anybody's word, at most `new_max` sessions are opened, and
+    /// eight at once in all.
+    pub fn learn(self: &Arc<Self>, to: NodeId, mut relays: Vec<Contact>, new_max: usize) {
         let Some(sessions) = self.sessions.get() else {
             return;
         };
+        // Where this node has no preference the peer's stands.
+        relays.sort_by_cached_key(|relay| {
+            let session = sessions.session(relay.id());
+            session.map_or(Duration::MAX, |session| session.rtt)
+        });
         let mut opened = 0;
         for relay in relays {
             if [to, sessions.me()].contains(&relay.id()) {

@@ -1,8 +1,7 @@
 //! One connection, from the end of its handshake to its close.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -59,8 +58,8 @@ pub(super) struct Live {
     opened: Instant,
     bulk: BulkGuard,
     relayed: Relayed,
-    /// Whether it is about to be closed unless something comes by it.
-    pub(super) is_given_up: AtomicBool,
+    /// When its peer was taken for dead, and how much had come by then; none if it is not.
+    pub(super) given_up: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Live {
@@ -70,7 +69,7 @@ impl Live {
             opened: Instant::now(),
             bulk: BulkGuard::default(),
             relayed,
-            is_given_up: AtomicBool::new(false),
+            given_up: Mutex::default(),
         }
     }
 

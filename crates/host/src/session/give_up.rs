@@ -7,8 +7,7 @@
 //! More Accurate Failure Detection", DSN-W 2018, section III.)
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enishi_overlay::NodeId;
 
@@ -18,24 +17,36 @@ use super::{Shared, lock};
 /// How long something is waited for. iroh speaks by every path of a session every 5 s.
 const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(6);
 
-/// Closes all connections of a peer by which nothing comes within [`SIGN_OF_LIFE_MAX`].
+/// Closes all connections of a peer by which nothing comes within [`SIGN_OF_LIFE_MAX`] from now.
 pub(super) fn give_up(shared: &Arc<Shared>, peer: NodeId) {
     let lines = lock(&shared.table).lines_of(peer);
     for live in lines {
-        if !live.is_given_up.swap(true, Relaxed) {
+        let now = (Instant::now(), live.received());
+        let before = lock(&live.given_up).replace(now);
+        if before.is_none() {
             shared.runtime.spawn(judge(live));
         }
     }
 }
 
+/// Waits until it is so long since the peer was given up last.
 async fn judge(live: Arc<Live>) {
-    let before = live.received();
-    tokio::select! {
-        _ = live.connection.closed() => return,
-        () = tokio::time::sleep(SIGN_OF_LIFE_MAX) => {}
-    }
-    live.is_given_up.store(false, Relaxed);
-    if live.received() == before {
-        live.close(CloseCode::Dropped);
+    loop {
+        let given_up = *lock(&live.given_up);
+        let Some((since, before)) = given_up else {
+            return;
+        };
+        let left = SIGN_OF_LIFE_MAX.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            *lock(&live.given_up) = None;
+            if live.received() == before {
+                live.close(CloseCode::Dropped);
+            }
+            return;
+        }
+        tokio::select! {
+            _ = live.connection.closed() => return,
+            () = tokio::time::sleep(left) => {}
+        }
     }
 }

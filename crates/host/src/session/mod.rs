@@ -559,7 +559,7 @@ impl Sessions {
     }
 
     /// The peer was taken for dead: closes its session unless something comes by it within six
-    /// seconds. What waits for it goes on to wait, for the next session if need be.
+    /// seconds. Until then it is spoken to by that session, and what it has not taken is lost with it.
     pub fn give_up(&self, peer: NodeId) {
         give_up::give_up(&self.0, peer);
     }

@@ -197,6 +197,7 @@ impl Overlay {
     }
 
     pub(super) fn probe_timed_out(&mut self, now: Time, id: NodeId) {
+        let nonce = self.rng.number() as u16;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -208,7 +209,7 @@ impl Overlay {
             probe.is_extended = true;
             peer.probe = Some(probe);
             self.deadlines.set(Alarm::Probe(id), now + LATE);
-        } else if let Some(again) = probe.again(now) {
+        } else if let Some(again) = probe.again(now, nonce) {
             self.send_probe(id, again);
         } else {
             self.lose(now, id);

@@ -9,7 +9,8 @@
 //! in front of them (P. Srisuresh et al., RFC 5128, section 3.3) and is enough where only one of
 //! them can be dialled; and each opens sessions with those who may carry to the other, lest
 //! dialling fails. Who may carry is whoever has a session with a node that goes straight:
-//! reachable ones first.
+//! reachable ones first, and of these the nearest. The caller then takes the nearest to itself of those with
+//! whom it has a session.
 //!
 //! If A itself is in charge of B's position, since B has been silent to it, A goes on as if another one had
 //! said that B is not there, and calls once more, by way of one of those who may carry, who may know B: each
@@ -230,7 +231,7 @@ impl Calls {
 }
 
 /// Returns who may carry from `other` to this node: those with whom it has sessions that go
-/// straight, reachable ones first.
+/// straight, reachable ones first, and of these the nearest.
 pub(super) fn relays(overlay: &Overlay, other: NodeId) -> Vec<Contact> {
     let peers = overlay.peers().filter(|peer| {
         let id = peer.contact().id();
@@ -245,6 +246,7 @@ pub(super) fn relays(overlay: &Overlay, other: NodeId) -> Vec<Contact> {
         (
             !peer.grade().is_reachable(),
             is_where_it_says != Some(true),
+            peer.round_trip().usual(),
             id,
         )
     });

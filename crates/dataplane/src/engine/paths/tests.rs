@@ -376,4 +376,11 @@ fn a_socket_is_in_use_by_which_the_peer_speaks() {
     paths.answered(now + silent, FAR, MS, 100);
     assert_eq!(paths.straight(), Some(FAR));
     assert!(uses(&paths, silent), "the peer may not have left it");
+    let later = silent * 2;
+    paths.answered(now + later, by_another, MS, 100);
+    assert_eq!(paths.straight(), Some(by_another));
+    paths.heard(now + later, by_another, true);
+    paths.heard_by_lane(now + later + FOLLOW_AFTER);
+    assert_eq!(paths.straight(), None);
+    assert!(uses(&paths, later + FOLLOW_AFTER), "nor now");
 }
