@@ -10,8 +10,6 @@
 mod coturn;
 mod net;
 
-use std::time::Duration;
-
 use enishi_lab::wire::{Area, NatKind, Ports};
 use enishi_lab::{Daemon, Host, Process, until};
 use serde_json::Value;
@@ -510,27 +508,12 @@ fn packets_go_straight(name: &str, kinds: [NatKind; 2]) {
 
 #[test]
 fn packets_go_straight_again_when_a_router_starts_anew_or_has_another_address() {
-    /// How long nothing may arrive.
-    const GAP_MAX: Duration = Duration::from_secs(4);
-    const INTERVAL_MS: u32 = 200;
     let Some(mut net) = Net::open("anew") else {
         return;
     };
     let pair = Pair::meet(&mut net, [port_restricted(), port_restricted()]);
     for moves in [false, true] {
-        let pinged = std::thread::scope(|scope| {
-            let pinging = scope.spawn(|| pair.ping(60, INTERVAL_MS));
-            std::thread::sleep(Duration::from_secs(2));
-            net.world.restart_router(pair.homes[0], moves).unwrap();
-            pinging.join().unwrap()
-        });
-        let after = pinged.split(" packets transmitted, ").nth(1);
-        let received = after.and_then(|after| after.split(' ').next()?.parse::<u32>().ok());
-        let gap_ms = (60 - received.unwrap()) * INTERVAL_MS;
-        assert!(
-            Duration::from_millis(gap_ms.into()) < GAP_MAX,
-            "moves: {moves}: {pinged}"
-        );
+        net.world.restart_router(pair.homes[0], moves).unwrap();
         pair.go_straight();
     }
 }
