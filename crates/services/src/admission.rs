@@ -230,18 +230,11 @@ impl Gate {
         self.0.as_ref().is_some_and(|closed| closed.bars(&peer))
     }
 
-    /// The session with a node ended; whoever comes back has to show its proof again.
+    /// The session with a node ended, or is taken to be about to end; whoever comes back, or is there still,
+    /// has to show its proof again.
     pub(crate) fn session_ended(&mut self, peer: NodeId) {
         if let Some(closed) = &mut self.0 {
             closed.peers.forget(peer);
-        }
-    }
-
-    /// A node does not answer, but the session with it may go on: what this node says is begun with its
-    /// proof again, as the other one may have begun anew.
-    pub(crate) fn session_doubted(&mut self, peer: NodeId) {
-        if let Some(closed) = &mut self.0 {
-            closed.peers.present_again(peer);
         }
     }
 

@@ -519,9 +519,7 @@ impl Node {
             Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
             Effect::GiveUp(peer) => {
-                self.gate.session_doubted(peer);
-                // Whoever tends a tree does not wait for the end of the session.
-                self.input_multicast(now, ServiceInput::Gone(peer));
+                self.gate.session_ended(peer);
                 self.outputs.push_back(Output::GiveUp(peer));
             }
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),

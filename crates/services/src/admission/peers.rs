@@ -95,13 +95,6 @@ impl Peers {
         self.strangers.remove(&id);
     }
 
-    /// A node is to see the own proof again.
-    pub(super) fn present_again(&mut self, id: NodeId) {
-        if let Some(peer) = self.partners.get_mut(&id) {
-            peer.presented_at = None;
-        }
-    }
-
     /// The own proof is another one: everybody is to see it.
     pub(super) fn present_anew(&mut self) {
         for peer in self.partners.values_mut() {
