@@ -18,8 +18,8 @@ use super::town::{Node, Town};
 const FIRST_MAX: Duration = Duration::from_secs(12);
 /// How long after that a direct way may take.
 const DIRECT_MAX: Duration = Duration::from_secs(10);
-/// How many kinds are in one town: two nodes of each, all of whom have sessions with all others. With
-/// more, two cores have enough to do without anybody trying anything, and it is they that are measured.
+/// How many kinds are in one town: two nodes of each, all of whom have sessions with all others. With 24
+/// kinds two cores had no time left before anything was tried, and it would be they that are measured.
 const KINDS_MAX: usize = 16;
 /// How many pairs are tried at once.
 const AT_ONCE: usize = 4;

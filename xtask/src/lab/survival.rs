@@ -147,29 +147,20 @@ fn carrier_dies(
             pairs.push((who, a, address.clone()));
         }
     }
-    let helpers_first = helpers.iter_mut().chain(to.iter_mut());
-    let mut carriers = helpers_first.filter_map(|node| {
+    // Of two that carry for as many a helper.
+    let nodes = to.iter_mut().chain(helpers.iter_mut());
+    let carriers = nodes.filter_map(|node| {
         let daemon = node.daemon.as_mut()?;
-        let id = daemon.json(&["status"]).ok()?["node_id"]
-            .as_str()?
-            .to_owned();
-        let pairs = by_carrier
-            .iter()
-            .find(|(carrier, _)| id.starts_with(*carrier))?
-            .1;
-        let is_end = pairs
-            .iter()
-            .any(|(.., to)| Some(to) == node.address.as_ref());
+        let told = daemon.json(&["status"]).ok()?;
+        let id = told["node_id"].as_str()?;
+        let mut known = by_carrier.iter();
+        let (_, pairs) = known.find(|(carrier, _)| id.starts_with(*carrier))?;
+        let mut ends = pairs.iter().map(|(.., to)| to);
+        let is_end = ends.any(|to| Some(to) == node.address.as_ref());
         (!is_end).then_some((pairs, daemon))
     });
-    let first = carriers.next();
-    let most = first.map(|first| {
-        carriers.fold(first, |most, next| match next.0.len() > most.0.len() {
-            true => next,
-            false => most,
-        })
-    });
-    let Some((pairs, victim)) = most else {
+    let Some((pairs, victim)) = carriers.max_by_key(|(pairs, _)| pairs.len()) else {
+        eprintln!("nobody is killed: no pair goes by a node that could be");
         return Ok(Vec::new());
     };
     let pairs = pairs.iter().take(CARRIED_MAX);

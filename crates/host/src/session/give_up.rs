@@ -4,7 +4,7 @@
 //! costs both ends a handshake, and makes all of them slower. So what decides is whether anything
 //! comes by the session, if only what QUIC says by itself. (Nodes that judge others while they are
 //! slow themselves: A. Dadgar, J. Phillips and J. Currey, "Lifeguard: Local Health Awareness for
-//! More Accurate Failure Detection", DSN-W 2018, section III.)
+//! More Accurate Failure Detection", DSN-W 2018.)
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
