@@ -129,7 +129,7 @@ impl Peer {
                     self.sessions.send_control(&to, message.encode().into());
                 }
                 Output::Dial(to) => self.sessions.dial(&to),
-                Output::GiveUp(peer) => self.sessions.give_up(peer),
+                Output::GiveUp(peer) => self.sessions.doubt(peer),
                 Output::Drop(peer) => self.sessions.drop_session(peer),
                 Output::Persist { .. } | Output::Remember(_) | Output::Event(_) => {}
             }

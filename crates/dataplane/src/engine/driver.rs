@@ -643,6 +643,10 @@ impl<O: Outside> Driver<O> {
                 self.exit.outside.note(session.wish());
             }
             let (asks, _) = session.paths.tick(self.now, self.keep_alive);
+            if session.paths.is_doubtful(self.now) {
+                let doubtful = Note::Doubtful(session.peer);
+                self.exit.outside.note(doubtful);
+            }
             for ask in asks {
                 self.ask(slot, ask);
             }

@@ -312,6 +312,8 @@ pub enum Note {
         /// The address.
         at: SocketAddr,
     },
+    /// A peer leaves questions unanswered by the way that its packets take, which may be given up soon.
+    Doubtful(PeerKey),
     /// A peer is spoken to, and no way straight to it is found: told every few seconds, also while a
     /// node relays.
     Wayless {

@@ -48,6 +48,8 @@ const TRIAL_SILENCES: u32 = 3;
 const DOUBT_AFTER: Duration = Duration::from_millis(200);
 /// How often it is asked then.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
+/// After so long in doubt the host is told: two questions have had no answer.
+const TELL_AFTER: Duration = Duration::from_millis(500);
 /// After so long in doubt the address is given up: well within the two seconds in which the
 /// failure of a neighbour is to be noticed.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
@@ -101,8 +103,9 @@ struct Taken {
     pair: Pair,
     round_trip: Duration,
     heard: Instant,
-    /// Since when the peer has been asked without an answer.
+    /// Since when the peer has been asked without an answer, and of which such time the host was told.
     doubted: Option<Instant>,
+    told: Option<Instant>,
     asked: Instant,
     /// The longest datagram that was answered.
     bytes_max: usize,
@@ -280,6 +283,19 @@ impl Paths {
         is_wanted
     }
 
+    /// Tells, once each time, whether the peer has left some questions unanswered by the way that is taken.
+    pub(super) fn is_doubtful(&mut self, now: Instant) -> bool {
+        let Some(taken) = &mut self.taken else {
+            return false;
+        };
+        let since = taken.doubted.filter(|since| now - *since >= TELL_AFTER);
+        let tells = since.is_some() && since != taken.told;
+        if tells {
+            taken.told = since;
+        }
+        tells
+    }
+
     /// Returns the round trip of the way that is taken.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.taken.map(|taken| taken.round_trip)
@@ -417,6 +433,7 @@ impl Paths {
                 round_trip,
                 heard: now,
                 doubted: None,
+                told: None,
                 asked: now,
                 bytes_max: bytes.max(safe(&pair)),
                 trial: None,

@@ -261,7 +261,7 @@ impl Driver {
                 }
                 Output::Dial(contact) => self.outbox.dial(contact),
                 // It waits for some seconds anyway, and so for no message before it.
-                Output::GiveUp(peer) => self.sessions.give_up(peer),
+                Output::GiveUp(peer) => self.sessions.doubt(peer),
                 Output::Drop(peer) => self.outbox.end_session(peer),
                 Output::Event(event) => self.outbox.tell(event),
             }

@@ -93,6 +93,10 @@ impl Outside for Lanes {
                 at,
                 ticket: None,
             },
+            // What has cut that way off may have cut off the session's.
+            engine::Note::Doubtful(peer) => {
+                return self.sessions.doubt(NodeId::from_bytes(peer));
+            }
             engine::Note::Wayless { peer, is_relayed } => {
                 Note::Wayless(NodeId::from_bytes(peer), is_relayed)
             }

@@ -1,7 +1,8 @@
 //! One connection, from the end of its handshake to its close.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::queue::{ControlQueue, Next};
 use super::relayed::Relayed;
 use super::table::{Left, LineId};
 use super::transport::{By, Transport};
-use super::{SessionEvent, SessionInfo, Shared, dial, lock};
+use super::{SessionEvent, SessionInfo, Shared, dial, doubt, lock};
 
 /// How long a connection that no longer counts is still read.
 const GRACE: Duration = Duration::from_secs(2);
@@ -58,8 +59,9 @@ pub(super) struct Live {
     opened: Instant,
     bulk: BulkGuard,
     relayed: Relayed,
-    /// When its peer was taken for dead, and how much had come by then; none if it is not.
-    pub(super) given_up: Mutex<Option<(Instant, u64)>>,
+    /// Whether its peer is being asked if it is there, and how often it has said so.
+    pub(super) is_doubted: AtomicBool,
+    pub(super) answers: AtomicU64,
 }
 
 impl Live {
@@ -69,13 +71,14 @@ impl Live {
             opened: Instant::now(),
             bulk: BulkGuard::default(),
             relayed,
-            given_up: Mutex::default(),
+            is_doubted: AtomicBool::default(),
+            answers: AtomicU64::default(),
         }
     }
 
-    /// Returns how many datagrams came by it, on all paths.
-    pub(super) fn received(&self) -> u64 {
-        self.connection.stats().udp_rx.datagrams
+    /// Tells whether bulk streams are open.
+    pub(super) fn has_bulk(&self) -> bool {
+        Arc::strong_count(&self.bulk) > 1
     }
 
     /// Closes the connection at once.
@@ -148,8 +151,7 @@ impl Live {
     pub(super) fn activity(&self) -> Option<u64> {
         let stats = self.connection.stats();
         let frames = |f: &FrameStats| f.stream + f.datagram;
-        let idle = Arc::strong_count(&self.bulk) == 1;
-        idle.then(|| frames(&stats.frame_tx) + frames(&stats.frame_rx))
+        (!self.has_bulk()).then(|| frames(&stats.frame_tx) + frames(&stats.frame_rx))
     }
 }
 
@@ -334,7 +336,11 @@ impl Served<'_> {
         let mut batch = [const { Bytes::new() }; DATAGRAMS_PER_BATCH];
         while let Ok(count) = self.live.connection.read_many_datagrams(&mut batch).await {
             for datagram in &mut batch[..count] {
-                (self.shared.on_datagram)(self.peer, std::mem::take(datagram));
+                let datagram = std::mem::take(datagram);
+                match datagram.len() <= doubt::OWN_BYTES_MAX {
+                    true => doubt::take(self.live, &datagram),
+                    false => (self.shared.on_datagram)(self.peer, datagram),
+                }
             }
         }
     }

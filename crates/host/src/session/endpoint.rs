@@ -60,6 +60,10 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// A connection over which nothing at all arrives for so long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// A path over which nothing arrives for so long, while another one is open, is closed: long enough for
+/// what iroh says by every path every 5 s, and for some that are lost.
+const PATH_SILENCE_MAX: Duration = Duration::from_secs(7);
+
 /// What the endpoint starts with: safe on every path that carries IPv6, and enough
 /// for an IPv6 packet of 1,280 octets in two datagrams.
 const INITIAL_MTU_BYTES: u16 = 1_200;
@@ -231,6 +235,7 @@ fn transport_config() -> QuicTransportConfig {
         .initial_mtu(INITIAL_MTU_BYTES)
         .mtu_discovery_config(Some(discovery))
         .max_idle_timeout(Some(silence_ms.into()))
+        .default_path_max_idle_timeout(PATH_SILENCE_MAX)
         // iroh keeps every path warm by itself, every 5 s, and that cannot be turned
         // off; a second keep-alive for the whole connection would only double it.
         .keep_alive_interval(SILENCE_MAX * 2)

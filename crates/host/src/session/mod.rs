@@ -29,7 +29,8 @@
 //!           | 2 (u8) | octets …         |   and octets … the other way, without a tag
 //!           +--------+------------------+
 //!
-//! datagram  QUIC datagrams, the payload alone
+//! datagram  QUIC datagrams, the payload alone; those without an octet, or with one, are the session's
+//!           own: is the peer there, and yes
 //! ```
 //!
 //! Sending never waits: control frames go into a queue per peer ([`QUEUE_FRAMES_MAX`],
@@ -46,8 +47,8 @@ mod by_ipv4;
 mod connection;
 mod counters;
 mod dial;
+mod doubt;
 mod endpoint;
-mod give_up;
 mod idle;
 mod lanes;
 mod queue;
@@ -558,10 +559,11 @@ impl Sessions {
         }
     }
 
-    /// The peer was taken for dead: closes its session unless something comes by it within six
-    /// seconds. Until then it is spoken to by that session, and what it has not taken is lost with it.
-    pub fn give_up(&self, peer: NodeId) {
-        give_up::give_up(&self.0, peer);
+    /// A peer has not answered somebody: asks it by its session, and closes that unless it answers
+    /// within some round trips, six seconds at most. Until then it is spoken to by that session, and what
+    /// it has not taken is lost with it.
+    pub fn doubt(&self, peer: NodeId) {
+        doubt::doubt(&self.0, peer);
     }
 
     /// Sends what waits in queues, closes all sessions and stops to listen. Returns
