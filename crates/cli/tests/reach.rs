@@ -10,6 +10,8 @@
 mod coturn;
 mod net;
 
+use std::time::Duration;
+
 use enishi_lab::wire::{Area, NatKind, Ports};
 use enishi_lab::{Daemon, Host, Process, until};
 use serde_json::Value;
@@ -513,7 +515,19 @@ fn packets_go_straight_again_when_a_router_starts_anew_or_has_another_address() 
     };
     let pair = Pair::meet(&mut net, [port_restricted(), port_restricted()]);
     for moves in [false, true] {
-        net.world.restart_router(pair.homes[0], moves).unwrap();
+        let pinged = std::thread::scope(|scope| {
+            let pinging = scope.spawn(|| pair.ping(100, 200));
+            std::thread::sleep(Duration::from_secs(3));
+            net.world.restart_router(pair.homes[0], moves).unwrap();
+            pinging.join().unwrap()
+        });
+        // A path of the session by which nothing comes lives for longer.
+        let answered = pinged.matches(" bytes from ").count();
+        assert!(
+            answered >= 70,
+            "{answered} of 100 answered: {pinged}\n{}",
+            pair.nodes[0].log()
+        );
         pair.go_straight();
     }
 }
