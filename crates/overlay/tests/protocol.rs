@@ -154,6 +154,26 @@ fn who_dies_is_found_out_within_a_period_and_two_questions() {
 }
 
 #[test]
+fn who_cannot_be_reached_is_said_hello_to_once_when_others_speak_again() {
+    let mut net = Net::new(5);
+    net.cut([0, 2]);
+    net.refuse([0, 3]);
+    net.run_for(Duration::from_secs(40));
+    for lost in [2, 3] {
+        assert!(!net.overlays[0].near().contains(id(lost)));
+    }
+    net.heal();
+    net.sent.clear();
+    // What 2 says makes 0 try those that others name: 3 among them.
+    net.run_for(Duration::from_secs(60));
+    assert!(net.overlays[0].near().contains(id(2)));
+    let hellos = net.sent.iter().filter(|(from, to, message)| {
+        *from == 0 && to.id() == id(3) && matches!(message, Message::Hello(_))
+    });
+    assert!((1..10).contains(&hellos.count()));
+}
+
+#[test]
 fn a_message_for_the_dead_goes_to_the_next_in_charge() {
     let mut net = Net::new(5);
     let target = net.overlays[3].position();

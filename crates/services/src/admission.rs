@@ -230,8 +230,7 @@ impl Gate {
         self.0.as_ref().is_some_and(|closed| closed.bars(&peer))
     }
 
-    /// The session with a node ended, or is taken to be about to end; whoever comes back, or is there still,
-    /// has to show its proof again.
+    /// The session with a node ended; whoever comes back has to show its proof again.
     pub(crate) fn session_ended(&mut self, peer: NodeId) {
         if let Some(closed) = &mut self.0 {
             closed.peers.forget(peer);

@@ -518,10 +518,7 @@ impl Node {
             Effect::Send { to, message } => self.send(now, to, message),
             Effect::Dial(contact) if self.gate.bars(contact.id()) => {}
             Effect::Dial(contact) => self.outputs.push_back(Output::Dial(contact)),
-            Effect::GiveUp(peer) => {
-                self.gate.session_ended(peer);
-                self.outputs.push_back(Output::GiveUp(peer));
-            }
+            Effect::GiveUp(peer) => self.outputs.push_back(Output::GiveUp(peer)),
             Effect::Remember(contacts) => self.outputs.push_back(Output::Remember(contacts)),
             Effect::Joined => self.outputs.push_back(Output::Event(Event::Joined)),
             Effect::NeighboursChanged => {

@@ -97,11 +97,12 @@ impl Quarantine {
         self.0.get(&at).is_some_and(|silence| silence.until > now)
     }
 
-    /// Tells whether the node is to be left alone because of what came after a moment, if there
-    /// was one.
+    /// Tells whether the node is to be left alone because of what came at a moment or after it, if there
+    /// was one. What comes at the very moment may be the answer to what it led to: who was said hello
+    /// to then and cannot be reached is not said hello to again.
     pub(super) fn holds_since(&self, at: Position, now: Time, moment: Option<Time>) -> bool {
         let silence = self.0.get(&at).filter(|silence| silence.until > now);
-        silence.is_some_and(|silence| moment.is_none_or(|moment| silence.since > moment))
+        silence.is_some_and(|silence| moment.is_none_or(|moment| silence.since >= moment))
     }
 
     /// Tells whether the node is to be taken for dead, whatever others say.

@@ -14,7 +14,11 @@ pub(crate) struct Net {
     pub(crate) sent: Vec<(usize, Contact, Message)>,
     dead: BTreeSet<usize>,
     cut: Vec<[usize; 2]>,
+    refused: Vec<[usize; 2]>,
 }
+
+/// More messages than follow from any one input.
+const SENT_MAX: usize = 10_000;
 
 impl Net {
     /// Makes `size` overlays; each joins through the first.
@@ -26,6 +30,7 @@ impl Net {
             sent: Vec::new(),
             dead: BTreeSet::new(),
             cut: Vec::new(),
+            refused: Vec::new(),
         };
         for _ in 0..size {
             net.add();
@@ -80,6 +85,16 @@ impl Net {
         self.cut.push(between);
     }
 
+    /// All hear each other again who were cut off.
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// From now on the first of two hears at once that the other one cannot be reached.
+    pub(crate) fn refuse(&mut self, between: [usize; 2]) {
+        self.refused.push(between);
+    }
+
     /// The number of a node.
     pub(crate) fn number(&self, id: NodeId) -> usize {
         self.overlays
@@ -89,11 +104,17 @@ impl Net {
     }
 
     fn deliver(&mut self) {
+        let before = self.sent.len();
         while let Some((from, effect)) = self.next_effect() {
             match effect {
                 Effect::Send { to, message } => {
                     self.sent.push((from, to.clone(), message.clone()));
+                    assert!(self.sent.len() < before + SENT_MAX, "it has no end");
                     let to = self.number(to.id());
+                    if self.refused.contains(&[from, to]) {
+                        self.overlays[from].handle(self.now, Input::Unreachable(id(to)));
+                        continue;
+                    }
                     let is_cut = self
                         .cut
                         .iter()
