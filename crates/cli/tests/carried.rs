@@ -22,7 +22,7 @@ use net::{A_WHILE, Death, Net, PROGRAM, connect, id, longest_gap, octets, send, 
 const SENT_BYTES: usize = 8_000_000;
 
 /// How long a flow may stand still then. It is one or two seconds, and on a busy machine TCP may have to send once
-/// more; QUIC alone would notice after 15 seconds.
+/// more; QUIC alone would notice after seven seconds.
 const GAP_MAX: Duration = Duration::from_secs(5);
 
 /// Two nodes that everybody reaches, also where the web alone is let out, and two that nobody does.

@@ -48,8 +48,9 @@ const TRIAL_SILENCES: u32 = 3;
 const DOUBT_AFTER: Duration = Duration::from_millis(200);
 /// How often it is asked then.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(250);
-/// After so long in doubt the host is told: two questions have had no answer.
+/// After so long in doubt, and some round trips, the host is told: two questions have had no answer.
 const TELL_AFTER: Duration = Duration::from_millis(500);
+const TELL_ROUND_TRIPS: u32 = 3;
 /// After so long in doubt the address is given up: well within the two seconds in which the
 /// failure of a neighbour is to be noticed.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(1800);
@@ -288,7 +289,8 @@ impl Paths {
         let Some(taken) = &mut self.taken else {
             return false;
         };
-        let since = taken.doubted.filter(|since| now - *since >= TELL_AFTER);
+        let tell_after = TELL_AFTER.max(taken.round_trip * TELL_ROUND_TRIPS);
+        let since = taken.doubted.filter(|since| now - *since >= tell_after);
         let tells = since.is_some() && since != taken.told;
         if tells {
             taken.told = since;

@@ -68,6 +68,9 @@ const LANES_MAX: usize = 2_048;
 /// For how long what was not used of a rate is saved.
 const SAVED: Duration = Duration::from_millis(250);
 
+/// How often a node is told that there is no room, at most.
+const TELL_BUSY: Duration = Duration::from_secs(1);
+
 /// What is carried for one node, and for all together, in octets a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
@@ -124,7 +127,23 @@ struct Halves {
 struct Budget {
     rates: Rates,
     all: Tank,
-    each: HashMap<NodeId, Tank>,
+    each: HashMap<NodeId, Customer>,
+}
+
+/// A node for which is carried.
+struct Customer {
+    tank: Tank,
+    /// When it was told last that there is no room.
+    told: Option<Instant>,
+}
+
+/// Whether there is room for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Yes,
+    No,
+    /// There is none for all together, and the node is to be told so.
+    Busy,
 }
 
 struct Tank {
@@ -196,21 +215,24 @@ impl Carrier {
             Some(Frame::NoWay(to)) => lock(&self.ways).refused(to, peer),
             Some(Frame::Ping(word)) => self.say(peer, &Frame::Pong(word)),
             Some(Frame::Pong(_)) => lock(&self.ways).heard_relay(Instant::now(), peer),
+            Some(Frame::Busy) => lock(&self.ways).busy(Instant::now(), peer),
             None => {}
         }
     }
 
     /// Uses nodes that may carry to a peer, as soon as there is a session with each: the nearest of those
-    /// with whom there is one is the first. For anybody's word, at most `new_max` sessions are opened, and
+    /// with whom there is one is the first, and those come last that lately said to be busy. For anybody's word, at most `new_max` sessions are opened, and
     /// eight at once in all.
     pub fn learn(self: &Arc<Self>, to: NodeId, mut relays: Vec<Contact>, new_max: usize) {
         let Some(sessions) = self.sessions.get() else {
             return;
         };
         // Where this node has no preference the peer's stands.
+        let now = Instant::now();
         relays.sort_by_cached_key(|relay| {
+            let is_busy = lock(&self.ways).is_busy(now, relay.id());
             let session = sessions.session(relay.id());
-            session.map_or(Duration::MAX, |session| session.rtt)
+            (is_busy, session.map_or(Duration::MAX, |session| session.rtt))
         });
         let mut opened = 0;
         for relay in relays {
@@ -375,8 +397,11 @@ impl Carrier {
         let mut sessions = sessions.sessions();
         sessions.retain(|session| session.kind == PathKind::Direct && session.peer != to);
         let now = Instant::now();
-        let is_lost = |peer| lock(&self.ways).is_lost(now, peer);
-        sessions.sort_by_cached_key(|session| (is_lost(session.peer), session.rtt));
+        let comes_last = |peer| {
+            let ways = lock(&self.ways);
+            (ways.is_lost(now, peer), ways.is_busy(now, peer))
+        };
+        sessions.sort_by_cached_key(|session| (comes_last(session.peer), session.rtt));
         for session in sessions.into_iter().take(WAYS_MAX) {
             self.add(to, session.peer);
         }
@@ -413,10 +438,15 @@ impl Carrier {
         let (Some(lane), Some(budget)) = (lane, &self.budget) else {
             return self.say(peer, &Frame::NoWay(to));
         };
-        if lock(budget).take(Instant::now(), peer, length as u64 + OVERHEAD_BYTES) {
-            self.carried_bytes
-                .fetch_add(length as u64, Ordering::Relaxed);
-            self.put(&lane, load, |load| Frame::From(peer, load));
+        let room = lock(budget).take(Instant::now(), peer, length as u64 + OVERHEAD_BYTES);
+        match room {
+            Room::Yes => {
+                self.carried_bytes
+                    .fetch_add(length as u64, Ordering::Relaxed);
+                self.put(&lane, load, |load| Frame::From(peer, load));
+            }
+            Room::Busy => self.say(peer, &Frame::Busy),
+            Room::No => {}
         }
     }
 
@@ -528,26 +558,38 @@ impl Budget {
         }
     }
 
-    /// Takes so many octets for a node, if there are as many.
-    fn take(&mut self, now: Instant, node: NodeId, bytes: u64) -> bool {
+    /// Takes so many octets for a node, if there are as many. A node is told every [`TELL_BUSY`] at most that
+    /// all together have none left.
+    fn take(&mut self, now: Instant, node: NodeId, bytes: u64) -> Room {
         if self.each.len() >= LANES_MAX && !self.each.contains_key(&node) {
+            let lately = |at: Instant| now.duration_since(at) < SAVED;
             self.each
-                .retain(|_, tank| now.duration_since(tank.filled) < SAVED);
+                .retain(|_, customer| lately(customer.tank.filled));
             if self.each.len() >= LANES_MAX {
-                return false;
+                return Room::No;
             }
         }
         let Rates { each, all } = self.rates;
-        let tank = self.each.entry(node);
-        let tank = tank.or_insert_with(|| Tank::full(now, each));
-        tank.fill(now, each);
+        let customer = self.each.entry(node).or_insert_with(|| Customer {
+            tank: Tank::full(now, each),
+            told: None,
+        });
+        customer.tank.fill(now, each);
         self.all.fill(now, all);
-        let enough = tank.bytes >= bytes && self.all.bytes >= bytes;
-        if enough {
-            tank.bytes -= bytes;
-            self.all.bytes -= bytes;
+        if customer.tank.bytes < bytes {
+            return Room::No;
         }
-        enough
+        if self.all.bytes < bytes {
+            let lately = |told: Instant| now.duration_since(told) < TELL_BUSY;
+            if customer.told.is_some_and(lately) {
+                return Room::No;
+            }
+            customer.told = Some(now);
+            return Room::Busy;
+        }
+        customer.tank.bytes -= bytes;
+        self.all.bytes -= bytes;
+        Room::Yes
     }
 }
 
@@ -589,13 +631,25 @@ mod tests {
         let mut carried = 0;
         for _ in 0..1_000 {
             now += Duration::from_millis(1);
-            carried += (0..20).filter(|_| budget.take(now, id(1), 1_000)).count() as u64 * 1_000;
+            let taken = (0..20).filter(|_| budget.take(now, id(1), 1_000) == Room::Yes);
+            carried += taken.count() as u64 * 1_000;
         }
         let expected = RATE_EACH..=RATE_EACH + Tank::size(RATE_EACH);
         assert!(expected.contains(&carried), "{carried}");
         for number in 2..=20 {
             budget.take(now, id(number), 3_000_000);
         }
-        assert!(!budget.take(now, id(21), Tank::size(RATE_ALL)));
+        // Who asks for no more than its share is told, and not for each packet.
+        let share = Tank::size(RATE_EACH);
+        let mut told = Vec::new();
+        for number in 21..=30 {
+            told.push(budget.take(now, id(number), share));
+        }
+        assert_eq!(told.last(), Some(&Room::Busy), "{told:?}");
+        assert_eq!(budget.take(now, id(30), share), Room::No);
+        assert_eq!(budget.take(now, id(31), share + 1), Room::No);
+        budget.take(now + TELL_BUSY, id(40), share);
+        (41..=44).for_each(|number| drop(budget.take(now + TELL_BUSY, id(number), share)));
+        assert_eq!(budget.take(now + TELL_BUSY, id(30), share), Room::Busy);
     }
 }

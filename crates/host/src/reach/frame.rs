@@ -12,6 +12,7 @@
 //!    2  the node cannot be reached from here; no packet
 //!    3  a question whether the receiver is there; no node, eight octets that come back
 //!    4  the answer
+//!    5  more is to be carried here for all together than there is room for; no node, nothing more
 //! ```
 //!
 //! The first octet tells it from the packets of virtual networks, which begin with 0xc0 or more.
@@ -38,6 +39,8 @@ pub(super) enum Frame {
     Ping([u8; 8]),
     /// It is.
     Pong([u8; 8]),
+    /// The sender carries as much as it can: others may have room.
+    Busy,
 }
 
 /// A packet, or half of one.
@@ -62,6 +65,7 @@ impl Frame {
                 let kind = if matches!(self, Self::Ping(_)) { 3 } else { 4 };
                 return Bytes::from([&[BASE | kind, 0], &word[..]].concat());
             }
+            Self::Busy => return Bytes::from_static(&[BASE | 5, 0]),
         };
         let length = load.map_or(0, |load| load.octets.len());
         let mut datagram = BytesMut::with_capacity(HEADER_BYTES + NUMBER_BYTES + length);
@@ -115,6 +119,7 @@ impl Frame {
             2 => Self::NoWay(node()?),
             3 => Self::Ping(word()?),
             4 => Self::Pong(word()?),
+            5 if body.is_empty() => Self::Busy,
             _ => return None,
         })
     }
@@ -164,6 +169,7 @@ mod tests {
             Frame::NoWay(node),
             Frame::Ping([1; 8]),
             Frame::Pong([2; 8]),
+            Frame::Busy,
         ] {
             let datagram = frame.encode();
             assert!(is_frame(&datagram));

@@ -215,6 +215,29 @@ impl Ways {
         self.relays.is_lost(now, relay)
     }
 
+    /// A node carries as much as it can: peers that are reached by it are reached by another one from now
+    /// on, if there is one that neither says so nor is doubted.
+    pub(super) fn busy(&mut self, now: Instant, relay: NodeId) {
+        self.relays.busy(now, relay);
+        let relays = &self.relays;
+        for (id, peer) in &mut self.peers {
+            if peer.ways.first() != Some(&relay) || relay == *id {
+                continue;
+            }
+            let is_good =
+                |way: &NodeId| !relays.is_busy(now, *way) && !relays.doubts(now, *way, way == id);
+            if let Some(other) = peer.ways.iter().position(is_good) {
+                peer.ways.swap(0, other);
+                peer.unheard = None;
+            }
+        }
+    }
+
+    /// Tells whether a node said lately that it carries as much as it can.
+    pub(super) fn is_busy(&self, now: Instant, relay: NodeId) -> bool {
+        self.relays.is_busy(now, relay)
+    }
+
     /// A node does not carry to a peer.
     pub(super) fn refused(&mut self, to: NodeId, relay: NodeId) {
         if let Some(peer) = self.peers.get_mut(&to) {

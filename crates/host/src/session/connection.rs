@@ -47,7 +47,7 @@ pub(super) enum CloseCode {
     Idle = 2,
     /// The peer broke the protocol.
     Misbehaved = 3,
-    /// The overlay gave the peer up.
+    /// The overlay gave the peer up, or by the session nothing goes any more.
     Dropped = 4,
     /// There are too many sessions.
     Limit = 5,
@@ -56,7 +56,7 @@ pub(super) enum CloseCode {
 /// An open connection.
 pub(super) struct Live {
     pub(super) connection: Connection,
-    opened: Instant,
+    pub(super) opened: Instant,
     bulk: BulkGuard,
     relayed: Relayed,
     /// Whether its peer is being asked if it is there, and how often it has said so.
@@ -332,15 +332,21 @@ impl Served<'_> {
         }
     }
 
+    /// Hands datagrams to the host, but for the session's own: questions whether this node is there, of which
+    /// as many as come at once have one answer.
     async fn read_datagrams(&self) {
         let mut batch = [const { Bytes::new() }; DATAGRAMS_PER_BATCH];
         while let Ok(count) = self.live.connection.read_many_datagrams(&mut batch).await {
+            let mut is_asked = false;
             for datagram in &mut batch[..count] {
                 let datagram = std::mem::take(datagram);
                 match datagram.len() <= doubt::OWN_BYTES_MAX {
-                    true => doubt::take(self.live, &datagram),
+                    true => is_asked |= doubt::take(self.live, &datagram),
                     false => (self.shared.on_datagram)(self.peer, datagram),
                 }
+            }
+            if is_asked {
+                doubt::answer(self.live);
             }
         }
     }

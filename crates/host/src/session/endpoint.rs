@@ -60,8 +60,9 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// A connection over which nothing at all arrives for so long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A path over which nothing arrives for so long, while another one is open, is closed: long enough for
-/// what iroh says by every path every 5 s, and for some that are lost.
+/// A path over which nothing arrives for so long after something was sent, while another one is open, is closed:
+/// long enough for what iroh says by every path every 5 s, and for some of it to be lost. Also the one by way of
+/// others: it comes back only with another session.
 const PATH_SILENCE_MAX: Duration = Duration::from_secs(7);
 
 /// What the endpoint starts with: safe on every path that carries IPv6, and enough

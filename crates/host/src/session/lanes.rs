@@ -201,7 +201,7 @@ impl DatagramLane {
     /// Sends one datagram without waiting.
     ///
     /// It may be lost. When more than [`super::DATAGRAM_SEND_BYTES_MAX`] octets wait
-    /// for the network, the oldest give way.
+    /// for the network, the oldest give way. One of a single octet, or none, the other session keeps to itself.
     ///
     /// # Errors
     /// [`DatagramError`]: the session is closed, or the datagram too large.

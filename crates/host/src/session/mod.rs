@@ -30,7 +30,7 @@
 //!           +--------+------------------+
 //!
 //! datagram  QUIC datagrams, the payload alone; those without an octet, or with one, are the session's
-//!           own: is the peer there, and yes
+//!           own: is the peer there, and yes (`doubt`)
 //! ```
 //!
 //! Sending never waits: control frames go into a queue per peer ([`QUEUE_FRAMES_MAX`],
@@ -115,7 +115,7 @@ pub struct SessionConfig {
     /// Where to listen, UDP; port 0 takes a free one. Empty: all interfaces, IPv4
     /// and, where there is one, IPv6. A list of IPv4 addresses alone means no IPv6.
     pub listen: Vec<SocketAddr>,
-    /// Called with every datagram, from the task of its session: it must not block.
+    /// Called with every datagram of more than one octet, from the task of its session: it must not block.
     pub on_datagram: OnDatagram,
     /// Takes the packets of sessions with peers that no socket reaches.
     pub carry: Arc<dyn Carry>,
@@ -560,7 +560,7 @@ impl Sessions {
     }
 
     /// A peer has not answered somebody: asks it by its session, and closes that unless it answers
-    /// within some round trips, six seconds at most. Until then it is spoken to by that session, and what
+    /// within some round trips, six seconds at most where this node does not run late itself. Until then it is spoken to by that session, and what
     /// it has not taken is lost with it.
     pub fn doubt(&self, peer: NodeId) {
         doubt::doubt(&self.0, peer);

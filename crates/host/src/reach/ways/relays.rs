@@ -27,12 +27,17 @@ pub(super) const LINK_SILENT_AFTER: Duration = Duration::from_secs(2);
 pub(super) const LOST_FOR: Duration = Duration::from_secs(30);
 const LOST_MAX: usize = 1_024;
 
+/// For how long a node that says that it carries as much as it can comes after others.
+pub(super) const BUSY_FOR: Duration = Duration::from_secs(10);
+
 /// The nodes that carry.
 #[derive(Default)]
 pub(super) struct Relays {
     used: HashMap<NodeId, Relay>,
     /// Those that were taken to be gone.
     lost: HashMap<NodeId, Instant>,
+    /// Those that said to be busy; none that is not used.
+    busy: HashMap<NodeId, Instant>,
 }
 
 struct Relay {
@@ -65,6 +70,19 @@ impl Relays {
             relay.patience = (silence * 2).clamp(GONE_AFTER, LINK_SILENT_AFTER);
         }
         relay.heard = now;
+    }
+
+    /// A node says that it carries as much as it can; nothing of one that is not used.
+    pub(super) fn busy(&mut self, now: Instant, relay: NodeId) {
+        if self.used.contains_key(&relay) && self.busy.len() < LOST_MAX {
+            self.busy.insert(relay, now);
+        }
+    }
+
+    /// Tells whether it said so lately.
+    pub(super) fn is_busy(&self, now: Instant, relay: NodeId) -> bool {
+        let since = self.busy.get(&relay);
+        since.is_some_and(|since| now.duration_since(*since) < BUSY_FOR)
     }
 
     /// Forgets a node, as nothing can go by it.
@@ -124,6 +142,8 @@ impl Relays {
             .retain(|_, relay| now.duration_since(relay.used) < IN_USE);
         self.lost
             .retain(|_, since| now.duration_since(*since) < LOST_FOR);
+        self.busy
+            .retain(|_, since| now.duration_since(*since) < BUSY_FOR);
         let room = LOST_MAX.saturating_sub(self.lost.len());
         self.lost
             .extend(gone.iter().take(room).map(|id| (*id, now)));

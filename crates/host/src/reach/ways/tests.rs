@@ -1,6 +1,6 @@
 //! Ways that end, fall silent, come back and are wanted.
 
-use super::relays::{GONE_AFTER, LINK_GONE_AFTER, LINK_SILENT_AFTER, LOST_FOR};
+use super::relays::{BUSY_FOR, GONE_AFTER, LINK_GONE_AFTER, LINK_SILENT_AFTER, LOST_FOR};
 use super::*;
 
 fn id(n: u32) -> NodeId {
@@ -468,4 +468,32 @@ fn strangers_are_few_and_ways_and_peers_bounded() {
     assert_eq!(ways.peers.len(), PEERS_MAX);
     ways.lose(id(99_999));
     assert!(ways.by(id(1)).is_none());
+}
+
+#[test]
+fn who_carries_as_much_as_it_can_is_passed_over_while_another_one_has_room() {
+    let mut now = Instant::now();
+    let mut ways = Ways::new(now);
+    [7, 8, 9].map(|way| ways.add(now, id(1), id(way)));
+    assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(7)));
+    // Nobody asked this one.
+    ways.busy(now, id(8));
+    assert_eq!(ways.by(id(1)), Some(id(7)));
+    ways.busy(now, id(7));
+    assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(8)));
+    ways.busy(now, id(8));
+    assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+    // All are: it stays, and none is lost.
+    ways.busy(now, id(9));
+    assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(9)));
+    assert_eq!(ways.all(id(1)).len(), 3);
+    now += BUSY_FOR;
+    ways.busy(now, id(9));
+    assert!(!ways.is_busy(now, id(7)) && ways.by(id(1)) != Some(id(9)));
+    // A link to the peer itself is no node that carries for others.
+    ways.add(now, id(2), id(2));
+    ways.add(now, id(2), id(8));
+    ways.send(now, id(2), &PACKET);
+    ways.busy(now, id(2));
+    assert_eq!(ways.by(id(2)), Some(id(2)));
 }
