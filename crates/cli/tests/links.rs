@@ -7,20 +7,15 @@
 )]
 
 mod net;
+mod site;
 
 use std::time::{Duration, Instant};
 
 use enishi_lab::wire::{NatKind, Outward};
-use enishi_lab::{ForwardProxy, Host, ensure_programs, until};
+use enishi_lab::{Host, until};
 
 use net::{A_WHILE, Net, id, status, wait, way};
-
-/// Where squid listens, seen from within.
-const PROXY: &str = "192.168.1.1:3128";
-
-/// What all of its configurations begin with: as Debian has it, CONNECT to 443 alone.
-const SQUID: &str = "acl SSL_ports port 443\nacl CONNECT method CONNECT\n\
-                     http_access deny CONNECT !SSL_ports\n";
+use site::{PROXY, Site};
 
 /// A node behind such a proxy reaches the others.
 struct Case {
@@ -33,31 +28,18 @@ struct Case {
     by: fn(&str) -> bool,
 }
 
-fn squid(host: &Host, lines: &str) -> ForwardProxy {
-    ensure_programs(&[("squid", "squid")]).unwrap();
-    ForwardProxy::squid(
-        Some(host),
-        PROXY.parse().unwrap(),
-        &format!("{SQUID}{lines}"),
-    )
-    .unwrap()
-}
-
 fn reaches(case: &Case) {
     let Some(mut net) = Net::open(case.name) else {
         return;
     };
-    let [helper, gate, other] = ["s0", "gate", "o"].map(|name| net.world.public(name).unwrap());
-    let inside = net.world.behind_kernel("inside", &gate, "").unwrap();
-    // Nothing passes the gate itself.
-    let shut = "nft add rule ip lab in accept && \
-                nft 'add chain ip lab shut { type filter hook forward priority 0; policy drop; }'";
-    assert!(gate.run(&["sh", "-ec", shut], A_WHILE).unwrap().success());
-    let _squid = squid(&gate, case.squid);
+    let [helper, other] = ["s0", "o"].map(|name| net.world.public(name).unwrap());
+    let site = Site::new(&mut net);
+    let inside = &site.inside;
+    let _squid = site.squid(PROXY, case.squid);
     let (first, ticket) = net.found(&helper, "web_ports = [80, 443]\n");
     let other = net.join(&other, "", &ticket);
     let started = Instant::now();
-    let node = net.join(&inside, case.node, &ticket);
+    let node = net.join(inside, case.node, &ticket);
     println!("{}: joined after {:?}", case.name, started.elapsed());
     let helper = id(&first);
     until(A_WHILE, "it is reached", || {

@@ -5,22 +5,20 @@
     reason = "the helpers of a test may panic as the test itself"
 )]
 
+mod desktop;
 mod node;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use enishi_lab::{Output, command, run};
 use serde_json::{Value, json};
 
-use node::{Node, PROGRAM, until};
+use desktop::Person;
+use node::{Node, until};
 
 /// What GNOME says.
-const GSETTINGS: &str = "#!/bin/sh
-test \"$*\" = 'list-recursively org.gnome.system.proxy' || exit 1
-cat <<END
+const GNOME: &str = "\
 org.gnome.system.proxy ignore-hosts ['localhost', '*.corp']
 org.gnome.system.proxy mode 'manual'
 org.gnome.system.proxy.http authentication-password 'secret'
@@ -30,39 +28,10 @@ org.gnome.system.proxy.http port 3128
 org.gnome.system.proxy.http use-authentication true
 org.gnome.system.proxy.https host 'gnome.example'
 org.gnome.system.proxy.https port 3129
-END
 ";
 
 /// What KDE says.
 const KIOSLAVERC: &str = "[Proxy Settings]\nProxyType=1\nhttpsProxy=http://kde.example 8080\n";
-
-/// A person with a home and programs of its own.
-struct Person {
-    home: PathBuf,
-}
-
-impl Person {
-    fn new(dir: &Path) -> Self {
-        let home = dir.join("home");
-        fs::create_dir_all(home.join(".config")).unwrap();
-        Self { home }
-    }
-
-    fn has_gnome(&self) {
-        let program = self.home.join("gsettings");
-        fs::write(&program, GSETTINGS).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn run(&self, node: &Node, words: &[&str], variables: &[(&str, &str)]) -> Output {
-        let mut enishi = command(PROGRAM);
-        let path = format!("{}:/usr/bin:/bin", self.home.display());
-        enishi.env_clear().env("PATH", path).env("HOME", &self.home);
-        enishi.envs(variables.iter().copied());
-        enishi.arg("--data").arg(&node.data).args(words);
-        run(enishi, Duration::from_secs(60)).unwrap()
-    }
-}
 
 /// What the node says of a source.
 fn says(state: &Value, source: &str) -> Value {
@@ -81,8 +50,8 @@ fn a_desktop_is_told_to_the_daemon_and_shown_without_passwords() {
     let data = dir.path().join("data");
     let mut node = Node::start(&data, &[]);
     let person = Person::new(dir.path());
-    person.has_gnome();
-    let told = person.run(&node, &["proxy", "tell"], &[]);
+    person.has_gnome(GNOME);
+    let told = person.run(&node.data, &["proxy", "tell"], &[]);
     assert!(told.success(), "{told:?}");
     assert!(told.stderr.contains("Found by GNOME"), "{told:?}");
     assert!(told.stdout.contains("PROXY gnome.example:3128"), "{told:?}");
@@ -129,16 +98,17 @@ fn kde_and_the_session_are_read_where_there_is_no_gnome() {
     let node = Node::start(&dir.path().join("data"), &[]);
     let person = Person::new(dir.path());
     let session = [("https_proxy", "http://session.example:1")];
-    let told = person.run(&node, &["proxy", "tell"], &session);
+    let told = person.run(&node.data, &["proxy", "tell"], &session);
     assert!(told.stdout.contains("PROXY session.example:1"), "{told:?}");
     fs::write(person.home.join(".config/kioslaverc"), KIOSLAVERC).unwrap();
-    let told = person.run(&node, &["proxy", "tell"], &session);
+    let told = person.run(&node.data, &["proxy", "tell"], &session);
     assert!(told.stdout.contains("PROXY kde.example:8080"), "{told:?}");
-    person.has_gnome();
-    let told = person.run(&node, &["proxy", "tell"], &[("XDG_CURRENT_DESKTOP", "KDE")]);
+    person.has_gnome(GNOME);
+    let kde = [("XDG_CURRENT_DESKTOP", "KDE")];
+    let told = person.run(&node.data, &["proxy", "tell"], &kde);
     assert!(told.stdout.contains("PROXY kde.example:8080"), "{told:?}");
     // For a daemon of another user.
-    let printed = person.run(&node, &["proxy", "tell", "--print"], &[]);
+    let printed = person.run(&node.data, &["proxy", "tell", "--print"], &[]);
     assert!(
         printed.stdout.contains("alice:secret@gnome.example:3128"),
         "{printed:?}"
@@ -146,7 +116,7 @@ fn kde_and_the_session_are_read_where_there_is_no_gnome() {
     // Nothing is said any more.
     fs::remove_file(person.home.join("gsettings")).unwrap();
     fs::remove_file(person.home.join(".config/kioslaverc")).unwrap();
-    let told = person.run(&node, &["proxy", "tell", "--json"], &[]);
+    let told = person.run(&node.data, &["proxy", "tell", "--json"], &[]);
     let state: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!(says(&state, "desktop"), Value::Null);
 }

@@ -18,6 +18,18 @@ pub const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// The longest that one call of the command line may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(45);
 
+/// The variables that name proxies. Those of whoever runs the lab are not meant for its nodes.
+const PROXY_VARIABLES: [&str; 8] = [
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
+
 /// Between two looks at something that is to come about.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -42,7 +54,21 @@ impl Daemon {
         data: &Path,
         arguments: &[&str],
     ) -> Result<Self> {
-        let daemon = Self::launch(program, host, data, arguments)?;
+        Self::start_with(program, host, data, arguments, &[])
+    }
+
+    /// The same, with these variables in the daemon's environment besides.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        program: &Path,
+        host: Option<&Host>,
+        data: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
+        let daemon = Self::spawn(program, host, data, arguments, variables)?;
         let mut last = String::new();
         let there = until(JOIN_TIME_MAX, "the daemon answers", || {
             let asked = daemon.call(&["status", "--json"])?;
@@ -64,10 +90,24 @@ impl Daemon {
         data: &Path,
         arguments: &[&str],
     ) -> Result<Self> {
+        Self::spawn(program, host, data, arguments, &[])
+    }
+
+    fn spawn(
+        program: &Path,
+        host: Option<&Host>,
+        data: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut up = match host {
             Some(host) => host.command(program),
             None => command(program),
         };
+        for name in PROXY_VARIABLES {
+            up.env_remove(name);
+        }
+        up.envs(variables.iter().copied());
         up.arg("up").arg("--data").arg(data).args(arguments);
         // Nodes of one lab find each other only where that is what is tried.
         if !arguments.contains(&"--mdns") {

@@ -45,12 +45,23 @@ impl Net {
 
     /// Starts a node with a configuration and further words.
     pub(crate) fn start(&self, host: &Host, config: &str, words: &[&str]) -> Daemon {
+        self.start_with(host, config, words, &[])
+    }
+
+    /// The same, with these variables in its environment besides.
+    pub(crate) fn start_with(
+        &self,
+        host: &Host,
+        config: &str,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Daemon {
         let data = self.path(host.name());
         let file = data.with_extension("toml");
         std::fs::write(&file, config).unwrap();
         let mut words = words.to_vec();
         words.extend(["--config", file.to_str().unwrap()]);
-        Daemon::start(Path::new(PROGRAM), Some(host), &data, &words).unwrap()
+        Daemon::start_with(Path::new(PROGRAM), Some(host), &data, &words, variables).unwrap()
     }
 
     /// Starts the first node of a channel, and returns it with an invitation.

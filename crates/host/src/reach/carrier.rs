@@ -336,7 +336,7 @@ impl Carrier {
         self.budget.is_some()
     }
 
-    /// This node has other addresses than before: it looks at once for ways that were not found.
+    /// This node has other addresses or other proxies than before: it looks at once for ways that were not found.
     pub(crate) fn take_heart(&self) {
         lock(&self.ways).take_heart();
     }

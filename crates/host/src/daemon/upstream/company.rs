@@ -98,8 +98,9 @@ pub(in crate::daemon) async fn keep(desk: Desk) {
             Ok(company) => {
                 if let Some(company) = company {
                     tracing::info!(version = company.version, "the company has new settings");
+                    let said = company.settings.clone();
+                    upstream.proxies.set(Source::Company, said);
                     join(&desk, &company).await;
-                    upstream.proxies.set(Source::Company, company.settings);
                 }
                 desk.shared.unnote(NOTICE);
                 INTERVAL

@@ -153,6 +153,7 @@ impl Linker {
         });
         listen::start(&linker, listeners);
         let mut addresses = linker.sessions.watch_local_addresses();
+        let mut proxies = linker.proxies.watch();
         let Some(mut words) = linker.networks.words() else {
             return;
         };
@@ -166,6 +167,12 @@ impl Linker {
                 }
                 Ok(()) = addresses.changed() => {
                     super::lock(&linker.turns).moved();
+                    continue;
+                }
+                Ok(()) = proxies.changed() => {
+                    // Nobody may have been reached without the one that is told now.
+                    super::lock(&linker.turns).moved();
+                    linker.carrier.take_heart();
                     continue;
                 }
                 Some(word) = words.recv() => {
@@ -198,15 +205,23 @@ impl Linker {
             return;
         }
         let addresses = self.sessions.addresses_of(peer);
-        let opened = dial::dial(
-            &self.keypair,
-            peer,
-            &addresses,
-            &self.proxies,
-            &self.bridges,
-            |reach| !self.sessions.has_datagrams(reach),
-        );
-        match opened.await {
+        let mut proxies = self.proxies.watch();
+        let opened = loop {
+            let opened = dial::dial(
+                &self.keypair,
+                peer,
+                &addresses,
+                &self.proxies,
+                &self.bridges,
+                |reach| !self.sessions.has_datagrams(reach),
+            );
+            tokio::select! {
+                opened = opened => break opened,
+                // It may take a minute to find that nothing passes without the proxy told now.
+                Ok(()) = proxies.changed() => {}
+            }
+        };
+        match opened {
             Some(_) if self.carrier.is_reached(peer) => {}
             Some(opened) => {
                 super::lock(&self.turns).opened(Instant::now(), peer);

@@ -11,7 +11,7 @@ const OPENING_MAX: usize = 32;
 const STRANGERS_MAX: usize = 16;
 
 /// The wait after a first link that could not be opened; it doubles with each further one. It is
-/// forgotten when this host's addresses change.
+/// forgotten when this host's addresses or its proxies change.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 
@@ -65,7 +65,7 @@ impl Turns {
         self.failed.insert(peer, (now + wait, wait));
     }
 
-    /// This host has other addresses: what could not be opened may be now.
+    /// This host has other addresses, or connections take other proxies: what could not be opened may be now.
     pub(super) fn moved(&mut self) {
         self.failed.clear();
     }
