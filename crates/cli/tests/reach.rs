@@ -540,6 +540,41 @@ fn port_restricted() -> NatKind {
     }
 }
 
+/// For how long some routers remember: less than the time after which a node uses a silent way before it has
+/// measured that, and more than the shortest one after which it does.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(12);
+
+#[test]
+fn packets_go_straight_at_once_after_a_silence_longer_than_routers_remember() {
+    let Some(mut net) = Net::open("silence") else {
+        return;
+    };
+    let forgetful = NatKind {
+        udp_lifetime: FORGOTTEN_AFTER,
+        ..port_restricted()
+    };
+    let pair = Pair::meet(&mut net, [forgetful.clone(), forgetful]);
+    let ways = || [0, 1].map(|node| packets_way(&pair.nodes[node]));
+    let lifetimes = || [0, 1].map(|node| status(&pair.nodes[node])["nat"]["lifetime"].clone());
+    // Before a node knows, a silent way is lost now and then.
+    let known = until(A_WHILE, "both know when their routers forget", || {
+        let pinged = pair.ping(2, 200);
+        let mut told = lifetimes().into_iter();
+        let is_known = told.all(|told| told["less_than_s"].is_u64());
+        let is_straight = ways().iter().all(|way| way.starts_with("direct 11."));
+        Ok(is_known && is_straight && pinged.contains("2 received"))
+    });
+    known.unwrap_or_else(|error| panic!("{error}: {:?}\n{:?}", lifetimes(), ways()));
+    let before = ways();
+    std::thread::sleep(FORGOTTEN_AFTER * 3 + Duration::from_secs(1));
+    let pinged = pair.ping(5, 200);
+    let answered = pinged.matches(" bytes from ").count();
+    let log = pair.nodes[0].log();
+    assert!(answered >= 4, "{answered} of 5 answered: {pinged}\n{log}");
+    // A router that had forgotten would have drawn another port.
+    assert_eq!(ways(), before, "{:?}\n{log}", lifetimes());
+}
+
 #[test]
 fn packets_go_straight_by_outer_ports_that_only_strangers_see() {
     packets_go_straight("drawn", [port_restricted(), port_restricted()]);

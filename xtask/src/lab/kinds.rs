@@ -13,6 +13,7 @@
 //! | `carrier-hairpin` | by the carrier's router, as between any two homes whose routers keep one port for all |
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::ensure;
 use enishi_lab::forward::ForwardProxy;
@@ -44,6 +45,8 @@ enum Place {
     Public,
     /// Behind a router of the lab.
     Home(Dependence, Dependence, Ports),
+    /// Behind one that keeps one port for all, and forgets UDP by which nothing leaves for so long.
+    Forgetful(Duration),
     /// Behind a home's router behind a carrier's.
     Carrier(Dependence, Dependence, Ports),
     /// In one home with its like, whose router keeps one port for all. Where hosts are kept apart it
@@ -67,7 +70,9 @@ enum Place {
     HomeV6(Stack, Dependence, &'static str),
 }
 
-use Place::{Carrier, Company, Firewall, Home, HomeV6, Kernel, Public, Shared, SharedCarrier};
+use Place::{
+    Carrier, Company, Firewall, Forgetful, Home, HomeV6, Kernel, Public, Shared, SharedCarrier,
+};
 
 const fn kind(name: &'static str, about: &'static str, place: Place) -> Kind {
     Kind { name, about, place }
@@ -95,6 +100,11 @@ pub(super) const KINDS: &[Kind] = &[
         "port-restricted",
         "mapping independent, filter by address and port, ports drawn",
         Home(EndpointIndependent, AddressAndPortDependent, Ports::Random),
+    ),
+    kind(
+        "short-lived",
+        "the same, and UDP by which nothing leaves for 15 s is forgotten",
+        Forgetful(Duration::from_secs(15)),
     ),
     kind(
         "linux",
@@ -258,6 +268,10 @@ impl Kind {
                 return Ok(Site::new(world.behind_kernel(name, &router, how)?, None));
             }
             Home(mapping, filtering, ports) => world.home(nat(mapping, filtering, ports))?,
+            Forgetful(udp_lifetime) => world.home(NatKind {
+                udp_lifetime,
+                ..cone(false)
+            })?,
             Carrier(mapping, filtering, ports) => {
                 let carrier = world.carrier(nat(mapping, filtering, ports))?;
                 return customer(world, name, carrier);
@@ -353,8 +367,6 @@ fn nat(mapping: Dependence, filtering: Dependence, ports: Ports) -> NatKind {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use enishi_lab::wire::LinkKind;
 
     use super::*;
@@ -369,7 +381,7 @@ mod tests {
         for (number, kind) in KINDS.iter().enumerate() {
             let hosts = match kind.place {
                 Shared { .. } => ["192.168.1.2", "192.168.1.3"],
-                SharedCarrier { .. } | Carrier(..) | Home(..) => ["192.168.1.2"; 2],
+                SharedCarrier { .. } | Carrier(..) | Home(..) | Forgetful(_) => ["192.168.1.2"; 2],
                 Public | Kernel(_) | Firewall { .. } | Company | HomeV6(..) => continue,
             };
             let mut make = |letter: &str, first| {

@@ -590,6 +590,8 @@ pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod network;
+
     use super::*;
 
     #[test]
