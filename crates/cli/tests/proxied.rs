@@ -81,9 +81,11 @@ impl Scene {
         for ((host, daemon), squid) in self.outside.iter().zip(squids) {
             let (address, other) = (host.address(), id(daemon));
             let wanted = format!("direct tcp {address}:443 by the proxy {}", squid.address());
-            let reached = until(A_WHILE, "it is reached", || {
-                Ok(way(&node, &other) == wanted)
-            });
+            let reached = until(
+                A_WHILE,
+                "it is reached",
+                || Ok(way(&node, &other) == wanted),
+            );
             reached.unwrap_or_else(|error| {
                 let way = way(&node, &other);
                 panic!("{error}: {way}, not {wanted}\n{}", node.log())

@@ -232,7 +232,10 @@ impl Carrier {
         relays.sort_by_cached_key(|relay| {
             let is_busy = lock(&self.ways).is_busy(now, relay.id());
             let session = sessions.session(relay.id());
-            (is_busy, session.map_or(Duration::MAX, |session| session.rtt))
+            (
+                is_busy,
+                session.map_or(Duration::MAX, |session| session.rtt),
+            )
         });
         let mut opened = 0;
         for relay in relays {
@@ -563,8 +566,7 @@ impl Budget {
     fn take(&mut self, now: Instant, node: NodeId, bytes: u64) -> Room {
         if self.each.len() >= LANES_MAX && !self.each.contains_key(&node) {
             let lately = |at: Instant| now.duration_since(at) < SAVED;
-            self.each
-                .retain(|_, customer| lately(customer.tank.filled));
+            self.each.retain(|_, customer| lately(customer.tank.filled));
             if self.each.len() >= LANES_MAX {
                 return Room::No;
             }
@@ -648,8 +650,9 @@ mod tests {
         assert_eq!(told.last(), Some(&Room::Busy), "{told:?}");
         assert_eq!(budget.take(now, id(30), share), Room::No);
         assert_eq!(budget.take(now, id(31), share + 1), Room::No);
-        budget.take(now + TELL_BUSY, id(40), share);
-        (41..=44).for_each(|number| drop(budget.take(now + TELL_BUSY, id(number), share)));
+        for number in 40..=44 {
+            budget.take(now + TELL_BUSY, id(number), share);
+        }
         assert_eq!(budget.take(now + TELL_BUSY, id(30), share), Room::Busy);
     }
 }

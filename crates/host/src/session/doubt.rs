@@ -77,9 +77,7 @@ pub(super) fn doubt(shared: &Arc<Shared>, peer: NodeId) {
     let lines = lock(&shared.table).lines_of(peer);
     for live in lines {
         if !live.is_doubted.swap(true, Ordering::AcqRel) {
-            shared
-                .runtime
-                .spawn(judge(Arc::clone(shared), live, peer));
+            shared.runtime.spawn(judge(Arc::clone(shared), live, peer));
         }
     }
 }
@@ -178,7 +176,8 @@ fn received(live: &Live) -> u64 {
 }
 
 fn round_trip(live: &Live) -> Duration {
-    in_use(live, Path::rtt).unwrap_or_default()
+    let round_trip = |path: &Path<'_>| path.stats().rtt;
+    in_use(live, round_trip).unwrap_or_default()
 }
 
 /// Tells whether others carry a connection, or a link.

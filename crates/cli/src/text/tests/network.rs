@@ -33,7 +33,11 @@ fn assert_words(findings: &[(Finding, Both<&str>)]) {
             for (other, (_, words)) in findings.iter().enumerate() {
                 let words = words[language];
                 let is_said = detail.contains(words);
-                assert_eq!(is_said, number == other, "`{words}` of {finding:?}: {detail}");
+                assert_eq!(
+                    is_said,
+                    number == other,
+                    "`{words}` of {finding:?}: {detail}"
+                );
             }
         }
     }

@@ -474,7 +474,9 @@ fn strangers_are_few_and_ways_and_peers_bounded() {
 fn who_carries_as_much_as_it_can_is_passed_over_while_another_one_has_room() {
     let mut now = Instant::now();
     let mut ways = Ways::new(now);
-    [7, 8, 9].map(|way| ways.add(now, id(1), id(way)));
+    for way in [7, 8, 9] {
+        ways.add(now, id(1), id(way));
+    }
     assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(id(7)));
     // Nobody asked this one.
     ways.busy(now, id(8));
