@@ -147,7 +147,7 @@ fn requests_take_the_proxy_that_the_environment_has_for_them() {
     };
     until(A_WHILE, "it is reached", || Ok(is_reached()))
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", way(&node, &other), node.log()));
-    assert_eq!(status(&node)["joined"], true);
+    wait(&node, "it joins", |status| status["joined"] == true);
     until(A_WHILE, "the proxy's log has it", || {
         let passed = |method| has_passed(&squid, method, &format!("http://{address}"));
         Ok(passed("POST") || passed("GET"))
