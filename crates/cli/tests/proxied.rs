@@ -25,7 +25,7 @@ use site::{GATE, PROXY, Site, has_passed, log};
 const OTHER_PROXY: &str = "192.168.1.1:3129";
 
 /// How long a node that is alone may take with a proxy that it is told: it asks for others every ten
-/// seconds or so. What it had begun before goes on for up to a minute.
+/// seconds or so.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// What GNOME says.

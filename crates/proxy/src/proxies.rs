@@ -137,10 +137,15 @@ impl Proxies {
     /// Says what a source says from now on; `None` for nothing.
     pub fn set(&self, source: Source, settings: Option<Settings>) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.sources[source as usize] = settings.map(Arc::new);
+        let settings = settings.map(Arc::new);
+        let is_another = state.sources[source as usize] != settings;
+        state.sources[source as usize] = settings;
         drop(state);
         self.0.pac.forget();
-        self.0.changes.send_modify(|count| *count += 1);
+        // What is dialled begins anew with each change.
+        if is_another {
+            self.0.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Says what goes without a proxy whichever source names one.

@@ -290,6 +290,7 @@ impl Paths {
             return false;
         };
         let tell_after = TELL_AFTER.max(taken.round_trip * TELL_ROUND_TRIPS);
+        let tell_after = tell_after.min(GIVE_UP_AFTER - DOUBT_INTERVAL);
         let since = taken.doubted.filter(|since| now - *since >= tell_after);
         let tells = since.is_some() && since != taken.told;
         if tells {

@@ -146,7 +146,7 @@ impl Ways {
     pub(super) fn send(&mut self, now: Instant, to: NodeId, packet: &Bytes) -> Sending {
         let (peer, relays) = self.peer(now, to);
         peer.note_sent(now);
-        if peer.is_silent(now, to) {
+        if peer.is_silent(now, to, |way| relays.is_busy(now, way)) {
             peer.change_way(now, |way| relays.doubts(now, way, way == to));
         }
         let Some(relay) = peer.ways.first().copied() else {
@@ -218,7 +218,9 @@ impl Ways {
     /// A node carries as much as it can: peers that are reached by it are reached by another one from now
     /// on, if there is one that neither says so nor is doubted.
     pub(super) fn busy(&mut self, now: Instant, relay: NodeId) {
-        self.relays.busy(now, relay);
+        if !self.relays.busy(now, relay) {
+            return;
+        }
         let relays = &self.relays;
         for (id, peer) in &mut self.peers {
             if peer.ways.first() != Some(&relay) || relay == *id {
@@ -278,7 +280,12 @@ impl Ways {
         for (id, peer) in &mut self.peers {
             peer.held
                 .retain(|(at, _)| now.duration_since(*at) < HELD_TIME);
-            let turned = peer.turn(now, *id, |way| relays.doubts(now, way, way == *id));
+            let turned = peer.turn(
+                now,
+                *id,
+                |way| relays.doubts(now, way, way == *id),
+                |way| relays.is_busy(now, way),
+            );
             if let Some((by, packet)) = turned {
                 relays.use_by(now, by);
                 let to = *id;
@@ -358,7 +365,7 @@ impl Peer {
     }
 
     /// Tells whether it was silent for too long on its first way.
-    fn is_silent(&self, now: Instant, id: NodeId) -> bool {
+    fn is_silent(&self, now: Instant, id: NodeId, is_busy: impl Fn(NodeId) -> bool) -> bool {
         let Some((first, unheard)) = self.ways.first().zip(self.unheard) else {
             return false;
         };
@@ -367,13 +374,14 @@ impl Peer {
             false => SILENT_AFTER,
         };
         // It may be going another way itself. Then both could change at the same time, again and again: who
-        // goes by the lesser node waits longer.
-        let heard = |(at, by): (Instant, NodeId)| {
-            now.duration_since(at) < patience && by > *first && self.ways.contains(&by)
-        };
-        let patience = match self.heard.is_some_and(heard) {
-            true => patience * 2,
-            false => patience,
+        // goes by the lesser node waits longer, and longest who has left a node that is busy, until the other
+        // one follows.
+        let lately = |at: Instant| now.duration_since(at) < patience;
+        let heard = self.heard.filter(|(at, by)| lately(*at) && by != first);
+        let patience = match heard.filter(|(_, by)| self.ways.contains(by)) {
+            Some((_, by)) if is_busy(by) => patience * 3,
+            Some((_, by)) if by > *first => patience * 2,
+            _ => patience,
         };
         now.duration_since(unheard.since) >= patience
     }
@@ -385,13 +393,15 @@ impl Peer {
         now: Instant,
         id: NodeId,
         doubts: impl Fn(NodeId) -> bool,
+        is_busy: impl Fn(NodeId) -> bool,
     ) -> Option<(NodeId, Bytes)> {
         if !self.is_used(now) {
             self.last = None;
             return None;
         }
         let is_asked = self.unheard.is_some_and(|it| it.packets >= UNHEARD_MIN);
-        let is_silent = is_asked && self.turns < self.ways.len() && self.is_silent(now, id);
+        let is_silent =
+            is_asked && self.turns < self.ways.len() && self.is_silent(now, id, is_busy);
         let is_doubted = self.ways.first().is_some_and(|first| doubts(*first));
         if is_silent || (is_doubted && self.ways.iter().any(|way| !doubts(*way))) {
             self.change_way(now, doubts);

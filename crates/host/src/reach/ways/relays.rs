@@ -28,7 +28,9 @@ pub(super) const LOST_FOR: Duration = Duration::from_secs(30);
 const LOST_MAX: usize = 1_024;
 
 /// For how long a node that says that it carries as much as it can comes after others.
+/// It says so once a second; what comes sooner is not looked at.
 pub(super) const BUSY_FOR: Duration = Duration::from_secs(10);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The nodes that carry.
 #[derive(Default)]
@@ -72,11 +74,17 @@ impl Relays {
         relay.heard = now;
     }
 
-    /// A node says that it carries as much as it can; nothing of one that is not used.
-    pub(super) fn busy(&mut self, now: Instant, relay: NodeId) {
-        if self.used.contains_key(&relay) && self.busy.len() < LOST_MAX {
+    /// A node says that it carries as much as it can. Tells whether that counts: if it is used, and has not
+    /// said so a moment ago.
+    pub(super) fn busy(&mut self, now: Instant, relay: NodeId) -> bool {
+        let lately = |said: &Instant| now.duration_since(*said) < BUSY_PAUSE;
+        let counts = self.used.contains_key(&relay)
+            && !self.busy.get(&relay).is_some_and(lately)
+            && self.busy.len() < LOST_MAX;
+        if counts {
             self.busy.insert(relay, now);
         }
+        counts
     }
 
     /// Tells whether it said so lately.

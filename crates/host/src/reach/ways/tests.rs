@@ -1,6 +1,8 @@
 //! Ways that end, fall silent, come back and are wanted.
 
-use super::relays::{BUSY_FOR, GONE_AFTER, LINK_GONE_AFTER, LINK_SILENT_AFTER, LOST_FOR};
+use super::relays::{
+    BUSY_FOR, BUSY_PAUSE, GONE_AFTER, LINK_GONE_AFTER, LINK_SILENT_AFTER, LOST_FOR,
+};
 use super::*;
 
 fn id(n: u32) -> NodeId {
@@ -498,4 +500,27 @@ fn who_carries_as_much_as_it_can_is_passed_over_while_another_one_has_room() {
     ways.send(now, id(2), &PACKET);
     ways.busy(now, id(2));
     assert_eq!(ways.by(id(2)), Some(id(2)));
+}
+
+#[test]
+fn who_leaves_a_busy_node_waits_until_the_peer_follows() {
+    let mut now = Instant::now();
+    let mut ways = Ways::new(now);
+    // The peer goes by the greater node, and has not been told.
+    let (busy, spare) = (id(9), id(8));
+    ways.add(now, id(1), busy);
+    ways.add(now, id(1), spare);
+    ways.send(now, id(1), &PACKET);
+    ways.busy(now, busy);
+    for _ in 0..15 {
+        now += LOOK;
+        ways.heard(now, id(1), busy);
+        ways.heard_relay(now, spare);
+        assert_eq!(ways.send(now, id(1), &PACKET), Sending::By(spare));
+        ways.tick(now);
+    }
+    // However often it is said, and by whomever, it is looked at twice a second for each that is used.
+    assert!(ways.relays.busy(now, spare) && !ways.relays.busy(now, spare));
+    assert!(!ways.relays.busy(now, id(1)));
+    assert!(ways.relays.busy(now + BUSY_PAUSE, spare));
 }
