@@ -242,7 +242,6 @@ fn a_proxy_that_a_desktop_tells_is_taken_at_once() {
     assert!(told.success(), "{told:?}");
     let started = Instant::now();
     wait(&node, "it joins", |status| status["joined"] == true);
-    println!("joined after {:?}", started.elapsed());
     assert!(started.elapsed() < AT_ONCE);
     scene.reaches_all(node, "desktop", [&squid; 2]);
 }

@@ -221,8 +221,8 @@ impl Carrier {
     }
 
     /// Uses nodes that may carry to a peer, as soon as there is a session with each: the nearest of those
-    /// with whom there is one is the first, and those come last that lately said to be busy. For anybody's word, at most `new_max` sessions are opened, and
-    /// eight at once in all.
+    /// with whom there is one is the first, and those come last that lately said to be busy. For anybody's
+    /// word, at most `new_max` sessions are opened, and eight at once in all.
     pub fn learn(self: &Arc<Self>, to: NodeId, mut relays: Vec<Contact>, new_max: usize) {
         let Some(sessions) = self.sessions.get() else {
             return;

@@ -559,9 +559,9 @@ impl Sessions {
         }
     }
 
-    /// A peer has not answered somebody: asks it by its session, and closes that unless it answers
-    /// within some round trips, six seconds at most where this node does not run late itself. Until then it is spoken to by that session, and what
-    /// it has not taken is lost with it.
+    /// A peer has not answered somebody: asks it by its session, and closes that unless it answers within
+    /// some round trips, six seconds at most where this node does not run late itself. Until then it is
+    /// spoken to by that session, and what it has not taken is lost with it.
     pub fn doubt(&self, peer: NodeId) {
         doubt::doubt(&self.0, peer);
     }
