@@ -48,7 +48,7 @@ use call::Calls;
 use nat::Mapping;
 use observed::{Observed, is_public};
 use ports::Packets;
-use punch::{Offer, Plan, Punches};
+use punch::{AskedWhere, Offer, Plan, Punches};
 use relay::{Relayed, Relays, Sight, Terms};
 use servers::Servers;
 use shown::{Prompted, PromptedBy, Shown};
@@ -200,6 +200,8 @@ struct Session {
     shown: Shown,
     /// How often it had this node show itself.
     prompted: PromptedBy,
+    /// How often it asks where others are.
+    asks: AskedWhere,
 }
 
 impl Session {
@@ -218,6 +220,8 @@ pub struct Reach {
     servers: Servers,
     punches: Punches,
     prompted: Prompted,
+    /// How often those ask where others are with whom no session goes straight, all together.
+    asks: AskedWhere,
     sought: Sought,
     relays: Relays,
     packets: Packets,
@@ -280,6 +284,7 @@ impl Reach {
                     next: cx.now(),
                     shown: Shown::default(),
                     prompted: PromptedBy::default(),
+                    asks: AskedWhere::default(),
                 };
                 self.sessions.insert(peer, session);
                 self.observed.resumed(peer);
@@ -396,21 +401,34 @@ impl Reach {
     /// nothing of the node's IPv4, it is asked to show where that comes out.
     fn tell_where(&mut self, from: NodeId, of: NodeId, cx: &mut Cx<'_>) {
         let now = cx.now();
-        let is_hearsay = self.is_hearsay(of);
-        let Some(session) = self.sessions.get_mut(&of).filter(|_| !is_hearsay) else {
+        if self.is_hearsay(of) || !self.sessions.contains_key(&of) {
+            return;
+        }
+        let asker = self.sessions.get_mut(&from);
+        let asks = asker.map_or(&mut self.asks, |asker| &mut asker.asks);
+        if !self.punches.may_tell(now, asks) {
+            return;
+        }
+        let serves = self.serves_ipv4();
+        let Some(session) = self.sessions.get_mut(&of) else {
             return;
         };
         let at = session.at.ip();
         let too = session.shown.besides(now, at);
-        if self.punches.may_tell(now) {
-            if too.is_some() {
-                cx.send_to(from, ReachMessage::Sees(of, at, too).encode());
-            }
-            cx.send_to(from, ReachMessage::Sees(of, at, None).encode());
-            if session.shown.is_prompted(now, at) {
-                cx.send_to(of, ReachMessage::Show.encode());
-            }
+        if too.is_some() {
+            cx.send_to(from, ReachMessage::Sees(of, at, too).encode());
         }
+        cx.send_to(from, ReachMessage::Sees(of, at, None).encode());
+        if serves && session.shown.is_prompted(now, at) {
+            cx.send_to(of, ReachMessage::Show.encode());
+        }
+    }
+
+    /// Tells whether this node can be asked by IPv4 where others come out, as far as it knows.
+    fn serves_ipv4(&self) -> bool {
+        let local = self.local.as_deref().unwrap_or_default();
+        let is_open = |at: &SocketAddr| at.is_ipv4() && is_public(at.ip());
+        local.iter().chain(&self.packets.mapped).any(is_open)
     }
 
     /// Has packets relayed that find no way straight: by one of those who carry the session, or of
@@ -513,13 +531,14 @@ impl Reach {
     }
 
     /// Returns whom to ask where they see a peer: those whom it was told to use as carriers, as they
-    /// are likely to have sessions with it, then others.
+    /// are likely to have sessions with it, then those whom everybody asks where they come out, and others.
     fn witnesses(&self, peer: NodeId, cx: &Cx<'_>) -> Vec<NodeId> {
         let carriers = call::relays(cx.overlay(), peer).into_iter();
         let mut witnesses: Vec<NodeId> = carriers.map(|contact| contact.id()).collect();
         witnesses.retain(|id| self.sessions.contains_key(id));
         let others = self.sessions.keys().filter(|id| !witnesses.contains(id));
-        let others: Vec<NodeId> = others.copied().collect();
+        let mut others: Vec<NodeId> = others.copied().collect();
+        others.sort_by_key(|id| self.servers.place(*id).is_none());
         witnesses.extend(others);
         witnesses
     }

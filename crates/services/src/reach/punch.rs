@@ -50,6 +50,11 @@ const PAUSE_SHORT: Duration = Duration::from_secs(5);
 pub const PAUSE_LONG: Duration = Duration::from_secs(3 * 60 * 60);
 /// For so long others are asked where they see the peer, if one network alone has answered.
 const WITNESS_WAIT: Duration = Duration::from_millis(700);
+/// After so long each they are asked again: some had to ask the peer first where it comes out.
+const ASK_AGAIN: [Duration; 2] = [WITNESS_WAIT, Duration::from_millis(2_000)];
+/// After so long without an answer an attempt gives way to somebody else who asks: the other one may
+/// wait for a third.
+const YIELD_AFTER: Duration = Duration::from_secs(1);
 /// After so long an attempt that has not begun is given up: the other one may have no time.
 const PREPARE_MAX: Duration = Duration::from_secs(4);
 /// After so long one that has begun is over, whatever the host says.
@@ -60,10 +65,15 @@ const WITNESSES_MAX: usize = 12;
 const PEERS_MAX: usize = 256;
 /// The most peers that wait for their turn.
 const WANTED_MAX: usize = 16;
-/// How often others are told where this node sees somebody.
+/// How often all others are told where this node sees somebody; and how often one of them, who asks
+/// three times in an attempt of a few seconds. Public nodes are asked by all of their peers at once.
 const WHERE: Rate = Rate {
-    per_s: 5,
-    burst: 40,
+    per_s: 200,
+    burst: 800,
+};
+const WHERE_EACH: Rate = Rate {
+    per_s: 3,
+    burst: 30,
 };
 
 /// Who began.
@@ -97,22 +107,34 @@ struct Attempt {
     seen: BTreeMap<NodeId, Word>,
     witnesses: BTreeSet<NodeId>,
     asked: BTreeSet<NodeId>,
-    /// Whether they were asked a second time.
-    is_asked_again: bool,
+    /// How often they were asked again.
+    asked_again: usize,
     /// Since when the host is at it.
     running: Option<Time>,
 }
 
 impl Attempt {
-    /// Tells whether it is time to ask a second time where the peer is: some may have had it show them.
+    /// Returns when to ask again where the peer is.
+    fn next_asking(&self) -> Option<Time> {
+        let waits = ASK_AGAIN.get(self.asked_again)?;
+        Some(self.began + *waits)
+    }
+
+    /// Tells whether it is time to ask again where the peer is: some may have had it show them.
     fn asks_again(&mut self, now: Time) -> bool {
-        let is_due = now >= self.began + WITNESS_WAIT && self.running.is_none();
-        let asks = is_due && !self.is_asked_again;
+        let is_due = self.next_asking().is_some_and(|at| now >= at);
+        let asks = is_due && self.running.is_none();
         if asks {
-            self.is_asked_again = true;
+            self.asked_again += 1;
             self.asked.clone_from(&self.witnesses);
         }
         asks
+    }
+
+    /// Tells whether it gives way to somebody else who asks.
+    fn yields(&self, now: Time) -> bool {
+        let is_unanswered = self.running.is_none() && self.theirs.is_none();
+        is_unanswered && now >= self.began + YIELD_AFTER
     }
 
     /// Tells whether the peer is where it says.
@@ -141,6 +163,10 @@ struct Tried {
     next: Time,
     next_ask: Time,
 }
+
+/// How often one asks where this node sees others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AskedWhere(Option<Bucket>);
 
 /// The attempts of a node, one at a time.
 #[derive(Debug, Default)]
@@ -223,7 +249,7 @@ impl Punches {
             seen: BTreeMap::new(),
             witnesses: asked.clone(),
             asked,
-            is_asked_again: false,
+            asked_again: 0,
             running: None,
         });
         cx.emit(Event::Look(peer));
@@ -262,12 +288,18 @@ impl Punches {
         witnesses: &[NodeId],
         cx: &mut Cx<'_>,
     ) {
-        let me = cx.me();
+        let (me, now) = (cx.me(), cx.now());
+        let is_yielding = |attempt: &Attempt| attempt.peer != from && attempt.yields(now);
+        if self.attempt.as_ref().is_some_and(is_yielding) {
+            self.give_up(now);
+        }
         match &mut self.attempt {
-            // Both began: the lesser id has the word.
+            // Both began: the lesser id has the word. It says it again, as the other one may have had no
+            // time for it.
             Some(attempt) if attempt.peer == from && attempt.running.is_none() => {
-                if from > me && attempt.mine.is_some() {
-                    return;
+                if let (true, Part::Asks, Some(mine)) = (from > me, attempt.part, attempt.mine) {
+                    let message = ReachMessage::Punch(attempt.number, mine);
+                    return cx.send_to(from, message.encode());
                 }
                 (attempt.number, attempt.part) = (number, Part::Answers);
                 attempt.theirs = Some(theirs);
@@ -305,9 +337,10 @@ impl Punches {
     }
 
     /// Tells whether somebody may be told where this node sees a node.
-    pub(super) fn may_tell(&mut self, now: Time) -> bool {
-        let bucket = self.told.get_or_insert_with(|| Bucket::full(WHERE, now));
-        bucket.take(WHERE, now)
+    pub(super) fn may_tell(&mut self, now: Time, by: &mut AskedWhere) -> bool {
+        let each = by.0.get_or_insert_with(|| Bucket::full(WHERE_EACH, now));
+        let all = self.told.get_or_insert_with(|| Bucket::full(WHERE, now));
+        each.take(WHERE_EACH, now) && all.take(WHERE, now)
     }
 
     /// Somebody whom this node asked sees a node at an address, or two.
@@ -426,11 +459,9 @@ impl Punches {
         if let Some(since) = attempt.running {
             return Some(since + RUN_MAX);
         }
-        let witnesses = attempt.began + WITNESS_WAIT;
-        Some(match now < witnesses {
-            true => witnesses,
-            false => attempt.began + PREPARE_MAX,
-        })
+        let end = attempt.began + PREPARE_MAX;
+        let asking = attempt.next_asking().filter(|at| *at > now);
+        Some(asking.map_or(end, |at| at.min(end)))
     }
 
     fn tried(&mut self, peer: NodeId) -> &mut Tried {
@@ -469,7 +500,7 @@ mod tests {
             seen: BTreeMap::new(),
             witnesses: BTreeSet::new(),
             asked: BTreeSet::new(),
-            is_asked_again: false,
+            asked_again: 0,
             running: None,
         }
     }

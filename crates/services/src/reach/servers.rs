@@ -127,18 +127,25 @@ impl Servers {
     }
 
     /// Chooses whom to ask, each in another network: those who have answered, those never asked, and
-    /// of these the ones that others reach.
+    /// of these the ones that others reach. Before them go those that have IPv4, unless they have not
+    /// answered: it is what is translated.
     pub(super) fn choose(&self, overlay: &Overlay) -> Vec<(NodeId, SocketAddr)> {
         let mut ranked: Vec<_> = self.known.iter().collect();
         ranked.sort_by_key(|(id, server)| {
             let peer = overlay.peer(**id);
             let is_reachable = peer.is_some_and(|peer| peer.grade().is_reachable());
+            let others = peer.map_or(&[][..], |peer| peer.contact().addresses());
+            let mut addresses = others.iter().chain([&server.at]);
+            let has_ipv4 =
+                addresses.any(|at| at.ip().to_canonical().is_ipv4() && is_public(at.ip()));
+            let is_silent = server.answers == Some(false);
             let answers = match server.answers {
                 Some(true) => 2,
                 None => 1,
                 Some(false) => 0,
             };
-            (Reverse((answers, is_reachable)), **id)
+            let rank = (has_ipv4 && !is_silent, answers, is_reachable);
+            (Reverse(rank), **id)
         });
         let mut networks = BTreeSet::new();
         let apart = ranked

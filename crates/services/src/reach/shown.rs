@@ -33,11 +33,11 @@ use crate::bucket::{Bucket, Rate};
 pub(super) const LASTS: Duration = Duration::from_secs(240);
 
 /// How often one node is asked to show itself.
-const PROMPT_INTERVAL: Duration = Duration::from_secs(10);
+const PROMPT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How often this node shows itself because others ask for it; and how often to one of them.
 const PROMPTED: Rate = Rate { per_s: 1, burst: 8 };
-const PROMPTED_PAUSE: Duration = Duration::from_secs(10);
+const PROMPTED_PAUSE: Duration = Duration::from_secs(3);
 /// How often one is asked because it wants to be, if it gives no ticket by another version of IP: where it
 /// says that it takes questions may be somebody else.
 const VAIN_MAX: u8 = 3;

@@ -6,6 +6,7 @@ use super::*;
 use crate::service::ServiceId;
 use crate::{Config, Input, Node, Output};
 
+mod punching;
 mod relaying;
 mod showing;
 
@@ -150,116 +151,6 @@ fn settle(nodes: &mut [Node; 3], now: Time, first: usize, input: Input) -> [Vec<
         }
     }
     events
-}
-
-#[test]
-fn two_members_begin_together_once_a_third_has_said_where_they_are_and_not_for_ever() {
-    use punch::{Offer, PAUSE_LONG, Plan, Ports, TRIES_MAX};
-    let mut nodes = [node(1), node(2), node(3)];
-    let [one, other, third] = [0, 1, 2].map(|at: usize| nodes[at].id());
-    let outer = ["198.51.100.7:5000", "203.0.113.9:6000"];
-    let mut now = Time::from_secs(1);
-    for (peer, at) in [(one, outer[0]), (other, outer[1])] {
-        nodes[2].handle(now, path(peer, at)).for_each(drop);
-    }
-    for (at, peer) in [(0, other), (1, one)] {
-        nodes[at]
-            .handle(now, path(third, "20.0.3.1:7000"))
-            .for_each(drop);
-        let relayed = Input::Path {
-            peer,
-            kind: PathKind::Relayed,
-            address: None,
-        };
-        nodes[at].handle(now, relayed).for_each(drop);
-    }
-    let command = |command| Input::Command(crate::Command::Reach(command));
-    let offer = |at: usize, ports| Offer {
-        at: outer[at].parse().unwrap(),
-        ports,
-    };
-    let begin = |nodes: &mut [Node; 3], now: Time, lie: bool| {
-        let mut all = settle(nodes, now, 0, command(Command::Punch(other)));
-        if all[0] != [Event::Look(other)] {
-            return all;
-        }
-        let said = match lie {
-            true => Offer {
-                at: "192.0.2.66:1".parse().unwrap(),
-                ports: Ports::Random,
-            },
-            false => offer(0, Ports::Random),
-        };
-        let looked = command(Command::Looked(other, Some(said)));
-        all = settle(nodes, now, 0, looked);
-        assert_eq!(all[1], [Event::Look(one)]);
-        let looked = command(Command::Looked(one, Some(offer(1, Ports::Kept))));
-        settle(nodes, now, 1, looked)
-    };
-    let [first, second] = begin(&mut nodes, now, true);
-    assert!(matches!(
-        &first[..],
-        [Event::Punch {
-            plan: Plan::Open { .. },
-            ..
-        }]
-    ));
-    assert_eq!(second, [], "nobody sees it there: not one probe");
-    let late = settle(&mut nodes, now + Duration::from_secs(1), 1, Input::Timeout);
-    assert_eq!(late, [vec![], vec![]]);
-    settle(&mut nodes, now, 0, command(Command::Punched(other, false)));
-    now = now + Duration::from_secs(60);
-    settle(&mut nodes, now, 1, Input::Timeout);
-    for _ in 1..TRIES_MAX {
-        now = now + Duration::from_secs(60);
-        let [first, second] = begin(&mut nodes, now, false);
-        assert!(matches!(
-            &first[..],
-            [Event::Punch {
-                plan: Plan::Open { .. },
-                ..
-            }]
-        ));
-        assert!(matches!(
-            &second[..],
-            [Event::Punch {
-                plan: Plan::Search { .. },
-                ..
-            }]
-        ));
-        for (at, peer) in [(0, other), (1, one)] {
-            settle(&mut nodes, now, at, command(Command::Punched(peer, false)));
-        }
-    }
-    now = now + Duration::from_secs(60);
-    assert_eq!(begin(&mut nodes, now, false), [vec![], vec![]], "enough");
-    now = now + PAUSE_LONG;
-    let [first, _] = begin(&mut nodes, now, false);
-    assert!(matches!(&first[..], [Event::Punch { .. }]));
-}
-
-#[test]
-fn who_is_no_member_is_not_listened_to_again_soon() {
-    use punch::{Offer, Ports};
-    let (mut here, stranger) = (node(1), node(2).id());
-    let at = "198.51.100.7:5000".parse().unwrap();
-    let offer = Offer {
-        at,
-        ports: Ports::Kept,
-    };
-    let (mut looks, mut now) = (0, Time::from_secs(1));
-    for number in 0..1_000 {
-        let body = ReachMessage::Punch(number, offer).encode().into();
-        let service = ServiceId::Reach as u8;
-        let message = Message::Direct { service, body };
-        let from = stranger;
-        let (_, events) = asked_for(here.handle(now, Input::Message { from, message }));
-        looks += events.len();
-        let refused = crate::Command::Reach(Command::Looked(stranger, None));
-        here.handle(now, Input::Command(refused)).for_each(drop);
-        now = now + Duration::from_millis(60);
-    }
-    assert!((1..=5).contains(&looks), "{looks}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ const W: usize = 2;
 const P_V6: &str = "[2600:7::7]:5000";
 const P_V4: &str = "198.51.100.7:5001";
 const V_V4: &str = "203.0.113.9:6000";
+const W_AT: [&str; 2] = ["20.0.3.1:7000", "[2600:3::1]:7000"];
 const VICTIM: &str = "192.0.2.66:7000";
 
 /// The ticket that W gave to P's address of IPv4.
@@ -39,12 +40,7 @@ impl Three {
             at: at(offer),
             ports: Ports::Random,
         };
-        for (node, peer, seen) in [
-            (P, W, "[2600:3::1]:7000"),
-            (V, W, "20.0.3.1:7000"),
-            (W, P, P_V6),
-            (W, V, V_V4),
-        ] {
+        for (node, peer, seen) in [(P, W, W_AT[1]), (V, W, W_AT[0]), (W, P, P_V6), (W, V, V_V4)] {
             let path = path(ids[peer], seen);
             nodes[node].handle(now, path).for_each(drop);
         }
@@ -119,8 +115,10 @@ impl Three {
         happened.into_iter().flatten().collect()
     }
 
-    /// W answers STUN's questions, and tells P where.
-    fn serve(&mut self) {
+    /// W, which has these addresses, answers STUN's questions, and tells P where.
+    fn serve(&mut self, local: &[&str]) {
+        let local = local.iter().map(|local| at(local)).collect();
+        self.tell(W, Command::Local(local));
         self.tell(W, Command::Packets(7001));
         self.pass(11);
         let peer = self.id(P);
@@ -168,7 +166,7 @@ fn who_was_given_a_ticket_is_met_where_that_came() {
 #[test]
 fn who_is_asked_about_a_node_seen_by_ipv6_alone_has_it_show_its_ipv4() {
     let mut three = Three::new(P_V4);
-    three.serve();
+    three.serve(&W_AT);
     let peer = three.id(P);
     let events = three.tell(V, Command::Punch(peer));
     let w = three.id(W);
@@ -184,6 +182,18 @@ fn who_is_asked_about_a_node_seen_by_ipv6_alone_has_it_show_its_ipv4() {
     three.shows = Some((at(P_V4).ip(), TICKET));
     let plans = three.meet();
     assert!(is_search_at(&plans, three.offer.at), "{plans:?}");
+}
+
+#[test]
+fn who_has_no_ipv4_itself_asks_nobody_to_show_it_one() {
+    for (local, is_asked) in [(&W_AT[..], true), (&W_AT[1..], false)] {
+        let mut three = Three::new(P_V4);
+        three.serve(local);
+        let peer = three.id(P);
+        let events = three.tell(V, Command::Punch(peer));
+        let asks = |event: &(usize, Event)| matches!(event, (P, Event::Ask(_)));
+        assert_eq!(events.iter().any(asks), is_asked, "{local:?} {events:?}");
+    }
 }
 
 #[test]
@@ -378,7 +388,7 @@ fn only_who_has_a_session_shows_something_and_it_is_asked_to_rarely() {
         message: message(shows),
     };
     assert_eq!(three.go(W, heard), []);
-    three.serve();
+    three.serve(&W_AT);
     let w = three.id(W);
     let mut asked = 0;
     for _ in 0..100 {

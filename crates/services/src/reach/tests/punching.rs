@@ -1,0 +1,229 @@
+//! Two members open their translations together, with a third who knows both.
+
+use super::*;
+
+/// Three nodes with relayed sessions, the least id first; and their ids.
+fn three() -> ([Node; 3], [NodeId; 3]) {
+    let mut nodes = [node(1), node(2), node(3)];
+    nodes.sort_by_key(Node::id);
+    let ids = [0, 1, 2].map(|at: usize| nodes[at].id());
+    for (at, peer) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        let relayed = Input::Path {
+            peer: ids[peer],
+            kind: PathKind::Relayed,
+            address: None,
+        };
+        let node: &mut Node = &mut nodes[at];
+        node.handle(Time::from_secs(1), relayed).for_each(drop);
+    }
+    (nodes, ids)
+}
+
+fn command(command: Command) -> Input {
+    Input::Command(crate::Command::Reach(command))
+}
+
+/// How packets come out of a house whose router keeps one port for all.
+fn kept(network: u8) -> Option<punch::Offer> {
+    Some(punch::Offer {
+        at: ([20, 0, network, 1], 5000).into(),
+        ports: punch::Ports::Kept,
+    })
+}
+
+#[test]
+fn who_asked_while_the_other_one_had_no_time_is_met_as_soon_as_that_one_has() {
+    for (early, late) in [(0, 1), (1, 0)] {
+        let (mut nodes, ids) = three();
+        let now = Time::from_secs(1);
+        // The one is at it with a third.
+        let busy = settle(&mut nodes, now, late, command(Command::Punch(ids[2])));
+        assert_eq!(busy[late], [Event::Look(ids[2])]);
+        settle(&mut nodes, now, early, command(Command::Punch(ids[late])));
+        let looked = |at: usize, peer: usize| command(Command::Looked(ids[peer], kept(at as u8)));
+        let unheard = settle(&mut nodes, now, early, looked(early, late));
+        assert_eq!(unheard, [vec![], vec![]]);
+        let free = settle(
+            &mut nodes,
+            now,
+            late,
+            command(Command::Looked(ids[2], None)),
+        );
+        assert_eq!(free[late], [Event::Look(ids[early])]);
+        let begun = settle(&mut nodes, now, late, looked(late, early));
+        for (at, peer) in [(early, late), (late, early)] {
+            let is_begun =
+                matches!(&begun[at][..], [Event::Punch { peer: with, .. }] if *with == ids[peer]);
+            assert!(is_begun, "{early} {begun:?}");
+        }
+    }
+}
+
+#[test]
+fn who_waits_in_vain_has_time_for_somebody_else_who_asks() {
+    let (mut nodes, ids) = three();
+    let mut now = Time::from_secs(1);
+    settle(&mut nodes, now, 0, command(Command::Punch(ids[2])));
+    settle(
+        &mut nodes,
+        now,
+        0,
+        command(Command::Looked(ids[2], kept(0))),
+    );
+    // The third one's host never says how packets come out there. Another one asks: soon, and later.
+    now = now + Duration::from_millis(500);
+    settle(&mut nodes, now, 1, command(Command::Punch(ids[0])));
+    let soon = settle(
+        &mut nodes,
+        now,
+        1,
+        command(Command::Looked(ids[0], kept(1))),
+    );
+    assert_eq!(soon, [vec![], vec![]]);
+    now = now + Duration::from_millis(600);
+    let number = 77;
+    let message = Message::Direct {
+        service: ServiceId::Reach as u8,
+        body: ReachMessage::Punch(number, kept(1).unwrap())
+            .encode()
+            .into(),
+    };
+    let from = ids[1];
+    let heard = settle(&mut nodes, now, 0, Input::Message { from, message });
+    assert_eq!(heard[0], [Event::Look(from)]);
+}
+
+#[test]
+fn one_who_asks_where_others_are_all_the_time_takes_nobody_elses_turn() {
+    let (mut nodes, ids) = three();
+    let now = Time::from_secs(1);
+    for (peer, at) in [(0, "198.51.100.7:5000"), (1, "203.0.113.9:6000")] {
+        nodes[2].handle(now, path(ids[peer], at)).for_each(drop);
+    }
+    let mut answers = |asker: usize, of: usize, times: usize| {
+        let asked = (0..times).flat_map(|_| {
+            let message = Message::Direct {
+                service: ServiceId::Reach as u8,
+                body: ReachMessage::Where(ids[of]).encode().into(),
+            };
+            let from = ids[asker];
+            let said = told(nodes[2].handle(now, Input::Message { from, message }));
+            said.into_iter()
+                .filter(move |(to, said, _)| *to == from && matches!(said, ReachMessage::Sees(..)))
+        });
+        asked.count()
+    };
+    let greedy = answers(0, 1, 1_000);
+    assert!((1..100).contains(&greedy), "{greedy}");
+    assert_eq!(answers(1, 0, 10), 10);
+}
+
+#[test]
+fn two_members_begin_together_once_a_third_has_said_where_they_are_and_not_for_ever() {
+    use punch::{Offer, PAUSE_LONG, Plan, Ports, TRIES_MAX};
+    let mut nodes = [node(1), node(2), node(3)];
+    let [one, other, third] = [0, 1, 2].map(|at: usize| nodes[at].id());
+    let outer = ["198.51.100.7:5000", "203.0.113.9:6000"];
+    let mut now = Time::from_secs(1);
+    for (peer, at) in [(one, outer[0]), (other, outer[1])] {
+        nodes[2].handle(now, path(peer, at)).for_each(drop);
+    }
+    for (at, peer) in [(0, other), (1, one)] {
+        nodes[at]
+            .handle(now, path(third, "20.0.3.1:7000"))
+            .for_each(drop);
+        let relayed = Input::Path {
+            peer,
+            kind: PathKind::Relayed,
+            address: None,
+        };
+        nodes[at].handle(now, relayed).for_each(drop);
+    }
+    let command = |command| Input::Command(crate::Command::Reach(command));
+    let offer = |at: usize, ports| Offer {
+        at: outer[at].parse().unwrap(),
+        ports,
+    };
+    let begin = |nodes: &mut [Node; 3], now: Time, lie: bool| {
+        let mut all = settle(nodes, now, 0, command(Command::Punch(other)));
+        if all[0] != [Event::Look(other)] {
+            return all;
+        }
+        let said = match lie {
+            true => Offer {
+                at: "192.0.2.66:1".parse().unwrap(),
+                ports: Ports::Random,
+            },
+            false => offer(0, Ports::Random),
+        };
+        let looked = command(Command::Looked(other, Some(said)));
+        all = settle(nodes, now, 0, looked);
+        assert_eq!(all[1], [Event::Look(one)]);
+        let looked = command(Command::Looked(one, Some(offer(1, Ports::Kept))));
+        settle(nodes, now, 1, looked)
+    };
+    let [first, second] = begin(&mut nodes, now, true);
+    assert!(matches!(
+        &first[..],
+        [Event::Punch {
+            plan: Plan::Open { .. },
+            ..
+        }]
+    ));
+    assert_eq!(second, [], "nobody sees it there: not one probe");
+    let late = settle(&mut nodes, now + Duration::from_secs(1), 1, Input::Timeout);
+    assert_eq!(late, [vec![], vec![]]);
+    settle(&mut nodes, now, 0, command(Command::Punched(other, false)));
+    now = now + Duration::from_secs(60);
+    settle(&mut nodes, now, 1, Input::Timeout);
+    for _ in 1..TRIES_MAX {
+        now = now + Duration::from_secs(60);
+        let [first, second] = begin(&mut nodes, now, false);
+        assert!(matches!(
+            &first[..],
+            [Event::Punch {
+                plan: Plan::Open { .. },
+                ..
+            }]
+        ));
+        assert!(matches!(
+            &second[..],
+            [Event::Punch {
+                plan: Plan::Search { .. },
+                ..
+            }]
+        ));
+        for (at, peer) in [(0, other), (1, one)] {
+            settle(&mut nodes, now, at, command(Command::Punched(peer, false)));
+        }
+    }
+    now = now + Duration::from_secs(60);
+    assert_eq!(begin(&mut nodes, now, false), [vec![], vec![]], "enough");
+    now = now + PAUSE_LONG;
+    let [first, _] = begin(&mut nodes, now, false);
+    assert!(matches!(&first[..], [Event::Punch { .. }]));
+}
+
+#[test]
+fn who_is_no_member_is_not_listened_to_again_soon() {
+    use punch::{Offer, Ports};
+    let (mut here, stranger) = (node(1), node(2).id());
+    let at = "198.51.100.7:5000".parse().unwrap();
+    let offer = Offer {
+        at,
+        ports: Ports::Kept,
+    };
+    let (mut looks, mut now) = (0, Time::from_secs(1));
+    for number in 0..1_000 {
+        let body = ReachMessage::Punch(number, offer).encode().into();
+        let service = ServiceId::Reach as u8;
+        let message = Message::Direct { service, body };
+        let from = stranger;
+        let (_, events) = asked_for(here.handle(now, Input::Message { from, message }));
+        looks += events.len();
+        let refused = crate::Command::Reach(Command::Looked(stranger, None));
+        here.handle(now, Input::Command(refused)).for_each(drop);
+        now = now + Duration::from_millis(60);
+    }
+    assert!((1..=5).contains(&looks), "{looks}");
+}
