@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -159,7 +160,10 @@ impl DataDir {
             fs::remove_file(&part)?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(io_error(path, "written"))?;
+        write().map_err(|error| {
+            let _ = fs::remove_file(&part);
+            io_error(path, "written")(error)
+        })?;
         Ok(Keypair::from_seed(&seed))
     }
 }
@@ -174,14 +178,23 @@ pub(crate) fn read_identity(data: &Path) -> Result<Keypair, DataDirError> {
 
 /// Writes a file that only the owner may read (mode 0600), in place of one of that name: as
 /// a whole or not at all.
+///
+/// One after another in this process, as two that write the same file share its part. What could not
+/// be written, for want of room on the disk, leaves no part behind: it may hold passwords.
 pub(crate) fn write_private(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError> {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let part = path.with_extension("part");
     let write = || {
         write_part(&part, text)?;
         fs::rename(&part, path)?;
         File::open(dir)?.sync_all()
     };
-    write().map_err(io_error(path, "written"))
+    write().map_err(|error| {
+        // Not there any more if it has got its name.
+        let _ = fs::remove_file(&part);
+        io_error(path, "written")(error)
+    })
 }
 
 /// Writes a file of mode 0600, which is to get its name later, to the disk; one that an earlier
@@ -266,6 +279,32 @@ mod tests {
         let error = data.identity().unwrap_err();
         assert!(matches!(error, DataDirError::DamagedKey(_)), "{error}");
         assert_eq!(fs::read(&key).unwrap(), b"0123");
+    }
+
+    #[test]
+    fn files_are_written_whole_by_whomever_and_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("told.json");
+        thread::scope(|scope| {
+            for writer in 0..8 {
+                let (dir, path) = (dir.path(), &path);
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        write_private(dir, path, &writer.to_string().repeat(1_000)).unwrap();
+                    }
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, text[..1].repeat(1_000));
+        // What cannot get its name.
+        let taken = dir.path().join("taken.json");
+        fs::create_dir(&taken).unwrap();
+        write_private(dir.path(), &taken, "a password").unwrap_err();
+        let names = fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["taken.json", "told.json"]);
     }
 
     #[test]

@@ -67,6 +67,13 @@ pub enum BypassError {
     Entry(String),
 }
 
+impl BypassError {
+    /// Says that a word is no entry; of a long one the beginning.
+    fn entry(word: &str) -> Self {
+        Self::Entry(word.chars().take(80).collect())
+    }
+}
+
 impl Bypass {
     /// Reads a list.
     ///
@@ -82,8 +89,7 @@ impl Bypass {
                 return Err(BypassError::Many);
             }
             let parsed = Entry::parse(entry);
-            let cut = || entry.chars().take(80).collect();
-            read.push(parsed.ok_or_else(|| BypassError::Entry(cut()))?);
+            read.push(parsed.ok_or_else(|| BypassError::entry(entry))?);
         }
         Ok(Self {
             entries: read,
@@ -92,19 +98,20 @@ impl Bypass {
     }
 
     /// Reads the value of the variable `no_proxy` as curl does: entries between commas or blanks, those
-    /// that are none are passed over, `*` counts only if it stands alone; at most [`ENTRIES_MAX`].
-    #[must_use]
-    pub fn of_variable(value: &str) -> Self {
-        let mut words = value
-            .split([',', ' ', '\t'])
-            .filter(|word| !word.is_empty());
+    /// that are none are passed over and returned besides, `*` counts only if it stands alone; at most
+    /// [`ENTRIES_MAX`].
+    pub fn of_variable(value: &str) -> (Self, Vec<BypassError>) {
+        let (mut entries, mut passed_over) = (Vec::new(), Vec::new());
         let alone = value.trim() == "*";
-        let usable = |word: &str| Entry::parse(word).filter(|_| alone || word != "*");
-        let entries = words.by_ref().filter_map(usable).take(ENTRIES_MAX);
-        Self {
-            entries: entries.collect(),
-            reversed: false,
+        let words = value.split([',', ' ', '\t']);
+        for word in words.filter(|word| !word.is_empty()).take(ENTRIES_MAX) {
+            match Entry::parse(word).filter(|_| alone || word != "*") {
+                Some(entry) => entries.push(entry),
+                None => passed_over.push(BypassError::entry(word)),
+            }
         }
+        let reversed = false;
+        (Self { entries, reversed }, passed_over)
     }
 
     /// Makes only what the entries name take a proxy, as KDE's `ReversedException` does.
@@ -332,7 +339,11 @@ mod tests {
 
     #[test]
     fn the_variable_is_read_as_curl_reads_it() {
-        let reason = |list, url| Bypass::of_variable(list).reason(&Target::parse(url).unwrap());
+        let reason = |list, url| {
+            Bypass::of_variable(list)
+                .0
+                .reason(&Target::parse(url).unwrap())
+        };
         assert!(reason("a.com, b.com  c.com,10.0.0.0/8", "http://c.com").is_some());
         assert!(reason("*", "http://x.com").is_some());
         assert!(reason("a.com,*", "http://x.com").is_none());

@@ -10,9 +10,18 @@
 //! The one in lower case goes before the other. An empty one is as none. A proxy that is written without a
 //! scheme is `http`; without a port it is at 1080.
 
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::fmt::Display;
+
+use zeroize::Zeroizing;
+
 use crate::bypass::Bypass;
 use crate::route::Route;
 use crate::settings::{Choice, Fixed, Settings};
+
+/// Of so many entries of `no_proxy` that are none it is told.
+const ENTRIES_TOLD_MAX: usize = 8;
 
 /// What was found in an environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,25 +36,32 @@ impl Environment {
     /// Reads the environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
-        Self::read(|name| std::env::var(name).ok())
+        Self::read(|name| std::env::var_os(name))
     }
 
     /// Reads variables as `value` tells them.
-    pub fn read(value: impl Fn(&str) -> Option<String>) -> Self {
-        let mut notices = Vec::new();
-        let value = |names: &[&'static str]| {
-            let values = names.iter().filter_map(|name| Some((*name, value(name)?)));
-            values.into_iter().find(|(_, value)| !value.is_empty())
+    pub fn read(value: impl Fn(&str) -> Option<OsString>) -> Self {
+        let notices = RefCell::new(Vec::new());
+        let notice = |name: &str, what: &dyn Display| {
+            notices
+                .borrow_mut()
+                .push(format!("`{name}` in the environment: {what}"));
         };
-        let mut proxy = |names: &[&'static str]| {
-            let (name, value) = value(names)?;
-            match Route::parse(&zeroize::Zeroizing::new(value)) {
-                Ok(route) => Some(route),
-                Err(error) => {
-                    notices.push(format!("`{name}` in the environment: {error}"));
-                    None
-                }
+        let text = |name: &'static str| match value(name)?.into_string() {
+            Ok(value) => Some((name, Zeroizing::new(value))),
+            Err(_) => {
+                notice(name, &"it is not UTF-8, and passed over");
+                None
             }
+        };
+        let value = |names: &[&'static str]| {
+            let mut values = names.iter().filter_map(|name| text(name));
+            values.find(|(_, value)| !value.is_empty())
+        };
+        let proxy = |names: &[&'static str]| {
+            let (name, value) = value(names)?;
+            let route = Route::parse(&value);
+            route.map_err(|error| notice(name, &error)).ok()
         };
         let fixed = Fixed {
             http: proxy(&["http_proxy"]),
@@ -53,11 +69,18 @@ impl Environment {
             other: proxy(&["all_proxy", "ALL_PROXY"]),
         };
         let bypass = value(&["no_proxy", "NO_PROXY"]);
-        let bypass = bypass.map(|(_, value)| Bypass::of_variable(&value));
+        let bypass = bypass.map(|(name, value)| {
+            let (bypass, passed_over) = Bypass::of_variable(&value);
+            for entry in passed_over.iter().take(ENTRIES_TOLD_MAX) {
+                notice(name, entry);
+            }
+            bypass
+        });
         let settings = (fixed != Fixed::default()).then(|| Settings {
             choice: Choice::Fixed(Box::new(fixed)),
             bypass: bypass.unwrap_or_default(),
         });
+        let notices = notices.into_inner();
         Self { settings, notices }
     }
 }
@@ -70,7 +93,7 @@ mod tests {
     fn read(variables: &[(&str, &str)]) -> Environment {
         Environment::read(|name| {
             let variable = variables.iter().find(|(known, _)| *known == name);
-            variable.map(|(_, value)| (*value).to_owned())
+            variable.map(|(_, value)| (*value).into())
         })
     }
 
@@ -125,5 +148,25 @@ mod tests {
         assert!(found.settings.is_none());
         assert!(found.notices[0].contains("https_proxy"));
         assert!(!found.notices[0].contains("secret"));
+    }
+
+    #[test]
+    fn what_is_passed_over_is_told() {
+        use std::os::unix::ffi::OsStringExt;
+        let found = Environment::read(|name| match name {
+            "https_proxy" => Some(OsString::from_vec(b"http://\xffsecret:1".to_vec())),
+            "HTTPS_PROXY" => Some("up:1".into()),
+            "no_proxy" => Some("good.com,bad/entry,300.1.1.1/99".into()),
+            _ => None,
+        });
+        assert!(found.settings.is_some(), "the other spelling counts");
+        let [first, second, ..] = &found.notices[..] else {
+            panic!("{:?}", found.notices);
+        };
+        assert!(first.contains("https_proxy") && first.contains("UTF-8"));
+        assert!(!first.contains("secret"));
+        assert!(second.contains("no_proxy") && second.contains("bad/entry"));
+        let many = read(&[("no_proxy", &"bad/entry,".repeat(100))]);
+        assert_eq!(many.notices.len(), ENTRIES_TOLD_MAX);
     }
 }

@@ -3,8 +3,6 @@
 //! The parser tells which type of the program it expected, and in which one a value came. Both
 //! are put in words of the file; what is not known here is told as the parser tells it.
 
-use std::borrow::Cow;
-
 /// What the parser expects, and what that is in the file.
 const EXPECTED: [(&str, &str); 6] = [
     ("a boolean", "`true` or `false`"),
@@ -35,18 +33,24 @@ pub(super) fn error(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..span.start).unwrap_or(text);
     let number = before.matches('\n').count();
     let line = text.lines().nth(number).unwrap_or_default().trim();
-    let line = without_password(line);
+    if may_name_a_password(line) {
+        let key = line.split_once('=').map_or("", |(key, _)| key);
+        // What was found there is told last, or in the middle.
+        let what = what
+            .split_once(", not ")
+            .map_or(&what[..], |(what, _)| what);
+        let what = match what.contains('@') {
+            true => "the value does not fit",
+            false => what,
+        };
+        return format!("line {}, `{key}= …`: {what}", number + 1);
+    }
     format!("line {}, `{line}`: {what}", number + 1)
 }
 
-/// Leaves out what stands in a line that may name a user and a password.
-fn without_password(line: &str) -> Cow<'_, str> {
-    match line.split_once('=') {
-        Some((key, value)) if value.contains("://") && value.contains('@') => {
-            format!("{key}= …").into()
-        }
-        _ => line.into(),
-    }
+/// Tells whether a line may name a user and a password.
+fn may_name_a_password(line: &str) -> bool {
+    line.contains('@')
 }
 
 fn message(message: &str) -> String {
@@ -80,6 +84,24 @@ fn message(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Config;
+
+    #[test]
+    fn passwords_are_left_out() {
+        for text in [
+            "turn = [\"turn:u:secret@h\"]",
+            "turn = [\n  \"turn:u:secret@h\"\n]",
+            "turn = \"turn:u:secret, not secret@h\"",
+            "proxy = [\"http://u:secret@h:1\"]",
+            "policy = \"u:secret@h\"",
+            "listen = [\"u:secret@h:1\"]",
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(
+                error.starts_with("line ") && !error.contains("secret"),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn errors_speak_of_the_file_and_not_of_types() {

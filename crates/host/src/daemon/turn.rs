@@ -178,8 +178,13 @@ impl Turn {
         let url = named.parse::<ServerUrl>().ok();
         let is_it = |other: &ServerUrl| Some(other) == url.as_ref() || other.server() == named;
         if !kept.content().servers.iter().any(|other| is_it(&other.url)) {
+            // What was typed may hold a password.
+            let name = url.as_ref().map_or_else(
+                || "that server".to_owned(),
+                |url| format!("`{}`", url.server()),
+            );
             return Err(no(format!(
-                "This node does not use `{named}`; `enishi turn show` shows which it uses."
+                "This node does not use {name}; `enishi turn show` shows which it uses."
             )));
         }
         let changed = kept.change(|content| content.servers.retain(|other| !is_it(&other.url)));

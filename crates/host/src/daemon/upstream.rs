@@ -5,6 +5,7 @@ mod company;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use enishi_api::{Answer, Failure, ProxyAnswer, ProxyAsk, ProxySource, ProxyState, ProxyTold};
 use enishi_proxy::pac::Pac;
@@ -29,8 +30,8 @@ const FILE_BYTES_MAX: u64 = 512 * 1024;
 pub(super) struct Upstream {
     /// What is asked before a connection is dialled.
     pub(super) proxies: Proxies,
-    /// The data directory.
-    data: PathBuf,
+    /// The data directory; locked while what is told is written and taken, so that both are the same.
+    data: Mutex<PathBuf>,
     /// The settings of a company, if the configuration names one.
     company: Option<company::Settings>,
     /// Variables of the environment that cannot be used.
@@ -65,7 +66,7 @@ impl Upstream {
         Ok(Self {
             proxies,
             company,
-            data: data.to_owned(),
+            data: Mutex::new(data.to_owned()),
             notices: environment.notices,
         })
     }
@@ -89,15 +90,20 @@ impl Upstream {
         let settings = settings.map_err(|error| usage(sentence(&error.to_string())))?;
         let text = serde_json::to_string(&written).map(Zeroizing::new);
         let text = text.map_err(|error| no(sentence(&error.to_string())))?;
-        let path = self.data.join(FILE_NAME);
-        write_private(&self.data, &path, &text)
+        let data = self.data();
+        write_private(&data, &data.join(FILE_NAME), &text)
             .map_err(|error| no(sentence(&error.to_string())))?;
         self.proxies.set(Source::Desktop, settings);
         Ok(())
     }
 
+    fn data(&self) -> MutexGuard<'_, PathBuf> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget(&self) -> Result<(), Failure> {
-        let path = self.data.join(FILE_NAME);
+        let data = self.data();
+        let path = data.join(FILE_NAME);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(no(sentence(&io_error(&path, "removed")(error).to_string())));

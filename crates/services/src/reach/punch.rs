@@ -55,6 +55,8 @@ const ASK_AGAIN: [Duration; 2] = [WITNESS_WAIT, Duration::from_millis(2_000)];
 /// After so long without an answer an attempt gives way to somebody else who asks: the other one may
 /// wait for a third.
 const YIELD_AFTER: Duration = Duration::from_secs(1);
+/// After so long without an answer an attempt is given up if others wait for their turn.
+const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// After so long an attempt that has not begun is given up: the other one may have no time.
 const PREPARE_MAX: Duration = Duration::from_secs(4);
 /// After so long one that has begun is over, whatever the host says.
@@ -131,10 +133,10 @@ impl Attempt {
         asks
     }
 
-    /// Tells whether it gives way to somebody else who asks.
-    fn yields(&self, now: Time) -> bool {
+    /// Tells whether the other one has not answered for so long.
+    fn is_unanswered(&self, now: Time, for_so_long: Duration) -> bool {
         let is_unanswered = self.running.is_none() && self.theirs.is_none();
-        is_unanswered && now >= self.began + YIELD_AFTER
+        is_unanswered && now >= self.began + for_so_long
     }
 
     /// Tells whether the peer is where it says.
@@ -289,8 +291,9 @@ impl Punches {
         cx: &mut Cx<'_>,
     ) {
         let (me, now) = (cx.me(), cx.now());
-        let is_yielding = |attempt: &Attempt| attempt.peer != from && attempt.yields(now);
-        if self.attempt.as_ref().is_some_and(is_yielding) {
+        let yields =
+            |attempt: &Attempt| attempt.peer != from && attempt.is_unanswered(now, YIELD_AFTER);
+        if self.attempt.as_ref().is_some_and(yields) {
             self.give_up(now);
         }
         match &mut self.attempt {
@@ -450,6 +453,9 @@ impl Punches {
         match attempt.running {
             Some(since) if now >= since + RUN_MAX => self.ended(peer, false, now),
             None if now >= attempt.began + PREPARE_MAX => self.give_up(now),
+            None if attempt.is_unanswered(now, UNANSWERED_MAX) && !self.wanted.is_empty() => {
+                self.give_up(now);
+            }
             _ => {}
         }
     }
@@ -460,8 +466,10 @@ impl Punches {
             return Some(since + RUN_MAX);
         }
         let end = attempt.began + PREPARE_MAX;
-        let asking = attempt.next_asking().filter(|at| *at > now);
-        Some(asking.map_or(end, |at| at.min(end)))
+        let asking = attempt.next_asking();
+        let unanswered = attempt.began + UNANSWERED_MAX;
+        let deadlines = [asking, Some(unanswered), Some(end)].into_iter().flatten();
+        deadlines.filter(|at| *at > now).min().or(Some(end))
     }
 
     fn tried(&mut self, peer: NodeId) -> &mut Tried {

@@ -94,6 +94,26 @@ fn who_waits_in_vain_has_time_for_somebody_else_who_asks() {
 }
 
 #[test]
+fn who_does_not_answer_has_not_the_turn_of_those_who_wait() {
+    let (mut nodes, ids) = three();
+    let now = Time::from_secs(1);
+    settle(&mut nodes, now, 0, command(Command::Punch(ids[2])));
+    settle(
+        &mut nodes,
+        now,
+        0,
+        command(Command::Looked(ids[2], kept(0))),
+    );
+    let waiting = settle(&mut nodes, now, 0, command(Command::Punch(ids[1])));
+    assert_eq!(waiting[0], []);
+    for (millis, expected) in [(1_900, vec![]), (2_000, vec![Event::Look(ids[1])])] {
+        let later = now + Duration::from_millis(millis);
+        let turn = settle(&mut nodes, later, 0, Input::Timeout);
+        assert_eq!(turn[0], expected, "{millis}");
+    }
+}
+
+#[test]
 fn one_who_asks_where_others_are_all_the_time_takes_nobody_elses_turn() {
     let (mut nodes, ids) = three();
     let now = Time::from_secs(1);
