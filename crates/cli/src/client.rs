@@ -27,7 +27,7 @@ use crate::text::Message;
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a daemon may take until it takes a request: with its socket full of idle
-/// connections it takes ten seconds. Answers may take longer.
+/// connections it takes two. Answers may take longer.
 const TAKEN_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The daemon of one data directory, which may or may not be there.

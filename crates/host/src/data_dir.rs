@@ -58,6 +58,9 @@ pub enum DataDirError {
         /// What is wrong.
         message: String,
     },
+    /// Something else has the directory's name.
+    #[error("{0} is not a directory; choose another place for the node's data with --data")]
+    NotADirectory(PathBuf),
     /// The file system refuses.
     #[error("{path} cannot be {tried}: {source}")]
     Io {
@@ -85,7 +88,10 @@ impl DataDir {
     /// [`DataDirError::InUse`] when another process has it, [`DataDirError::Io`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(io_error(path, "made"))?;
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => DataDirError::NotADirectory(path.to_owned()),
+            _ => io_error(path, "made")(error),
+        })?;
         let lock = path.join(LOCK);
         let file = OpenOptions::new()
             .write(true)
@@ -153,17 +159,13 @@ impl DataDir {
             .map_err(|error| io_error(path, "made")(io::Error::other(error.to_string())))?;
         let text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&*seed) + "\n");
         let part = self.path.join(KEY_PART);
-        let write = || {
-            write_part(&part, &text)?;
+        let written = write_part(&part, &text, || {
             // Fails when there is a key meanwhile, where a rename would replace it.
             fs::hard_link(&part, path)?;
             fs::remove_file(&part)?;
             File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&part);
-            io_error(path, "written")(error)
-        })?;
+        });
+        written.map_err(io_error(path, "written"))?;
         Ok(Keypair::from_seed(&seed))
     }
 }
@@ -179,38 +181,36 @@ pub(crate) fn read_identity(data: &Path) -> Result<Keypair, DataDirError> {
 /// Writes a file that only the owner may read (mode 0600), in place of one of that name: as
 /// a whole or not at all.
 ///
-/// One after another in this process, as two that write the same file share its part. What could not
-/// be written, for want of room on the disk, leaves no part behind: it may hold passwords.
+/// One after another in this process, as two that write the same file share its part.
 pub(crate) fn write_private(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let part = path.with_extension("part");
-    let write = || {
-        write_part(&part, text)?;
+    let written = write_part(&part, text, || {
         fs::rename(&part, path)?;
         File::open(dir)?.sync_all()
-    };
-    write().map_err(|error| {
-        // Not there any more if it has got its name.
-        let _ = fs::remove_file(&part);
-        io_error(path, "written")(error)
-    })
+    });
+    written.map_err(io_error(path, "written"))
 }
 
-/// Writes a file of mode 0600, which is to get its name later, to the disk; one that an earlier
-/// attempt left is removed.
-fn write_part(part: &Path, text: &str) -> io::Result<()> {
+/// Writes a file of mode 0600 to the disk, and then has it get its name; one that an earlier attempt
+/// left is removed. If one of the two fails, as for want of room, nothing is left behind: it may hold a secret.
+fn write_part(part: &Path, text: &str, name: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     match fs::remove_file(part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(part)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(part);
+    let written = made.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        name()
+    });
+    written.inspect_err(|_| {
+        // Not there any more if it has got its name.
+        let _ = fs::remove_file(part);
+    })
 }
 
 /// Reads a file with settings that may not be there; none without it.
@@ -305,6 +305,13 @@ mod tests {
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["taken.json", "told.json"]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = DataDir::open(file.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::NotADirectory(_)), "{error}");
     }
 
     #[test]

@@ -68,9 +68,13 @@ pub enum BypassError {
 }
 
 impl BypassError {
-    /// Says that a word is no entry; of a long one the beginning.
+    /// Says that a word is no entry; of a long one the beginning, and nothing of one that may name a
+    /// password.
     fn entry(word: &str) -> Self {
-        Self::Entry(word.chars().take(80).collect())
+        Self::Entry(match word.contains('@') {
+            true => "…@…".to_owned(),
+            false => word.chars().take(80).collect(),
+        })
     }
 }
 
@@ -104,8 +108,12 @@ impl Bypass {
         let (mut entries, mut passed_over) = (Vec::new(), Vec::new());
         let alone = value.trim() == "*";
         let words = value.split([',', ' ', '\t']);
-        for word in words.filter(|word| !word.is_empty()).take(ENTRIES_MAX) {
+        for word in words.filter(|word| !word.is_empty()) {
             match Entry::parse(word).filter(|_| alone || word != "*") {
+                Some(_) if entries.len() == ENTRIES_MAX => {
+                    passed_over.push(BypassError::Many);
+                    break;
+                }
                 Some(entry) => entries.push(entry),
                 None => passed_over.push(BypassError::entry(word)),
             }

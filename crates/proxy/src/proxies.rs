@@ -222,7 +222,9 @@ impl Proxies {
                 explanation.pac = Some(location.clone());
                 let answer = self.0.pac.ask(location, &target, &self.0.trust);
                 match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
-                    Ok(Ok(routes)) => explanation.routes = routes,
+                    Ok(Ok(answer)) => {
+                        (explanation.routes, explanation.notice) = (answer.routes, answer.notice);
+                    }
                     Ok(Err(error)) => explanation.notice = Some(error.to_string()),
                     Err(_) => explanation.notice = Some("the PAC file took too long".to_owned()),
                 }

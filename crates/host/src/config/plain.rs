@@ -24,33 +24,43 @@ const FOUND: [(&str, &str); 5] = [
     ("sequence", "a list"),
 ];
 
-/// Says where and what is wrong.
+/// Says where and what is wrong. Who names a user may name a password, in that line or in the ones after
+/// it, and so is not repeated.
 pub(super) fn error(text: &str, error: &toml::de::Error) -> String {
     let what = message(error.message());
-    let Some(span) = error.span() else {
-        return what;
+    let span = error.span().map(|span| span.start);
+    let before = span.map(|start| text.get(..start).unwrap_or(text));
+    let number = before.map(|before| before.matches('\n').count());
+    let line = number.and_then(|number| text.lines().nth(number));
+    let line = line.unwrap_or_default().trim();
+    let names_a_user = line.contains('@') || what.contains('@');
+    let (line, what) = match names_a_user {
+        true => (key_of(line), without_what_was_found(&what)),
+        false => (line.to_owned(), what),
     };
-    let before = text.get(..span.start).unwrap_or(text);
-    let number = before.matches('\n').count();
-    let line = text.lines().nth(number).unwrap_or_default().trim();
-    if may_name_a_password(line) {
-        let key = line.split_once('=').map_or("", |(key, _)| key);
-        // What was found there is told last, or in the middle.
-        let what = what
-            .split_once(", not ")
-            .map_or(&what[..], |(what, _)| what);
-        let what = match what.contains('@') {
-            true => "the value does not fit",
-            false => what,
-        };
-        return format!("line {}, `{key}= …`: {what}", number + 1);
+    match (number, line.is_empty()) {
+        (None, _) => what,
+        (Some(number), true) => format!("line {}: {what}", number + 1),
+        (Some(number), false) => format!("line {}, `{line}`: {what}", number + 1),
     }
-    format!("line {}, `{line}`: {what}", number + 1)
 }
 
-/// Tells whether a line may name a user and a password.
-fn may_name_a_password(line: &str) -> bool {
-    line.contains('@')
+/// Returns the key of a line with its value left out; empty if it has none.
+fn key_of(line: &str) -> String {
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    match line.split_once('=') {
+        Some((key, _)) if key.trim().chars().all(is_of_key) => format!("{key}= …"),
+        _ => String::new(),
+    }
+}
+
+/// Leaves out what was found in a place, which is told last, or in the middle.
+fn without_what_was_found(what: &str) -> String {
+    let what = what.split_once(", not ").map_or(what, |(what, _)| what);
+    match what.contains('@') {
+        true => "the value does not fit".to_owned(),
+        false => what.to_owned(),
+    }
 }
 
 fn message(message: &str) -> String {
@@ -89,7 +99,8 @@ mod tests {
     fn passwords_are_left_out() {
         for text in [
             "turn = [\"turn:u:secret@h\"]",
-            "turn = [\n  \"turn:u:secret@h\"\n]",
+            "bootstrap = [\n  \"u:secret@h:99999\"\n]",
+            "listen = [\n  \"u:secret=@h:1\"\n]",
             "turn = \"turn:u:secret, not secret@h\"",
             "proxy = [\"http://u:secret@h:1\"]",
             "policy = \"u:secret@h\"",

@@ -52,7 +52,11 @@ pub const STREAMS_MAX: usize = 256;
 /// How many answers wait for a caller who reads slowly, before the node has to.
 pub const ANSWERS_QUEUED_MAX: usize = 64;
 
-/// How long a caller may take to send its request.
+/// How long a caller may take until the head of its request is there: short, as those who say nothing
+/// take the places of others.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long it may take to send the rest.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long answers under way may still take once the daemon stops.
@@ -164,7 +168,7 @@ async fn accept(
 async fn serve_connection(stream: UnixStream, router: axum::Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME_MAX)
+        .header_read_timeout(HEAD_TIME_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();

@@ -30,8 +30,10 @@ const FILE_BYTES_MAX: u64 = 512 * 1024;
 pub(super) struct Upstream {
     /// What is asked before a connection is dialled.
     pub(super) proxies: Proxies,
-    /// The data directory; locked while what is told is written and taken, so that both are the same.
-    data: Mutex<PathBuf>,
+    /// The data directory.
+    data: PathBuf,
+    /// Held while what is told is written and then taken, so that of two the later one is both.
+    telling: Mutex<()>,
     /// The settings of a company, if the configuration names one.
     company: Option<company::Settings>,
     /// Variables of the environment that cannot be used.
@@ -66,7 +68,8 @@ impl Upstream {
         Ok(Self {
             proxies,
             company,
-            data: Mutex::new(data.to_owned()),
+            data: data.to_owned(),
+            telling: Mutex::default(),
             notices: environment.notices,
         })
     }
@@ -90,20 +93,20 @@ impl Upstream {
         let settings = settings.map_err(|error| usage(sentence(&error.to_string())))?;
         let text = serde_json::to_string(&written).map(Zeroizing::new);
         let text = text.map_err(|error| no(sentence(&error.to_string())))?;
-        let data = self.data();
-        write_private(&data, &data.join(FILE_NAME), &text)
+        let _telling = self.telling();
+        write_private(&self.data, &self.data.join(FILE_NAME), &text)
             .map_err(|error| no(sentence(&error.to_string())))?;
         self.proxies.set(Source::Desktop, settings);
         Ok(())
     }
 
-    fn data(&self) -> MutexGuard<'_, PathBuf> {
-        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self) -> Result<(), Failure> {
-        let data = self.data();
-        let path = data.join(FILE_NAME);
+        let _telling = self.telling();
+        let path = self.data.join(FILE_NAME);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(no(sentence(&io_error(&path, "removed")(error).to_string())));

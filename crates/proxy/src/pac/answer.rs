@@ -13,26 +13,59 @@ pub const ANSWER_BYTES_MAX: usize = 4_096;
 /// The most routes of one answer; further ones are left out.
 pub const ROUTES_MAX: usize = 16;
 
-/// Reads an answer: at least one route and at most [`ROUTES_MAX`]. Entries that are none are passed over;
-/// what names no route is [`Route::Direct`], as browsers have it.
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The routes, in the order in which they are to be tried; 1 to [`ROUTES_MAX`].
+    pub routes: Vec<Route>,
+    /// What is passed over, in words for people; no passwords.
+    pub notice: Option<String>,
+}
+
+/// Reads an answer. Entries that are none are passed over; what names no route is [`Route::Direct`], as
+/// browsers have it.
 ///
 /// An answer of more than [`ANSWER_BYTES_MAX`] octets counts as one that names none.
 #[must_use]
-pub fn parse(answer: &str) -> Vec<Route> {
+pub fn parse(answer: &str) -> Answer {
+    let mut notice = None;
     let answer = match answer.len() {
         0..=ANSWER_BYTES_MAX => answer,
-        _ => "",
+        _ => {
+            notice = Some(format!(
+                "the PAC file's answer has more than {ANSWER_BYTES_MAX} octets and is passed over"
+            ));
+            ""
+        }
     };
     let mut routes: Vec<Route> = Vec::new();
-    for route in answer.split(';').filter_map(entry) {
-        if routes.len() < ROUTES_MAX && !routes.contains(&route) {
-            routes.push(route);
+    for text in answer.split(';').filter(|text| !text.trim().is_empty()) {
+        match entry(text) {
+            Some(route) if routes.contains(&route) => {}
+            Some(route) if routes.len() < ROUTES_MAX => routes.push(route),
+            Some(_) => {
+                notice = Some(format!(
+                    "the PAC file names more than {ROUTES_MAX} proxies; the others are passed over"
+                ));
+            }
+            None => notice = Some(passed_over(text)),
         }
     }
     if routes.is_empty() {
         routes.push(Route::Direct);
     }
-    routes
+    Answer { routes, notice }
+}
+
+/// Says that an entry is none, by its first word: what follows may hold a password.
+fn passed_over(text: &str) -> String {
+    let kind = text.split_ascii_whitespace().next().unwrap_or_default();
+    let kind = kind.chars().take_while(char::is_ascii_alphanumeric);
+    let kind: String = kind.take(16).collect();
+    format!(
+        "the PAC file's answer has an entry `{kind} …` that is passed over: write PROXY, HTTPS or SOCKS5 \
+         with host:port, or DIRECT"
+    )
 }
 
 fn entry(text: &str) -> Option<Route> {
@@ -60,7 +93,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(answer: &str) -> String {
-        let routes: Vec<String> = parse(answer).iter().map(ToString::to_string).collect();
+        let routes: Vec<String> = parse(answer)
+            .routes
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         routes.join("; ")
     }
 
@@ -80,6 +117,23 @@ mod tests {
         ] {
             assert_eq!(read(answer), routes, "{answer}");
         }
+    }
+
+    #[test]
+    fn what_is_passed_over_is_told_without_passwords() {
+        for answer in [
+            "SOCKS4 a:1; PROXY b:2",
+            "PROXY u:secret@a:1",
+            "u:secret@a:1",
+            &"PROXY a:1;".repeat(1_000),
+            &(0..20)
+                .map(|n| format!("PROXY a:{};", n + 1))
+                .collect::<String>(),
+        ] {
+            let notice = parse(answer).notice.unwrap();
+            assert!(!notice.contains("secret"), "{notice}");
+        }
+        assert_eq!(parse(" ;; PROXY a:1 ;PROXY a:1;").notice, None);
     }
 
     #[test]
@@ -105,9 +159,10 @@ mod tests {
         fn any_text_gives_routes_that_are_read_as_they_are_shown(
             answer in "((PROXY|HTTPS|SOCKS5?|DIRECT|.{0,5}) ?[a-z0-9.:\\[\\]]{0,12}[; ]?){0,20}"
         ) {
-            let routes = parse(&answer);
+            let routes = parse(&answer).routes;
             prop_assert!((1..=ROUTES_MAX).contains(&routes.len()));
-            prop_assert_eq!(parse(&read(&answer)), routes);
+            let again = parse(&read(&answer));
+            prop_assert_eq!((again.routes, again.notice), (routes, None));
         }
     }
 }

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 use crate::fetch::{FetchError, fetch};
-use crate::route::Route;
 use crate::settings::Location;
 use crate::target::Target;
 use crate::tls::Trust;
+use answer::Answer;
 use guard::{Guard, Question};
 
 /// The longest PAC file, in octets.
@@ -84,7 +84,7 @@ pub struct Pac {
 #[derive(Debug, Default)]
 struct Kept {
     script: Option<Script>,
-    answers: BTreeMap<Target, (Result<Vec<Route>, PacError>, Instant)>,
+    answers: BTreeMap<Target, (Result<Answer, PacError>, Instant)>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,13 +118,13 @@ impl Pac {
         *self.kept() = Kept::default();
     }
 
-    /// Returns the routes for a target.
+    /// Returns what the file answers for a target.
     pub(crate) async fn ask(
         &self,
         location: &Location,
         target: &Target,
         trust: &Trust,
-    ) -> Result<Vec<Route>, PacError> {
+    ) -> Result<Answer, PacError> {
         let script = self.script(location, trust).await?;
         if let Some(answer) = self.known(target) {
             return answer;
@@ -158,7 +158,7 @@ impl Pac {
         answer
     }
 
-    fn known(&self, target: &Target) -> Option<Result<Vec<Route>, PacError>> {
+    fn known(&self, target: &Target) -> Option<Result<Answer, PacError>> {
         let kept = self.kept();
         let (answer, until) = kept.answers.get(target)?;
         (*until > Instant::now()).then(|| answer.clone())
@@ -251,7 +251,7 @@ fn now_ms() -> f64 {
 mod tests {
     use super::*;
     use crate::fetch::tests::serve;
-    use crate::{Choice, Proxies, Settings, Source};
+    use crate::{Choice, Proxies, Route, Settings, Source};
 
     const SCRIPT: &str = "function FindProxyForURL(url, host) {
         return dnsDomainIs(host, '.example.com') ? 'DIRECT' : 'PROXY p:3128; DIRECT'; }";

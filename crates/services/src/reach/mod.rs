@@ -409,7 +409,7 @@ impl Reach {
         if !self.punches.may_tell(now, asks) {
             return;
         }
-        let serves = self.serves_ipv4();
+        let has_ipv4 = self.has_ipv4();
         let Some(session) = self.sessions.get_mut(&of) else {
             return;
         };
@@ -419,16 +419,17 @@ impl Reach {
             cx.send_to(from, ReachMessage::Sees(of, at, too).encode());
         }
         cx.send_to(from, ReachMessage::Sees(of, at, None).encode());
-        if serves && session.shown.is_prompted(now, at) {
+        if has_ipv4 && session.shown.is_prompted(now, at) {
             cx.send_to(of, ReachMessage::Show.encode());
         }
     }
 
-    /// Tells whether this node can be asked by IPv4 where others come out, as far as it knows.
-    fn serves_ipv4(&self) -> bool {
+    /// Tells whether this node may be asked by IPv4 where others come out: others see it there, or it has a
+    /// public address itself.
+    fn has_ipv4(&self) -> bool {
         let local = self.local.as_deref().unwrap_or_default();
-        let is_open = |at: &SocketAddr| at.is_ipv4() && is_public(at.ip());
-        local.iter().chain(&self.packets.mapped).any(is_open)
+        let mut addresses = local.iter().chain(&self.given);
+        addresses.any(|at| at.is_ipv4() && is_public(at.ip()))
     }
 
     /// Has packets relayed that find no way straight: by one of those who carry the session, or of
@@ -531,7 +532,7 @@ impl Reach {
     }
 
     /// Returns whom to ask where they see a peer: those whom it was told to use as carriers, as they
-    /// are likely to have sessions with it, then those whom everybody asks where they come out, and others.
+    /// are likely to have sessions with it, then those who answer STUN, and others.
     fn witnesses(&self, peer: NodeId, cx: &Cx<'_>) -> Vec<NodeId> {
         let carriers = call::relays(cx.overlay(), peer).into_iter();
         let mut witnesses: Vec<NodeId> = carriers.map(|contact| contact.id()).collect();

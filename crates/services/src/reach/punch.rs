@@ -50,12 +50,11 @@ const PAUSE_SHORT: Duration = Duration::from_secs(5);
 pub const PAUSE_LONG: Duration = Duration::from_secs(3 * 60 * 60);
 /// For so long others are asked where they see the peer, if one network alone has answered.
 const WITNESS_WAIT: Duration = Duration::from_millis(700);
-/// After so long each they are asked again: some had to ask the peer first where it comes out.
-const ASK_AGAIN: [Duration; 2] = [WITNESS_WAIT, Duration::from_millis(2_000)];
-/// After so long without an answer an attempt gives way to somebody else who asks: the other one may
-/// wait for a third.
-const YIELD_AFTER: Duration = Duration::from_secs(1);
-/// After so long without an answer an attempt is given up if others wait for their turn.
+/// At these times after the beginning those are asked again who did not see the peer by IPv4: they may
+/// have had it show them.
+const ASK_AGAIN: [Duration; 2] = [WITNESS_WAIT, Duration::from_secs(2)];
+/// So long after this node's offer an attempt that has no answer gives way to a member that asks, or
+/// waits: whoever has time looks for 1.5 s at most (`host/packets/look.rs`), and usually for 0.4.
 const UNANSWERED_MAX: Duration = Duration::from_secs(2);
 /// After so long an attempt that has not begun is given up: the other one may have no time.
 const PREPARE_MAX: Duration = Duration::from_secs(4);
@@ -67,12 +66,13 @@ const WITNESSES_MAX: usize = 12;
 const PEERS_MAX: usize = 256;
 /// The most peers that wait for their turn.
 const WANTED_MAX: usize = 16;
-/// How often all others are told where this node sees somebody; and how often one of them, who asks
-/// three times in an attempt of a few seconds. Public nodes are asked by all of their peers at once.
+/// How often others are told where this node sees somebody: public nodes are asked by all of their peers
+/// at once.
 const WHERE: Rate = Rate {
     per_s: 200,
     burst: 800,
 };
+/// How often one of them is told, who asks three times in an attempt of a few seconds.
 const WHERE_EACH: Rate = Rate {
     per_s: 3,
     burst: 30,
@@ -102,6 +102,8 @@ struct Attempt {
     number: u64,
     part: Part,
     began: Time,
+    /// When the peer was sent this node's offer.
+    offered: Option<Time>,
     mine: Option<Offer>,
     theirs: Option<Offer>,
     /// What each has said who was asked: where it is, and where it sees the peer, by each version of IP
@@ -128,15 +130,18 @@ impl Attempt {
         let asks = is_due && self.running.is_none();
         if asks {
             self.asked_again += 1;
-            self.asked.clone_from(&self.witnesses);
+            let by_ipv4 = |word: &Word| word.at.iter().flatten().any(IpAddr::is_ipv4);
+            let has_said = |witness: &NodeId| self.seen.get(witness).is_some_and(by_ipv4);
+            let witnesses = self.witnesses.iter().filter(|witness| !has_said(witness));
+            self.asked = witnesses.copied().collect();
         }
         asks
     }
 
-    /// Tells whether the other one has not answered for so long.
-    fn is_unanswered(&self, now: Time, for_so_long: Duration) -> bool {
+    /// Returns since when it gives way to others, as the peer has not answered; none if it has.
+    fn gives_way(&self) -> Option<Time> {
         let is_unanswered = self.running.is_none() && self.theirs.is_none();
-        is_unanswered && now >= self.began + for_so_long
+        Some(self.offered.filter(|_| is_unanswered)? + UNANSWERED_MAX)
     }
 
     /// Tells whether the peer is where it says.
@@ -164,6 +169,15 @@ struct Tried {
     /// When it may be tried again, and when this node may ask for it again.
     next: Time,
     next_ask: Time,
+    /// Whether the host has said that it is a member of a common channel.
+    is_member: bool,
+}
+
+impl Tried {
+    /// Returns when this node may begin.
+    fn begins(&self) -> Time {
+        self.next.max(self.next_ask)
+    }
 }
 
 /// How often one asks where this node sees others.
@@ -196,25 +210,36 @@ impl Punches {
         self.hearsay.contains(&peer)
     }
 
-    /// A way to a peer is wanted: it is tried once nothing else is.
-    pub(super) fn want(&mut self, peer: NodeId) {
+    /// The host wants a way to a member: it is tried once nothing else is.
+    pub(super) fn want(&mut self, member: NodeId) {
+        self.tried(member).is_member = true;
+        self.wait(member);
+    }
+
+    fn wait(&mut self, peer: NodeId) {
         if !self.wanted.contains(&peer) && self.wanted.len() < WANTED_MAX {
             self.wanted.push_back(peer);
         }
     }
 
-    /// Returns with whom to [`Self::begin`] now.
+    /// Returns with whom to [`Self::begin`] now. Who may be tried soon goes on waiting; the others are
+    /// wanted again by the host.
     pub(super) fn due(&mut self, now: Time) -> Option<NodeId> {
         if self.attempt.is_some() {
             return None;
         }
-        while let Some(peer) = self.wanted.pop_front() {
-            let tried = self.tried.get(&peer);
-            if tried.is_none_or(|tried| now >= tried.next.max(tried.next_ask)) {
-                return Some(peer);
-            }
-        }
-        None
+        let Self { wanted, tried, .. } = self;
+        let begins = |peer: &NodeId| tried.get(peer).map_or(Time::ZERO, Tried::begins);
+        wanted.retain(|peer| begins(peer) <= now + PAUSE_SHORT);
+        let first = wanted.iter().position(|peer| begins(peer) <= now)?;
+        wanted.remove(first)
+    }
+
+    /// Returns from when on there is a member that waits for its turn.
+    fn awaited(&self) -> Option<Time> {
+        let members = self.wanted.iter().filter_map(|peer| self.tried.get(peer));
+        let members = members.filter(|tried| tried.is_member);
+        members.map(Tried::begins).min()
     }
 
     /// Begins with a peer.
@@ -246,6 +271,7 @@ impl Punches {
             number,
             part,
             began: now,
+            offered: None,
             mine: None,
             theirs: None,
             seen: BTreeMap::new(),
@@ -270,15 +296,17 @@ impl Punches {
             // Whoever is no member is not listened to either, for as long.
             self.give_up(cx.now());
             let tried = self.tried(peer);
-            tried.next = tried.next_ask;
+            (tried.next, tried.is_member) = (tried.next_ask, false);
             return;
         };
         attempt.mine = Some(offer);
+        attempt.offered = Some(cx.now());
         let message = match attempt.part {
             Part::Asks => ReachMessage::Punch(attempt.number, offer),
             Part::Answers => ReachMessage::Meet(attempt.number, offer),
         };
         cx.send_to(peer, message.encode());
+        self.tried(peer).is_member = true;
         self.go_on(cx);
     }
 
@@ -291,10 +319,11 @@ impl Punches {
         cx: &mut Cx<'_>,
     ) {
         let (me, now) = (cx.me(), cx.now());
-        let yields =
-            |attempt: &Attempt| attempt.peer != from && attempt.is_unanswered(now, YIELD_AFTER);
-        if self.attempt.as_ref().is_some_and(yields) {
-            self.give_up(now);
+        let tried = self.tried.get(&from).copied().unwrap_or_default();
+        let other = self.attempt.as_ref().filter(|other| other.peer != from);
+        let gives_way = other.and_then(Attempt::gives_way);
+        if tried.is_member && now >= tried.next && gives_way.is_some_and(|since| now >= since) {
+            self.give_way(now);
         }
         match &mut self.attempt {
             // Both began: the lesser id has the word. It says it again, as the other one may have had no
@@ -312,8 +341,8 @@ impl Punches {
             }
             Some(attempt) => {
                 // Its turn comes.
-                if attempt.peer != from {
-                    self.want(from);
+                if attempt.peer != from && now >= tried.next {
+                    self.wait(from);
                 }
                 return;
             }
@@ -432,6 +461,14 @@ impl Punches {
         }
     }
 
+    /// An attempt that the other one has not answered is put off, as others have time.
+    fn give_way(&mut self, now: Time) {
+        if let Some(Attempt { peer, .. }) = self.attempt.take() {
+            self.tried(peer).next_ask = now + PAUSE_SHORT;
+            self.wait(peer);
+        }
+    }
+
     pub(super) fn gone(&mut self, peer: NodeId) {
         self.hearsay.remove(&peer);
         self.attempt.take_if(|attempt| attempt.peer == peer);
@@ -441,35 +478,39 @@ impl Punches {
     pub(super) fn on_timeout(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
         self.go_on(cx);
+        let awaited = self.awaited().is_some_and(|since| now >= since);
         let Some(attempt) = &mut self.attempt else {
             return;
         };
         let peer = attempt.peer;
-        if attempt.asks_again(now) {
-            for witness in &attempt.witnesses {
-                cx.send_to(*witness, ReachMessage::Where(peer).encode());
-            }
-        }
-        match attempt.running {
+        let gives_way = attempt.gives_way().is_some_and(|since| now >= since);
+        let running = attempt.running;
+        match running {
             Some(since) if now >= since + RUN_MAX => self.ended(peer, false, now),
             None if now >= attempt.began + PREPARE_MAX => self.give_up(now),
-            None if attempt.is_unanswered(now, UNANSWERED_MAX) && !self.wanted.is_empty() => {
-                self.give_up(now);
+            None if awaited && gives_way => self.give_way(now),
+            None if attempt.asks_again(now) => {
+                for witness in &attempt.asked {
+                    cx.send_to(*witness, ReachMessage::Where(peer).encode());
+                }
             }
             _ => {}
         }
     }
 
     pub(super) fn next_timeout(&self, now: Time) -> Option<Time> {
-        let attempt = self.attempt.as_ref()?;
+        let Some(attempt) = &self.attempt else {
+            let begins = |peer| self.tried.get(peer).map_or(now, Tried::begins);
+            return self.wanted.iter().map(begins).min();
+        };
         if let Some(since) = attempt.running {
             return Some(since + RUN_MAX);
         }
         let end = attempt.began + PREPARE_MAX;
-        let asking = attempt.next_asking();
-        let unanswered = attempt.began + UNANSWERED_MAX;
-        let deadlines = [asking, Some(unanswered), Some(end)].into_iter().flatten();
-        deadlines.filter(|at| *at > now).min().or(Some(end))
+        let way = attempt.gives_way().zip(self.awaited());
+        let way = way.map(|(gives, awaited)| gives.max(awaited));
+        let deadlines = [attempt.next_asking(), way, Some(end)];
+        deadlines.into_iter().flatten().min()
     }
 
     fn tried(&mut self, peer: NodeId) -> &mut Tried {
@@ -503,6 +544,7 @@ mod tests {
             number: 1,
             part: Part::Asks,
             began: Time::ZERO,
+            offered: None,
             mine: None,
             theirs: None,
             seen: BTreeMap::new(),

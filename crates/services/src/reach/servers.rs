@@ -54,7 +54,11 @@ impl Servers {
             return;
         }
         if self.known.len() < KNOWN_MAX || self.known.contains_key(&node) {
-            let answers = None;
+            // Who was asked in vain is not new because it names another port.
+            let known = self.known.get(&node);
+            let answers = known
+                .and_then(|server| server.answers)
+                .filter(|answers| !answers);
             self.known.insert(node, Server { at, answers });
         }
         if self.answering() < 2 {
@@ -127,8 +131,8 @@ impl Servers {
     }
 
     /// Chooses whom to ask, each in another network: those who have answered, those never asked, and
-    /// of these the ones that others reach. Before them go those that have IPv4, unless they have not
-    /// answered: it is what is translated.
+    /// of these the ones that others reach. Before them go those that have IPv4, unless they were asked in
+    /// vain: IPv4 is what routers translate.
     pub(super) fn choose(&self, overlay: &Overlay) -> Vec<(NodeId, SocketAddr)> {
         let mut ranked: Vec<_> = self.known.iter().collect();
         ranked.sort_by_key(|(id, server)| {

@@ -20,7 +20,7 @@
 //! Nodes show what they were given when they ask by STUN anyway, which is every hundred seconds and
 //! before a search. Of these servers V may know none; so W, when it is asked about a node that it sees
 //! by IPv6 alone, has that one ask it ([`ReachMessage::Show`](super::wire::ReachMessage::Show)), and V
-//! asks a second time.
+//! asks again.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -32,18 +32,18 @@ use crate::bucket::{Bucket, Rate};
 /// For how long what was shown is told: longer than the pause between two questions of a node.
 pub(super) const LASTS: Duration = Duration::from_secs(240);
 
-/// How often one node is asked to show itself.
+/// How often one node is asked to show itself; a little less often than it does so.
 const PROMPT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How often this node shows itself because others ask for it; and how often to one of them.
 const PROMPTED: Rate = Rate { per_s: 1, burst: 8 };
-const PROMPTED_PAUSE: Duration = Duration::from_secs(3);
+const PROMPTED_PAUSE: Duration = Duration::from_millis(2_500);
 /// How often one is asked because it wants to be, if it gives no ticket by another version of IP: where it
 /// says that it takes questions may be somebody else.
 const VAIN_MAX: u8 = 3;
 
 /// Between two tickets of one node that are looked at.
-const SHOWS_PAUSE: Duration = Duration::from_secs(3);
+const SHOWS_PAUSE: Duration = Duration::from_millis(2_500);
 
 /// What one node has shown.
 #[derive(Clone, Copy, Debug, Default)]

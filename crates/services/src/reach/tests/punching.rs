@@ -59,38 +59,59 @@ fn who_asked_while_the_other_one_had_no_time_is_met_as_soon_as_that_one_has() {
     }
 }
 
-#[test]
-fn who_waits_in_vain_has_time_for_somebody_else_who_asks() {
-    let (mut nodes, ids) = three();
-    let mut now = Time::from_secs(1);
-    settle(&mut nodes, now, 0, command(Command::Punch(ids[2])));
-    settle(
-        &mut nodes,
-        now,
-        0,
-        command(Command::Looked(ids[2], kept(0))),
-    );
-    // The third one's host never says how packets come out there. Another one asks: soon, and later.
-    now = now + Duration::from_millis(500);
-    settle(&mut nodes, now, 1, command(Command::Punch(ids[0])));
-    let soon = settle(
-        &mut nodes,
-        now,
-        1,
-        command(Command::Looked(ids[0], kept(1))),
-    );
-    assert_eq!(soon, [vec![], vec![]]);
-    now = now + Duration::from_millis(600);
-    let number = 77;
+/// Has the first node offer the third one a way; returns the number of its attempt.
+fn offered(nodes: &mut [Node; 3], now: Time, to: NodeId) -> u64 {
+    settle(nodes, now, 0, command(Command::Punch(to)));
+    let said = told(nodes[0].handle(now, command(Command::Looked(to, kept(0)))));
+    let number = said.iter().find_map(|(_, said, _)| match said {
+        ReachMessage::Punch(number, _) => Some(*number),
+        _ => None,
+    });
+    number.unwrap()
+}
+
+fn said(from: NodeId, said: &ReachMessage) -> Input {
     let message = Message::Direct {
         service: ServiceId::Reach as u8,
-        body: ReachMessage::Punch(number, kept(1).unwrap())
-            .encode()
-            .into(),
+        body: said.encode().into(),
     };
-    let from = ids[1];
-    let heard = settle(&mut nodes, now, 0, Input::Message { from, message });
-    assert_eq!(heard[0], [Event::Look(from)]);
+    Input::Message { from, message }
+}
+
+#[test]
+fn who_waits_in_vain_has_time_for_a_member_that_asks() {
+    for (millis, is_heard) in [(1_900, false), (2_000, true)] {
+        let (mut nodes, ids) = three();
+        let now = Time::from_secs(1);
+        let member = ids[1];
+        offered(&mut nodes, now, ids[2]);
+        settle(&mut nodes, now, 0, command(Command::Punch(member)));
+        let asks = said(member, &ReachMessage::Punch(77, kept(1).unwrap()));
+        let heard = settle(&mut nodes, now + Duration::from_millis(millis), 0, asks);
+        let expected = is_heard.then_some(Event::Look(member));
+        assert_eq!(heard[0], Vec::from_iter(expected), "{millis}");
+    }
+}
+
+#[test]
+fn nobody_but_a_member_ends_an_attempt_with_another_one() {
+    let (mut nodes, ids) = three();
+    let now = Time::from_secs(1);
+    let number = offered(&mut nodes, now, ids[2]);
+    for millis in (100..3_900).step_by(100) {
+        let now = now + Duration::from_millis(millis);
+        let asks = said(ids[1], &ReachMessage::Punch(millis, kept(1).unwrap()));
+        for input in [asks, Input::Timeout] {
+            assert_eq!(settle(&mut nodes, now, 0, input)[0], [], "{millis}");
+        }
+    }
+    let late = now + Duration::from_millis(3_900);
+    let answers = said(ids[2], &ReachMessage::Meet(number, kept(2).unwrap()));
+    let begun = settle(&mut nodes, late, 0, answers);
+    assert!(
+        matches!(&begun[0][..], [Event::Punch { peer, .. }] if *peer == ids[2]),
+        "{begun:?}"
+    );
 }
 
 #[test]
@@ -122,13 +143,11 @@ fn one_who_asks_where_others_are_all_the_time_takes_nobody_elses_turn() {
     }
     let mut answers = |asker: usize, of: usize, times: usize| {
         let asked = (0..times).flat_map(|_| {
-            let message = Message::Direct {
-                service: ServiceId::Reach as u8,
-                body: ReachMessage::Where(ids[of]).encode().into(),
-            };
             let from = ids[asker];
-            let said = told(nodes[2].handle(now, Input::Message { from, message }));
-            said.into_iter()
+            let asks = said(from, &ReachMessage::Where(ids[of]));
+            let answers = told(nodes[2].handle(now, asks));
+            answers
+                .into_iter()
                 .filter(move |(to, said, _)| *to == from && matches!(said, ReachMessage::Sees(..)))
         });
         asked.count()
