@@ -10,7 +10,7 @@
 //! Whoever has one outer port for all *searches*: it sends probes to many ports of the other's outer
 //! address. The other one *opens*: it sends probes to that one port by many sockets, each of which
 //! gets an outer port. As soon as one probed port is one of these, probes pass in both directions.
-//! After `k` probes that is so with the probability 1 - (1 - 256/64512)^k, 98 % for 1,024 (the
+//! After `k` probes that is so with the probability 1 - (1 - 256/64512)^k, 99.8 % for 1,536 (the
 //! birthday paradox; B. Ford, P. Srisuresh and D. Kegel, "Peer-to-Peer Communication Across Network
 //! Address Translators", USENIX 2005, section 5.1, describe why ports have to be guessed at all).
 //! Where ports follow each other, the next ones are probed first; where those of both do, they *meet*:
@@ -35,7 +35,7 @@ pub const SOCKETS_MAX: u16 = 256;
 /// The most ports that are probed because they are expected.
 pub const EXPECTED_MAX: usize = 64;
 /// The most ports that are probed because they were drawn.
-pub const DRAWN_MAX: u16 = 1024;
+pub const DRAWN_MAX: u16 = 1536;
 /// The most probes in a second.
 pub const PER_S_MAX: u32 = 250;
 

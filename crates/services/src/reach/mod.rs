@@ -378,7 +378,8 @@ impl Reach {
             | ReachMessage::Shows(..)
             | ReachMessage::Show
             | ReachMessage::Punch(..)
-            | ReachMessage::Meet(..) => {}
+            | ReachMessage::Meet(..)
+            | ReachMessage::Later(_) => {}
         }
     }
 
@@ -454,6 +455,7 @@ impl Reach {
             Some(ReachMessage::Meet(number, offer)) => {
                 return self.punches.met(from, number, offer, cx);
             }
+            Some(ReachMessage::Later(number)) => return self.punches.put_off(from, number, now),
             Some(ReachMessage::Where(of)) => return self.tell_where(from, of, cx),
             Some(
                 message @ (ReachMessage::Could(_)
@@ -521,6 +523,7 @@ impl Reach {
                 | ReachMessage::Answer(_)
                 | ReachMessage::Punch(..)
                 | ReachMessage::Meet(..)
+                | ReachMessage::Later(_)
                 | ReachMessage::Where(_)
                 | ReachMessage::Could(_)
                 | ReachMessage::Offer(..)

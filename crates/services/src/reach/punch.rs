@@ -8,6 +8,9 @@
 //!   both begin
 //! ```
 //!
+//! Who has no time for it, or does not know how its packets come out, says `later`: the other one turns to
+//! the next who wait, and is asked in its turn.
+//!
 //! What each does follows from both offers ([`plan`]). Where both have one port for all, each sends to
 //! the other's. Where one has another port for each, it opens many, and the other one searches: the
 //! engine of the host does it, and says why it succeeds (`crates/dataplane`, `engine/punch.rs`). Where
@@ -293,6 +296,9 @@ impl Punches {
             return;
         }
         let Some(offer) = offer else {
+            if attempt.part == Part::Answers {
+                cx.send_to(peer, ReachMessage::Later(attempt.number).encode());
+            }
             // Whoever is no member is not listened to either, for as long.
             self.give_up(cx.now());
             let tried = self.tried(peer);
@@ -325,35 +331,30 @@ impl Punches {
         if tried.is_member && now >= tried.next && gives_way.is_some_and(|since| now >= since) {
             self.give_way(now);
         }
-        match &mut self.attempt {
+        let same = |attempt: &&mut Attempt| attempt.peer == from && attempt.running.is_none();
+        if let Some(attempt) = self.attempt.as_mut().filter(same) {
             // Both began: the lesser id has the word. It says it again, as the other one may have had no
             // time for it.
-            Some(attempt) if attempt.peer == from && attempt.running.is_none() => {
-                if let (true, Part::Asks, Some(mine)) = (from > me, attempt.part, attempt.mine) {
-                    let message = ReachMessage::Punch(attempt.number, mine);
-                    return cx.send_to(from, message.encode());
-                }
-                (attempt.number, attempt.part) = (number, Part::Answers);
+            if let (true, Part::Asks, Some(mine)) = (from > me, attempt.part, attempt.mine) {
+                let message = ReachMessage::Punch(attempt.number, mine);
+                return cx.send_to(from, message.encode());
+            }
+            (attempt.number, attempt.part) = (number, Part::Answers);
+            attempt.theirs = Some(theirs);
+            if let Some(mine) = attempt.mine {
+                cx.send_to(from, ReachMessage::Meet(number, mine).encode());
+            }
+        } else if self.prepare(from, (Part::Answers, number), witnesses, cx) {
+            if let Some(attempt) = &mut self.attempt {
                 attempt.theirs = Some(theirs);
-                if let Some(mine) = attempt.mine {
-                    cx.send_to(from, ReachMessage::Meet(number, mine).encode());
-                }
             }
-            Some(attempt) => {
-                // Its turn comes.
-                if attempt.peer != from && now >= tried.next {
-                    self.wait(from);
-                }
-                return;
+        } else {
+            // Its turn comes.
+            if tried.next <= now + PAUSE_SHORT {
+                self.tried(from).next_ask = now;
+                self.wait(from);
             }
-            None => {
-                if !self.prepare(from, (Part::Answers, number), witnesses, cx) {
-                    return;
-                }
-                if let Some(attempt) = &mut self.attempt {
-                    attempt.theirs = Some(theirs);
-                }
-            }
+            return cx.send_to(from, ReachMessage::Later(number).encode());
         }
         self.go_on(cx);
     }
@@ -365,6 +366,18 @@ impl Punches {
         {
             attempt.theirs.get_or_insert(theirs);
             self.go_on(cx);
+        }
+    }
+
+    /// A peer has no time for an attempt now.
+    pub(super) fn put_off(&mut self, from: NodeId, number: u64, now: Time) {
+        let is_it = |attempt: &Attempt| {
+            let Attempt { peer, part, .. } = *attempt;
+            let is_unanswered = attempt.theirs.is_none();
+            (peer, attempt.number, part, is_unanswered) == (from, number, Part::Asks, true)
+        };
+        if self.attempt.as_ref().is_some_and(is_it) {
+            self.give_up(now);
         }
     }
 

@@ -22,6 +22,7 @@
 //!      12  sees too    the id of a node, IpAddr, IpAddr
 //!      13  shows       IpAddr, ticket (varint)
 //!      14  show        nothing
+//!      15  later       number (varint)
 //! ```
 //!
 //! All of it is of bounded size: contacts have eight addresses at most, and there are
@@ -67,6 +68,8 @@ pub enum ReachMessage {
     Punch(u64, Offer),
     /// Answers a wish of this number.
     Meet(u64, Offer),
+    /// Answers a wish of this number: the sender has no time for it now, or nothing to offer.
+    Later(u64),
     /// The sender wants to know whether the receiver could relay packets between it and a node.
     Could(NodeId),
     /// How well the sender could; none when it does not.
@@ -119,6 +122,7 @@ impl ReachMessage {
             }
             Self::Shows(at, ticket) => (13, postcard::to_stdvec(&(at, ticket))),
             Self::Show => (14, Ok(Vec::new())),
+            Self::Later(number) => (15, postcard::to_stdvec(number)),
         };
         // Serialising into a growing vector fails for no value of these types.
         let body = body.unwrap_or_default();
@@ -195,6 +199,10 @@ impl ReachMessage {
                 (Self::Shows(at, ticket), rest)
             }
             14 => (Self::Show, body),
+            15 => {
+                let (number, rest) = postcard::take_from_bytes(body).ok()?;
+                (Self::Later(number), rest)
+            }
             _ => return None,
         };
         let relays = match &message {
@@ -210,7 +218,8 @@ impl ReachMessage {
             | Self::Relay(..)
             | Self::Grant(..)
             | Self::Shows(..)
-            | Self::Show => 0,
+            | Self::Show
+            | Self::Later(_) => 0,
         };
         (rest.is_empty() && relays <= RELAYS_MAX).then_some(message)
     }
@@ -248,6 +257,7 @@ mod tests {
             ReachMessage::Sees(id, "2001:db8::1".parse().unwrap(), Some(at.ip())),
             ReachMessage::Shows(at.ip(), u64::MAX),
             ReachMessage::Show,
+            ReachMessage::Later(u64::MAX),
         ];
         for ports in [Ports::Kept, Ports::Steps(-3), Ports::Random, Ports::Unknown] {
             messages.push(ReachMessage::Punch(u64::MAX, Offer { at, ports }));
@@ -303,7 +313,7 @@ mod tests {
         #[test]
         fn noise_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = ReachMessage::decode(&octets);
-            for kind in 0..16 {
+            for kind in 0..=16 {
                 let _ = ReachMessage::decode(&[&[VERSION, kind][..], &octets].concat());
             }
         }

@@ -14,7 +14,7 @@ pub const EXPECTED_MAX: usize = 32;
 const PAIRED: i32 = 64;
 const PAIRED_AHEAD: i32 = 8;
 /// How many ports are probed that are drawn, and how many sockets are opened for these to be met.
-const DRAWN: u16 = 1024;
+const DRAWN: u16 = 1536;
 const SOCKETS: u16 = 256;
 /// The first port that is probed besides one that was named: translations give none of services.
 const SEARCHED_MIN: u16 = 1024;

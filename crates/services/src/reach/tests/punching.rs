@@ -31,32 +31,61 @@ fn kept(network: u8) -> Option<punch::Offer> {
     })
 }
 
+fn is_begun(events: &[Event], with: NodeId) -> bool {
+    matches!(events, [Event::Punch { peer, .. }] if *peer == with)
+}
+
 #[test]
 fn who_asked_while_the_other_one_had_no_time_is_met_as_soon_as_that_one_has() {
     for (early, late) in [(0, 1), (1, 0)] {
         let (mut nodes, ids) = three();
         let now = Time::from_secs(1);
+        let looked = |at: usize, peer: usize| command(Command::Looked(ids[peer], kept(at as u8)));
         // The one is at it with a third.
         let busy = settle(&mut nodes, now, late, command(Command::Punch(ids[2])));
         assert_eq!(busy[late], [Event::Look(ids[2])]);
         settle(&mut nodes, now, early, command(Command::Punch(ids[late])));
-        let looked = |at: usize, peer: usize| command(Command::Looked(ids[peer], kept(at as u8)));
         let unheard = settle(&mut nodes, now, early, looked(early, late));
         assert_eq!(unheard, [vec![], vec![]]);
-        let free = settle(
-            &mut nodes,
-            now,
-            late,
-            command(Command::Looked(ids[2], None)),
-        );
+        // The other one has time for the third meanwhile.
+        let turn = settle(&mut nodes, now, early, command(Command::Punch(ids[2])));
+        assert_eq!(turn[early], [Event::Look(ids[2])]);
+        let none = || command(Command::Looked(ids[2], None));
+        settle(&mut nodes, now, early, none());
+
+        let free = settle(&mut nodes, now, late, none());
         assert_eq!(free[late], [Event::Look(ids[early])]);
-        let begun = settle(&mut nodes, now, late, looked(late, early));
+        let asked = settle(&mut nodes, now, late, looked(late, early));
+        assert_eq!(asked[early], [Event::Look(ids[late])]);
+        let begun = settle(&mut nodes, now, early, looked(early, late));
         for (at, peer) in [(early, late), (late, early)] {
-            let is_begun =
-                matches!(&begun[at][..], [Event::Punch { peer: with, .. }] if *with == ids[peer]);
-            assert!(is_begun, "{early} {begun:?}");
+            assert!(is_begun(&begun[at], ids[peer]), "{early} {begun:?}");
         }
     }
+}
+
+#[test]
+fn two_who_were_both_put_off_need_not_wait_for_it() {
+    let (mut nodes, ids) = three();
+    let now = Time::from_secs(1);
+    let looked = |at: usize, peer: usize| command(Command::Looked(ids[peer], kept(at as u8)));
+    // Each asks the other one while that one is at it with the third.
+    for (asks, busy) in [(0, 1), (1, 0)] {
+        settle(&mut nodes, now, asks, command(Command::Punch(ids[busy])));
+        settle(&mut nodes, now, busy, command(Command::Punch(ids[2])));
+        settle(&mut nodes, now, asks, looked(asks, busy));
+        settle(
+            &mut nodes,
+            now,
+            busy,
+            command(Command::Looked(ids[2], None)),
+        );
+    }
+    // Whoever was asked last asks in turn.
+    let asked = settle(&mut nodes, now, 0, looked(0, 1));
+    assert_eq!(asked[1], [Event::Look(ids[0])]);
+    let begun = settle(&mut nodes, now, 1, looked(1, 0));
+    assert!(is_begun(&begun[0], ids[1]) && is_begun(&begun[1], ids[0]));
 }
 
 /// Has the first node offer the third one a way; returns the number of its attempt.
