@@ -169,8 +169,13 @@ impl Daemon {
     /// When it does not end with exit code 0.
     pub fn text(&self, words: &[&str]) -> Result<String> {
         let output = self.call(words)?;
-        let said = output.stderr.trim();
-        ensure!(output.success(), "`enishi {}`: {said}", words.join(" "));
+        let (call, said) = (words.join(" "), output.stderr.trim());
+        ensure!(
+            !output.timed_out,
+            "`enishi {call}` did not end within {CALL_TIME_MAX:?}: {said}\nthe daemon said:\n{}",
+            self.log()
+        );
+        ensure!(output.success(), "`enishi {call}`: {said}");
         Ok(output.stdout.trim_end().to_owned())
     }
 

@@ -15,15 +15,17 @@
 //! | [`punch`] | has two members open their translations together |
 //! | `shown` | where nodes show that their packets come out besides |
 //! | `sought` | where those are who are about to be met |
+//! | `early` | what is said before a session goes straight here, too |
 //! | [`relay`] | has nodes relay packets that find no way straight |
 //! | [`servers`] | who is asked where the packets' own port is seen |
 //!
 //! A node behind a translation does not know its outer address, so it is told: when a session
-//! opens, and when its path changes, at most once in [`TELLING_PAUSE`] for each session. Only
-//! a path from address to address says anything. What is believed is told to the host, which
+//! opens, when its path changes, and when the teller has other addresses or ports itself, at most
+//! once in [`TELLING_PAUSE`] for each session. Only a path from address to address says anything. What is believed is told to the host, which
 //! adds it to the addresses at which the node can be dialled.
 
 pub mod call;
+mod early;
 pub mod nat;
 pub mod observed;
 mod ports;
@@ -45,6 +47,7 @@ use crate::service::{Context, Service, ServiceInput};
 
 use crate::keys::Secret;
 use call::Calls;
+use early::Early;
 use nat::Mapping;
 use observed::{Observed, is_public};
 use ports::Packets;
@@ -216,6 +219,7 @@ impl Session {
 pub struct Reach {
     sessions: BTreeMap<NodeId, Session>,
     observed: Observed,
+    early: Early,
     calls: Calls,
     servers: Servers,
     punches: Punches,
@@ -288,6 +292,9 @@ impl Reach {
                 };
                 self.sessions.insert(peer, session);
                 self.observed.resumed(peer);
+                for message in self.early.take(cx.now(), peer) {
+                    self.hear((peer, at), &message, cx.now());
+                }
             }
             (None, Some(_)) => self.end(peer, cx.now()),
             (_, None) => return,
@@ -296,10 +303,26 @@ impl Reach {
         self.settle(cx);
     }
 
+    /// A session goes straight no longer.
     fn end(&mut self, peer: NodeId, now: Time) {
         self.sessions.remove(&peer);
-        self.servers.gone(peer);
         self.observed.ended(now, peer);
+    }
+
+    /// Hears from a peer, which is at an address, where it sees this node, or at which port it answers.
+    fn hear(&mut self, (from, at): (NodeId, SocketAddr), message: &ReachMessage, now: Time) {
+        match *message {
+            ReachMessage::Seen(address) => self.observed.seen(now, from, at.ip(), address),
+            ReachMessage::Stun(port) => self.servers.told(now, from, at, port),
+            _ => {}
+        }
+    }
+
+    /// This node is reached at other addresses or ports: all peers are told anew.
+    fn tell_anew(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.told = None;
+        }
     }
 
     /// Tells whether the session with a peer goes by way of a NAT64 that nobody vouches for.
@@ -322,14 +345,14 @@ impl Reach {
             return;
         };
         if session.due().is_some_and(|due| due <= cx.now()) {
-            let is_first = session.told.replace(session.at).is_none();
+            session.told = Some(session.at);
             session.next = cx.now() + TELLING_PAUSE;
             if is_hearsay {
                 return;
             }
             let at = session.at;
             cx.send_to(peer, ReachMessage::Seen(at).encode());
-            if let Some(port) = self.open_port(at).filter(|_| is_first) {
+            if let Some(port) = self.open_port(at) {
                 cx.send_to(peer, ReachMessage::Stun(port).encode());
             }
         }
@@ -483,13 +506,16 @@ impl Reach {
         }
         // Who is not seen at an address cannot see this node at one.
         let Some(session) = self.sessions.get_mut(&from) else {
+            if let Some(message @ (ReachMessage::Seen(_) | ReachMessage::Stun(_))) = message {
+                self.early.keep(now, from, message);
+            }
             return;
         };
         match message {
-            Some(ReachMessage::Seen(address)) => {
-                self.observed.seen(now, from, session.at.ip(), address);
+            Some(message @ (ReachMessage::Seen(_) | ReachMessage::Stun(_))) => {
+                let at = session.at;
+                self.hear((from, at), &message, now);
             }
-            Some(ReachMessage::Stun(port)) => self.servers.told(now, from, session.at, port),
             Some(ReachMessage::Sees(of, at, too)) => {
                 let place = session.at;
                 let network = self.network_of_observer(from, place);
@@ -628,11 +654,20 @@ impl Service for Reach {
             ServiceInput::Command(Command::Local(addresses)) => {
                 if self.local.as_ref().is_some_and(|local| *local != addresses) {
                     self.servers.moved(cx.now());
+                    self.tell_anew();
                 }
                 self.local = Some(addresses);
             }
-            ServiceInput::Command(Command::Packets(port)) => self.packets.port = Some(port),
-            ServiceInput::Command(Command::Mapped(at)) => self.packets.mapped = at,
+            ServiceInput::Command(Command::Packets(port)) => {
+                if self.packets.port.replace(port) != Some(port) {
+                    self.tell_anew();
+                }
+            }
+            ServiceInput::Command(Command::Mapped(at)) => {
+                if std::mem::replace(&mut self.packets.mapped, at) != at {
+                    self.tell_anew();
+                }
+            }
             ServiceInput::Command(Command::Told(by)) => self.servers.answered(by),
             ServiceInput::Command(Command::Ticket { by, at, ticket }) => {
                 return self.show(by, (at, ticket), cx);
@@ -684,6 +719,8 @@ impl Service for Reach {
             ServiceInput::Gone(peer) => {
                 self.punches.gone(peer);
                 self.relays.gone(peer);
+                self.servers.gone(peer);
+                self.early.gone(peer);
                 self.end(peer, cx.now());
             }
             ServiceInput::Timeout => {

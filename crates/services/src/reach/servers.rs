@@ -30,12 +30,29 @@ const GATHER: Duration = Duration::from_secs(1);
 /// How soon to ask again while fewer than two have answered; then twice as long each time.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// So often in vain is one asked that answered before, until it is taken to answer no longer.
+const SILENT: u32 = 3;
+
 /// One who answers.
 #[derive(Clone, Copy, Debug)]
 struct Server {
     at: SocketAddr,
-    /// Whether it has answered since it was asked first; none before.
-    answers: Option<bool>,
+    /// Whether it has answered at all.
+    has_answered: bool,
+    /// How often it was asked since it answered last.
+    asked: u32,
+}
+
+impl Server {
+    /// Tells whether it answers, as far as is known.
+    fn answers(&self) -> bool {
+        self.has_answered && self.asked < SILENT
+    }
+
+    /// Tells whether it was asked in vain.
+    fn is_silent(&self) -> bool {
+        self.asked > 0 && !self.answers()
+    }
 }
 
 /// Those who answer.
@@ -53,13 +70,17 @@ impl Servers {
         if port == 0 || !is_public(at.ip()) || self.known.get(&node).is_some_and(|s| s.at == at) {
             return;
         }
-        if self.known.len() < KNOWN_MAX || self.known.contains_key(&node) {
-            // Who was asked in vain is not new because it names another port.
-            let known = self.known.get(&node);
-            let answers = known
-                .and_then(|server| server.answers)
-                .filter(|answers| !answers);
-            self.known.insert(node, Server { at, answers });
+        if let Some(server) = self.known.get_mut(&node) {
+            // What is known of it stands: who was asked in vain is not new because it names another port.
+            server.at = at;
+        } else if self.known.len() < KNOWN_MAX {
+            let (has_answered, asked) = (false, 0);
+            let server = Server {
+                at,
+                has_answered,
+                asked,
+            };
+            self.known.insert(node, server);
         }
         if self.answering() < 2 {
             self.retry = RETRY;
@@ -70,7 +91,7 @@ impl Servers {
     /// One of them has answered.
     pub(super) fn answered(&mut self, node: NodeId) {
         if let Some(server) = self.known.get_mut(&node) {
-            server.answers = Some(true);
+            (server.has_answered, server.asked) = (true, 0);
         }
     }
 
@@ -79,6 +100,7 @@ impl Servers {
         self.known.get(&node).map(|server| server.at)
     }
 
+    /// The session with one of them has ended, not just gone by another path: that says nothing of its port.
     pub(super) fn gone(&mut self, node: NodeId) {
         self.known.remove(&node);
     }
@@ -96,8 +118,10 @@ impl Servers {
     }
 
     fn answering(&self) -> usize {
-        let answers = |server: &&Server| server.answers == Some(true);
-        self.known.values().filter(answers).count()
+        self.known
+            .values()
+            .filter(|server| server.answers())
+            .count()
     }
 
     /// Returns when they are to be asked.
@@ -124,7 +148,7 @@ impl Servers {
         self.next = Some(now + wait.min(ASK_INTERVAL));
         for (node, _) in &chosen {
             if let Some(server) = self.known.get_mut(node) {
-                server.answers.get_or_insert(false);
+                server.asked = server.asked.saturating_add(1);
             }
         }
         Some(chosen)
@@ -142,11 +166,11 @@ impl Servers {
             let mut addresses = others.iter().chain([&server.at]);
             let has_ipv4 =
                 addresses.any(|at| at.ip().to_canonical().is_ipv4() && is_public(at.ip()));
-            let is_silent = server.answers == Some(false);
-            let answers = match server.answers {
-                Some(true) => 2,
-                None => 1,
-                Some(false) => 0,
+            let is_silent = server.is_silent();
+            let answers = match (server.answers(), is_silent) {
+                (true, _) => 2,
+                (false, false) => 1,
+                (false, true) => 0,
             };
             let rank = (has_ipv4 && !is_silent, answers, is_reachable);
             (Reverse(rank), **id)
@@ -206,6 +230,25 @@ mod tests {
         assert_eq!(servers.next_timeout(), Some(now + ASK_INTERVAL));
         servers.moved(now);
         assert_eq!(servers.next_timeout(), Some(now + GATHER));
+    }
+
+    #[test]
+    fn who_answered_is_asked_first_at_another_place_too_until_it_was_asked_often_in_vain() {
+        let (mut servers, overlay) = (Servers::default(), overlay());
+        servers.told(Time::ZERO, id(9), at(9), 7001);
+        let mut now = Time::ZERO + GATHER;
+        assert_eq!(servers.due(now, &overlay).unwrap().len(), 1);
+        servers.answered(id(9));
+        for number in 1..9 {
+            servers.told(now, id(number), at(number), 7001);
+        }
+        servers.told(now, id(9), at(10), 7002);
+        for asked in 0..=SILENT {
+            now = servers.next_timeout().unwrap();
+            let first = servers.due(now, &overlay).unwrap()[0];
+            let is_it = first == (id(9), ([20, 0, 10, 1], 7002).into());
+            assert_eq!(is_it, asked < SILENT, "asked {asked} times");
+        }
     }
 
     #[test]

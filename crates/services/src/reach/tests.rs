@@ -113,6 +113,53 @@ fn a_peer_that_moves_is_told_again_but_not_at_every_step() {
 }
 
 #[test]
+fn what_is_said_before_a_session_goes_straight_on_both_sides_is_heard_and_outlasts_its_path() {
+    let (mut here, mut server) = (node(1), node(2));
+    let now = Time::from_secs(1);
+    let packets = crate::Command::Reach(Command::Packets(7001));
+    server.handle(now, Input::Command(packets)).for_each(drop);
+    // There it goes straight first.
+    let from = server.id();
+    for (_, _, message) in told(server.handle(now, path(here.id(), "20.0.9.9:1"))) {
+        let said = Input::Message { from, message };
+        here.handle(now, said).for_each(drop);
+    }
+    let places = |here: &Node| here.reach().servers.place(from);
+    assert_eq!(places(&here), None);
+    here.handle(now, path(from, "20.0.1.1:7000")).for_each(drop);
+    let place = Some("20.0.1.1:7001".parse().unwrap());
+    assert_eq!(places(&here), place);
+    assert_eq!(here.reach().observed.sightings().count(), 1);
+    // By way of others for a moment: there it may still go straight, and nothing is said again.
+    let relayed = Input::Path {
+        peer: from,
+        kind: PathKind::Relayed,
+        address: None,
+    };
+    here.handle(now, relayed).for_each(drop);
+    assert_eq!(places(&here), place);
+    here.handle(now, Input::Closed(from)).for_each(drop);
+    assert_eq!(places(&here), None);
+}
+
+#[test]
+fn all_are_told_anew_of_other_ports() {
+    let (mut here, peer) = (node(1), node(2).id());
+    let at = Time::from_secs;
+    here.handle(at(1), path(peer, "20.0.9.9:1")).for_each(drop);
+    let mut tell = |second: u64, port: u16| {
+        let packets = crate::Command::Reach(Command::Packets(port));
+        let mut said = told(here.handle(at(second), Input::Command(packets)));
+        said.extend(told(here.handle(at(second), Input::Timeout)));
+        said.into_iter().map(|said| said.1).collect::<Vec<_>>()
+    };
+    let seen = ReachMessage::Seen("20.0.9.9:1".parse().unwrap());
+    assert_eq!(tell(20, 7001), [seen.clone(), ReachMessage::Stun(7001)]);
+    assert_eq!(tell(40, 7001), [], "it is the same one");
+    assert_eq!(tell(60, 7002), [seen, ReachMessage::Stun(7002)]);
+}
+
+#[test]
 fn nobody_is_heard_who_is_not_seen_at_an_address() {
     let (mut here, mut stranger) = (node(1), node(2));
     let seen = path(here.id(), "198.51.100.7:1");
